@@ -1,0 +1,20 @@
+"""What every test shares, the examples in docstrings included."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Both are read when matplotlib and torch are imported, which is later than this.
+os.environ.setdefault("MPLBACKEND", "Agg")
+# The models of tests are too small for two threads to gain anything, and on a busy machine threads that wait
+# for each other take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _examples_write_elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each docstring's example in an empty folder, so that it may save without leaving a trace."""
+    if isinstance(request.node, pytest.DoctestItem):
+        folder: Path = request.getfixturevalue("tmp_path")
+        monkeypatch.chdir(folder)

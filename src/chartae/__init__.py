@@ -1,0 +1,49 @@
+"""chartae learns the manifold that data live on, and tells whether its map can be trusted."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AE",
+    "CVAE",
+    "VAE",
+    "Autoencoder",
+    "Recipe",
+    "intrinsic_dimension",
+    "load",
+    "load_decoder",
+    "recipes",
+]
+
+# Names are imported at first use: `import chartae` must not pay for torch.
+_WHERE = {
+    "AE": "chartae.estimators.autoencoders",
+    "CVAE": "chartae.estimators.autoencoders",
+    "VAE": "chartae.estimators.autoencoders",
+    "Autoencoder": "chartae.estimators.autoencoders",
+    "Recipe": "chartae.models.recipes",
+    "intrinsic_dimension": "chartae.geometry.dimension",
+    "load": "chartae.estimators.runs",
+    "load_decoder": "chartae.estimators.runs",
+    "recipes": "chartae.models.recipes",
+}
+
+if TYPE_CHECKING:
+    from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
+    from chartae.estimators.runs import load, load_decoder
+    from chartae.geometry.dimension import intrinsic_dimension
+    from chartae.models.recipes import Recipe, recipes
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'chartae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

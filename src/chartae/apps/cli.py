@@ -1,0 +1,505 @@
+"""The command ``chartae``: words in, files out, and one line where something is wrong.
+
+Everything that takes time to import (torch, scikit-learn, pandas, even numpy) is imported inside the
+commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import chartae
+from chartae.core.errors import ChartaeError, DataError, RunFolderError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from chartae.training.readers import Dataset
+
+__all__ = ["app", "main"]
+
+_SHOWN = 64  # items in a picture: enough to judge by, few enough to look at
+_COLUMNS = 16  # pairs a row
+
+
+class _Commands(TyperGroup):
+    """Commands that answer an error in one line: exit code 2, and 130 after Ctrl-C."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False  # leaves errors to this method
+        args = list(sys.argv[1:] if args is None else args) or ["--help"]
+        try:
+            code = super().main(args, *rest, **extra)
+        except (KeyboardInterrupt, typer.Abort):
+            code = 130
+        except Exception as e:
+            # Usage errors bring format_message; scikit-learn complains about data in plain ValueErrors.
+            known = isinstance(e, ChartaeError | ValueError | OSError) or hasattr(e, "format_message")
+            if not known or os.environ.get("CHARTAE_DEBUG"):
+                raise
+            message = e.format_message() if hasattr(e, "format_message") else str(e)
+            typer.echo(f"Error: {' '.join(message.split())}", err=True)
+            code = 2
+        if code == 130:
+            typer.echo("Interrupted.", err=True)
+        sys.exit(code or 0)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="chartae",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn the manifold that data live on, sample from it, and reuse its codes.",
+    epilog="Example: chartae fit digits --out runs/digits",
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        The words after ``chartae``; left out, those of the process.
+
+    Returns
+    -------
+    int
+        0, or 2 after an error (one line on stderr says what and the cure), or 130 after Ctrl-C. With
+        ``CHARTAE_DEBUG=1`` in the environment an error is raised with its traceback.
+
+    Examples
+    --------
+    >>> from chartae.apps.cli import main
+    >>> main(["info", "no/such/run"])
+    2
+    """
+    try:
+        app(None if args is None else list(args), prog_name="chartae")
+    except SystemExit as e:
+        return int(e.code or 0)
+    return 0
+
+
+# ------------------------------------------------------------------------------------ words to values
+
+
+def _number_or_word(text: str) -> Any:
+    """Read JSON where it is some (4, 0.5, true, null, [1, 2]), and a word otherwise."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _latent_dim(text: str) -> Any:
+    if text != "auto" and not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither 'auto' nor a whole number.")
+    return "auto" if text == "auto" else int(text)
+
+
+def _hidden(text: str) -> Any:
+    if not all(width.strip().isdecimal() for width in text.split(",")):
+        raise typer.BadParameter(f"{text!r} is not widths with commas, such as 512,256.")
+    return tuple(int(width) for width in text.split(","))
+
+
+def _size(text: str) -> Any:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH in pixels, such as 28x28.")
+    return int(height), int(width)
+
+
+def _params(pairs: Sequence[str]) -> dict[str, Any]:
+    for pair in pairs:
+        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+            raise DataError(f"--param {pair!r} is not NAME=VALUE: write it as in --param beta=4")
+    return {name: _number_or_word(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+_Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="digits, or a .npy, .npz (file.npz:key), .csv or folder of images.",
+        show_default=False,
+    ),
+]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that fit has written.", show_default=False)]
+_Labels = Annotated[str | None, typer.Option(metavar="KEY", help="Array, column or .npy file of labels.")]
+_Size = Annotated[
+    Any, typer.Option(parser=_size, metavar="HxW", help="Resize the images of a folder, in pixels.")
+]
+_Out = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A .npy, or a .png for images; by default in RUN.")
+]
+_Condition = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABEL", help="What to make, in a conditional run: a label, [numbers], or a .npy of a vector."
+    ),
+]
+_Seed = Annotated[int | None, typer.Option(metavar="N", help="Same seed, same result.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"chartae {chartae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+# ------------------------------------------------------------------------------------------ commands
+
+
+@app.command("fit", epilog="Example: chartae fit images/ --recipe cvae --epochs 50 --out runs/faces")
+def _fit(
+    data: _Data,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for the results.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="One of those that chartae recipes lists.")
+    ] = "vae",
+    labels: _Labels = None,
+    latent_dim: Annotated[
+        Any, typer.Option(parser=_latent_dim, metavar="auto|N", help="Numbers in a code.")
+    ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="normal, bernoulli or categorical; inferred by default."),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="NAME", help="linear, mlp or conv2d; chosen by default.")
+    ] = None,
+    hidden: Annotated[
+        Any, typer.Option(parser=_hidden, metavar="N,N", help="Widths of the layers, such as 512,256.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="At most so many.")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Items a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Of Adam.")] = None,
+    noise: Annotated[
+        Any,
+        typer.Option(
+            parser=_number_or_word,
+            metavar="NAME|SD",
+            help="global, feature or item, or a fixed standard deviation in the data's units.",
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, float32 or bf16.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
+    seed: _Seed = None,
+    size: _Size = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+) -> None:
+    """Train on DATA and save the run to a folder."""
+    _refuse_occupied(out, overwrite)
+    params = _params(param or [])
+    entry = next((r for r in chartae.recipes() if r.name == recipe), None)
+    items = _read(data, labels, size)
+    if entry and entry.conditional and items.y is None:
+        raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
+    asked = {
+        "latent_dim": latent_dim,
+        "likelihood": likelihood,
+        "network": network,
+        "hidden": hidden,
+        "max_epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "noise": noise,
+        "precision": precision,
+        "device": device,
+        "random_state": seed,
+    }
+    if not quiet:
+        typer.echo(f"data      {items.summary}")
+    estimator = chartae.Autoencoder(
+        recipe=recipe,
+        recipe_params=params or None,
+        verbose=0 if quiet else 1,
+        **{name: value for name, value in asked.items() if value is not None},
+    )
+    estimator.fit(_features(items), items.y if entry and entry.conditional else None)
+    estimator.save(out, overwrite=overwrite)
+    _picture_run(estimator, items, out)
+    if not quiet:
+        _say_what_next(estimator, data, out)
+
+
+@app.command("sample", epilog="Example: chartae sample runs/digits --n 100 --out new.png")
+def _sample(
+    run: _Run,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="N", help="How many items.")] = 64,
+    condition: _Condition = None,
+    out: _Out = None,
+    seed: _Seed = None,
+) -> None:
+    """Draw new items."""
+    estimator = chartae.load(run)
+    target = _target(out, run, "samples", estimator)
+    X = estimator.sample(n, condition=_asked(estimator, condition), random_state=seed)
+    _write(target, X, estimator)
+
+
+@app.command("encode", epilog="Example: chartae encode runs/digits digits --out codes.npy")
+def _encode(
+    run: _Run,
+    data: _Data,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A .npy for the codes.", show_default=False)],
+    std: Annotated[
+        bool, typer.Option("--std", help="Their standard deviations too, to FILE with _std before .npy.")
+    ] = False,
+    labels: _Labels = None,
+    size: _Size = None,
+) -> None:
+    """Write the code of every item: the posterior mean, of shape (n, latent_dim)."""
+    if out.suffix != ".npy":
+        raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
+    estimator = chartae.load(run)
+    items = _read(data, labels, size)
+    codes = estimator.transform(
+        _features(items, estimator), condition=_condition(estimator, items), return_std=std
+    )
+    if std:
+        codes, spread = codes
+        _write(out.with_name(f"{out.stem}_std.npy"), spread, estimator)
+    _write(out, codes, estimator)
+
+
+@app.command("decode", epilog="Example: chartae decode runs/digits codes.npy --out decoded.npy")
+def _decode(
+    run: _Run,
+    codes: Annotated[
+        str, typer.Argument(metavar="CODES", help="A .npy of shape (n, latent_dim).", show_default=False)
+    ],
+    condition: _Condition = None,
+    out: _Out = None,
+) -> None:
+    """Turn codes into items."""
+    estimator = chartae.load(run)
+    target = _target(out, run, "decoded", estimator)
+    Z = _shown(_read(codes, None, None).X, target)
+    X = estimator.inverse_transform(Z, condition=_asked(estimator, condition))
+    _write(target, X, estimator)
+
+
+@app.command("reconstruct", epilog="Example: chartae reconstruct runs/digits digits --out reconstructed.npy")
+def _reconstruct(
+    run: _Run, data: _Data, out: _Out = None, labels: _Labels = None, size: _Size = None
+) -> None:
+    """Encode and decode items; a picture shows the originals above."""
+    from dataclasses import replace
+
+    from chartae.apps.images import pairs
+
+    estimator = chartae.load(run)
+    target = _target(out, run, "reconstructions", estimator)
+    items = _read(data, labels, size)
+    if target.suffix == ".png":
+        y = None if items.y is None else items.y[:_SHOWN]
+        items = replace(items, X=_shown(items.X, target), y=y)
+    X = estimator.project(_features(items, estimator), condition=_condition(estimator, items))
+    if target.suffix == ".npy":
+        _write(target, X, estimator)
+    else:
+        columns = min(len(X), _COLUMNS)
+        _write(target, pairs(items.X, X, columns), estimator, columns)
+
+
+@app.command("recipes", epilog="Example: chartae fit digits --recipe beta-vae --param beta=8 --out runs/beta")
+def _recipes() -> None:
+    """List the recipes."""
+    table = _table("recipe", "what it is", "parts", "paper")
+    for r in chartae.recipes():
+        table.add_row(r.name, r.summary, r.parts, r.paper)
+    _print(table)
+
+
+@app.command("info", epilog="Example: chartae info runs/digits")
+def _info(run: _Run) -> None:
+    """Say what a run folder holds."""
+    estimator = chartae.load(run)
+    table = _table("", "")
+    table.show_header = False
+    for name, value in _facts(estimator, run).items():
+        table.add_row(name, value)
+    _print(table)
+
+
+# --------------------------------------------------------------------------------------- what they share
+
+
+def _read(data: str, labels: str | None, size: tuple[int, int] | None) -> Dataset:
+    from chartae.training.readers import read
+
+    return read(data, labels=labels, size=size)
+
+
+def _features(items: Dataset, estimator: Any = None) -> Any:
+    """Give a table its column names, by which an estimator scales it and knows it again."""
+    fitted = estimator is not None
+    columns = list(getattr(estimator, "feature_names_in_", [])) if fitted else list(items.columns or [])
+    if not columns:
+        return items.X
+    if items.X.ndim != 2 or (items.columns is None and items.X.shape[1] != len(columns)):
+        raise DataError(
+            f"{items.name} has items of shape {items.X.shape[1:]}, and {len(columns)} columns are needed"
+        )
+    import pandas as pd
+
+    return pd.DataFrame(items.X, columns=list(items.columns or columns))
+
+
+def _condition(estimator: Any, items: Dataset) -> Any:
+    """Give a conditional run the labels that come with the data."""
+    if estimator.condition_.parameters is None:
+        return None
+    if items.y is None:
+        typer.echo(f"{items.name} brings no labels (--labels): taken without a condition")
+    return items.y
+
+
+def _asked(estimator: Any, condition: str | None) -> Any:
+    """Read a condition from the command line as the run knows it: "9" may be a number or a text."""
+    classes = estimator.condition_.classes
+    if condition is None or (classes is not None and classes.dtype.kind == "U"):
+        return condition
+    if not condition.endswith(".npy"):
+        return _number_or_word(condition)
+    import numpy as np
+
+    return np.load(condition, allow_pickle=False)
+
+
+def _refuse_occupied(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file, and a run is a folder: choose another --out")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise RunFolderError(
+                f"{out} is not empty: choose another --out, or replace the run with --overwrite"
+            )
+        if not (out / "config.json").exists():  # a slip of the pen must not delete a home folder
+            raise RunFolderError(f"{out} is not empty and holds no run to overwrite: choose another --out")
+
+
+def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
+    """Decide where a result goes, before the work is done."""
+    from chartae.apps.images import is_picture
+
+    shape = estimator.space_.shape
+    target = out or run / f"{name}{'.png' if is_picture(shape) else '.npy'}"
+    if target.suffix not in (".npy", ".png"):
+        raise DataError(f"{target} ends in neither .npy (arrays) nor .png (images): name it so")
+    if target.suffix == ".png" and not is_picture(shape):
+        raise DataError(f"items of shape {shape} are no images: name {target} .npy")
+    return target
+
+
+def _shown(X: Any, target: Path) -> Any:
+    """Keep what a picture has room for."""
+    if target.suffix == ".png" and len(X) > _SHOWN:
+        typer.echo(f"showing the first {_SHOWN} of {len(X):,} items; --out FILE.npy takes all")
+        return X[:_SHOWN]
+    return X
+
+
+def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> None:
+    import numpy as np
+
+    from chartae.apps.images import atomic, save_grid
+
+    if target.suffix == ".png":
+        save_grid(target, X, columns, value_range=estimator.space_.value_range)
+        typer.echo(f"{target}")
+        return
+    with atomic(target) as file:
+        np.save(file, X)
+    typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {X.dtype}")
+
+
+def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
+    """Put samples and reconstructions of images into a fresh run folder."""
+    from chartae.apps.images import is_picture, pairs, save_grid
+
+    if not is_picture(estimator.space_.shape):
+        return
+    X, condition = items.X[:_SHOWN], _condition(estimator, items)
+    condition = None if condition is None else condition[: len(X)]
+    span = estimator.space_.value_range
+    samples = estimator.sample(len(X), condition=condition, random_state=0)
+    save_grid(out / "samples.png", samples, value_range=span)
+    columns = min(len(X), _COLUMNS)
+    both = pairs(X, estimator.project(X, condition=condition), columns)
+    save_grid(out / "reconstructions.png", both, columns, value_range=span)
+
+
+def _say_what_next(estimator: Any, data: str, out: Path) -> None:
+    from chartae.estimators.progress import describe
+
+    run, files = shlex.quote(str(out)), ", ".join(sorted(p.name for p in out.iterdir()))
+    typer.echo(f"trained   {estimator.n_iter_} epochs, the last with {describe(estimator.history_[-1])}")
+    typer.echo(f"inferred  {_model(estimator)}")
+    typer.echo(f"results   {out} ({files})")
+    typer.echo(f"next      chartae sample {run} --n 64")
+    typer.echo(f"          chartae encode {run} {shlex.quote(data)} --out codes.npy")
+    typer.echo(f"          chartae info {run}")
+
+
+def _model(estimator: Any) -> str:
+    """Name what stands behind every "auto"."""
+    space = estimator.space_
+    return f"{space.likelihood} likelihood, {estimator.network_} network, latent_dim {estimator.latent_dim_}"
+
+
+def _facts(estimator: Any, run: Path) -> dict[str, str]:
+    from chartae.estimators.progress import describe
+
+    return {
+        "recipe": estimator.blueprint_["recipe"],
+        "data": estimator.summary_.partition(";")[0],
+        "model": _model(estimator),
+        "epochs": str(estimator.n_iter_),
+        "last epoch": describe(estimator.history_[-1]),
+        "files": "\n".join(f"{p.name}  {p.stat().st_size / 1024:,.0f} KiB" for p in sorted(run.iterdir())),
+    }
+
+
+def _table(*titles: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console(markup=False, highlight=False).print(table)  # a folder may be named [bold]

@@ -1,0 +1,193 @@
+"""Pictures: items as one PNG of tiles."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from chartae.core.errors import DataError
+
+__all__ = ["atomic", "is_picture", "pairs", "save_grid"]
+
+_TILE = 56  # pixels: below this an item is a postage stamp on a modern screen
+_GAP = 2
+_GAP_GRAY = 128  # told apart from white paper and from black background
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Tell whether items of this shape can be shown as images.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The shape of one item, without n.
+
+    Returns
+    -------
+    bool
+        True for (H, W), and for (H, W, C) and (C, H, W) with C of 1 or 3.
+
+    Examples
+    --------
+    >>> from chartae.apps.images import is_picture
+    >>> is_picture((28, 28)), is_picture((32, 32, 3)), is_picture((12, 32, 32)), is_picture((784,))
+    (True, True, False, False)
+    """
+    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+
+
+def save_grid(
+    path: str | os.PathLike[str],
+    X: ArrayLike,
+    columns: int | None = None,
+    *,
+    value_range: tuple[float, float] | None = None,
+) -> None:
+    """Save images as one PNG of tiles, row by row.
+
+    Small images are enlarged by a whole factor without smoothing, so that a tile's longer side has 56 pixels
+    or more; between tiles lies a thin gray line. The file appears at once and whole.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; missing folders are made.
+    X : array of shape (n, H, W), (n, H, W, C) or (n, C, H, W), with C of 1 or 3
+        The images, in the input's units; where both could be meant, channels come last. What is not a number
+        stays gray.
+    columns : int, optional
+        Tiles a row; left out, the grid is about square.
+    value_range : (float, float), optional
+        The values shown as black and as white; what lies outside is clipped. Left out, the least and the
+        greatest value of ``X``.
+
+    Raises
+    ------
+    DataError
+        If ``X`` is not made of such images, or if ``columns`` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from chartae.apps.images import save_grid
+    >>> save_grid("grid.png", np.random.default_rng(0).random((6, 8, 8)), columns=3, value_range=(0, 1))
+    >>> with Image.open("grid.png") as image:
+    ...     image.size
+    (176, 118)
+    """
+    from PIL import Image
+
+    tiles = _channels_last(np.asarray(X, dtype=np.float32))
+    if columns is not None and columns < 1:
+        raise DataError(f"a grid of {columns} columns shows nothing: pass columns=1 or more")
+    n, height, width, channels = tiles.shape
+    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    rows = math.ceil(n / columns)
+    factor = math.ceil(_TILE / max(height, width))
+    shape = (rows * (height * factor + _GAP) + _GAP, columns * (width * factor + _GAP) + _GAP, channels)
+    sheet = np.full(shape, _GAP_GRAY, np.uint8)
+    for i, tile in enumerate(_to_bytes(tiles, value_range)):
+        top = _GAP + i // columns * (height * factor + _GAP)
+        left = _GAP + i % columns * (width * factor + _GAP)
+        enlarged = tile.repeat(factor, axis=0).repeat(factor, axis=1)
+        sheet[top : top + height * factor, left : left + width * factor] = enlarged
+    with atomic(path) as file:
+        Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(file, format="PNG")
+
+
+def pairs(above: ArrayLike, below: ArrayLike, columns: int) -> NDArray[np.float32]:
+    """Lay two sets of images out for :func:`save_grid`, so that the second lies under the first.
+
+    Parameters
+    ----------
+    above, below : arrays of shape (n, ...)
+        The images, such as originals and their reconstructions.
+    columns : int
+        Tiles a row; the same number goes to ``save_grid``.
+
+    Returns
+    -------
+    ndarray of shape (2 * columns * rows, ...)
+        A row of ``above``, then the same row of ``below``, and so on; the last rows are filled with NaN,
+        which is shown as gray.
+
+    Raises
+    ------
+    DataError
+        If the two differ in shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.apps.images import pairs
+    >>> pairs(np.zeros((3, 1, 1)), np.ones((3, 1, 1)), columns=2).ravel()
+    array([ 0.,  0.,  1.,  1.,  0., nan,  1., nan], dtype=float32)
+    """
+    both = [np.asarray(a, dtype=np.float32) for a in (above, below)]
+    if both[0].shape != both[1].shape:
+        raise DataError(f"pairs need one shape, and these have {both[0].shape} and {both[1].shape}")
+    n, *shape = both[0].shape
+    rows = math.ceil(n / columns)
+    laid = np.full((2, rows * columns, *shape), np.nan, np.float32)
+    laid[:, :n] = both
+    return laid.reshape(2, rows, columns, *shape).swapaxes(0, 1).reshape(-1, *shape)
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name only once it is whole.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; missing folders are made, and a file of that name is replaced.
+
+    Yields
+    ------
+    binary file
+        What is written into it stands beside ``path`` until the block ends; after an error it is removed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.apps.images import atomic
+    >>> with atomic("out/codes.bin") as file:
+    ...     _ = file.write(b"abc")
+    >>> Path("out/codes.bin").read_bytes()
+    b'abc'
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            yield file
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _channels_last(X: NDArray[np.float32]) -> NDArray[np.float32]:
+    if len(X) == 0 or not is_picture(X.shape[1:]):
+        raise DataError(
+            f"an array of shape {X.shape} is not images: pass (n, H, W), or (n, H, W, C) with C of 1 or 3"
+        )
+    if X.ndim == 3:
+        return X[..., None]
+    return X if X.shape[-1] in (1, 3) else np.moveaxis(X, 1, -1)
+
+
+def _to_bytes(X: NDArray[np.float32], value_range: tuple[float, float] | None) -> NDArray[Any]:
+    known = np.isfinite(X)
+    low, high = value_range or ((X[known].min(), X[known].max()) if known.any() else (0.0, 1.0))
+    span = float(high) - float(low) or 1.0
+    unit = np.clip((X - low) / span, 0, 1)
+    return np.where(known, np.rint(unit * 255), _GAP_GRAY).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Contracts that every other floor speaks: shapes, distributions, batches, traces, plans, errors."""

@@ -1,0 +1,696 @@
+"""A model is three conditional distributions, and an objective says how to fit them.
+
+``q(z | x, c)`` is the posterior, ``p(z | c)`` the prior, ``p(x | z, c)`` the likelihood. Everything
+else (a VAE, an IWAE, a denoising autoencoder) is a choice of parts. Shapes throughout: ``n`` rows,
+``k`` posterior samples of each, ``d`` latent dimensions, ``*x`` the shape of one item.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.errors import PlanError
+from chartae.core.noise import Noise
+
+__all__ = [
+    "Batch",
+    "Distribution",
+    "Draw",
+    "Level",
+    "Likelihood",
+    "Model",
+    "Objective",
+    "Plan",
+    "Posterior",
+    "Prior",
+    "RawCondition",
+    "Term",
+    "Trace",
+]
+
+
+class Draw(NamedTuple):
+    """Samples, and what their distribution knows about them.
+
+    Attributes
+    ----------
+    z : Tensor
+        ``(k, *batch, *event)``.
+    log_prob : Tensor or None
+        ``(k, *batch)`` in nats, where the draw comes with its density (flows); None: ask ``log_prob``.
+    auxiliary : Mapping
+        Named extra terms, such as a codebook's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Draw
+    >>> Draw(torch.zeros(1, 2, 3)).log_prob is None
+    True
+    """
+
+    z: Tensor
+    log_prob: Tensor | None = None
+    auxiliary: Mapping[str, Tensor] = {}  # noqa: RUF012 - a NamedTuple default; never mutated
+
+
+class Distribution(ABC):
+    """Where a value may lie: ``batch_shape`` many distributions over values of ``event_shape``.
+
+    ``offers`` names what it can do ("log_prob", "point", "reparameterized"); an objective's ``needs``
+    are held against it when a plan is built.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.distributions import DiagonalNormal
+    >>> p = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
+    >>> p.batch_shape, p.event_shape, sorted(p.offers)
+    (torch.Size([5]), torch.Size([2]), ['log_prob', 'point', 'reparameterized'])
+    """
+
+    offers: frozenset[str] = frozenset()
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> torch.Size:
+        """Shape of the batch of distributions."""
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> torch.Size:
+        """Shape of one value."""
+
+    @abstractmethod
+    def draw(self, k: int, noise: Noise) -> Draw:
+        """Draw ``k`` values of each.
+
+        Parameters
+        ----------
+        k : int
+            How many.
+        noise : Noise
+            Where the randomness comes from.
+
+        Returns
+        -------
+        Draw
+            With ``z`` of shape ``(k, *batch, *event)``.
+        """
+
+    @abstractmethod
+    def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
+        """Log density or log mass, in nats.
+
+        Parameters
+        ----------
+        v : Tensor
+            Values that broadcast against ``(*batch, *event)``.
+        per_dim : bool
+            Keep the event dimensions instead of summing over them.
+
+        Returns
+        -------
+        Tensor
+            ``(..., *batch)``, or ``(..., *batch, *event)`` with ``per_dim``.
+        """
+
+    @abstractmethod
+    def point(self) -> Tensor:
+        """Return the value to show: the mean, or the mode for categories.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, *event)``.
+        """
+
+
+class RawCondition(NamedTuple):
+    """A condition as the user gave it, row by row; one module turns it into a tensor once a pass.
+
+    Attributes
+    ----------
+    label : Tensor or None
+        ``(n,)`` integers; -1 is the null token.
+    vector : Tensor or None
+        ``(n, m)``; a row that holds a NaN is the null token.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import RawCondition
+    >>> RawCondition(label=torch.tensor([3, -1])).take(torch.tensor([1])).label
+    tensor([-1])
+    """
+
+    label: Tensor | None = None
+    vector: Tensor | None = None
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> RawCondition:
+        """Apply a function to each tensor that is there.
+
+        Parameters
+        ----------
+        f : callable
+            From tensor to tensor.
+
+        Returns
+        -------
+        RawCondition
+            With the results.
+        """
+        return RawCondition(*(None if t is None else f(t) for t in self))
+
+    def take(self, index: Tensor | slice) -> RawCondition:
+        """Choose rows.
+
+        Parameters
+        ----------
+        index : Tensor or slice
+            Row numbers, ``(m,)``.
+
+        Returns
+        -------
+        RawCondition
+            Of those rows.
+        """
+        return self.map(lambda t: t[index])
+
+    def to(self, device: torch.device | str) -> RawCondition:
+        """Move to a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where to.
+
+        Returns
+        -------
+        RawCondition
+            There.
+        """
+        return self.map(lambda t: t.to(device))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of data in the model's units.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``(n, *x)``, float32, centered and scaled.
+    c : RawCondition or None
+        The condition of each row.
+    index : Tensor or None
+        ``(n,)`` row numbers in the source.
+    y : Tensor or None
+        ``(n,)`` labels to predict; -1 is no label.
+    mask : Tensor or None
+        ``(n, *x)``, true where a cell was observed.
+    weight : Tensor or None
+        ``(n,)`` row weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Batch
+    >>> len(Batch(torch.zeros(5, 3)))
+    5
+    """
+
+    x: Tensor
+    c: RawCondition | None = None
+    index: Tensor | None = None
+    y: Tensor | None = None
+    mask: Tensor | None = None
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Posterior(nn.Module, ABC):
+    """q(z | x, c): what the encoder says about the code of x.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP
+    >>> from chartae.parts.posteriors import NormalPosterior
+    >>> q = NormalPosterior(MLP((4,), (2 * 3,), hidden=(8,)), latent_dim=3)
+    >>> q(torch.zeros(5, 4)).event_shape
+    torch.Size([3])
+    """
+
+    offers: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        """Encode.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``.
+        c : Tensor or None
+            ``(n, m)`` condition.
+
+        Returns
+        -------
+        Distribution
+            With batch shape ``(n,)`` and event shape ``(d,)``.
+        """
+
+    @property
+    def plain(self) -> Posterior:
+        """The posterior without wrappers that act in training only (corruption)."""
+        return self
+
+
+class Prior(nn.Module, ABC):
+    """p(z | c): where codes live before any x is seen.
+
+    Examples
+    --------
+    >>> from chartae.parts.priors import StandardNormalPrior
+    >>> StandardNormalPrior(3)().event_shape
+    torch.Size([3])
+    """
+
+    offers: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
+        """Give the distribution of codes.
+
+        Parameters
+        ----------
+        c : Tensor or None
+            ``(n, m)`` condition.
+        posterior : Posterior or None
+            The posterior, for priors that are made of it; it is never stored.
+
+        Returns
+        -------
+        Distribution
+            With batch shape ``()`` or ``(n,)`` and event shape ``(d,)``.
+        """
+
+
+class Likelihood(nn.Module, ABC):
+    """p(x | z, c): what the decoder says about x.
+
+    ``continuous`` tells whether it is a density (so that a change of units changes its logarithm).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import BernoulliLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = BernoulliLikelihood(MLP((2,), (4,), hidden=(8,)), (4,))
+    >>> p(torch.zeros(6, 5, 2)).batch_shape
+    torch.Size([6, 5])
+    """
+
+    continuous: bool = True
+
+    @abstractmethod
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        """Decode.
+
+        Parameters
+        ----------
+        z : Tensor
+            ``(k, n, d)``.
+        c : Tensor or None
+            ``(n, m)`` condition.
+
+        Returns
+        -------
+        Distribution
+            With batch shape ``(k, n)`` and event shape ``(*x)``.
+        """
+
+    def observe(self, px: Distribution, x: Tensor) -> None:
+        """Update running estimates from a training batch; most likelihoods have none.
+
+        Parameters
+        ----------
+        px : Distribution
+            What the decoder said, batch shape ``(k, n)``.
+        x : Tensor
+            What was there, ``(n, *x)``.
+        """
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stochastic layer of a pass.
+
+    Parameters
+    ----------
+    q : Distribution
+        The posterior, batch shape ``(n,)``.
+    p : Distribution or None
+        The prior, batch shape ``()`` or ``(n,)``; None for a model without one.
+    drawn : Draw
+        What was drawn from q, ``(k, n, d)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Level
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.parts.distributions import DiagonalNormal, StandardNormal
+    >>> q = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
+    >>> level = Level(q, StandardNormal(2), q.draw(3, Noise(0)))
+    >>> level.log_posterior.shape, bool(torch.allclose(level.log_posterior, level.log_prior))
+    (torch.Size([3, 5]), True)
+    """
+
+    q: Distribution
+    p: Distribution | None
+    drawn: Draw
+
+    @property
+    def z(self) -> Tensor:
+        """The codes, ``(k, n, d)``."""
+        return self.drawn.z
+
+    @cached_property
+    def log_posterior(self) -> Tensor:
+        """log q(z | x, c), ``(k, n)`` in nats."""
+        known = self.drawn.log_prob
+        return self.q.log_prob(self.z) if known is None else known
+
+    @cached_property
+    def log_prior(self) -> Tensor:
+        """log p(z | c), ``(k, n)`` in nats."""
+        if self.p is None:
+            raise PlanError("this model has no prior: fit one to its codes with fit_prior")
+        return self.p.log_prob(self.z)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One pass through a model: ``k`` posterior samples of ``n`` rows.
+
+    Parameters
+    ----------
+    batch : Batch
+        The rows.
+    levels : tuple of Level
+        Stochastic layers, the one nearest the data first.
+    px : Distribution
+        p(x | z, c), batch shape ``(k, n)``.
+    log_lik : Tensor
+        log p(x | z, c), ``(k, n)``, in nats and in the input's units.
+    model : Model
+        What was passed through.
+    c : Tensor or None
+        ``(n, m)``, the condition as the parts saw it.
+    log_weight : Tensor or None
+        ``(k, n)`` log weights of the samples; None: 1/k each.
+
+    Examples
+    --------
+    >>> import torch, chartae as ct
+    >>> from chartae.core.contracts import Batch
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.models.recipes import build
+    >>> plan = build("vae", (4,), latent_dim=2, hidden=(8,))
+    >>> trace = plan.model.trace(Batch(torch.zeros(5, 4)), k=3, noise=Noise(0))
+    >>> trace.log_lik.shape, trace.expect(trace.log_lik).shape
+    (torch.Size([3, 5]), torch.Size([5]))
+    """
+
+    batch: Batch
+    levels: tuple[Level, ...]
+    px: Distribution
+    log_lik: Tensor
+    model: Model
+    c: Tensor | None = None
+    log_weight: Tensor | None = None
+
+    def expect(self, f: Tensor) -> Tensor:
+        """Average over posterior samples.
+
+        Parameters
+        ----------
+        f : Tensor
+            ``(k, n)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n,)``.
+        """
+        if self.log_weight is not None:
+            return (self.log_weight.exp() * f).sum(0)
+        return f[0] if len(f) == 1 else f.mean(0)
+
+    @property
+    def log_joint_ratio(self) -> Tensor:
+        """log p(x, z) - log q(z | x), ``(k, n)`` in nats: the importance weights of every bound."""
+        return self.log_lik + sum(level.log_prior - level.log_posterior for level in self.levels)
+
+
+class Term(NamedTuple):
+    """One row of an objective.
+
+    Attributes
+    ----------
+    rows : Tensor
+        ``(n,)``, or ``()`` for a statistic of the batch; this is what is logged.
+    weight : float or Tensor
+        What multiplies it in the loss.
+    unit : str
+        "nats", or what else it is measured in.
+    per_dim : Tensor or None
+        ``(d,)`` detail for the log.
+    loss : Tensor or None
+        ``()``, minimized in place of the mean of ``rows`` where the two differ (free bits).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Term
+    >>> Term(torch.tensor([1.0, 3.0]), weight=0.5).value()
+    tensor(1.)
+    """
+
+    rows: Tensor
+    weight: float | Tensor = 1.0
+    unit: str = "nats"
+    per_dim: Tensor | None = None
+    loss: Tensor | None = None
+
+    def value(self) -> Tensor:
+        """Return what is minimized.
+
+        Returns
+        -------
+        Tensor
+            ``()``, weighted.
+        """
+        raw = self.loss if self.loss is not None else self.rows.mean() if self.rows.dim() else self.rows
+        return raw if isinstance(self.weight, float) and self.weight == 1.0 else self.weight * raw
+
+
+class Objective(nn.Module, ABC):
+    """What is minimized: named terms that compose with ``+`` and ``*``.
+
+    ``needs`` names what the parts must offer ("posterior.log_prob"); ``samples`` how many posterior
+    samples a training pass draws.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import KL, NegLogLik
+    >>> NegLogLik() + 4.0 * KL()
+    nll + 4 * kl
+    """
+
+    needs: frozenset[str] = frozenset()
+    samples: int = 1
+
+    @abstractmethod
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        """Evaluate.
+
+        Parameters
+        ----------
+        trace : Trace
+            One pass.
+
+        Returns
+        -------
+        dict of str to Term
+            Its terms by name.
+        """
+
+    def advance(self, epoch: float) -> None:
+        """Move scheduled weights to a point of training.
+
+        Parameters
+        ----------
+        epoch : float
+            Epochs done so far, with their fraction.
+        """
+
+    @property
+    def warmup(self) -> float:
+        """Epochs until every scheduled weight has arrived."""
+        return 0.0
+
+    def __add__(self, other: Objective) -> Objective:
+        return Sum(self, other)
+
+    def __mul__(self, factor: float) -> Objective:
+        return Sum(self, factors=(float(factor),))
+
+    __rmul__ = __mul__
+
+
+class Sum(Objective):
+    """Terms of several objectives, each with a factor.
+
+    Parameters
+    ----------
+    *parts : Objective
+        What to add.
+    factors : sequence of float, optional
+        One for each part; 1 by default.
+
+    Raises
+    ------
+    PlanError
+        If two of them make a term of the same name.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import KL, NegLogLik
+    >>> 2.0 * (NegLogLik() + 3.0 * KL())
+    2 * nll + 6 * kl
+    """
+
+    def __init__(self, *parts: Objective, factors: Iterable[float] | None = None) -> None:
+        super().__init__()
+        flat: list[Objective] = []
+        scales: list[float] = []
+        for part, factor in zip(parts, factors or [1.0] * len(parts), strict=True):
+            inner = isinstance(part, Sum)
+            flat += list(part.parts) if inner else [part]  # type: ignore[arg-type]
+            scales += [factor * f for f in part.factors] if inner else [factor]  # type: ignore[union-attr]
+        names = [repr(part).split("(")[0] for part in flat]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise PlanError(f"two terms are called {twice}: use one of them with the sum of the weights")
+        self.parts = nn.ModuleList(flat)
+        self.factors = tuple(scales)
+        self.needs = frozenset().union(*(part.needs for part in flat))
+        self.samples = max(part.samples for part in flat)
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        return {
+            name: term if factor == 1.0 else term._replace(weight=factor * term.weight)
+            for part, factor in zip(self.parts, self.factors, strict=True)
+            for name, term in part(trace).items()
+        }
+
+    def advance(self, epoch: float) -> None:
+        for part in self.parts:
+            part.advance(epoch)  # type: ignore[operator]
+
+    @property
+    def warmup(self) -> float:
+        return max(part.warmup for part in self.parts)  # type: ignore[type-var, return-value]
+
+    def __repr__(self) -> str:
+        return " + ".join(
+            repr(part) if factor == 1.0 else f"{factor:g} * {part!r}"
+            for part, factor in zip(self.parts, self.factors, strict=True)
+        )
+
+
+class Model(nn.Module, ABC):
+    """Three conditional distributions that belong together.
+
+    Examples
+    --------
+    >>> from chartae.models.recipes import build
+    >>> build("vae", (4,), latent_dim=2, hidden=(8,)).model.latent_dim
+    2
+    """
+
+    latent_dim: int
+    posterior: Posterior
+    likelihood: Likelihood
+    prior: Prior | None
+
+    @abstractmethod
+    def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
+        """Pass a batch through.
+
+        Parameters
+        ----------
+        batch : Batch
+            ``n`` rows.
+        k : int
+            Posterior samples of each.
+        noise : Noise
+            Where the randomness comes from.
+
+        Returns
+        -------
+        Trace
+            Of that pass.
+        """
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, how it is judged, and what moves it.
+
+    Parameters
+    ----------
+    model : Model
+        The parts.
+    objective : Objective
+        What is minimized.
+    optimizer : callable, optional
+        ``optimizer(parameters, lr=...)``; fused Adam by default.
+    facts : Mapping
+        What the recipe chose, for the run folder and the report.
+
+    Examples
+    --------
+    >>> from chartae.models.recipes import build
+    >>> build("beta-vae", (4,), latent_dim=2, hidden=(8,), beta=4.0).objective
+    nll + 4 * kl
+    """
+
+    model: Model
+    objective: Objective
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts = {"posterior": self.model.posterior, "prior": self.model.prior, "likelihood": self.model.likelihood}
+        for need in sorted(self.objective.needs):
+            part, ability = need.split(".")
+            if parts[part] is None:
+                raise PlanError(f"{self.objective!r} needs a prior, and this model has none: use a VAE recipe")
+            if ability not in getattr(parts[part], "offers", ()):
+                raise PlanError(
+                    f"{self.objective!r} needs {ability} of the {part}, and "
+                    f"{type(parts[part]).__name__} has none: use a Normal {part}"
+                )

@@ -1,0 +1,66 @@
+"""Errors that a user can act on: one line that says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+__all__ = ["ChartaeError", "DataError", "PlanError", "RunFolderError", "TrainingError"]
+
+
+class ChartaeError(ValueError):
+    """Base of every error that chartae raises on purpose.
+
+    It is a ``ValueError``, as scikit-learn expects of bad input, and its message is one line.
+
+    Examples
+    --------
+    >>> from chartae.core.errors import ChartaeError, DataError
+    >>> issubclass(DataError, ChartaeError) and issubclass(ChartaeError, ValueError)
+    True
+    """
+
+
+class DataError(ChartaeError):
+    """The data cannot be used as they are.
+
+    Examples
+    --------
+    >>> from chartae.core.errors import DataError
+    >>> str(DataError("column 'age' holds text: drop it, or pass it as labels"))
+    "column 'age' holds text: drop it, or pass it as labels"
+    """
+
+
+class PlanError(ChartaeError):
+    """The parts of a model, or its parameters, do not fit together.
+
+    Examples
+    --------
+    >>> from chartae.core.errors import PlanError
+    >>> raise PlanError("KL needs a density, and a Delta posterior has none: use a Normal posterior")
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.PlanError: KL needs a density, and a Delta posterior has none: use a Normal posterior
+    """
+
+
+class RunFolderError(ChartaeError):
+    """A run folder is missing, incomplete, or not one of ours.
+
+    Examples
+    --------
+    >>> import chartae as ct
+    >>> ct.load("no/such/run")
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.RunFolderError: no/such/run is not a run folder: config.json is missing
+    """
+
+
+class TrainingError(ChartaeError, RuntimeError):
+    """Training could not go on.
+
+    Examples
+    --------
+    >>> from chartae.core.errors import TrainingError
+    >>> issubclass(TrainingError, RuntimeError)
+    True
+    """

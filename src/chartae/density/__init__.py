@@ -1,0 +1,1 @@
+"""Densities: bounds on log p(x)."""

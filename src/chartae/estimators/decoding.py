@@ -1,0 +1,200 @@
+"""What needs no encoder: decoding codes, and sampling new items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chartae.core.contracts import RawCondition
+from chartae.core.errors import DataError, PlanError
+from chartae.core.noise import Noise
+from chartae.estimators.conditions import ConditionSchema
+from chartae.models.autoencoder import Autoencoder
+
+__all__ = ["Decoding", "Generator"]
+
+CHUNK = 1 << 24  # values decoded in one go: bounded memory
+
+
+class Decoding:
+    """Methods of everything that has a fitted decoder.
+
+    Examples
+    --------
+    >>> from chartae import VAE
+    >>> from chartae.estimators.decoding import Decoding
+    >>> issubclass(VAE, Decoding)
+    True
+    """
+
+    model_: Autoencoder
+    condition_: ConditionSchema
+
+    def _ready(self) -> Autoencoder:
+        return self.model_
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model_.space.center.device
+
+    def _raw(self, condition: Any, n: int) -> RawCondition | None:
+        raw = self.condition_.encode(condition, n)
+        return None if raw is None else raw.to(self._device)
+
+    @torch.inference_mode()
+    def inverse_transform(self, Z: Any, condition: Any = None) -> np.ndarray:
+        """Decode codes: the mean of p(x | z), or the most likely category.
+
+        Parameters
+        ----------
+        Z : array_like
+            ``(n, d)`` codes.
+        condition : object, optional
+            One for each row, or a single one for all; None is "no condition".
+
+        Returns
+        -------
+        ndarray
+            ``(n, *shape)``, float, in the input's units.
+
+        Raises
+        ------
+        DataError
+            If the codes have another width than d.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> vae.inverse_transform(np.zeros((3, 2))).shape
+        (3, 20)
+        """
+        model = self._ready()
+        Z = np.asarray(Z)
+        if Z.ndim != 2 or Z.shape[1] != model.latent_dim or Z.dtype.kind not in "fiub":
+            raise DataError(f"codes have shape {Z.shape} and (n, {model.latent_dim}) is needed")
+        out = self._decode(torch.from_numpy(Z.astype(np.float32)), self._raw(condition, len(Z)), None)
+        return out.astype(np.float64) if Z.dtype == np.float64 else out
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        n_samples: int = 1,
+        condition: Any = None,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+        observation_noise: bool = False,
+    ) -> np.ndarray:
+        """Make new items: z from the prior, then the point of p(x | z).
+
+        A model without a prior samples z from a normal fitted to its training codes.
+
+        Parameters
+        ----------
+        n_samples : int
+            How many.
+        condition : object, optional
+            One for each sample, or a single one for all; None is "no condition".
+        random_state : int, RandomState or None
+            None: different each time.
+        observation_noise : bool
+            Draw x from p(x | z) instead of showing its mean.
+
+        Returns
+        -------
+        ndarray
+            ``(n_samples, *shape)``, float, in the input's units.
+
+        Raises
+        ------
+        PlanError
+            If ``n_samples`` is not a positive number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> vae.sample(5, random_state=1).shape
+        (5, 20)
+        """
+        model = self._ready()
+        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
+            raise PlanError(f"n_samples={n_samples!r}: give a positive whole number")
+        noise = Noise(seed_of(random_state))
+        raw = self._raw(condition, int(n_samples))
+        p = model.sampler(model.conditioned(raw, int(n_samples)))
+        z = p.draw(1, noise).z[0] if p.batch_shape else p.draw(int(n_samples), noise).z
+        return self._decode(z, raw, noise if observation_noise else None)
+
+    def _decode(self, z: Tensor, raw: RawCondition | None, noise: Noise | None) -> np.ndarray:
+        model = self.model_
+        rows = max(1, CHUNK // max(1, 8 * int(np.prod(model.space.model_shape))))
+        out = []
+        for start in range(0, len(z), rows):
+            part = slice(start, start + rows)
+            zs = z[part].to(self._device)
+            c = model.conditioned(None if raw is None else raw.take(part), len(zs))
+            px = model.likelihood(zs[None], c)
+            x = px.point()[0] if noise is None else px.draw(1, noise).z[0, 0]
+            out.append(model.space.from_model(x).cpu().numpy())
+        shape = (0, *model.space.shape)
+        return np.concatenate(out) if out else np.zeros(shape, dtype=np.float32)
+
+
+def seed_of(random_state: Any) -> int:
+    """Turn what scikit-learn calls a random state into a seed.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        None takes from NumPy's global generator.
+
+    Returns
+    -------
+    int
+        Below 2^31.
+
+    Examples
+    --------
+    >>> from chartae.estimators.decoding import seed_of
+    >>> seed_of(0) == seed_of(0)
+    True
+    """
+    from sklearn.utils import check_random_state
+
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+class Generator(Decoding):
+    """A decoder that samples without its encoder.
+
+    Parameters
+    ----------
+    model : Autoencoder
+        Its posterior may be None.
+    condition : ConditionSchema
+        What it was conditioned on.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> vae = ct.VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     generator = ct.load_decoder(vae.export_decoder(folder + "/decoder"))
+    >>> bool((generator.sample(3, random_state=0) == vae.sample(3, random_state=0)).all())
+    True
+    """
+
+    def __init__(self, model: Autoencoder, condition: ConditionSchema) -> None:
+        self.model_, self.condition_ = model.eval(), condition
+
+    @property
+    def latent_dim_(self) -> int:
+        """d."""
+        return self.model_.latent_dim

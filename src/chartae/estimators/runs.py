@@ -1,0 +1,233 @@
+"""Estimators to run folders and back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import chartae
+from chartae.core.errors import ChartaeError, RunFolderError
+from chartae.core.spaces import Space
+from chartae.estimators.conditions import ConditionSchema
+from chartae.estimators.decoding import Generator
+from chartae.models.persistence import read_run, write_run
+from chartae.models.recipes import build
+from chartae.parts.priors import priors
+from chartae.training.precision import choose_device
+
+if TYPE_CHECKING:
+    from chartae.estimators.autoencoders import Autoencoder
+
+__all__ = ["load", "load_decoder", "save"]
+
+FITTED = ("latent_dim_", "n_iter_", "n_features_in_", "offset_", "summary_", "network_")
+DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.")
+
+
+def save(
+    estimator: Any, path: str | os.PathLike[str], *, overwrite: bool = False, decoder_only: bool = False
+) -> Path:
+    """Write a fitted estimator, or its decoder alone.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    path : str or path-like
+        The folder.
+    overwrite : bool
+        Replace a run folder that is there.
+    decoder_only : bool
+        Leave the encoder out.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> from chartae.estimators.runs import save
+    >>> ae = ct.AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sorted(p.name for p in save(ae, folder + "/run").iterdir())
+    ['config.json', 'history.jsonl', 'model.safetensors']
+    """
+    model = estimator.model_
+    config = {
+        "chartae": chartae.__version__,
+        "content": "decoder" if decoder_only else "model",
+        "estimator": {"class": type(estimator).__name__, "parameters": _plain(estimator.get_params(deep=False))},
+        "blueprint": _plain(estimator.blueprint_),
+        "space": estimator.space_.config(),
+        "condition": estimator.condition_.config(),
+        "fitted_prior": None if model.fitted_prior is None else _name_of(model.fitted_prior),
+        "fitted": {name: getattr(estimator, name) for name in FITTED},
+        "feature_names": list(map(str, getattr(estimator, "feature_names_in_", []))) or None,
+        "environment": {"torch": torch.__version__, "numpy": np.__version__, "threads": torch.get_num_threads()},
+    }
+    tensors = dict(model.state_dict())
+    if decoder_only:
+        tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
+    else:
+        tensors["validation_rows"] = torch.from_numpy(estimator.validation_rows_)
+    return write_run(path, config, tensors, estimator.history_, overwrite=overwrite)
+
+
+def _name_of(prior: nn.Module) -> str:
+    return next(name for name in priors if priors[name] is type(prior))
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON values; modules and random states of the user's are named, not stored."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple | np.ndarray) and not any(isinstance(v, nn.Module) for v in value):
+            return [plain(v) for v in value]
+        return value if isinstance(value, str | int | float | bool | None) else None
+
+    return {name: plain(value) for name, value in parameters.items()}
+
+
+def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = None) -> Autoencoder:
+    """Open a run folder; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder.
+    device : str
+        Where the model goes; a run from a GPU opens on a CPU.
+    network : pair of nn.Module, optional
+        Encoder and decoder, for a run that was fitted with modules of yours.
+
+    Returns
+    -------
+    estimator
+        Of the class that was saved, fitted.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder is not a run, is broken, or needs modules of yours.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> ae = ct.AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ct.load(ae.save(folder + "/run")).latent_dim_
+    2
+    """
+    from chartae.estimators import autoencoders
+
+    config, tensors, history = read_run(path)
+    if config.get("content") != "model":
+        raise RunFolderError(f"{path} holds a decoder alone: open it with load_decoder")
+    try:
+        saved = config["estimator"]
+        if saved["class"] not in autoencoders.__all__:
+            raise RunFolderError(f"{path}: unknown estimator {saved['class']!r}: was config.json changed?")
+        estimator = getattr(autoencoders, saved["class"])(**saved["parameters"])
+        rows = tensors.pop("validation_rows")
+        estimator.model_, estimator.condition_ = _model(path, config, tensors, network)
+        estimator.space_ = estimator.model_.space
+        estimator.blueprint_ = config["blueprint"]
+        for name in FITTED:
+            setattr(estimator, name, config["fitted"][name])
+        if config["feature_names"] is not None:
+            estimator.feature_names_in_ = np.array(config["feature_names"], dtype=object)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{path}: config.json is damaged ({error}): restore it, or fit again") from None
+    if network is not None:
+        estimator.network = network
+    estimator.validation_rows_, estimator.history_ = rows.numpy(), history
+    estimator.model_.to(choose_device(device))
+    return estimator
+
+
+def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network: Any = None) -> Generator:
+    """Open what :meth:`export_decoder` wrote: a generator that has no encoder.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder; a whole run folder will do as well.
+    device : str
+        Where the model goes.
+    network : nn.Module, optional
+        The decoder, for a run that was fitted with modules of yours.
+
+    Returns
+    -------
+    Generator
+        With ``sample`` and ``inverse_transform``.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder is not a run, is broken, or needs a module of yours.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> ae = ct.AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ct.load_decoder(ae.export_decoder(folder + "/decoder")).sample(3).shape
+    (3, 20)
+    """
+    config, tensors, _ = read_run(path)
+    tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
+    # Any encoder will do: it is thrown away.
+    pair = None if network is None else (nn.Flatten(), network)
+    try:
+        model, condition = _model(path, config, tensors, pair, decoder_only=True)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{path}: config.json is damaged ({error}): restore it, or fit again") from None
+    return Generator(model.to(choose_device(device)), condition)
+
+
+def _model(
+    path: Any, config: dict[str, Any], tensors: dict[str, torch.Tensor], network: Any, decoder_only: bool = False
+) -> tuple[Any, ConditionSchema]:
+    space = Space.from_config(config["space"])
+    blueprint = dict(config["blueprint"])
+    yours = config["fitted"]["network_"] == "yours"
+    if yours and network is None:
+        raise RunFolderError(f"{path} was fitted with modules of yours: pass them as network=")
+    if not yours and network is not None:
+        raise RunFolderError(f"{path} was fitted with the network {config['fitted']['network_']!r}: leave network out")
+    # Made with the units it was fitted in: a fixed noise in the input's units depends on them.
+    space.center, space.scale = tensors["space.center"].clone(), tensors["space.scale"].clone()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            name = blueprint.pop("recipe")
+            plan = build(name, space, network=network if yours else config["fitted"]["network_"], **blueprint)
+        model: Any = plan.model
+        if config["fitted_prior"] is not None:
+            model.fitted_prior = priors[config["fitted_prior"]](model.latent_dim, 0)  # type: ignore[call-arg]
+        if decoder_only:
+            model.posterior = None
+        model.load_state_dict(tensors)
+    except (RuntimeError, ChartaeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunFolderError(f"{path}: the weights do not fit the configuration ({reason})") from None
+    return model.eval(), ConditionSchema.from_config(config["condition"])

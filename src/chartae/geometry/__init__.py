@@ -1,0 +1,1 @@
+"""Geometry of data and of learned charts."""

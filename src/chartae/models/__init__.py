@@ -1,0 +1,1 @@
+"""Models made of parts, and the recipes that name the parts."""

@@ -1,0 +1,99 @@
+"""The model that almost every recipe trains: one stochastic layer between an encoder and a decoder."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from chartae.core.contracts import Batch, Level, Likelihood, Model, Posterior, Prior, RawCondition, Trace
+from chartae.core.errors import PlanError
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space
+from chartae.parts.conditions import Condition
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(Model):
+    """q(z | x, c), p(z | c) and p(x | z, c).
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The encoder's side.
+    prior : Prior or None
+        None for a plain autoencoder.
+    likelihood : Likelihood
+        The decoder's side.
+    space : Space
+        Shape and units of the data.
+    latent_dim : int
+        d.
+    condition : Condition or None
+        Makes the tensor c.
+
+    Examples
+    --------
+    >>> from chartae.models.autoencoder import Autoencoder
+    >>> from chartae.models.recipes import build
+    >>> isinstance(build("ae", (4,), latent_dim=2, hidden=(8,)).model, Autoencoder)
+    True
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        prior: Prior | None,
+        likelihood: Likelihood,
+        space: Space,
+        latent_dim: int,
+        condition: Condition | None = None,
+    ) -> None:
+        super().__init__()
+        self.posterior, self.prior, self.likelihood = posterior, prior, likelihood
+        self.space, self.condition, self.latent_dim = space, condition, latent_dim
+        self.fitted_prior: Prior | None = None
+
+    @property
+    def sampler(self) -> Prior:
+        """Where samples take their codes from: a prior fitted after training, else the prior itself."""
+        chosen = self.prior if self.fitted_prior is None else self.fitted_prior
+        if chosen is None:
+            raise PlanError("this model has no prior to sample from: fit one to its codes")
+        return chosen
+
+    def conditioned(self, raw: RawCondition | None, n: int) -> Tensor | None:
+        """Make the condition's tensor.
+
+        Parameters
+        ----------
+        raw : RawCondition or None
+            Of ``n`` rows.
+        n : int
+            How many rows.
+
+        Returns
+        -------
+        Tensor or None
+            ``(n, m)``; None in a model without a condition.
+        """
+        return None if self.condition is None else self.condition(raw, n)
+
+    def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
+        c = self.conditioned(batch.c, len(batch))
+        q = self.posterior(batch.x, c)
+        p = None if self.prior is None else self.prior(c, posterior=self.posterior.plain)
+        drawn = q.draw(k, noise)
+        px = self.likelihood(drawn.z, c)
+        log_lik = px.log_prob(batch.x)
+        if self.log_volume:
+            log_lik = log_lik - self.log_volume
+        if self.training:
+            self.likelihood.observe(px, batch.x)
+        return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c)
+
+    @property
+    def log_volume(self) -> float:
+        """Nats an item between the model's units and the input's."""
+        if not hasattr(self, "_log_volume"):
+            self._log_volume = self.space.log_det(self.likelihood.continuous)
+        return self._log_volume

@@ -1,0 +1,400 @@
+"""Recipes: a published variant is a short function that names its parts."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from chartae.core.contracts import Objective, Plan
+from chartae.core.errors import PlanError
+from chartae.core.registry import Registry, suggest
+from chartae.core.spaces import Space
+from chartae.models.autoencoder import Autoencoder
+from chartae.parts.conditions import Condition
+from chartae.parts.likelihoods import likelihoods
+from chartae.parts.networks import Foreign, networks
+from chartae.parts.objectives import IWAE, KL, CodeNorm, Contractive, NegLogLik
+from chartae.parts.posteriors import Corrupted, posteriors
+from chartae.parts.priors import priors
+
+__all__ = ["Recipe", "build", "recipe", "recipes"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named choice of parts.
+
+    Parameters
+    ----------
+    name : str
+        As ``Autoencoder(recipe=name)`` takes it.
+    paper : str
+        Where it was published.
+    summary : str
+        One line.
+    parts : str
+        What it is made of.
+    conditional : bool
+        Whether it takes a condition.
+    make : callable
+        ``make(shape, **parameters) -> Plan``.
+
+    Examples
+    --------
+    >>> import chartae as ct
+    >>> next(r for r in ct.recipes() if r.name == "iwae").paper
+    'arXiv:1509.00519'
+    """
+
+    name: str
+    paper: str
+    summary: str
+    parts: str
+    conditional: bool
+    make: Callable[..., Plan]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The recipe's own parameters and their defaults."""
+        signature = inspect.signature(self.make)
+        own = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
+        return {p.name: p.default for p in own}
+
+
+_RECIPES: Registry[Recipe] = Registry("recipe")
+
+
+def recipe(
+    name: str, *, paper: str, parts: str, conditional: bool = False
+) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
+    """Register a function ``(shape, *, own parameters, **common) -> Plan`` as a recipe.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    paper : str
+        Where it was published.
+    parts : str
+        What it is made of.
+    conditional : bool
+        Whether it takes a condition.
+
+    Returns
+    -------
+    callable
+        A decorator; the first line of the docstring becomes the summary.
+
+    Examples
+    --------
+    >>> from chartae.models.recipes import build, recipe, vae
+    >>> @recipe("tutorial-vae", paper="none", parts="as vae")
+    ... def tutorial_vae(shape, **common):
+    ...     '''VAE under another name.'''
+    ...     return vae(shape, **common)
+    >>> build("tutorial-vae", (4,), latent_dim=2, hidden=(8,)).objective
+    nll + kl
+    >>> _RECIPES._items.pop("tutorial-vae").summary
+    'VAE under another name.'
+    """
+
+    def put(make: Callable[..., Plan]) -> Callable[..., Plan]:
+        summary = (inspect.getdoc(make) or "").splitlines()[0]
+        _RECIPES.register(name)(Recipe(name, paper, summary, parts, conditional, make))
+        return make
+
+    return put
+
+
+def recipes() -> list[Recipe]:
+    """List all recipes.
+
+    Returns
+    -------
+    list of Recipe
+        In the order in which they were registered.
+
+    Examples
+    --------
+    >>> import chartae as ct
+    >>> [r.name for r in ct.recipes()][:3]
+    ['ae', 'denoising-ae', 'contractive-ae']
+    """
+    return [_RECIPES[name] for name in _RECIPES]
+
+
+def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
+    """Make the plan of a recipe.
+
+    Parameters
+    ----------
+    name : str
+        A recipe.
+    shape : tuple of int or Space
+        Shape of one item, or the space that was inferred from data.
+    **parameters
+        The recipe's own parameters and the common ones (see :func:`assemble`).
+
+    Returns
+    -------
+    Plan
+        With a freshly initialized model, drawn from torch's global generator.
+
+    Raises
+    ------
+    PlanError
+        If the recipe or a parameter is unknown, or parts do not fit together.
+
+    Examples
+    --------
+    >>> from chartae.models.recipes import build
+    >>> build("vae", (4,), latent_dim=2, gamma=1)
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.PlanError: recipe 'vae' has no parameter 'gamma': known: free_bits, warmup
+    """
+    chosen = _RECIPES[name]
+    common = inspect.signature(assemble).parameters
+    for given in parameters:
+        if given not in chosen.parameters and (given not in common or given in RESERVED):
+            raise PlanError(f"recipe {name!r} has no parameter {given!r}: {suggest(given, chosen.parameters)}")
+    plan = chosen.make(shape, **parameters)
+    return replace(plan, facts={**plan.facts, "recipe": name})
+
+
+RESERVED = ("posterior", "prior", "objective", "corruption")
+
+
+def assemble(
+    shape: tuple[int, ...] | Space,
+    *,
+    objective: Objective,
+    posterior: str = "normal",
+    prior: str | None = "standard-normal",
+    corruption: tuple[str, float] | None = None,
+    latent_dim: int = 2,
+    network: str | Sequence[nn.Module] = "auto",
+    hidden: Sequence[int] | None = None,
+    activation: str = "relu",
+    noise: str | float = "global",
+    condition: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Put parts together: what every recipe ends with.
+
+    Parameters
+    ----------
+    shape : tuple of int or Space
+        Shape of one item, or its space (with its likelihood).
+    objective : Objective
+        What is minimized.
+    posterior, prior : str
+        Names in the registries of parts; prior None for none.
+    corruption : tuple or None
+        Kind and amount of corruption of the encoder's input in training.
+    latent_dim : int
+        d.
+    network : str or pair of nn.Module
+        "auto", a name in the registry of networks, or the user's encoder and decoder.
+    hidden : sequence of int or None
+        Widths, or channels of convolutions; None for the network's own.
+    activation : str
+        Between layers.
+    noise : str or float
+        Of a Normal likelihood; a float is in the input's units.
+    condition : Mapping or None
+        Parameters of :class:`~chartae.parts.conditions.Condition`.
+
+    Returns
+    -------
+    Plan
+        Of these parts.
+
+    Raises
+    ------
+    PlanError
+        If they do not fit together.
+
+    Examples
+    --------
+    >>> from chartae.models.recipes import assemble
+    >>> from chartae.parts.objectives import NegLogLik
+    >>> assemble((4,), objective=NegLogLik(), posterior="delta", prior=None).model.latent_dim
+    2
+    """
+    space = shape if isinstance(shape, Space) else Space(shape)
+    if latent_dim < 1:
+        raise PlanError(f"latent_dim={latent_dim}: a code has one dimension or more")
+    likelihood_class = likelihoods[space.likelihood]
+    if isinstance(noise, int | float) and not isinstance(noise, bool) and space.likelihood == "normal":
+        if space.scale.numel() > 1 and bool((space.scale != space.scale.flatten()[0]).any()):
+            raise PlanError(
+                f"noise={noise!r} is one standard deviation in the input's units, and columns have different "
+                "scales: pass scale='global', or noise='global'"
+            )
+        noise = float(noise) / float(space.scale.flatten()[0])
+    conditioner = Condition(**condition) if condition else None
+    width = conditioner.width if conditioner else 0
+    features = posteriors[posterior].features(latent_dim)  # type: ignore[attr-defined]
+    per_value = likelihood_class.per_value(noise, space.levels)
+    out_shape = (per_value * space.model_shape[0], *space.model_shape[1:])
+    if isinstance(network, str):
+        name = _network_for(space) if network == "auto" else network
+        make = networks[name]
+        encoder, decoder = make(space.model_shape, features, per_value, latent_dim, hidden, width, activation)
+    else:
+        name = "yours"
+        if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
+            raise PlanError("network is a name or a pair of torch modules (encoder, decoder)")
+        # Copied: fitting must not change what the caller passed in.
+        mine = [copy.deepcopy(m) for m in network]
+        encoder = Foreign(mine[0], space.model_shape, (features,), width, head=True)
+        decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
+    if space.levels:
+        encoder = Rescaled(encoder, 1 / (space.levels - 1))
+    q = posteriors[posterior](encoder, latent_dim)  # type: ignore[call-arg]
+    if corruption is not None:
+        q = Corrupted(q, *corruption)
+    p = None if prior is None else priors[prior](latent_dim, width)  # type: ignore[call-arg]
+    x = likelihood_class(decoder, space.model_shape, noise=noise, levels=space.levels)  # type: ignore[arg-type]
+    model = Autoencoder(q, p, x, space, latent_dim, conditioner)
+    return Plan(model, objective, facts={"network": name})
+
+
+class Rescaled(nn.Module):
+    """A network whose input is multiplied by a constant (categories to the unit interval).
+
+    Parameters
+    ----------
+    network : nn.Module
+        What is called.
+    factor : float
+        What the input is multiplied by.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.models.recipes import Rescaled
+    >>> Rescaled(torch.nn.Identity(), 0.5)(torch.ones(1))
+    tensor([0.5000])
+    """
+
+    def __init__(self, network: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, x: Tensor, *c: Tensor) -> Tensor:
+        return self.network(x * self.factor, *c)
+
+
+def _network_for(space: Space) -> str:
+    """Convolutions for images that are large enough to have scales, layers for the rest."""
+    return "conv2d" if space.is_image and min(space.model_shape[1:]) >= 16 else "mlp"
+
+
+@recipe("ae", paper="doi:10.1126/science.1127647", parts="delta posterior; nll")
+def ae(shape: Any, **common: Any) -> Plan:
+    """Plain autoencoder: a chart of the data, without a density.
+
+    References
+    ----------
+    Hinton and Salakhutdinov 2006, doi:10.1126/science.1127647.
+    """
+    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik(), **common)
+
+
+@recipe("denoising-ae", paper="doi:10.1145/1390156.1390294", parts="delta posterior of corrupted input; nll")
+def denoising_ae(shape: Any, *, corruption: str = "gaussian", amount: float = 0.3, **common: Any) -> Plan:
+    """Autoencoder that reconstructs clean items from corrupted ones.
+
+    References
+    ----------
+    Vincent et al. 2008, doi:10.1145/1390156.1390294.
+    """
+    parts = {"posterior": "delta", "prior": None, "corruption": (corruption, amount)}
+    return assemble(shape, **parts, objective=NegLogLik(), **common)
+
+
+@recipe("contractive-ae", paper="Rifai et al. 2011 (ICML)", parts="delta posterior; nll + λ contractive")
+def contractive_ae(shape: Any, *, lam: float = 0.1, **common: Any) -> Plan:
+    """Autoencoder whose code reacts little to changes of the input.
+
+    References
+    ----------
+    Rifai et al. 2011, "Contractive auto-encoders: explicit invariance during feature extraction".
+    """
+    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik() + lam * Contractive(), **common)
+
+
+@recipe("l2-ae", paper="arXiv:1903.12436 (without its decoder bound)", parts="delta posterior; nll + λ |z|²")
+def l2_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
+    """Autoencoder with a penalty on the code's norm, which pushes every code to zero.
+
+    References
+    ----------
+    Ghosh et al. 2020, arXiv:1903.12436.
+    """
+    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik() + lam * CodeNorm(), **common)
+
+
+@recipe("vae", paper="arXiv:1312.6114", parts="normal posterior, N(0, I) prior; nll + kl")
+def vae(shape: Any, *, free_bits: float = 0.0, warmup: float = 0.0, **common: Any) -> Plan:
+    """Variational autoencoder.
+
+    References
+    ----------
+    Kingma and Welling 2014, arXiv:1312.6114.
+    """
+    return assemble(shape, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common)
+
+
+@recipe("beta-vae", paper="Higgins et al. 2017 (ICLR)", parts="normal posterior, N(0, I) prior; nll + β kl")
+def beta_vae(shape: Any, *, beta: float = 4.0, warmup: float = 0.0, **common: Any) -> Plan:
+    """VAE with a weight on the KL term.
+
+    References
+    ----------
+    Higgins et al. 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework".
+    """
+    return assemble(shape, objective=NegLogLik() + beta * KL(warmup=warmup), **common)
+
+
+@recipe("iwae", paper="arXiv:1509.00519", parts="normal posterior, N(0, I) prior; importance-weighted bound")
+def iwae(shape: Any, *, k: int = 5, **common: Any) -> Plan:
+    """VAE trained on the bound of k importance samples.
+
+    References
+    ----------
+    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.
+    """
+    return assemble(shape, objective=IWAE(k), **common)
+
+
+@recipe(
+    "cvae",
+    paper="Sohn, Lee and Yan 2015 (NeurIPS)",
+    parts="normal posterior, N(0, I) or conditional normal prior, condition; nll + kl",
+    conditional=True,
+)
+def cvae(
+    shape: Any,
+    *,
+    conditional_prior: bool = False,
+    free_bits: float = 0.0,
+    warmup: float = 0.0,
+    **common: Any,
+) -> Plan:
+    """VAE with labels, vectors or both as condition.
+
+    References
+    ----------
+    Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional generative models".
+    """
+    if not common.get("condition"):
+        return vae(shape, free_bits=free_bits, warmup=warmup, **common)
+    prior = "conditional-normal" if conditional_prior else "standard-normal"
+    return assemble(shape, prior=prior, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common)

@@ -1,0 +1,239 @@
+"""Objectives: what is minimized, in nats, as named terms that compose with ``+`` and ``*``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Objective, Term, Trace
+from chartae.core.errors import PlanError
+from chartae.parts.distributions import kl
+
+__all__ = ["IWAE", "KL", "CodeNorm", "Contractive", "NegLogLik", "importance_bound"]
+
+
+class NegLogLik(Objective):
+    """Expected negative log-likelihood, ``E_q[-log p(x | z)]``.
+
+    Notes
+    -----
+    In the input's units: the logarithm of the scale of standardized data is counted.
+
+    References
+    ----------
+    Kingma and Welling 2014, arXiv:1312.6114, equation 3, second term.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import NegLogLik
+    >>> NegLogLik()
+    nll
+    """
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        return {"nll": Term(-trace.expect(trace.log_lik))}
+
+    def __repr__(self) -> str:
+        return "nll"
+
+
+class KL(Objective):
+    """KL(q(z | x) || p(z)): in closed form where the pair has one, by Monte Carlo otherwise.
+
+    Parameters
+    ----------
+    free_bits : float
+        Nats of each latent dimension, averaged over the batch, that cost nothing.
+    warmup : float
+        Epochs over which the weight rises linearly from 0 to 1.
+    closed : bool
+        False forces Monte Carlo.
+
+    Raises
+    ------
+    PlanError
+        If ``free_bits`` or ``warmup`` is negative.
+
+    References
+    ----------
+    Kingma and Welling 2014, arXiv:1312.6114, equation 3; free bits: Kingma et al. 2016,
+    arXiv:1606.04934, equation 15; warm-up: Sønderby et al. 2016, arXiv:1602.02282.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import KL
+    >>> 4.0 * KL(free_bits=0.1)
+    4 * kl(free_bits=0.1)
+    """
+
+    needs = frozenset({"posterior.log_prob", "prior.log_prob"})
+
+    def __init__(self, *, free_bits: float = 0.0, warmup: float = 0.0, closed: bool = True) -> None:
+        super().__init__()
+        if free_bits < 0 or warmup < 0:
+            raise PlanError("free_bits and warmup are not negative: use 0 to switch them off")
+        self.free_bits, self._warmup, self.closed = free_bits, warmup, closed
+        self.register_buffer("weight", torch.tensor(0.0 if warmup else 1.0))
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        rows: Tensor | float = 0.0
+        details = []
+        for level in trace.levels:
+            assert level.p is not None
+            exact = kl(level.q, level.p) if self.closed else None
+            if exact is None:
+                exact = trace.expect(level.log_posterior - level.log_prior).unsqueeze(1)
+            rows = rows + exact.sum(1)
+            details.append(exact)
+        per_dim = (details[0] if len(details) == 1 else torch.cat(details, 1)).mean(0)
+        loss = per_dim.clamp_min(self.free_bits).sum() if self.free_bits else None
+        weight = self.weight if self._warmup else 1.0
+        assert isinstance(rows, Tensor)
+        return {"kl": Term(rows, weight, per_dim=per_dim.detach(), loss=loss)}  # type: ignore[arg-type]
+
+    def advance(self, epoch: float) -> None:
+        if self._warmup:
+            self.weight.fill_(min(1.0, epoch / self._warmup))  # type: ignore[operator, union-attr]
+
+    @property
+    def warmup(self) -> float:
+        return self._warmup
+
+    def __repr__(self) -> str:
+        options = [f"{k}={v:g}" for k, v in (("free_bits", self.free_bits), ("warmup", self._warmup)) if v]
+        return f"kl({', '.join(options)})" if options else "kl"
+
+
+class CodeNorm(Objective):
+    """Squared norm of the code, ``E_q |z|^2``: minus twice log N(z; 0, I), up to a constant.
+
+    Alone with a reconstruction term it pushes every code to zero while the decoder's Jacobian
+    grows to make up for it; the recipe ``l2-ae`` exists to show that.
+
+    References
+    ----------
+    Ghosh et al. 2020, arXiv:1903.12436, equation 10 (which bounds the decoder as well).
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import CodeNorm, NegLogLik
+    >>> NegLogLik() + 0.5 * CodeNorm()
+    nll + 0.5 * code_norm
+    """
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        rows = sum(trace.expect(level.z.square().sum(-1)) for level in trace.levels)
+        return {"code_norm": Term(rows, unit="squared code units")}  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return "code_norm"
+
+
+class IWAE(Objective):
+    """Minus the importance-weighted bound, ``-E log 1/k sum_i p(x, z_i) / q(z_i | x)``.
+
+    Parameters
+    ----------
+    k : int
+        Importance samples; ``k = 1`` is the ELBO with a Monte Carlo KL.
+
+    Raises
+    ------
+    PlanError
+        If ``k < 1``.
+
+    References
+    ----------
+    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import IWAE
+    >>> IWAE(k=5)
+    iwae(k=5)
+    """
+
+    needs = frozenset({"posterior.log_prob", "prior.log_prob"})
+
+    def __init__(self, k: int = 5) -> None:
+        super().__init__()
+        if k < 1:
+            raise PlanError(f"k={k}: an importance-weighted bound needs one sample or more")
+        self.samples = k
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        return {"iwae": Term(-importance_bound(trace.log_joint_ratio))}
+
+    def __repr__(self) -> str:
+        return f"iwae(k={self.samples})"
+
+
+def importance_bound(log_weights: Tensor) -> Tensor:
+    """Log of the mean importance weight: the one place where a bound is computed.
+
+    Parameters
+    ----------
+    log_weights : Tensor
+        ``(k, n)`` values of log p(x, z) - log q(z | x), in nats.
+
+    Returns
+    -------
+    Tensor
+        ``(n,)``, in nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.objectives import importance_bound
+    >>> importance_bound(torch.zeros(5, 2))
+    tensor([0., 0.])
+    """
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+class Contractive(Objective):
+    """Squared Frobenius norm of the encoder's Jacobian, ``|dE/dx|_F^2``, exact.
+
+    It costs one backward pass for each latent dimension; the encoder is called without
+    corruption and in evaluation mode.
+
+    References
+    ----------
+    Rifai et al. 2011, "Contractive auto-encoders: explicit invariance during feature extraction",
+    equation 2.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import Contractive, NegLogLik
+    >>> NegLogLik() + 0.1 * Contractive()
+    nll + 0.1 * contractive
+    """
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        x = trace.batch.x.detach().requires_grad_(True)
+        with torch.enable_grad(), _evaluating(trace.model.posterior.plain) as encoder:
+            code = encoder(x, None if trace.c is None else trace.c.detach()).point()
+            rows = sum(
+                torch.autograd.grad(column.sum(), x, create_graph=True)[0].flatten(1).square().sum(1)
+                for column in code.unbind(1)
+            )
+        return {"contractive": Term(rows, unit="squared code units per squared model unit")}  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return "contractive"
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """A module in evaluation mode: a second call must not move batch statistics or draw dropout."""
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield module
+    finally:
+        for m in training:
+            m.training = True

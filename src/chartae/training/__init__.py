@@ -1,0 +1,1 @@
+"""Data in, a trained model out: sources of batches and one loop over them."""

@@ -1,0 +1,417 @@
+"""The training loop: one generator of epochs that every consumer reads."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Batch, Plan, Term, Trace
+from chartae.core.errors import PlanError, TrainingError
+from chartae.core.noise import Noise
+from chartae.training.precision import autocast, channels_last, flush_denormals
+from chartae.training.sources import Source
+
+__all__ = ["Epoch", "evaluate", "train"]
+
+TRIES = 3
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1.0 - progress,
+}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What happened in one epoch.
+
+    Parameters
+    ----------
+    number : int
+        From 1.
+    log : Mapping
+        ``epoch``, ``seconds``, ``rows_per_second``, ``loss``, each term (nats), ``kl_per_dim``, ``grad_norm``,
+        ``learning_rate``, and the same of validation rows with the prefix ``val_``.
+    best : bool
+        Whether this is the best epoch so far.
+    model : nn.Module
+        What is being trained.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.engine import Epoch
+    >>> Epoch(1, {"loss": 3.0}, True, torch.nn.Linear(1, 1)).state()["weight"].shape
+    torch.Size([1, 1])
+    """
+
+    number: int
+    log: Mapping[str, Any]
+    best: bool
+    model: nn.Module = field(repr=False)
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy the weights as they are now.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Parameters and buffers.
+        """
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+class _Log:
+    """Sums over an epoch that stay on the device until it ends."""
+
+    def __init__(self) -> None:
+        self.rows, self.steps = 0, 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Term], loss: Tensor, n: int, norm: Tensor | None = None) -> None:
+        self.rows += n
+        self.steps += 1
+        self._add("loss", loss.detach() * n)
+        for name, term in terms.items():
+            self._add(name, term.rows.detach().sum() if term.rows.dim() else term.rows.detach() * n)
+            if term.per_dim is not None:
+                self._add(f"{name}_per_dim", term.per_dim * n)
+        if norm is not None:
+            self._add("grad_norm", norm * n)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        known = self.sums.get(name)
+        if known is None:
+            self.sums[name] = value.clone()
+        else:
+            known += value
+
+    def means(self, prefix: str = "") -> dict[str, Any]:
+        return {prefix + name: (total / self.rows).tolist() for name, total in self.sums.items()}
+
+
+class AutogradGradients:
+    """The general way to a step's gradients: a trace, its objective, and autograd.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is trained.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Batch
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.engine import AutogradGradients
+    >>> plan = build("vae", (4,), latent_dim=2, hidden=(8,))
+    >>> loss, terms = AutogradGradients(plan)(Batch(torch.zeros(5, 4)), Noise(0))
+    >>> sorted(terms), all(p.grad is not None for p in plan.model.parameters())
+    (['kl', 'nll'], True)
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+        self.model, self.objective, self.dtype = plan.model, plan.objective, dtype
+        self.parameters = [p for p in nn.ModuleList([plan.model, plan.objective]).parameters() if p.requires_grad]
+
+    def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
+        for p in self.parameters:
+            p.grad = None
+        with autocast(batch.x.device, self.dtype):
+            terms = self.objective(self.model.trace(batch, k=self.objective.samples, noise=noise))
+        loss = total(terms)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), terms
+
+
+def total(terms: Mapping[str, Term]) -> Tensor:
+    """Add up what is minimized.
+
+    Parameters
+    ----------
+    terms : Mapping of str to Term
+        Of an objective.
+
+    Returns
+    -------
+    Tensor
+        ``()``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Term
+    >>> from chartae.training.engine import total
+    >>> total({"a": Term(torch.tensor([1.0, 3.0])), "b": Term(torch.tensor(2.0), 0.5)})
+    tensor(3.)
+    """
+    values = [term.value() for term in terms.values()]
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+
+@torch.no_grad()
+def evaluate(plan: Plan, source: Source, *, batch_size: int = 1024, seed: int = 0) -> dict[str, Any]:
+    """Average an objective's terms over rows, in evaluation mode and with the same noise each time.
+
+    Parameters
+    ----------
+    plan : Plan
+        Model and objective.
+    source : Source
+        Rows.
+    batch_size : int
+        Rows of a batch.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    dict
+        ``loss`` and each term, in nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.spaces import Space
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.engine import evaluate
+    >>> from chartae.training.sources import Source
+    >>> sorted(evaluate(build("ae", (4,)), Source(np.zeros((8, 4)), Space((4,)))))
+    ['loss', 'nll']
+    """
+    was_training = plan.model.training
+    plan.model.eval()
+    log, noise = _Log(), Noise(seed)
+    for batch in source.batches(max(1, batch_size // plan.objective.samples)):
+        terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
+        log.add(terms, total(terms), len(batch))
+    plan.model.train(was_training)
+    return log.means()
+
+
+def train(
+    plan: Plan,
+    source: Source,
+    *,
+    epochs: int,
+    validation: Source | None = None,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    schedule: str = "constant",
+    clip: float | None = None,
+    patience: int | None = None,
+    precision: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Iterator[Epoch]:
+    """Train, and yield after every epoch.
+
+    When it ends by itself the best epoch's weights are restored (judged on validation rows, after
+    warm-ups); a consumer that breaks off keeps the last epoch's.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to train; its model is changed in place, on the source's device.
+    source : Source
+        Training rows.
+    epochs : int
+        At most.
+    validation : Source or None
+        Held-out rows.
+    batch_size : int
+        Rows of a step.
+    learning_rate : float
+        Of Adam.
+    schedule : {"constant", "cosine", "linear"}
+        Of the learning rate.
+    clip : float or None
+        Largest norm of the gradient.
+    patience : int or None
+        Epochs without improvement after which to stop; None: never.
+    precision : torch.dtype
+        float32 or bfloat16.
+    seed : int
+        Of data order, posterior samples and dropout.
+
+    Yields
+    ------
+    Epoch
+        With its log.
+
+    Raises
+    ------
+    PlanError
+        If the schedule is unknown.
+    TrainingError
+        If the loss stays infinite or not a number after three tries with smaller steps.
+
+    References
+    ----------
+    Kingma and Ba 2015, arXiv:1412.6980 (Adam).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.spaces import infer_space
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.engine import train
+    >>> from chartae.training.sources import Source
+    >>> X = np.random.default_rng(0).normal(size=(64, 3))
+    >>> space = infer_space(X)
+    >>> plan = build("vae", space, latent_dim=1, hidden=(8,))
+    >>> [epoch.number for epoch in train(plan, Source(X, space), epochs=2)]
+    [1, 2]
+    """
+    if schedule not in SCHEDULES:
+        raise PlanError(f"schedule={schedule!r}: use one of {', '.join(SCHEDULES)}")
+    flush_denormals()
+    model, objective, device = plan.model, plan.objective, source.device
+    channels_last(model.to(device))
+    objective.to(device)
+    gradients = AutogradGradients(plan, precision)
+    fused = {"fused": True} if plan.optimizer is None else {}
+    optimizer = (plan.optimizer or torch.optim.Adam)(gradients.parameters, lr=learning_rate, **fused)
+    order = torch.Generator().manual_seed(seed)
+    noise = Noise(torch.Generator().manual_seed(seed + 1))
+    dropout = _Stream(seed + 2, device)
+    steps = math.ceil(len(source) / batch_size)
+    rate, tries, best_loss, best_epoch, best_state = learning_rate, 0, math.inf, 0, None
+
+    epoch = 0
+    while epoch < epochs:
+        good = _snapshot(model, optimizer, objective)
+        start, log, fault = time.perf_counter(), _Log(), None
+        model.train()
+        with dropout:
+            for step, batch in enumerate(source.batches(batch_size, order)):
+                objective.advance(epoch + step / steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * SCHEDULES[schedule]((epoch + step / steps) / epochs)
+                loss, terms = gradients(batch, noise)
+                norm = torch.nn.utils.get_total_norm([p.grad for p in gradients.parameters if p.grad is not None])
+                if not math.isfinite(norm) or not math.isfinite(loss):
+                    fault = _diagnose(plan, batch, terms, epoch + 1, step)
+                    break
+                if clip is not None:
+                    torch.nn.utils.clip_grads_with_norm_(gradients.parameters, clip, norm)
+                optimizer.step()
+                log.add(terms, loss, len(batch), norm)
+        if fault is not None:
+            tries += 1
+            _restore(good, model, optimizer, objective)
+            if tries >= TRIES:
+                raise TrainingError(
+                    f"{fault}; {TRIES} tries with ever smaller steps did not help: look at that batch's rows, "
+                    f"or lower learning_rate (it was {learning_rate:g})"
+                )
+            rate *= 0.3
+            warnings.warn(f"{fault}; back to the start of the epoch with learning_rate {rate:.2g}", stacklevel=2)
+            continue
+        epoch += 1
+        seconds = time.perf_counter() - start
+        entry = {
+            "epoch": epoch,
+            "seconds": seconds,
+            "rows_per_second": log.rows / seconds,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            **log.means(),
+        }
+        objective.advance(epoch)
+        if validation is not None:
+            entry |= {f"val_{k}": v for k, v in evaluate(plan, validation, seed=seed).items()}
+        arrived = epoch >= objective.warmup
+        judged = entry.get("val_loss", math.nan)
+        best = validation is not None and arrived and judged < best_loss
+        if best:
+            best_loss, best_epoch, best_state = judged, epoch, _snapshot(model)
+        yield Epoch(epoch, entry, best, model)
+        # Before warm-ups have arrived every epoch counts as an improvement.
+        if patience is not None and validation is not None and arrived and epoch - max(best_epoch, objective.warmup) >= patience:
+            break
+    if best_state is not None:
+        _restore(best_state, model)
+    model.eval()
+
+
+class _Stream:
+    """torch's global generator, lent to this run for the length of an epoch and given back after it.
+
+    Dropout, corruption and condition dropout draw from the global generator; between epochs, when
+    the consumer's code runs, it is the consumer's.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.devices = [device] if device.type == "cuda" else []
+        self.states: Any = None
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.fork = torch.random.fork_rng(self.devices)
+        self.fork.__enter__()
+        if self.states is None:
+            torch.manual_seed(self.seed)
+        else:
+            torch.set_rng_state(self.states[0])
+            for device, state in zip(self.devices, self.states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+
+    def __exit__(self, *error: object) -> None:
+        self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self.devices)]
+        self.fork.__exit__(*error)  # type: ignore[arg-type]
+
+
+def _snapshot(*parts: Any) -> list[Any]:
+    return [copy.deepcopy(part.state_dict()) for part in parts]
+
+
+def _restore(states: list[Any], *parts: Any) -> None:
+    for state, part in zip(states, parts, strict=True):
+        part.load_state_dict(state)
+
+
+def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], epoch: int, step: int) -> str:
+    """Name the batch, the term and the first layer that is not finite."""
+
+    def broken(t: object) -> bool:
+        return isinstance(t, Tensor) and not bool(torch.isfinite(t).all())
+
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            if not found and isinstance(out, Tensor) and broken(out):
+                found.append(f"{name} ({type(module).__name__})")
+
+        return hook
+
+    hooks = [m.register_forward_hook(watch(n)) for n, m in plan.model.named_modules() if not list(m.children())]
+    try:
+        with torch.no_grad():
+            trace: Trace = plan.model.trace(batch, k=plan.objective.samples, noise=Noise(0))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    term = next((name for name, t in terms.items() if broken(t.rows) or broken(t.value())), None)
+    what = f"the term {term!r}" if term else "the gradient"
+    weights = next((name for name, p in plan.model.named_parameters() if broken(p)), None)
+    grads = next((name for name, p in plan.model.named_parameters() if broken(p.grad)), None)
+    if broken(batch.x):
+        where = "the data themselves are not finite"
+    elif found:
+        where = f"first seen in the output of layer {found[0]}"
+    elif weights:
+        where = f"first seen in the weights {weights}"
+    elif broken(trace.log_lik):
+        where = "first seen in the likelihood"
+    else:
+        where = f"first seen in the gradient of {grads}" if grads else "seen once, and not again"
+    return f"{what} is not finite in epoch {epoch}, batch {step} ({where})"

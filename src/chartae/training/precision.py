@@ -1,0 +1,170 @@
+"""What a processor can do, and what arithmetic a model can stand."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from chartae.core.contracts import Model
+from chartae.core.errors import PlanError
+
+__all__ = ["autocast", "choose_device", "choose_precision", "flush_denormals"]
+
+WIDE = 256  # below this width a matrix product gains nothing from bf16
+_flushed = False
+
+
+def choose_device(device: str) -> torch.device:
+    """Resolve "auto" to a GPU where there is one.
+
+    Parameters
+    ----------
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" ...
+
+    Returns
+    -------
+    torch.device
+        Which exists.
+
+    Raises
+    ------
+    PlanError
+        If it does not.
+
+    Examples
+    --------
+    >>> from chartae.training.precision import choose_device
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise PlanError(f"device {device!r} is not there: use 'auto' or 'cpu'") from None
+    return chosen
+
+
+def choose_precision(precision: str, model: Model, device: torch.device) -> torch.dtype:
+    """Resolve "auto" to bf16 where it is faster and costs no quality.
+
+    That is for wide layers, on hardware that multiplies in bf16, and for likelihoods of logits: a Normal
+    likelihood with small noise would see the eight bits of a bf16 mean.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bf16"}
+        What the user asks for.
+    model : Model
+        What is trained.
+    device : torch.device
+        Where.
+
+    Returns
+    -------
+    torch.dtype
+        float32 or bfloat16.
+
+    Raises
+    ------
+    PlanError
+        If the precision is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.precision import choose_precision
+    >>> choose_precision("auto", build("vae", (4,), hidden=(8,)).model, torch.device("cpu"))
+    torch.float32
+    """
+    known = {"float32": torch.float32, "bf16": torch.bfloat16}
+    if precision in known:
+        return known[precision]
+    if precision != "auto":
+        raise PlanError(f"precision={precision!r}: use 'auto', 'float32' or 'bf16'")
+    wide = any(max(w.shape[:2]) >= WIDE for w in model.parameters() if w.dim() >= 2)
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
+    return torch.bfloat16 if wide and able and not model.likelihood.continuous else torch.float32
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile"))
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Enter mixed precision, or nothing for float32.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where.
+    dtype : torch.dtype
+        float32 or bfloat16.
+
+    Returns
+    -------
+    context manager
+        To be entered once an epoch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.precision import autocast
+    >>> with autocast(torch.device("cpu"), torch.bfloat16):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.bfloat16
+    """
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def flush_denormals() -> None:
+    """Make denormal numbers zero in this thread and in the threads that it will start.
+
+    Adam's moments of rarely active weights decay into denormals, which triple the time of a step.
+    The setting belongs to a thread: called before torch's first parallel work it reaches the pool's
+    workers as well. It is done at the first fit of a process, and stays.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.precision import flush_denormals
+    >>> flush_denormals()
+    >>> (torch.tensor([1e-38]) * 1e-3).item()
+    0.0
+    """
+    global _flushed
+    if not _flushed:
+        torch.set_flush_denormal(True)
+        _flushed = True
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """Lay convolution weights out the way CPUs and GPUs multiply them fastest.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place.
+
+    Returns
+    -------
+    nn.Module
+        The same.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.precision import channels_last
+    >>> net = channels_last(torch.nn.Conv2d(2, 3, 3))
+    >>> net.weight.is_contiguous(memory_format=torch.channels_last)
+    True
+    """
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

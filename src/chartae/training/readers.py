@@ -1,0 +1,577 @@
+"""Readers: from a name, a file, a folder of images or an object in memory to arrays of numbers."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chartae.core.errors import DataError
+
+__all__ = ["Dataset", "read"]
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_DATA_NAMES = ("x", "x_train", "data", "images", "embedding")
+_LABEL_NAMES = ("y", "y_train", "label", "labels", "target")
+_BLOCK = 1 << 26  # bytes looked at in one go: a memory-mapped file need not fit in memory
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Items as one array, with their labels if there are any.
+
+    Parameters
+    ----------
+    X : ndarray or memmap of shape (n, features), (n, H, W) or (n, H, W, C)
+        The items, in their own units and dtype; finite.
+    y : ndarray of shape (n,) or (n, k), optional
+        Labels, or one number or vector an item.
+    columns : tuple of str, optional
+        The names of the features of a table.
+    name : str
+        Where the items come from.
+    note : str
+        What was chosen on the way, for the summary.
+
+    Examples
+    --------
+    >>> from chartae.training.readers import read
+    >>> data = read("digits")
+    >>> data.X.shape, data.y.shape, data.columns is None
+    ((1797, 8, 8), (1797,), True)
+    """
+
+    X: NDArray[Any]
+    y: NDArray[Any] | None = None
+    columns: tuple[str, ...] | None = None
+    name: str = "array"
+    note: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line that says what the data are.
+
+        Returns
+        -------
+        str
+            Count, shape, dtype, labels, source, and what was chosen.
+
+        Examples
+        --------
+        >>> from chartae.training.readers import read
+        >>> read("digits").summary
+        '1,797 images of 8 × 8, uint8, 10 labels, from digits'
+        """
+        n, *shape = self.X.shape
+        sizes = " × ".join(str(s) for s in shape)
+        kind = {1: "row", 2: "image", 3: "image"}.get(len(shape), "item")
+        of = f"of {_count(shape[0], 'column')}" if len(shape) == 1 else f"of {sizes}"
+        parts = [f"{_count(n, kind)} {of}", str(self.X.dtype)]
+        if self.y is not None:
+            parts.append(_describe_labels(self.y))
+        parts.append(f"from {self.name}" + (f" ({self.note})" if self.note else ""))
+        return ", ".join(parts)
+
+
+def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None) -> Dataset:
+    """Read items, and labels where there are any, from a file, a folder or an object in memory.
+
+    Parameters
+    ----------
+    source : str, path, array, tensor, DataFrame or (X, y)
+        ``"digits"`` (bundled: 1,797 images of 8 × 8, values 0 to 16), a ``.npy`` file (memory-mapped), a
+        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` file of numbers, a folder of images
+        (one subfolder a label, or none; values as stored, color as RGB), or an object in memory: anything
+        that numpy turns into an array of shape (n, ...), a torch tensor, a pandas DataFrame, or a tuple.
+    labels : str or array of shape (n,) or (n, k), optional
+        Where the labels are: a key of the ``.npz``, a column of the table, a ``.npy`` file, or the labels
+        themselves. Left out, a ``.npz`` is searched for y, y_train, label, labels and target.
+    size : (int, int), optional
+        Height and width in pixels that every image of a folder is resized to.
+
+    Returns
+    -------
+    Dataset
+        The items in their own dtype. Nothing is scaled, and no array is copied that need not be.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to read, if something is not a finite number (the first such row and column are
+        named; rows count from 0), or if shapes do not agree. Python objects in ``.npy`` and ``.npz`` files
+        are refused: they could run code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.readers import read
+    >>> np.savez("toy.npz", X=np.zeros((5, 3)), y=np.array(["a", "b", "a", "b", "b"]))
+    >>> read("toy.npz").summary
+    '5 rows of 3 columns, float64, 2 labels, from toy.npz (array X, labels y)'
+    >>> read((np.zeros((4, 2)), [0, 1, 0, 1])).y
+    array([0, 1, 0, 1])
+    """
+    if isinstance(source, Dataset):
+        return source
+    if size is not None and not (isinstance(source, str | Path) and Path(source).is_dir()):
+        raise DataError("a size resizes the images of a folder, and the data are none: leave it out")
+    if isinstance(source, str | Path):
+        return _read_path(str(source), labels, size)
+    if isinstance(source, tuple) and len(source) == 2 and labels is None:
+        source, labels = source
+    # Only a caller who has imported pandas or torch can hold one of their objects.
+    if (pandas := sys.modules.get("pandas")) and isinstance(source, pandas.DataFrame):
+        return _table(source, labels, "table")
+    if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
+        return _dataset(_from_tensor(source, torch), labels, name="tensor")
+    if hasattr(source, "toarray"):
+        raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
+    try:
+        X = source if isinstance(source, np.ndarray) else np.asarray(source)
+    except ValueError as e:
+        raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
+    return _dataset(X, labels, name="array")
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def _read_path(source: str, labels: Any, size: tuple[int, int] | None) -> Dataset:
+    if source == "digits":
+        return _digits(labels)
+    file, archived, key = source.partition(".npz:")
+    path = Path(file + ".npz" if archived else file)
+    if not path.exists():
+        _missing(path)
+    if path.is_dir():
+        return _folder(path, labels, size)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty: write it again, or pass another file")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return _npz(path, key or None, labels)
+    if suffix in _READERS:
+        return _READERS[suffix](path, labels)
+    if suffix in _IMAGES:
+        raise DataError(f"{path} is one image: pass the folder that holds the images")
+    raise DataError(f"{path} has a format that is not read: pass .npy, .npz, .csv or a folder of images")
+
+
+def _digits(labels: Any) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    if labels is not None:
+        raise DataError("the bundled digits bring their labels: leave the labels out")
+    bunch = load_digits()
+    return _dataset(bunch.images.astype(np.uint8), bunch.target, name="digits")
+
+
+def _npy(path: Path, labels: Any) -> Dataset:
+    return _dataset(_load_npy(path), labels, name=path.name)
+
+
+def _load_npy(path: Path) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+        if "allow_pickle" in str(e) or "Python objects" in str(e):
+            _pickled(str(path))
+        raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.save") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path} is an archive of arrays: rename it to end in .npz")
+    return array
+
+
+def _npz(path: Path, key: str | None, labels: Any) -> Dataset:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+        raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.savez") from None
+    if isinstance(archive, np.ndarray):
+        raise DataError(f"{path} is a single array: rename it to end in .npy")
+    with archive:
+        names: list[str] = archive.files
+        key, X = (key, _member(path, archive, key)) if key else _choose(path, archive)
+        note = f"array {key}"
+        if isinstance(labels, str) and labels in names:
+            note, labels = f"{note}, labels {labels}", _member(path, archive, labels)
+        elif isinstance(labels, str) and not labels.endswith(".npy"):
+            raise DataError(f"{path.name} has no array {labels!r}: its arrays are {', '.join(names)}")
+        elif labels is None:
+            for name in _label_names(key, names):
+                y = _member(path, archive, name)
+                if y.ndim in (1, 2) and len(y) == len(X):
+                    note, labels = f"{note}, labels {name}", y
+                    break
+        return _dataset(X, labels, name=path.name, note=note)
+
+
+def _choose(path: Path, archive: Any) -> tuple[str, NDArray[Any]]:
+    """Pick the array that holds the items."""
+    known = {name.lower(): name for name in reversed(archive.files)}
+    for name in _DATA_NAMES:
+        if name in known and (X := _items(archive, known[name])) is not None:
+            return known[name], X
+    found = {name: X for name in archive.files if (X := _items(archive, name)) is not None}
+    if len(found) == 1:
+        return next(iter(found.items()))
+    if found:
+        cure = f"name one, as in {path}:{next(iter(found))}"
+        raise DataError(f"{path.name} holds several arrays of items ({', '.join(found)}): {cure}")
+    listed = ", ".join(archive.files) or "nothing"
+    raise DataError(f"{path.name} holds no array of numbers of shape (n, ...), only {listed}: save X in it")
+
+
+def _items(archive: Any, name: str) -> NDArray[Any] | None:
+    try:
+        array = archive[name]
+    except ValueError:  # Python objects
+        return None
+    return array if isinstance(array, np.ndarray) and array.ndim >= 2 and array.dtype.kind in "biuf" else None
+
+
+def _member(path: Path, archive: Any, name: str) -> NDArray[Any]:
+    if name not in archive.files:
+        raise DataError(f"{path.name} has no array {name!r}: its arrays are {', '.join(archive.files)}")
+    try:
+        array = archive[name]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+        if "allow_pickle" in str(e):
+            _pickled(f"{path.name}:{name}")
+        raise DataError(f"cannot read {name!r} in {path} ({_line(e)}): write it again") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{name!r} in {path} is not an array: write the file with np.savez")
+    return array
+
+
+def _label_names(key: str, names: Sequence[str]) -> list[str]:
+    """List the arrays that may label ``key``, the likeliest first."""
+    lower = key.lower()
+    pair = "y" + lower[1:] if lower.startswith("x") else ""
+    known = {name.lower(): name for name in reversed(names) if name != key}
+    # y_train labels x_train and nothing else, even where x_valid happens to be as long.
+    taken = "y_train" if "x_train" in (n.lower() for n in names) and lower != "x_train" else ""
+    return [known[n] for n in (pair, *_LABEL_NAMES) if n in known and n != taken]
+
+
+def _csv(path: Path, labels: Any) -> Dataset:
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path, low_memory=False)
+        if _is_number_line(frame.columns):
+            frame = pd.read_csv(path, low_memory=False, header=None)
+    except ValueError as e:
+        raise DataError(f"cannot read {path} ({_line(e)}): write one row an item, with commas") from None
+    first = frame.columns[0]
+    if len(frame.columns) == 1 and any(mark in str(first) for mark in ";\t|"):
+        raise DataError(f"{path} has one column, {str(first)!r:.40}: put commas between its columns")
+    if not np.array_equal(
+        frame.index, np.arange(len(frame))
+    ):  # pandas takes the surplus for row names, silently
+        raise DataError(f"the rows of {path} have more values than its header has names: name every column")
+    note = ""
+    if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
+        frame, note = frame.drop(columns=first), "without its index column"
+    return _table(frame, labels, path.name, note)
+
+
+def _is_number_line(names: Iterable[Any]) -> bool:
+    """Tell whether a header is a row of data; names 0, 1, 2 … are what pandas writes by default."""
+    texts = [str(name) for name in names]
+    if texts == [str(i) for i in range(len(texts))]:
+        return False
+    try:
+        return bool([float(text) for text in texts])
+    except ValueError:
+        return False
+
+
+def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
+    import pandas as pd
+
+    frame = frame.rename(columns=str)
+    names = list(frame.columns)
+    if not len(frame):
+        raise DataError(f"{name} is empty, it has no rows: pass at least one")
+    twice = [c for c, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"column {twice[0]!r} is there twice in {name}: rename one of them")
+    if isinstance(labels, str) and not (labels.endswith(".npy") and labels not in names):
+        if labels not in names:
+            near = difflib.get_close_matches(labels, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
+            raise DataError(f"{name} has no column {labels!r}: {hint}")
+        note = f"{note}, labels {labels}".lstrip(", ")
+        column = frame.pop(labels) if labels in frame else None
+        labels = _label_column(column, labels, name)
+    for column in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[column].dtype):
+            _not_numeric(frame[column], name)
+    gaps = frame.isna().to_numpy()
+    if gaps.any():
+        row, column = np.argwhere(gaps)[0]
+        raise DataError(
+            f"column {frame.columns[column]!r} of {name} has no value in row {row} (from 0):"
+            " fill the gaps, or drop such rows"
+        )
+    # pandas' own dtypes (Int64, sparse, arrow) name the numpy dtype that they stand for.
+    dtypes = [getattr(d, "numpy_dtype", getattr(d, "subtype", d)) for d in frame.dtypes]
+    X = frame.to_numpy(dtype=np.result_type(*dtypes)) if dtypes else np.empty((len(frame), 0))
+    return _dataset(X, labels, columns=tuple(frame.columns), name=name, note=note)
+
+
+def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
+    if column.isna().any():
+        row = int(column.isna().to_numpy().argmax())
+        raise DataError(
+            f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row"
+        )
+    array = column.to_numpy()
+    return array.astype(str) if array.dtype == object else array
+
+
+def _not_numeric(column: Any, name: str) -> NoReturn:
+    import pandas as pd
+
+    numbers = pd.to_numeric(column.astype(str), errors="coerce")
+    bad = (numbers.isna() & column.notna()).to_numpy()
+    row = int(bad.argmax())
+    raise DataError(
+        f"column {str(column.name)!r} of {name} is not numeric ({str(column.iloc[row])!r:.40} in row {row},"
+        " from 0): drop the column, or pass it as the labels"
+    )
+
+
+_READERS = {".npy": _npy, ".csv": _csv}
+
+
+# ------------------------------------------------------------------------------------------ folders of images
+
+
+def _folder(folder: Path, labels: Any, size: tuple[int, int] | None) -> Dataset:
+    visible = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not any(part.startswith((".", "__")) for part in p.relative_to(folder).parts)
+    ]
+    files = [p for p in visible if p.suffix.lower() in _IMAGES]
+    if not files:
+        arrays = [str(p) for p in visible if p.suffix.lower() in (".npz", *_READERS)]
+        cure = f"pass the file {arrays[0]}" if arrays else "pass another folder"
+        raise DataError(f"folder {folder} holds no images ({', '.join(_IMAGES)}): {cure}")
+    notes = (
+        [f"without {_count(len(visible) - len(files), 'other file')}"] if len(visible) > len(files) else []
+    )
+    parts = [p.relative_to(folder).parts for p in files]
+    nested = [len(p) > 1 for p in parts]
+    if any(nested) and labels is None:
+        if not all(nested):
+            loose, deep = files[nested.index(False)], files[nested.index(True)]
+            raise DataError(
+                f"{loose} lies beside subfolders and {deep} in one: put every image into a subfolder"
+                " named after its label, or none"
+            )
+        labels = np.array([p[0] for p in parts])
+    X, more = _load_images(files, size)
+    return _dataset(X, labels, name=folder.resolve().name, note=", ".join(notes + more))
+
+
+def _load_images(files: Sequence[Path], size: tuple[int, int] | None) -> tuple[NDArray[Any], list[str]]:
+    """Load images of one size into one array: a first pass reads the headers, a second the pixels."""
+    heads = [_head(file) for file in files]
+    sizes = Counter(head[0] for head in heads)
+    if size is None and len(sizes) > 1:
+        (usual, _), *_ = sizes.most_common()
+        one = [head[0] for head in heads].index(usual)
+        other = next(i for i, head in enumerate(heads) if head[0] != usual)
+        (h, w), (h2, w2) = heads[one][0], heads[other][0]
+        raise DataError(
+            f"images differ in size: {files[one]} is {h} × {w} and {files[other]} is {h2} × {w2}"
+            f" (height × width): give one size for all, --size {h}x{w}"
+        )
+    kinds = [head[1] for head in heads]
+    kind = "RGB" if set(kinds) == {"L", "RGB"} else kinds[0]
+    odd = [i for i, k in enumerate(kinds) if k != kind]
+    if odd and set(kinds) != {"L", "RGB"}:
+        types = f"{files[0]} has pixels of type {kind} and {files[odd[0]]} of type {kinds[odd[0]]}"
+        raise DataError(f"{types}: save all images as one type")
+    notes = [f"{_count(len(odd), 'gray image')} as color"] if odd else []
+    if any(head[2] for head in heads):
+        notes.append("transparency on white")
+    first = _pixels(files[0], kind, size)
+    X = np.empty((len(files), *first.shape), first.dtype)
+    for i, file in enumerate(files):
+        X[i] = _pixels(file, kind, size)
+    return X, notes
+
+
+def _head(file: Path) -> tuple[tuple[int, int], str, bool]:
+    """Return (height, width) as shown, the kind of pixel, and whether some pixels may be transparent."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            frames: int = getattr(image, "n_frames", 1)
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # Exif: the camera was held upright
+                width, height = height, width
+            if frames > 1:
+                raise DataError(f"{file} holds {frames} images: save each as a file of its own")
+            transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+            return (height, width), _kind(image.mode), transparent
+    except (OSError, SyntaxError, ValueError) as e:
+        _unreadable(file, e)
+
+
+def _kind(mode: str) -> str:
+    """Return the mode that an image of pillow's ``mode`` is read in."""
+    if mode in ("1", "L", "LA", "La"):
+        return "L"
+    if mode.startswith("I;16"):
+        return "I;16"
+    return mode if mode in ("I", "F") else "RGB"
+
+
+def _pixels(file: Path, kind: str, size: tuple[int, int] | None) -> NDArray[Any]:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            if not image.mode.startswith("I;16"):  # 16 bits stay as they are, in their own byte order
+                image = image.convert(kind)
+            if size is not None:
+                image = image.resize((size[1], size[0]), Image.Resampling.BOX)
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as e:
+        _unreadable(file, e)
+
+
+# ------------------------------------------------------------------------------------------------- checks
+
+
+def _dataset(
+    X: NDArray[Any],
+    labels: Any,
+    *,
+    columns: tuple[str, ...] | None = None,
+    name: str,
+    note: str = "",
+) -> Dataset:
+    if X.dtype.kind not in "biuf":
+        names = {"O": "Python objects", "U": "text", "S": "bytes", "c": "complex numbers", "M": "dates"}
+        what = names.get(X.dtype.kind, str(X.dtype))
+        raise DataError(f"{name} holds {what}, not real numbers: convert it with X.astype(float)")
+    if X.ndim < 2:
+        raise DataError(
+            f"{name} has shape {X.shape}, and items need (n, features): reshape it, X.reshape(-1, 1) for one"
+            " number an item"
+        )
+    if X.size == 0:
+        raise DataError(f"{name} is empty (shape {X.shape}): pass at least one item with one feature")
+    _refuse_non_finite(X, columns, name)
+    return Dataset(X, None if labels is None else _labels(labels, len(X), name), columns, name, note)
+
+
+def _refuse_non_finite(X: NDArray[Any], columns: tuple[str, ...] | None, name: str) -> None:
+    if X.dtype.kind != "f":
+        return
+    rows = max(1, _BLOCK // X[:1].nbytes)
+    for start in range(0, len(X), rows):
+        bad = ~np.isfinite(X[start : start + rows])
+        if bad.any():
+            at = np.argwhere(bad)[0]
+            value = X[start : start + rows][tuple(at)]
+            column = repr(columns[at[1]]) if columns else ", ".join(str(i) for i in at[1:])
+            where = f"row {start + at[0]}, column {column} (from 0)"
+            raise DataError(f"{name} holds {value} in {where}: fill such values, or drop the rows")
+
+
+def _labels(labels: Any, n: int, name: str) -> NDArray[Any]:
+    if isinstance(labels, str):
+        if not labels.endswith(".npy"):
+            raise DataError(f"{name} has no named parts, so no labels {labels!r}: pass a .npy file of labels")
+        if not Path(labels).exists():
+            _missing(Path(labels))
+        labels = _load_npy(Path(labels))
+    if (torch := sys.modules.get("torch")) and isinstance(labels, torch.Tensor):
+        labels = _from_tensor(labels, torch)
+    try:
+        y = np.asarray(labels)
+    except ValueError as e:
+        raise DataError(f"the labels do not make an array ({e}): pass one label an item") from None
+    if y.dtype == object and all(isinstance(label, str) for label in y.ravel()):
+        y = y.astype(str)
+    if y.dtype.kind not in "biufU":
+        raise DataError(f"the labels are {y.dtype}: pass text, whole numbers, or floats to condition on")
+    if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind != "f":
+        y = y[:, 0]  # a column of classes is one label an item; a column of floats is a vector of one
+    if y.ndim not in (1, 2) or len(y) != n:
+        raise DataError(f"the labels have shape {y.shape} and {name} has {n} items: pass one label an item")
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        row = int(np.argwhere(~np.isfinite(y))[0][0])
+        raise DataError(f"the label in row {row} (from 0) is {y[row]}: fill it, or drop the row")
+    return y
+
+
+def _describe_labels(y: NDArray[Any]) -> str:
+    if y.ndim == 2:
+        return f"{y.shape[1]} numbers an item to condition on"
+    if y.dtype.kind == "f":
+        return "one number an item to condition on"
+    return _count(len(np.unique(y)), "label")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + "s" * (n != 1)
+
+
+def _from_tensor(tensor: Any, torch: Any) -> NDArray[Any]:
+    if tensor.dtype == torch.bfloat16:  # numpy has no such type
+        tensor = tensor.float()
+    return np.asarray(tensor.detach().cpu().numpy())
+
+
+def _missing(path: Path) -> NoReturn:
+    parent = path.parent
+    if not parent.is_dir():
+        raise DataError(f"there is no {path}: its folder {parent} does not exist either")
+    names = [p.name for p in parent.iterdir() if not p.name.startswith(".")]
+    names += ["digits"] * (len(path.parts) == 1)
+    close = difflib.get_close_matches(path.name, names, n=2)
+    cure = f"did you mean {' or '.join(close)}?" if close else "pass a file, a folder of images, or digits"
+    raise DataError(f"there is no {path}: {cure}")
+
+
+def _pickled(what: str) -> NoReturn:
+    raise DataError(
+        f"{what} holds Python objects, which could run code and are not loaded: save numbers of one shape,"
+        " np.stack(list(X))"
+    )
+
+
+def _unreadable(file: Path, error: Exception) -> NoReturn:
+    if isinstance(error, DataError):
+        raise error
+    raise DataError(f"cannot read image {file} ({_line(error)}): remove it, or save it again") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -1,0 +1,389 @@
+"""The command line: what it writes, what it says, and that an error costs one line and leaves nothing."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+import chartae as ct
+from chartae.apps.cli import app, main
+from chartae.core.errors import RunFolderError
+
+SMALL = ["--epochs", "2", "--seed", "0", "--hidden", "16", "--latent-dim", "3"]
+COMMANDS = typer.main.get_command(app).commands
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def done(*words):
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def refused(*words):
+    """Run what must fail, and return its one line."""
+    result = run(*words)
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def names(folder):
+    return sorted(p.name for p in Path(folder).iterdir())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Fitted runs of images, of a table with text labels, and of labelled images."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    y = rng.choice(["1", "2", "b"], 60)
+    X = rng.normal(size=(60, 3)) + (y == "b")[:, None]
+    rows = [",".join([*(f"{v:.4f}" for v in x), label]) for x, label in zip(X, y, strict=True)]
+    (folder / "table.csv").write_text("\n".join(["a,b,c,kind", *rows]) + "\n")
+    done("fit", "digits", "--out", folder / "digits", *SMALL, "--quiet")
+    done("fit", "digits", "--recipe", "cvae", "--out", folder / "cvae", *SMALL, "--quiet")
+    table = [folder / "table.csv", "--labels", "kind"]
+    done("fit", *table, "--recipe", "cvae", "--out", folder / "table", *SMALL, "--quiet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A file of few small images, for tests that care about files and not about training."""
+    file = tmp_path_factory.mktemp("tiny") / "tiny.npy"
+    np.save(file, np.random.default_rng(0).random((40, 5, 6)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from chartae.training.readers import read
+
+    return read("digits")
+
+
+# -------------------------------------------------------------------------------------------------- fit
+
+
+def test_fit_says_what_it_did_and_what_to_try(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = done("fit", "digits", "--out", "runs/my digits", *SMALL)
+    assert "1,797 images of 8 × 8" in said
+    files = ["config.json", "history.jsonl", "model.safetensors", "reconstructions.png", "samples.png"]
+    assert names("runs/my digits") == files
+    assert all(file in said for file in files)
+    assert "chartae sample 'runs/my digits' --n 64" in said
+    assert names(tmp_path) == ["runs"]
+    assert names("runs") == ["my digits"]
+
+
+def test_fit_passes_its_options_on(tiny, tmp_path):
+    params = ["--recipe", "beta-vae", "--param", "beta=2.5", "--param", "warmup=1", "--noise", "0.5"]
+    given = [*SMALL, *params, "--batch-size", "20", "--device", "cpu"]
+    done("fit", tiny, "--out", tmp_path / "a", *given, "-q")
+    estimator = ct.load(tmp_path / "a")
+    assert estimator.recipe == "beta-vae"
+    assert estimator.recipe_params == {"beta": 2.5, "warmup": 1}
+    asked = {
+        "latent_dim": 3,
+        "hidden": (16,),
+        "max_epochs": 2,
+        "batch_size": 20,
+        "noise": 0.5,
+        "random_state": 0,
+    }
+    known = estimator.get_params()
+    assert {name: type(value)(known[name]) for name, value in asked.items()} == asked
+    assert len(estimator.history_) == 2
+
+
+def test_fit_of_vectors_draws_no_pictures(runs):
+    assert names(runs / "table") == ["config.json", "history.jsonl", "model.safetensors"]
+
+
+def test_fit_of_a_folder_of_images(tmp_path):
+    for i in range(20):
+        folder = tmp_path / "images" / str(i % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6 + i % 3, 5), (10 * i, 0, 0)).save(folder / f"{i}.png")
+    assert "--size" in refused("fit", tmp_path / "images", "--out", tmp_path / "a")
+    fit = ["fit", tmp_path / "images", "--recipe", "cvae", "--size", "5x6", "--out", tmp_path / "a"]
+    done(*fit, *SMALL, "-q")
+    done("sample", tmp_path / "a", "--condition", "1", "--out", tmp_path / "ones.npy")
+    assert np.load(tmp_path / "ones.npy").shape == (64, 5, 6, 3)
+
+
+def test_quiet_is_quiet(tiny, tmp_path):
+    result = run("fit", tiny, "--out", tmp_path / "a", *SMALL, "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_an_occupied_folder_is_kept(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    assert "not empty" in refused("fit", "digits", "--out", mine, *SMALL)
+    assert "no run to overwrite" in refused("fit", "digits", "--out", mine, *SMALL, "--overwrite")
+    assert "is a file" in refused("fit", "digits", "--out", mine / "thesis.tex", *SMALL)
+    assert names(mine) == ["thesis.tex"]
+
+
+def test_overwrite_replaces_a_run(tiny, tmp_path):
+    done("fit", tiny, "--out", tmp_path / "a", *SMALL, "-q")
+    (tmp_path / "a" / "old.npy").touch()
+    refused("fit", tiny, "--out", tmp_path / "a", *SMALL)
+    assert (tmp_path / "a" / "old.npy").exists()
+    done("fit", tiny, "--out", tmp_path / "a", *SMALL, "-q", "--recipe", "ae", "--overwrite")
+    assert ct.load(tmp_path / "a").recipe == "ae"
+    assert "old.npy" not in names(tmp_path / "a")
+    assert names(tiny, tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (["digit"], "did you mean digits?"),
+        (["digits", "--recipe", "vea"], "did you mean 'vae'?"),
+        (["digits", "--param", "gamma=1"], "gamma"),
+        (["digits", "--param", "gamma"], "NAME=VALUE"),
+        (["digits", "--latent-dim", "many"], "--latent-dim"),
+        (["digits", "--latent-dim", "0"], "latent_dim"),
+        (["digits", "--hidden", "wide"], "512,256"),
+        (["digits", "--size", "8x8"], "leave it out"),
+        (["digits", "--size", "8"], "28x28"),
+        (["digits", "--likelihood", "gauss"], "gauss"),
+        (["digits", "--network", "lstm"], "lstm"),
+        (["digits", "--noise", "loud"], "loud"),
+        (["digits", "--device", "abacus"], "abacus"),
+        (["digits", "--precision", "int1"], "int1"),
+        (["digits", "--epochs", "0"], "epochs"),
+        (["digits", "--batch-size", "0"], "batch_size"),
+        (["digits", "--learning-rate", "-1"], "learning_rate"),
+        (["digits", "--bogus"], "--bogus"),
+        (["digits", "--epochs", "ten"], "--epochs"),
+        (["nan.npy"], "nan"),
+        (["bare.npy", "--recipe", "cvae"], "--labels"),
+    ],
+)
+def test_bad_input_costs_one_line_and_leaves_nothing(tmp_path, monkeypatch, words, hint):
+    monkeypatch.chdir(tmp_path)
+    np.save("bare.npy", np.zeros((9, 2)))
+    np.save("nan.npy", np.full((9, 2), np.nan))
+    assert hint in refused("fit", *words, "--out", "runs/a", "-q")
+    assert names(tmp_path) == ["bare.npy", "nan.npy"]
+
+
+@pytest.mark.parametrize("words", [["ft"], ["fit"], ["fit", "digits"], ["sample"], ["encode", "a", "digits"]])
+def test_misuse_costs_one_line(words):
+    refused(*words)
+
+
+def test_a_folder_that_may_not_be_written(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    refused("fit", tiny, "--out", tmp_path / "file" / "a", *SMALL, "-q")
+    assert names(tiny, tmp_path) == ["file"]
+
+
+# ------------------------------------------------------------------------------------------ using a run
+
+
+def test_sample(runs, tmp_path):
+    done("sample", runs / "digits")
+    with Image.open(runs / "digits" / "samples.png") as image:
+        assert image.size == (8 * 58 + 2, 8 * 58 + 2)
+    for file, seed in (("a", 1), ("b", 1), ("c", 2)):
+        said = done("sample", runs / "digits", "--n", 5, "--seed", seed, "--out", tmp_path / f"{file}.npy")
+        assert "5 × 8 × 8" in said
+    a, b, c = (np.load(tmp_path / f"{file}.npy") for file in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+    np.testing.assert_array_equal(a, ct.load(runs / "digits").sample(5, random_state=1))
+
+
+def test_sample_of_a_condition(runs, tmp_path):
+    done("sample", runs / "cvae", "--condition", 9, "--seed", 0, "--out", tmp_path / "nines.npy")
+    expected = ct.load(runs / "cvae").sample(64, condition=9, random_state=0)
+    np.testing.assert_array_equal(np.load(tmp_path / "nines.npy"), expected)
+    assert "12" in refused("sample", runs / "cvae", "--condition", 12, "--out", tmp_path / "a.npy")
+    refused("sample", runs / "digits", "--condition", 9, "--out", tmp_path / "a.npy")
+    assert names(tmp_path) == ["nines.npy"]
+
+
+def test_text_labels_that_look_like_numbers(runs, tmp_path):
+    for label in ("1", "b"):
+        done("sample", runs / "table", "--condition", label, "--seed", 0, "--out", tmp_path / "a.npy")
+        expected = ct.load(runs / "table").sample(64, condition=label, random_state=0)
+        np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected)
+
+
+def test_samples_of_vectors_lie_in_the_run(runs):
+    done("sample", runs / "table", "--n", 7, "--condition", "b")
+    file = runs / "table" / "samples.npy"
+    assert np.load(file).shape == (7, 3)
+    file.unlink()
+
+
+def test_encode_decode_reconstruct(runs, digits, tmp_path):
+    estimator = ct.load(runs / "digits")
+    codes = tmp_path / "codes.npy"
+    done("encode", runs / "digits", "digits", "--out", codes, "--std")
+    mean, std = estimator.transform(digits.X, return_std=True)
+    np.testing.assert_array_equal(np.load(codes), mean)
+    np.testing.assert_array_equal(np.load(tmp_path / "codes_std.npy"), std)
+    done("decode", runs / "digits", codes, "--out", tmp_path / "decoded.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "decoded.npy"), estimator.inverse_transform(mean))
+    done("reconstruct", runs / "digits", "digits", "--out", tmp_path / "again.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), estimator.project(digits.X))
+
+
+def test_pictures_show_the_first_items(runs, tmp_path):
+    np.save(tmp_path / "codes.npy", np.zeros((70, 3)))
+    assert "first 64 of 70" in done("decode", runs / "digits", tmp_path / "codes.npy")
+    with Image.open(runs / "digits" / "decoded.png") as image:
+        assert image.size == (8 * 58 + 2, 8 * 58 + 2)
+    assert "first 64 of 1,797" in done("reconstruct", runs / "digits", "digits")
+    with Image.open(runs / "digits" / "reconstructions.png") as image:
+        assert image.size == (16 * 58 + 2, 8 * 58 + 2)
+        sheet = np.asarray(image)
+    from chartae.training.readers import read
+
+    first = read("digits").X[0].repeat(7, axis=0).repeat(7, axis=1)
+    np.testing.assert_allclose(sheet[2:58, 2:58], first * (255 / 16), atol=0.6)
+
+
+def test_conditions_go_with_the_data(runs, digits, tmp_path):
+    done("encode", runs / "cvae", "digits", "--out", tmp_path / "codes.npy")
+    expected = ct.load(runs / "cvae").transform(digits.X, condition=digits.y)
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), expected)
+    done("reconstruct", runs / "cvae", "digits", "--out", tmp_path / "a.png")
+    table = ["table", runs / "table.csv", "--labels", "kind"]
+    done("encode", runs / table[0], *table[1:], "--out", tmp_path / "codes.npy")
+    assert np.load(tmp_path / "codes.npy").shape == (60, 3)
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (["sample", "{runs}/none"], "config.json is missing"),
+        (["sample", "{runs}/digits", "--n", "0"], "--n"),
+        (["sample", "{runs}/digits", "--out", "a.jpg"], ".npy"),
+        (["sample", "{runs}/table", "--out", "a.png"], "no images"),
+        (["encode", "{runs}/digits", "digits", "--out", "a.png"], ".npy"),
+        (["encode", "{runs}/digits", "{runs}/table.csv", "--labels", "kind", "--out", "a.npy"], "3"),
+        (["encode", "{runs}/table", "{runs}/table.csv", "--out", "a.npy"], "'kind'"),
+        (["decode", "{runs}/digits", "wide.npy", "--out", "a.npy"], "4"),
+        (["decode", "{runs}/digits", "absent.npy", "--out", "a.npy"], "absent.npy"),
+        (["reconstruct", "{runs}/digits", "wide.npy", "--out", "a.npy"], "4"),
+        (["info", "{runs}"], "config.json is missing"),
+    ],
+)
+def test_bad_use_of_a_run_leaves_nothing(runs, tmp_path, monkeypatch, words, hint):
+    monkeypatch.chdir(tmp_path)
+    np.save("wide.npy", np.zeros((2, 4)))
+    before = names(runs / "digits")
+    assert hint in refused(*(word.format(runs=runs) for word in words))
+    assert names(tmp_path) == ["wide.npy"]
+    assert names(runs / "digits") == before
+
+
+def test_info(runs):
+    said = " ".join(done("info", runs / "digits").split())
+    for word in (
+        "vae",
+        "8 × 8",
+        "normal",
+        "latent_dim 3",
+        "epochs 2",
+        "loss",
+        "val_loss",
+        "model.safetensors",
+    ):
+        assert word in said
+
+
+def test_recipes_lists_them_all():
+    said = done("recipes")
+    assert all(r.name in said for r in ct.recipes())
+
+
+# ------------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_shows_one_example_that_parses(name):
+    said = done(name, "--help")
+    assert said.count("Example:") == 1
+    words = shlex.split(COMMANDS[name].epilog.removeprefix("Example: chartae "))
+    COMMANDS[words[0]].make_context(words[0], words[1:])
+
+
+def test_main_returns_the_exit_code(capsys):
+    assert main([]) == 0
+    assert "Example: chartae fit digits" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"chartae {ct.__version__}\n"
+    assert main(["nothing"]) == 2
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("chartae.load", lambda run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["info", "."])
+
+
+def test_errors_show_their_traceback_on_request(monkeypatch):
+    monkeypatch.setenv("CHARTAE_DEBUG", "1")
+    with pytest.raises(RunFolderError):
+        main(["info", "no/such/run"])
+
+
+def python(*words, **options):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, **options)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the processor time of child processes")
+def test_help_answers_in_half_a_second():
+    before = os.times()
+    said = python("-m", "chartae", "fit", "--help").stdout
+    after = os.times()
+    # Processor time: on a busy machine the clock on the wall measures the others.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
+    assert "--latent-dim" in said
+
+
+# ----------------------------------------------------------------------------------------------- Ctrl-C
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as a terminal sends them")
+def test_ctrl_c_leaves_nothing(tmp_path):
+    words = ["fit", "digits", "--out", "runs/a", "--epochs", "100000", "--hidden", "16"]
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "chartae", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert "1,797 images" in process.stdout.readline()
+            process.wait(timeout=4)  # well into training
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "Interrupted."
+    assert "Traceback" not in said
+    assert not [p for p in tmp_path.rglob("*") if p.name != "runs"]

@@ -1,0 +1,44 @@
+"""What the documents show runs, and what they link to and list is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chartae
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS if blocks(d, "python")], ids=lambda d: str(d.relative_to(ROOT))
+)
+def test_the_python_in_a_document_runs(document, tmp_path):
+    # In an interpreter of its own: what an example registers must not stay.
+    code = "import warnings; warnings.simplefilter('error')\n" + "\n".join(blocks(document, "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
+def test_links_of_a_document_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+def test_the_readme_lists_every_recipe_with_its_parameters():
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \|.*\| (.*?) ?\|$", (ROOT / "README.md").read_text("utf-8"), flags=re.M
+    )
+    listed = {name: re.findall(r"`(\w+)`", parameters) for name, parameters in rows}
+    assert listed == {each.name: list(each.parameters) for each in chartae.recipes()}

@@ -1,0 +1,450 @@
+"""Readers: every source gives the same arrays back, and every refusal is one line that names the cure."""
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from chartae.core.errors import DataError
+from chartae.training.readers import Dataset, read
+
+RNG = np.random.default_rng(0)
+
+
+def refused(source, *words, **options):
+    """Check that reading is refused in one line that holds all the words."""
+    with pytest.raises(DataError) as caught:
+        read(source, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message, message
+
+
+def write_image(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+NUMBERS = st.sampled_from([np.bool_, np.uint8, np.int16, np.int64, np.float16, np.float32, np.float64])
+ARRAYS = NUMBERS.flatmap(
+    lambda dtype: hnp.arrays(
+        dtype,
+        hnp.array_shapes(min_dims=2, max_dims=4, max_side=4),
+        elements=None if np.dtype(dtype).kind != "f" else st.floats(-9, 9, width=16),
+    )
+)
+
+# ------------------------------------------------------------------------------------------------- arrays
+
+
+@given(X=ARRAYS)
+def test_an_array_is_the_same_from_memory_and_from_every_file(tmp_path_factory, X):
+    folder = tmp_path_factory.mktemp("arrays")
+    y = np.arange(len(X))
+    np.save(folder / "a.npy", X)
+    np.savez(folder / "a.npz", X=X, y=y)
+    from_npy, from_npz, from_memory = read(folder / "a.npy"), read(folder / "a.npz"), read((X, y))
+    for data in (from_npy, from_npz, from_memory):
+        assert data.X.dtype == X.dtype
+        np.testing.assert_array_equal(data.X, X)
+        assert data.summary.startswith(f"{len(X):,} ")
+    assert isinstance(from_npy.X, np.memmap)
+    assert from_npy.y is None
+    np.testing.assert_array_equal(from_npz.y, y)
+    assert from_memory.X is X
+
+
+def test_digits():
+    data = read("digits")
+    assert (data.X.dtype, int(data.X.max()), data.name) == (np.dtype(np.uint8), 16, "digits")
+    assert data.summary == "1,797 images of 8 × 8, uint8, 10 labels, from digits"
+    refused("digits", "leave the labels out", labels="y")
+
+
+def test_a_dataset_passes_through():
+    data = read(np.zeros((2, 2)))
+    assert read(data) is data
+
+
+def test_tensors():
+    np.testing.assert_array_equal(read(torch.ones(2, 3, requires_grad=True)).X, np.ones((2, 3)))
+    assert read(torch.ones(2, 3, dtype=torch.bfloat16)).X.dtype == np.float32
+    np.testing.assert_array_equal(read((torch.ones(2, 3), torch.tensor([0, 1]))).y, [0, 1])
+
+
+def test_lists():
+    assert read([[1, 2], [3, 4]]).X.shape == (2, 2)
+    refused([[1, 2], [3]], "give all items one shape")
+
+
+@pytest.mark.parametrize(
+    "X, words",
+    [
+        (np.zeros(5), ("(5,)", "reshape")),
+        (np.float64(3), ("reshape",)),
+        (np.zeros((0, 3)), ("empty",)),
+        (np.zeros((3, 0)), ("empty",)),
+        (np.array([["a"]]), ("text",)),
+        (np.array([[None, 1]]), ("Python objects",)),
+        (np.zeros((2, 2), complex), ("complex",)),
+        (np.zeros((2, 2), "M8[s]"), ("dates",)),
+    ],
+)
+def test_what_is_not_items_of_real_numbers_is_refused(X, words):
+    refused(X, *words)
+
+
+def test_sparse_matrices_are_refused():
+    from scipy.sparse import csr_array
+
+    refused(csr_array(np.eye(3)), "toarray()")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@given(row=st.integers(0, 40), column=st.integers(0, 6), later=st.integers(0, 40))
+def test_the_first_value_that_is_not_finite_is_named(value, row, column, later):
+    X = np.zeros((41, 7), np.float32)
+    X[row + 1 + later :] = np.nan
+    X[row, column:] = value
+    refused(X, f"holds {value} in row {row}, column {column} (from 0)", "fill")
+
+
+def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
+    monkeypatch.setattr("chartae.training.readers._BLOCK", 64)
+    X = np.zeros((100, 3, 2))
+    X[77, 2, 1] = np.nan
+    refused(X, "nan in row 77, column 2, 1")
+
+
+# ------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize(
+    "y, words",
+    [
+        ([0, 1], ("(2,)", "3 items")),
+        ([0.0, np.nan, 1.0], ("row 1",)),
+        (["a", None, "b"], ("labels are object",)),
+        (np.zeros((3, 1, 1)), ("(3, 1, 1)",)),
+        (np.zeros(3, complex), ("complex",)),
+        ("y", ("no labels 'y'",)),
+        ("absent.npy", ("there is no absent.npy",)),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(y, words):
+    refused(np.zeros((3, 2)), *words, labels=y)
+
+
+def test_labels_keep_their_kind(tmp_path):
+    X = np.zeros((3, 2))
+    assert read((X, np.array(["b", "a", "b"], object))).y.dtype.kind == "U"
+    assert read((X, [[0], [1], [2]])).y.shape == (3,)
+    assert read((X, [[0.0], [1.0], [2.0]])).y.shape == (3, 1)
+    assert "one number an item" in read((X, [0.0, 1.0, 2.0])).summary
+    assert "4 numbers an item" in read((X, np.zeros((3, 4)))).summary
+    np.save(tmp_path / "y.npy", [5, 6, 5])
+    np.testing.assert_array_equal(read(X, labels=str(tmp_path / "y.npy")).y, [5, 6, 5])
+
+
+# ----------------------------------------------------------------------------------------- .npy and .npz
+
+
+def test_npz_chooses_and_says_so(tmp_path):
+    x, t = np.zeros((4, 3)), np.ones((2, 3))
+    file = tmp_path / "a.npz"
+    np.savez(file, x_train=x, y_train=[0, 1, 2, 3], x_test=t, y_test=[8, 9])
+    data = read(file)
+    assert "(array x_train, labels y_train)" in data.summary
+    np.testing.assert_array_equal(read(f"{file}:x_test").y, [8, 9])
+    np.testing.assert_array_equal(read(f"{file}:x_test", labels="y_test").y, [8, 9])
+    refused(f"{file}:x_valid", "no array 'x_valid'", "x_test")
+    refused(file, "no array 'z'", labels="z")
+    refused(file, "(2,)", "4 items", labels="y_test")
+
+
+def test_npz_labels_of_another_set_are_not_taken(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((3, 2)), y_train=[0, 1, 2], x_valid=np.ones((3, 2)))
+    assert read(f"{tmp_path / 'a.npz'}:x_valid").y is None
+
+
+def test_npz_labels_of_another_length_are_not_taken(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.zeros((3, 2)), y=[0, 1], target=[1, 2, 3])
+    np.testing.assert_array_equal(read(tmp_path / "a.npz").y, [1, 2, 3])
+
+
+def test_npz_with_one_matrix_needs_no_name(tmp_path):
+    np.savez(tmp_path / "a.npz", names=["a", "b"], anything=np.zeros((2, 2)), objects=np.array([None]))
+    assert "(array anything)" in read(tmp_path / "a.npz").summary
+
+
+def test_npz_without_a_choice_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", first=np.zeros((2, 2)), second=np.zeros((3, 3)))
+    refused(tmp_path / "a.npz", "first, second", "a.npz:first")
+    np.savez(tmp_path / "b.npz", wave=np.zeros(9))
+    refused(tmp_path / "b.npz", "wave")
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("exploded", "w")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_pickles_are_refused_and_not_run(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / f"a.{suffix}"
+    bomb = np.array([[Bomb()]], dtype=object)
+    if suffix == "npy":
+        np.save(file, bomb)
+    else:
+        np.savez(file, X=bomb)
+    refused(file if suffix == "npy" else f"{file}:X", "Python objects", "np.stack")
+    file.write_bytes(pickle.dumps(Bomb()))
+    refused(file, file)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_damaged_files_are_refused(tmp_path, suffix):
+    file = tmp_path / f"a{suffix}"
+    file.touch()
+    refused(file, file, "empty")
+    file.write_bytes(bytes(range(128, 256)))
+    refused(file, file)
+
+
+def test_truncated_files_are_refused(tmp_path):
+    file = tmp_path / "a.npy"
+    np.save(file, RNG.random((50, 50)))
+    file.write_bytes(file.read_bytes()[:9000])
+    refused(file, file)
+    buffer = io.BytesIO()
+    np.save(buffer, RNG.random((50, 50)))
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("X.npy", buffer.getvalue()[:9000])
+        archive.writestr("readme.txt", "hello")
+    refused(f"{tmp_path / 'b.npz'}:X", "cannot read 'X'")
+    refused(f"{tmp_path / 'b.npz'}:readme.txt", "not an array")
+    refused(tmp_path / "b.npz", "no array of numbers")
+
+
+def test_a_suffix_that_lies_is_said(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.zeros((2, 2)))
+    np.save(tmp_path / "b.npy", np.zeros((2, 2)))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    refused(tmp_path / "a.npy", "end in .npz")
+    refused(tmp_path / "b.npz", "end in .npy")
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+def test_csv_with_labels(tmp_path):
+    file = tmp_path / "iris.csv"
+    file.write_text("length,width,species\n1.5,2,setosa\n3.5,4,virginica\n")
+    data = read(file, labels="species")
+    assert data.columns == ("length", "width")
+    np.testing.assert_array_equal(data.X, [[1.5, 2.0], [3.5, 4.0]])
+    assert data.y.tolist() == ["setosa", "virginica"]
+    assert data.summary == "2 rows of 2 columns, float64, 2 labels, from iris.csv (labels species)"
+    refused(file, "'species'", "'setosa' in row 0", "drop the column, or pass it as the labels")
+    refused(file, "did you mean 'species'", labels="specis")
+    refused(file, "its columns are length, width", labels="q")
+
+
+def test_csv_layouts(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("1,2\n3,4\n")
+    assert read(file).X.tolist() == [[1, 2], [3, 4]]
+    pd.DataFrame(np.arange(4).reshape(2, 2)).to_csv(file, index=False)
+    assert read(file).X.tolist() == [[0, 1], [2, 3]]
+    pd.DataFrame({"a": [7, 8]}).to_csv(file)
+    assert read(file).summary == "2 rows of 1 column, int64, from a.csv (without its index column)"
+    file.write_text("a;b\n1;2\n")
+    refused(file, "'a;b'", "commas")
+    file.write_text("a,b\n1,2,3\n4,5,6\n")
+    refused(file, "more values than its header")
+    file.write_text("a,b\n1,2\n4,5,6\n")
+    refused(file, file)
+    file.write_text("a,b\n")
+    refused(file, "empty")
+    file.write_text("a,b\n1,2\n3,oops\n")
+    refused(file, "'b'", "'oops' in row 1")
+    file.write_text("a,b\n1,2\n3,\n")
+    refused(file, "'b'", "no value in row 1")
+    file.write_text("a,b\n1,2\ninf,3\n")
+    refused(file, "inf", "row 1", "column 'a'")
+    file.write_text("a,b\n1,x\n2,\n")
+    refused(file, "'b'", "empty in row 1", labels="b")
+
+
+def test_frames():
+    frame = pd.DataFrame({"a": [1, 2], "b": [True, False], "c": pd.array([3, 4], "Int64")})
+    data = read(frame)
+    assert data.X.tolist() == [[1, 1, 3], [2, 0, 4]]
+    assert data.X.dtype == np.int64
+    labelled = read(frame, labels="a")
+    assert labelled.y.tolist() == [1, 2]
+    assert labelled.columns == ("b", "c")
+    assert list(frame.columns) == ["a", "b", "c"]
+    assert read((frame, [1, 0])).y.tolist() == [1, 0]
+    assert read(pd.DataFrame(np.ones((2, 2), np.float32))).X.dtype == np.float32
+    refused(pd.DataFrame({"a": pd.array([1, None], "Int64")}), "'a'", "row 1")
+    refused(pd.DataFrame([[1, 2]], columns=["a", "a"]), "'a'", "twice")
+    refused(pd.DataFrame({"when": pd.to_datetime(["2020-01-01"])}), "'when'")
+    refused(pd.DataFrame({"kind": pd.Categorical(["a", "b"])}), "'kind'", "'a' in row 0")
+
+
+# ------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3)])
+def test_images_come_back_as_stored(tmp_path, suffix, shape):
+    X = RNG.integers(0, 256, (3, *shape), dtype=np.uint8)
+    for i, pixels in enumerate(X):
+        write_image(tmp_path / f"{i}{suffix}", pixels)
+    data = read(tmp_path)
+    assert data.X.dtype == np.uint8
+    np.testing.assert_array_equal(data.X, X)
+    assert data.y is None
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".webp"])
+def test_compressed_images_are_read(tmp_path, suffix):
+    write_image(tmp_path / f"a{suffix}", np.full((8, 8, 3), 100, np.uint8))
+    assert abs(read(tmp_path).X.astype(int) - 100).max() <= 3
+
+
+def test_subfolders_are_labels(tmp_path):
+    for label, value in (("cat", 1), ("dog", 2), ("cat", 3)):
+        write_image(tmp_path / label / f"{value}.png", np.full((2, 2), value, np.uint8))
+    (tmp_path / "readme.txt").write_text("hello")
+    (tmp_path / ".hidden").mkdir()
+    write_image(tmp_path / ".hidden" / "x.png", np.zeros((9, 9), np.uint8))
+    data = read(tmp_path)
+    assert data.y.tolist() == ["cat", "cat", "dog"]
+    assert data.X[:, 0, 0].tolist() == [1, 3, 2]
+    assert data.summary.endswith(f"2 labels, from {tmp_path.name} (without 1 other file)")
+    write_image(tmp_path / "loose.png", np.zeros((2, 2), np.uint8))
+    refused(tmp_path, "loose.png", "subfolder")
+    assert read(tmp_path, labels=[0, 1, 2, 3]).y.tolist() == [0, 1, 2, 3]
+
+
+def test_sizes_must_agree_or_be_given(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((4, 6), np.uint8))
+    write_image(tmp_path / "b.png", np.zeros((5, 6), np.uint8))
+    write_image(tmp_path / "c.png", np.zeros((5, 6), np.uint8))
+    refused(tmp_path, "a.png is 4 × 6", "b.png is 5 × 6", "--size 5x6")
+    assert read(tmp_path, size=(3, 2)).X.shape == (3, 3, 2)
+    refused(np.zeros((2, 2)), "leave it out", size=(3, 2))
+
+
+def test_size_resizes_every_kind(tmp_path):
+    write_image(tmp_path / "a.png", np.full((8, 8), 40_000, np.uint16))
+    data = read(tmp_path, size=(4, 4))
+    assert data.X.dtype == np.uint16
+    assert (data.X == 40_000).all()
+
+
+def test_gray_and_color_together_are_color(tmp_path):
+    write_image(tmp_path / "a.png", np.full((2, 2), 7, np.uint8))
+    write_image(tmp_path / "b.png", np.full((2, 2, 3), 9, np.uint8))
+    data = read(tmp_path)
+    assert data.X[:, 0, 0].tolist() == [[7, 7, 7], [9, 9, 9]]
+    assert "1 gray image as color" in data.summary
+
+
+def test_transparency_lies_on_white(tmp_path):
+    pixels = np.zeros((1, 2, 4), np.uint8)
+    pixels[0, 1, 3] = 255
+    write_image(tmp_path / "a.png", pixels)
+    data = read(tmp_path)
+    assert data.X.tolist() == [[[[255, 255, 255], [0, 0, 0]]]]
+    assert "transparency on white" in data.summary
+
+
+def test_palettes_become_color(tmp_path):
+    Image.fromarray(np.full((2, 2, 3), (10, 20, 30), np.uint8)).convert("P").save(tmp_path / "a.png")
+    assert read(tmp_path).X.shape == (1, 2, 2, 3)
+
+
+def test_deep_pixels_stay_deep_and_do_not_mix(tmp_path):
+    deep = np.array([[1, 40_000]], np.uint16)
+    write_image(tmp_path / "a.png", deep)
+    np.testing.assert_array_equal(read(tmp_path).X, [deep])
+    write_image(tmp_path / "b.png", np.zeros((1, 2), np.uint8))
+    refused(tmp_path, "a.png", "b.png", "one type")
+    (tmp_path / "b.png").unlink()
+    write_image(tmp_path / "0.png", np.zeros((1, 2, 3), np.uint8))
+    refused(tmp_path, "a.png", "0.png", "one type")
+
+
+def test_cameras_held_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_image(tmp_path / "a.jpg", np.zeros((4, 6), np.uint8), exif=exif)
+    assert read(tmp_path).X.shape == (1, 6, 4)
+
+
+def test_unreadable_images_are_named(tmp_path):
+    write_image(tmp_path / "a.png", RNG.integers(0, 256, (64, 64), dtype=np.uint8))
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[:500])
+    refused(tmp_path, "b.png", "remove it")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    refused(tmp_path, "b.png", "remove it")
+
+
+def test_several_images_in_a_file_are_refused(tmp_path):
+    pages = [Image.new("L", (2, 2), i) for i in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    refused(tmp_path, "a.tif", "3 images")
+
+
+def test_folders_without_images(tmp_path):
+    refused(tmp_path, "no images", "another folder")
+    np.save(tmp_path / "a.npy", np.zeros((2, 2)))
+    refused(tmp_path, "pass the file", "a.npy")
+
+
+# ------------------------------------------------------------------------------------------------- paths
+
+
+def test_missing_files_suggest_a_close_name(tmp_path):
+    np.save(tmp_path / "faces.npy", np.zeros((2, 2)))
+    refused(tmp_path / "face.npy", "did you mean faces.npy?")
+    refused(tmp_path / "no" / "such.npy", "does not exist either")
+    refused(f"{tmp_path}/faces.npz:X", "did you mean faces.npy?")
+    refused("digit", "did you mean digits?")
+    refused("qqqqqqq", "pass a file")
+
+
+def test_other_formats_are_refused(tmp_path):
+    (tmp_path / "a.xlsx").write_text("x")
+    refused(tmp_path / "a.xlsx", "format that is not read", ".csv")
+    write_image(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    refused(tmp_path / "a.png", "one image", "folder")
+
+
+def test_reading_changes_nothing(tmp_path):
+    X = np.zeros((2, 2))
+    np.save(tmp_path / "a.npy", X)
+    data = read(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match="read-only"):
+        data.X[0, 0] = 1
+    with pytest.raises(AttributeError):
+        data.X = X
+    assert isinstance(data, Dataset)
