@@ -1,4 +1,4 @@
-"""What all benchmarks share: data, machine description, workers run in turn, and the JSON that `render.py` reads.
+"""What all benchmarks share: data, machine, workers run in turn, and the JSON that `render.py` reads.
 
 Every benchmark runs each contender in a subprocess of its own, because flushing denormals, thread pools and
 allocator state belong to a process and would leak from one contender to the next. Contenders alternate
@@ -8,6 +8,7 @@ allocator state belong to a process and would leak from one contender to the nex
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ Splits = dict[str, np.ndarray]
 
 
 def load_data(path: str | None) -> Splits:
-    """Return MNIST as uint8: ``x_train`` (60000, 28, 28), ``y_train``, ``x_test`` (10000, 28, 28), ``y_test``.
+    """MNIST as uint8: ``x_train`` (60000, 28, 28), ``y_train``, ``x_test`` (10000, 28, 28), ``y_test``.
 
     ``path`` names an .npz with these four keys. Without one, OpenML's ``mnist_784`` is fetched, whose first
     60,000 rows are the training set.
@@ -65,10 +66,8 @@ def machine_info(threads: int) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     for package in ("torch", "pythae", "chartae"):
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            pass
     return {
         "cpu": model,
         "cores": cores,
@@ -119,7 +118,9 @@ def serve(args: argparse.Namespace, workers: Mapping[str, Callable[..., dict[str
     return True
 
 
-def run_in_turn(script: str, args: argparse.Namespace, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def run_in_turn(
+    script: str, args: argparse.Namespace, names: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
     """Run every contender once a round, each in a fresh process; return their dicts, one a round."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     env = os.environ | {key: str(args.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -128,7 +129,11 @@ def run_in_turn(script: str, args: argparse.Namespace, names: Sequence[str]) -> 
         np.savez(data, **load_data(args.data))  # uncompressed, so that workers load it fast
         passed = []
         for key, value in vars(args).items():
-            if key in {"data", "out", "rounds", "worker", "result", "round"} or value is None or value is False:
+            if (
+                key in {"data", "out", "rounds", "worker", "result", "round"}
+                or value is None
+                or value is False
+            ):
                 continue
             values = value if isinstance(value, list) else [value]
             passed += ["--" + key.replace("_", "-")] + ([] if value is True else [str(v) for v in values])
@@ -139,13 +144,35 @@ def run_in_turn(script: str, args: argparse.Namespace, names: Sequence[str]) -> 
                 out.unlink(missing_ok=True)
                 words = [sys.executable, script, "--data", str(data), "--worker", name]
                 words += ["--result", str(out), "--round", str(turn), *passed]
+                before, began = _busy(), time.perf_counter()
                 done = subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, check=False)
+                after, wall = _busy(), time.perf_counter() - began
                 if done.returncode != 0:
                     raise SystemExit(f"{name} failed in round {turn}:\n{done.stderr[-3000:]}")
-                results[name].append(json.loads(out.read_text()))
+                result = json.loads(out.read_text())
+                # Whether the machine was left alone: cores that other processes took meanwhile.
+                result["others_cores"] = round((after - before) / wall, 3)
+                results[name].append(result)
                 seen = {k: v for k, v in results[name][-1].items() if not isinstance(v, (list, dict))}
                 print(f"round {turn} {name}: {seen}", file=sys.stderr, flush=True)
     return results
+
+
+def _busy() -> float:
+    """CPU seconds that the machine has spent so far on anything but this process and its ended children."""
+    try:
+        user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    except OSError:
+        return 0.0
+    spent = os.times()
+    own = spent.user + spent.system + spent.children_user + spent.children_system
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own
+
+
+def disturbance(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A note on how many cores other processes took while the contenders ran."""
+    most = max(run["others_cores"] for runs in results.values() for run in runs)
+    return f"Other processes took at most {most:.2f} cores meanwhile."
 
 
 def median(values: Sequence[float]) -> float:
@@ -158,7 +185,7 @@ def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
 
 
 def write_json(path: str, **content: Any) -> None:
-    """Write what `render.py` reads: title, command, machine, columns, rows (lists), notes; anything else is raw."""
+    """Write what `render.py` reads (title, command, machine, columns, rows, notes) and whatever is raw."""
     missing = {"title", "command", "machine", "columns", "rows", "notes"} - content.keys()
     if missing:
         raise ValueError(f"the JSON of a benchmark needs {sorted(missing)}")

@@ -73,7 +73,9 @@ class Name:
 
     def problems(self) -> Iterator[str]:
         doc = inspect.cleandoc(self.obj.__doc__ or self.inherited or "")
-        if not doc or doc.startswith(f"{getattr(self.obj, '__name__', '')}("):  # dataclass writes a signature
+        if not doc or (
+            is_dataclass(self.obj) and doc.startswith(f"{self.obj.__name__}(")
+        ):  # made by dataclass
             yield "has no docstring"
             return
         parts, is_property = sections(doc), isinstance(self.obj, property)

@@ -42,3 +42,8 @@ def test_the_readme_lists_every_recipe_with_its_parameters():
     )
     listed = {name: re.findall(r"`(\w+)`", parameters) for name, parameters in rows}
     assert listed == {each.name: list(each.parameters) for each in chartae.recipes()}
+
+
+def test_the_citation_names_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", citation, flags=re.M).group(1) == chartae.__version__

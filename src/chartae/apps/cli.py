@@ -247,7 +247,12 @@ def _fit(
     estimator.save(out, overwrite=overwrite)
     _picture_run(estimator, items, out)
     if not quiet:
-        _say_what_next(estimator, data, out)
+        read = [
+            data,
+            *(["--labels", labels] if labels else []),
+            *(["--size", "x".join(map(str, size))] if size else []),
+        ]
+        _say_what_next(estimator, shlex.join(read), out)
 
 
 @app.command("sample", epilog="Example: chartae sample runs/digits --n 100 --out new.png")
@@ -371,7 +376,7 @@ def _features(items: Dataset, estimator: Any = None) -> Any:
         )
     import pandas as pd
 
-    return pd.DataFrame(items.X, columns=list(items.columns or columns))
+    return pd.DataFrame(items.X, columns=list(items.columns or columns), copy=False)
 
 
 def _condition(estimator: Any, items: Dataset) -> Any:
@@ -398,6 +403,9 @@ def _asked(estimator: Any, condition: str | None) -> Any:
 def _refuse_occupied(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file, and a run is a folder: choose another --out")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise RunFolderError(f"{out} cannot be made, {above} is no folder to write in: choose another --out")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise RunFolderError(
@@ -463,10 +471,10 @@ def _say_what_next(estimator: Any, data: str, out: Path) -> None:
 
     run, files = shlex.quote(str(out)), ", ".join(sorted(p.name for p in out.iterdir()))
     typer.echo(f"trained   {estimator.n_iter_} epochs, the last with {describe(estimator.history_[-1])}")
-    typer.echo(f"inferred  {_model(estimator)}")
+    typer.echo(f"model     {_model(estimator)}")
     typer.echo(f"results   {out} ({files})")
     typer.echo(f"next      chartae sample {run} --n 64")
-    typer.echo(f"          chartae encode {run} {shlex.quote(data)} --out codes.npy")
+    typer.echo(f"          chartae encode {run} {data} --out codes.npy")
     typer.echo(f"          chartae info {run}")
 
 

@@ -58,7 +58,7 @@ class Draw(NamedTuple):
 
     z: Tensor
     log_prob: Tensor | None = None
-    auxiliary: Mapping[str, Tensor] = {}  # noqa: RUF012 - a NamedTuple default; never mutated
+    auxiliary: Mapping[str, Tensor] = {}
 
 
 class Distribution(ABC):
@@ -394,7 +394,13 @@ class Level:
 
     @cached_property
     def log_prior(self) -> Tensor:
-        """log p(z | c), ``(k, n)`` in nats."""
+        """log p(z | c), ``(k, n)`` in nats.
+
+        Raises
+        ------
+        PlanError
+            If the model has no prior.
+        """
         if self.p is None:
             raise PlanError("this model has no prior: fit one to its codes with fit_prior")
         return self.p.log_prob(self.z)
@@ -472,7 +478,7 @@ class Term(NamedTuple):
     rows : Tensor
         ``(n,)``, or ``()`` for a statistic of the batch; this is what is logged.
     weight : float or Tensor
-        What multiplies it in the loss.
+        ``()``, what multiplies it in the loss.
     unit : str
         "nats", or what else it is measured in.
     per_dim : Tensor or None
@@ -510,7 +516,8 @@ class Objective(nn.Module, ABC):
     """What is minimized: named terms that compose with ``+`` and ``*``.
 
     ``needs`` names what the parts must offer ("posterior.log_prob"); ``samples`` how many posterior
-    samples a training pass draws.
+    samples a training pass draws; ``differentiates_networks`` whether its value holds derivatives of a
+    network, so that its gradient differentiates the network twice.
 
     Examples
     --------
@@ -521,6 +528,7 @@ class Objective(nn.Module, ABC):
 
     needs: frozenset[str] = frozenset()
     samples: int = 1
+    differentiates_networks: bool = False
 
     @abstractmethod
     def forward(self, trace: Trace) -> dict[str, Term]:
@@ -598,6 +606,7 @@ class Sum(Objective):
         self.factors = tuple(scales)
         self.needs = frozenset().union(*(part.needs for part in flat))
         self.samples = max(part.samples for part in flat)
+        self.differentiates_networks = any(part.differentiates_networks for part in flat)
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         return {
@@ -671,6 +680,11 @@ class Plan:
     facts : Mapping
         What the recipe chose, for the run folder and the report.
 
+    Raises
+    ------
+    PlanError
+        If the objective needs what the parts do not offer.
+
     Examples
     --------
     >>> from chartae.models.recipes import build
@@ -684,11 +698,17 @@ class Plan:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts = {"posterior": self.model.posterior, "prior": self.model.prior, "likelihood": self.model.likelihood}
+        parts = {
+            "posterior": self.model.posterior,
+            "prior": self.model.prior,
+            "likelihood": self.model.likelihood,
+        }
         for need in sorted(self.objective.needs):
             part, ability = need.split(".")
             if parts[part] is None:
-                raise PlanError(f"{self.objective!r} needs a prior, and this model has none: use a VAE recipe")
+                raise PlanError(
+                    f"{self.objective!r} needs a prior, and this model has none: use a VAE recipe"
+                )
             if ability not in getattr(parts[part], "offers", ()):
                 raise PlanError(
                     f"{self.objective!r} needs {ability} of the {part}, and "

@@ -38,7 +38,7 @@ class Noise:
         shape : sequence of int
             ``(k, n, d)``.
         like : Tensor
-            Gives device and dtype.
+            Of any shape; gives device and dtype.
 
         Returns
         -------
@@ -55,7 +55,7 @@ class Noise:
         shape : sequence of int
             ``(k, n, d)``.
         like : Tensor
-            Gives device and dtype.
+            Of any shape; gives device and dtype.
 
         Returns
         -------

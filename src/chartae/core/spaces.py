@@ -73,7 +73,7 @@ class Space(nn.Module):
 
     @property
     def layout(self) -> str:
-        """"flat", "hw", "hwc", "chw" or "any": how the user orders one item."""
+        """How the user orders one item: "flat", "hw", "hwc", "chw" or "any"."""
         if len(self.shape) == 1:
             return "flat"
         if len(self.shape) == 2:
@@ -147,12 +147,22 @@ class Space(nn.Module):
         Returns
         -------
         Tensor
-            ``(..., *shape)``, float32.
+            ``(..., *shape)``: float64 where the data had that many digits, float32 otherwise.
         """
-        x = (x.double() * self.scale + self.center).float() if self.center.any() else x * self.scale.float()
+        fine = x.dtype == torch.float64 or self._is_fine
+        if fine or bool(self.center.any()):
+            x = x.double() * self.scale + self.center
+            x = x if fine else x.float()
+        else:
+            x = x * self.scale.float()
         if self.layout == "hw":
             return x.squeeze(-3)
         return x.movedim(-3, -1) if self.layout == "hwc" else x
+
+    @property
+    def _is_fine(self) -> bool:
+        """Whether the data had more digits than float32: a small change of a large value must survive."""
+        return np.dtype(self.dtype).itemsize >= 4 and self.dtype != "float32"
 
     def _float32(self) -> tuple[Tensor | None, Tensor | None]:
         """Center and reciprocal scale, or None where they change nothing; made once a device."""
@@ -275,6 +285,8 @@ def infer_space(
     """
     if scale not in ("auto", "global", "feature", "none"):
         raise PlanError(f"scale={scale!r}: use 'auto', 'global', 'feature' or 'none'")
+    if X.size == 0:
+        raise DataError(f"{len(X)} items of shape {X.shape[1:]} hold no values: give data")
     low = min(float(b.min()) for b in _blocks(X))
     high = max(float(b.max()) for b in _blocks(X))
     if likelihood == "auto":
@@ -289,14 +301,16 @@ def infer_space(
     }
     if likelihood == "bernoulli":
         if low < 0:
-            raise DataError(f"a Bernoulli likelihood needs values from 0 up, and the smallest is {low:g}: use 'normal'")
+            raise DataError(
+                f"a Bernoulli likelihood needs values from 0 up, and the smallest is {low:g}: use 'normal'"
+            )
         top = 255.0 if X.dtype == np.uint8 and high > 1 and high > 128 else max(high, 1.0)
         return Space(**facts, scale=top if high > 1 else 1.0)
     if likelihood == "categorical":
         if low < 0 or high > 255 or not all(bool((b == np.floor(b)).all()) for b in _blocks(X)):
             raise DataError(
-                f"a categorical likelihood needs whole numbers from 0 to 255, and values lie in [{low:g}, {high:g}]: "
-                "number the categories from 0, or use 'normal'"
+                f"a categorical likelihood needs whole numbers from 0 to 255, and values lie in [{low:g}, "
+                f"{high:g}]: number the categories from 0, or use 'normal'"
             )
         return Space(**facts, levels=max(2, int(high) + 1))
     if scale == "none":
@@ -305,7 +319,8 @@ def infer_space(
     if scale == "feature" or (scale == "auto" and columns is not None):
         spread = np.where(spread > 0, spread, 1.0)
     else:
-        spread = np.sqrt(np.mean(np.square(spread))) or 1.0
+        largest = spread.max() or 1.0
+        spread = largest * np.asarray(np.sqrt(np.mean(np.square(spread / largest))) or 1.0)
     return Space(**facts, center=center, scale=spread)
 
 
@@ -313,17 +328,22 @@ def _moments(X: np.ndarray, space: Space) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column, or of each channel of images."""
     axes = {"hw": (0, 1, 2), "hwc": (0, 1, 2), "chw": (0, 2, 3)}.get(space.layout, (0,))
     count, mean, squares = 0, np.float64(0.0), np.float64(0.0)
+    # In units of the largest value: the squares of what float64 can hold may overflow or vanish.
+    unit = max(abs(v) for v in space.value_range) or 1.0
     for block in _blocks(X):
         # Chan's pairwise update: stable where the mean is far from zero.
-        b = block.astype(np.float64)
+        b = block.astype(np.float64) / unit
         size = b.size // max(1, b.mean(axes).size)
         m = b.mean(axes)
         delta = m - mean
-        squares = squares + np.square(b - np.expand_dims(m, axes)).sum(axes) + delta**2 * count * size / (count + size)
+        squares = (
+            squares
+            + np.square(b - np.expand_dims(m, axes)).sum(axes)
+            + delta**2 * count * size / (count + size)
+        )
         mean = mean + delta * size / (count + size)
         count += size
-    with np.errstate(over="ignore"):
-        spread = np.sqrt(squares / count)
+    mean, spread = unit * mean, unit * np.sqrt(squares / count)
     trailing = (1, 1) if space.is_image else ()
     shape = (space.model_shape[0], *trailing) if space.is_image else space.shape
     return np.asarray(mean).reshape(shape), np.asarray(spread).reshape(shape)

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise, SharedNoise
-from chartae.core.spaces import infer_space
 from chartae.core.registry import suggest
+from chartae.core.spaces import infer_space
 from chartae.density.bounds import log_likelihood_bound
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import CHUNK, Decoding, seed_of
@@ -189,6 +189,11 @@ class _Estimator(
         self._validate_params()
         name, own = self._recipe()
         chosen = next((r for r in recipes() if r.name == name), None)
+        taken = next((p for p in own if p in ("latent_dim", "network", "hidden", "noise", "condition")), None)
+        if taken:
+            raise PlanError(
+                f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
+            )
         columns = tuple(map(str, X.columns)) if hasattr(X, "columns") else None
         X = self._check(X, reset=True)
         seed = seed_of(self.random_state)
@@ -209,7 +214,8 @@ class _Estimator(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             plan = build(**_arguments(self.blueprint_, self.network), shape=self.space_)
-        model = self.model_ = plan.model
+        model: Any = plan.model
+        self.model_ = model
         self.network_ = plan.facts["network"]
         if raw is not None and raw.vector is not None:
             model.condition.standardize(raw.vector)
@@ -219,7 +225,7 @@ class _Estimator(
                 part.network.compile()
         self.summary_ = (
             f"{len(X):,} × {self.space_.extra_repr()}; {name} with {self.network_} network, "
-            f"latent_dim {self.latent_dim_}{reason}, {'bf16' if precision == torch.bfloat16 else 'float32'} on {device}"
+            f"latent_dim {self.latent_dim_}{reason}, {str(precision).removeprefix('torch.')} on {device}"
         )
         if self.verbose:
             print(self.summary_, flush=True)
@@ -275,7 +281,10 @@ class _Estimator(
         d = int(np.clip(np.ceil(found.dimension), 1, features))
         low, high = found.interval
         how = "" if found.verdict == "ok" else ", still changing with scale"
-        return d, f" (the data's dimension reads {found.dimension:.1f}, 95 % interval {low:.1f} to {high:.1f}{how})"
+        return (
+            d,
+            f" (the data's dimension reads {found.dimension:.1f}, 95 % within {low:.1f}-{high:.1f}{how})",
+        )
 
     def _split(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3))
@@ -283,15 +292,26 @@ class _Estimator(
         held = held if held >= FEWEST_HELD_OUT else 0
         return order[:held].sort().values, order[held:].sort().values
 
-    def _check(self, X: Any, *, reset: bool) -> np.ndarray:
-        """Validate an array; N-d items keep their shape."""
+    def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
+        """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
         if isinstance(X, Tensor):
             X = X.detach().cpu().numpy()
-        X = validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric", ensure_min_samples=2 if reset else 1)
+        if named:
+            least = 2 if reset else 1
+            X = validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric", ensure_min_samples=least)
+        else:
+            X = check_array(X, allow_nd=True, dtype="numeric")
         if X.dtype.kind not in "fiub":
             raise DataError(f"data of type {X.dtype} are not numbers: convert them")
         if not reset and X.shape[1:] != self.space_.shape:
-            raise DataError(f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}")
+            raise DataError(
+                f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}"
+            )
+        levels = None if reset else self.space_.levels
+        if levels and not bool(((X >= 0) & (levels > X) & (np.floor(X) == X)).all()):
+            raise DataError(
+                f"the model knows the categories 0 to {levels - 1}, and the data hold other values"
+            )
         return X
 
     def _ready(self) -> Any:
@@ -329,14 +349,16 @@ class _Estimator(
         ((20, 2), (20, 2))
         """
         self._ready()
-        X = self._check(X, reset=False)
+        out = self._encode(self._check(X, reset=False), condition, return_std)
+        return out if return_std else out[0]
+
+    def _encode(self, X: np.ndarray, condition: Any, return_std: bool = False) -> tuple[np.ndarray, ...]:
+        """Posterior means, and standard deviations if asked for, as arrays whatever ``set_output`` says."""
         out = [np.empty((len(X), self.latent_dim_), dtype=np.float32) for _ in range(1 + return_std)]
         for start, q in self._posteriors(X, condition):
             for array, value in zip(out, (q.point(), q.std()) if return_std else (q.point(),), strict=True):
                 array[start : start + len(value)] = value.float().cpu().numpy()
-        if X.dtype == np.float64:
-            out = [array.astype(np.float64) for array in out]
-        return tuple(out) if return_std else out[0]
+        return tuple(a.astype(np.float64) for a in out) if X.dtype == np.float64 else tuple(out)
 
     def _posteriors(self, X: np.ndarray, condition: Any, rows: int = 4096) -> Any:
         """q(z | x) of blocks of rows, with the row where each starts."""
@@ -419,9 +441,8 @@ class _Estimator(
         >>> AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20)).project(np.eye(20)).shape
         (20, 20)
         """
-        # The plain method: set_output gives data frames, and a decoder takes arrays.
-        codes = type(self).transform.__wrapped__(self, X, condition)
-        return self.inverse_transform(codes, condition)
+        self._ready()
+        return self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
 
     def interpolate(
         self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None
@@ -465,8 +486,12 @@ class _Estimator(
             raise PlanError(f"path={path!r}: use 'straight' or 'spherical'")
         if steps < 2:
             raise PlanError(f"steps={steps}: a path has two points or more")
-        ends = np.stack([np.asarray(start), np.asarray(stop)])
-        a, b = type(self).transform.__wrapped__(self, ends, condition)
+        self._ready()
+        items = [np.asarray(start), np.asarray(stop)]
+        if items[0].shape != items[1].shape:
+            raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
+        ends = np.stack(items)
+        a, b = self._encode(self._check(ends, reset=False, named=False), condition)[0]
         t = np.linspace(0, 1, steps)[:, None]
         norms = np.linalg.norm(a) * np.linalg.norm(b)
         angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
@@ -482,7 +507,8 @@ class _Estimator(
         """Lower bound of log p(x) for each row, by importance sampling.
 
         The noise is one fixed low-discrepancy set shared by all rows, so that a row's score does not
-        depend on the rows beside it. A plain autoencoder has no density: it gives log p(x | z = E(x)), a score.
+        depend on the rows beside it. A plain autoencoder has no density: it gives the
+        score log p(x | z = E(x)).
 
         Parameters
         ----------
@@ -707,7 +733,9 @@ def _of_recipe(name: str) -> Callable[[type], type]:
 def _documented(cls: type) -> type:
     """Fill the shared parts into a class docstring."""
     text = inspect.cleandoc(cls.__doc__ or "")
-    cls.__doc__ = text.replace("{common}", COMMON_TEXT.strip()).replace("{attributes}", ATTRIBUTES_TEXT.strip())
+    cls.__doc__ = text.replace("{common}", COMMON_TEXT.strip()).replace(
+        "{attributes}", ATTRIBUTES_TEXT.strip()
+    )
     return cls
 
 
@@ -718,6 +746,11 @@ class AE(_Estimator):
     Parameters
     ----------
     {common}
+
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
 
     Attributes
     ----------
@@ -749,6 +782,11 @@ class VAE(_Estimator):
     warmup : float
         Epochs over which the weight of the KL term rises from 0 to 1.
     {common}
+
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
 
     Attributes
     ----------
@@ -783,6 +821,11 @@ class CVAE(_Estimator):
         Epochs over which the weight of the KL term rises from 0 to 1.
     {common}
 
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
+
     Attributes
     ----------
     {attributes}
@@ -815,6 +858,11 @@ class Autoencoder(_Estimator):
         The recipe's own parameters.
     {common}
 
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
+
     Attributes
     ----------
     {attributes}
@@ -828,10 +876,10 @@ class Autoencoder(_Estimator):
     2
     """
 
-    __init__ = _constructor({"recipe": "vae", "recipe_params": None})  # type: ignore[assignment]
+    __init__ = _constructor({"recipe": "vae", "recipe_params": None})
 
     def _recipe(self) -> tuple[str, dict[str, Any]]:
-        return self.recipe, dict(self.recipe_params or {})  # type: ignore[attr-defined]
+        return self.recipe, dict(self.recipe_params or {})
 
 
 def _arguments(blueprint: dict[str, Any], network: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +69,14 @@ class ConditionSchema:
         if vector is not None and vector.ndim not in (1, 2):
             raise DataError(f"condition vectors have shape {vector.shape}: give (n, m)")
         try:
-            classes = None if label is None else np.unique(label)
+            classes = None if label is None else _tidy(np.unique(label))
         except TypeError:
             raise DataError("labels mix types that cannot be sorted: make them all strings") from None
+        # What a run folder can keep, and what can be asked for again.
+        names = [] if classes is None else classes.tolist()
+        strange = next((c for c in names if not _storable(c)), None)
+        if strange is not None:
+            raise DataError(f"{strange!r} cannot be a label: use integers, booleans or strings")
         return cls(classes, 0 if vector is None else 1 if vector.ndim == 1 else vector.shape[1])
 
     @property
@@ -103,16 +109,18 @@ class ConditionSchema:
         if condition is None:
             return None
         if self.parameters is None:
-            raise DataError("this model was fitted without a condition: use a conditional recipe such as 'cvae'")
+            raise DataError(
+                "this model was fitted without a condition: use a conditional recipe such as 'cvae'"
+            )
         if not isinstance(condition, Mapping):
             condition = {"label" if self.classes is not None else "vector": condition}
-        label, vector = condition.get("label"), condition.get("vector")
+        label, vector = _split(condition)
         if (label is not None and self.classes is None) or (vector is not None and not self.vector_dim):
             has = "vectors" if self.classes is None else "labels"
             raise DataError(f"this model is conditioned on {has} alone: leave the other part out")
         return RawCondition(
-            None if label is None else self._labels(np.asarray(label), n),
-            None if vector is None else self._vectors(np.asarray(vector, dtype=np.float32), n),
+            None if label is None else self._labels(_tidy(label), n),
+            None if vector is None else self._vectors(_numbers(vector), n),
         )
 
     def _labels(self, label: np.ndarray, n: int) -> torch.Tensor:
@@ -137,7 +145,8 @@ class ConditionSchema:
             raise DataError(f"condition vectors have shape {vector.shape} and ({n}, {m}) is needed")
         if np.isinf(vector).any():
             raise DataError("condition vectors hold infinite values: clean them first")
-        return torch.from_numpy(np.ascontiguousarray(vector))
+        # A copy: a broadcast view is read-only, which torch warns about.
+        return torch.from_numpy(np.array(vector))
 
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again.
@@ -147,7 +156,10 @@ class ConditionSchema:
         dict
             JSON values.
         """
-        return {"classes": None if self.classes is None else self.classes.tolist(), "vector_dim": self.vector_dim}
+        return {
+            "classes": None if self.classes is None else self.classes.tolist(),
+            "vector_dim": self.vector_dim,
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ConditionSchema:
@@ -167,6 +179,22 @@ class ConditionSchema:
         return cls(None if classes is None else np.array(classes), config["vector_dim"])
 
 
+def _tidy(label: np.ndarray) -> np.ndarray:
+    """Objects that are all strings, or all numbers, as an array of that type."""
+    return np.array(label.tolist()) if label.dtype == object else label
+
+
+def _storable(label: object) -> bool:
+    return isinstance(label, str | int) or (isinstance(label, float) and math.isfinite(label))
+
+
+def _numbers(vector: Any) -> np.ndarray:
+    try:
+        return np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise DataError("condition vectors must be numbers: pass anything else as labels") from None
+
+
 def _split(y: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
     if y is None:
         return None, None
@@ -175,6 +203,10 @@ def _split(y: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         if unknown:
             raise DataError(f"a condition has 'label' and 'vector', and not {sorted(unknown)[0]!r}")
         label, vector = y.get("label"), y.get("vector")
+        if label is None and vector is None:
+            raise DataError(
+                "a condition dict is empty: give 'label', 'vector' or both, or None for no condition"
+            )
         return None if label is None else np.asarray(label), None if vector is None else np.asarray(vector)
     y = np.asarray(y)
     return (None, y) if y.ndim != 1 or y.dtype.kind == "f" else (y, None)

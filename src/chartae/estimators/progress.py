@@ -27,14 +27,18 @@ def describe(log: dict[str, Any]) -> str:
     Examples
     --------
     >>> from chartae.estimators.progress import describe
-    >>> describe({"epoch": 1, "loss": 3.5, "nll": 3.0, "kl": 0.5, "val_loss": 3.7, "rows_per_second": 10000.0})
+    >>> describe(
+    ...     {"epoch": 1, "loss": 3.5, "nll": 3.0, "kl": 0.5, "val_loss": 3.7, "rows_per_second": 10000.0}
+    ... )
     'loss 3.500 · nll 3.000 · kl 0.500 · val_loss 3.700 · 10,000 rows/s'
     """
     skip = {"epoch", "seconds", "rows_per_second", "learning_rate", "grad_norm"}
     shown = [
         f"{name} {value:.3f}"
         for name, value in log.items()
-        if name not in skip and isinstance(value, float) and (not name.startswith("val_") or name == "val_loss")
+        if name not in skip
+        and isinstance(value, float)
+        and (not name.startswith("val_") or name == "val_loss")
     ]
     return " · ".join([*shown, f"{log['rows_per_second']:,.0f} rows/s"])
 

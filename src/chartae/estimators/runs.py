@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-import chartae
+from chartae import __version__
 from chartae.core.errors import ChartaeError, RunFolderError
 from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
@@ -18,7 +18,7 @@ from chartae.estimators.decoding import Generator
 from chartae.models.persistence import read_run, write_run
 from chartae.models.recipes import build
 from chartae.parts.priors import priors
-from chartae.training.precision import choose_device
+from chartae.training.precision import channels_last, choose_device
 
 if TYPE_CHECKING:
     from chartae.estimators.autoencoders import Autoencoder
@@ -67,16 +67,23 @@ def save(
     """
     model = estimator.model_
     config = {
-        "chartae": chartae.__version__,
+        "chartae": __version__,
         "content": "decoder" if decoder_only else "model",
-        "estimator": {"class": type(estimator).__name__, "parameters": _plain(estimator.get_params(deep=False))},
+        "estimator": {
+            "class": type(estimator).__name__,
+            "parameters": _plain(estimator.get_params(deep=False)),
+        },
         "blueprint": _plain(estimator.blueprint_),
         "space": estimator.space_.config(),
         "condition": estimator.condition_.config(),
         "fitted_prior": None if model.fitted_prior is None else _name_of(model.fitted_prior),
         "fitted": {name: getattr(estimator, name) for name in FITTED},
         "feature_names": list(map(str, getattr(estimator, "feature_names_in_", []))) or None,
-        "environment": {"torch": torch.__version__, "numpy": np.__version__, "threads": torch.get_num_threads()},
+        "environment": {
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "threads": torch.get_num_threads(),
+        },
     }
     tensors = dict(model.state_dict())
     if decoder_only:
@@ -206,7 +213,11 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
 
 
 def _model(
-    path: Any, config: dict[str, Any], tensors: dict[str, torch.Tensor], network: Any, decoder_only: bool = False
+    path: Any,
+    config: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
+    network: Any,
+    decoder_only: bool = False,
 ) -> tuple[Any, ConditionSchema]:
     space = Space.from_config(config["space"])
     blueprint = dict(config["blueprint"])
@@ -214,7 +225,9 @@ def _model(
     if yours and network is None:
         raise RunFolderError(f"{path} was fitted with modules of yours: pass them as network=")
     if not yours and network is not None:
-        raise RunFolderError(f"{path} was fitted with the network {config['fitted']['network_']!r}: leave network out")
+        raise RunFolderError(
+            f"{path} was fitted with the network {config['fitted']['network_']!r}: leave network out"
+        )
     # Made with the units it was fitted in: a fixed noise in the input's units depends on them.
     space.center, space.scale = tensors["space.center"].clone(), tensors["space.scale"].clone()
     try:
@@ -223,11 +236,12 @@ def _model(
             plan = build(name, space, network=network if yours else config["fitted"]["network_"], **blueprint)
         model: Any = plan.model
         if config["fitted_prior"] is not None:
-            model.fitted_prior = priors[config["fitted_prior"]](model.latent_dim, 0)  # type: ignore[call-arg]
+            model.fitted_prior = priors[config["fitted_prior"]](model.latent_dim, 0)
         if decoder_only:
             model.posterior = None
         model.load_state_dict(tensors)
     except (RuntimeError, ChartaeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise RunFolderError(f"{path}: the weights do not fit the configuration ({reason})") from None
-    return model.eval(), ConditionSchema.from_config(config["condition"])
+    # Laid out as in training: another layout adds up in another order, and the last digits differ.
+    return channels_last(model.eval()), ConditionSchema.from_config(config["condition"])

@@ -86,7 +86,9 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 2000, random_state: int | Non
         X = X[np.sort(np.random.default_rng(random_state).choice(len(X), max_rows, replace=False))]
     X = np.unique(X.reshape(len(X), -1).astype(np.float64), axis=0)
     if len(X) < 5:
-        raise DataError(f"{len(X)} different rows are too few to estimate a dimension: give latent_dim a number")
+        raise DataError(
+            f"{len(X)} different rows are too few to estimate a dimension: give latent_dim a number"
+        )
     # Centered and scaled: distances of large numbers would lose their small differences.
     X = X - X.mean(0)
     X /= np.abs(X).max() or 1.0
@@ -99,20 +101,21 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 2000, random_state: int | Non
         if use.sum() >= 4:
             scales.append((n, *_gride(np.log(far[use] / near[use]), n)))
     if not scales:
-        raise DataError("all neighbors are equally far, so no dimension can be read: give latent_dim a number")
+        raise DataError(
+            "all neighbors are equally far, so no dimension can be read: give latent_dim a number"
+        )
     values = np.array([s[1] for s in scales])
     flat = next(
-        (
-            i + 1
-            for i in range(len(values) - 2)
-            if np.ptp(values[i : i + 3]) <= PLATEAU * values[i + 1]
-        ),
+        (i + 1 for i in range(len(values) - 2) if np.ptp(values[i : i + 3]) <= PLATEAU * values[i + 1]),
         None,
     )
     chosen = scales[len(scales) - 1 if flat is None else flat]
     half = 1.96 * chosen[2]
     return Dimension(
-        chosen[1], (chosen[1] - half, chosen[1] + half), tuple(scales), "cannot tell" if flat is None else "ok"
+        chosen[1],
+        (chosen[1] - half, chosen[1] + half),
+        tuple(scales),
+        "cannot tell" if flat is None else "ok",
     )
 
 

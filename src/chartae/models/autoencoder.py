@@ -55,7 +55,13 @@ class Autoencoder(Model):
 
     @property
     def sampler(self) -> Prior:
-        """Where samples take their codes from: a prior fitted after training, else the prior itself."""
+        """Where samples take their codes from: a prior fitted after training, else the prior itself.
+
+        Raises
+        ------
+        PlanError
+            If there is neither.
+        """
         chosen = self.prior if self.fitted_prior is None else self.fitted_prior
         if chosen is None:
             raise PlanError("this model has no prior to sample from: fit one to its codes")

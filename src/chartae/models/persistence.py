@@ -70,7 +70,9 @@ def write_run(
         if not overwrite:
             raise RunFolderError(f"{path} is there already: choose another folder, or pass overwrite=True")
         if not (path / CONFIG).is_file():
-            raise RunFolderError(f"{path} is not a run folder, so it is not overwritten: choose another folder")
+            raise RunFolderError(
+                f"{path} is not a run folder, so it is not overwritten: choose another folder"
+            )
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,9 @@ def write_run(
         else:
             partial.replace(path)
     except OSError as error:
-        raise RunFolderError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
+        raise RunFolderError(
+            f"cannot write {path} ({error.strerror or error}): choose another place"
+        ) from None
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -143,10 +147,12 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Te
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-            raise RunFolderError(f"{path}: config.json does not say its format: it was not written by chartae")
+            raise RunFolderError(
+                f"{path}: config.json does not say its format: it was not written by chartae"
+            )
         if config["format"] > FORMAT:
             raise RunFolderError(
-                f"{path} was written by a newer chartae (format {config['format']}, this one reads {FORMAT}): update"
+                f"{path} was written by a newer chartae (format {config['format']}): update chartae"
             )
         name = HISTORY
         history = [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]

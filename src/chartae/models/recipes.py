@@ -162,7 +162,9 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
     common = inspect.signature(assemble).parameters
     for given in parameters:
         if given not in chosen.parameters and (given not in common or given in RESERVED):
-            raise PlanError(f"recipe {name!r} has no parameter {given!r}: {suggest(given, chosen.parameters)}")
+            raise PlanError(
+                f"recipe {name!r} has no parameter {given!r}: {suggest(given, chosen.parameters)}"
+            )
     plan = chosen.make(shape, **parameters)
     return replace(plan, facts={**plan.facts, "recipe": name})
 
@@ -229,6 +231,8 @@ def assemble(
     space = shape if isinstance(shape, Space) else Space(shape)
     if latent_dim < 1:
         raise PlanError(f"latent_dim={latent_dim}: a code has one dimension or more")
+    if hidden is not None and any(width < 1 for width in hidden):
+        raise PlanError(f"hidden={tuple(hidden)}: a layer has one unit or more")
     likelihood_class = likelihoods[space.likelihood]
     if isinstance(noise, int | float) and not isinstance(noise, bool) and space.likelihood == "normal":
         if space.scale.numel() > 1 and bool((space.scale != space.scale.flatten()[0]).any()):
@@ -256,11 +260,11 @@ def assemble(
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
     if space.levels:
         encoder = Rescaled(encoder, 1 / (space.levels - 1))
-    q = posteriors[posterior](encoder, latent_dim)  # type: ignore[call-arg]
+    q = posteriors[posterior](encoder, latent_dim)
     if corruption is not None:
         q = Corrupted(q, *corruption)
-    p = None if prior is None else priors[prior](latent_dim, width)  # type: ignore[call-arg]
-    x = likelihood_class(decoder, space.model_shape, noise=noise, levels=space.levels)  # type: ignore[arg-type]
+    p = None if prior is None else priors[prior](latent_dim, width)
+    x = likelihood_class(decoder, space.model_shape, noise=noise, levels=space.levels)
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     return Plan(model, objective, facts={"network": name})
 
@@ -315,8 +319,14 @@ def denoising_ae(shape: Any, *, corruption: str = "gaussian", amount: float = 0.
     ----------
     Vincent et al. 2008, doi:10.1145/1390156.1390294.
     """
-    parts = {"posterior": "delta", "prior": None, "corruption": (corruption, amount)}
-    return assemble(shape, **parts, objective=NegLogLik(), **common)
+    return assemble(
+        shape,
+        posterior="delta",
+        prior=None,
+        corruption=(corruption, amount),
+        objective=NegLogLik(),
+        **common,
+    )
 
 
 @recipe("contractive-ae", paper="Rifai et al. 2011 (ICML)", parts="delta posterior; nll + λ contractive")
@@ -327,7 +337,9 @@ def contractive_ae(shape: Any, *, lam: float = 0.1, **common: Any) -> Plan:
     ----------
     Rifai et al. 2011, "Contractive auto-encoders: explicit invariance during feature extraction".
     """
-    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik() + lam * Contractive(), **common)
+    return assemble(
+        shape, posterior="delta", prior=None, objective=NegLogLik() + lam * Contractive(), **common
+    )
 
 
 @recipe("l2-ae", paper="arXiv:1903.12436 (without its decoder bound)", parts="delta posterior; nll + λ |z|²")
@@ -392,9 +404,12 @@ def cvae(
 
     References
     ----------
-    Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional generative models".
+    Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional
+    generative models".
     """
     if not common.get("condition"):
         return vae(shape, free_bits=free_bits, warmup=warmup, **common)
     prior = "conditional-normal" if conditional_prior else "standard-normal"
-    return assemble(shape, prior=prior, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common)
+    return assemble(
+        shape, prior=prior, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common
+    )

@@ -35,6 +35,9 @@ class Condition(nn.Module):
     True
     """
 
+    center: Tensor
+    scale: Tensor
+
     def __init__(self, n_labels: int = 0, vector_dim: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
         self.n_labels, self.vector_dim, self.dropout = n_labels, vector_dim, dropout
@@ -81,7 +84,9 @@ class Condition(nn.Module):
             ``(n, width)``.
         """
         device = next(self.parameters()).device
-        label = raw.label if raw is not None and raw.label is not None else torch.full((n,), -1, device=device)
+        label = (
+            raw.label if raw is not None and raw.label is not None else torch.full((n,), -1, device=device)
+        )
         vector = raw.vector if raw is not None else None
         # Labels and vectors are dropped together: half a condition is another condition.
         dropped = (torch.rand(n, device=device) < self.dropout) if self.training and self.dropout else None

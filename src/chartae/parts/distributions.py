@@ -70,7 +70,7 @@ class Delta(Distribution):
         Returns
         -------
         Tensor
-            Never.
+            ``(...)``; never, in fact.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class DiagonalNormal(Distribution):
     mean : Tensor
         ``(*batch, *event)``.
     log_var : Tensor
-        Log variance; broadcasts against ``mean``.
+        Log variance, ``()`` or any shape that broadcasts against ``mean``.
     event_dims : int
         How many trailing dimensions are one event.
 
@@ -136,7 +136,9 @@ class DiagonalNormal(Distribution):
         if self.log_var.dim() == 0 and not per_dim:
             # One variance for all: two passes over the values fewer.
             total = _sum_event(squares, self.event_dims, per_dim)
-            return -0.5 * (total * (-self.log_var).exp() + self.event_shape.numel() * (self.log_var + LOG_2PI))
+            return -0.5 * (
+                total * (-self.log_var).exp() + self.event_shape.numel() * (self.log_var + LOG_2PI)
+            )
         rows = -0.5 * (squares * (-self.log_var).exp() + self.log_var + LOG_2PI)
         return _sum_event(rows, self.event_dims, per_dim)
 
@@ -255,7 +257,9 @@ class FullNormal(Distribution):
         Tensor
             ``(...)`` or ``(..., d)`` in nats.
         """
-        white = torch.linalg.solve_triangular(self.scale_tril, (v - self.mean).unsqueeze(-1), upper=False).squeeze(-1)
+        white = torch.linalg.solve_triangular(
+            self.scale_tril, (v - self.mean).unsqueeze(-1), upper=False
+        ).squeeze(-1)
         log_scale = self.scale_tril.diagonal(dim1=-2, dim2=-1).log()
         return _sum_event(-0.5 * (white.square() + LOG_2PI) - log_scale, 1, per_dim)
 

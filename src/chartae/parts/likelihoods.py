@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class NetworkLikelihood(Likelihood):
         From ``(n, d)`` to ``per_value`` numbers for each value of x.
     shape : tuple of int
         Shape of one item.
+    noise, levels : object
+        For subclasses that have a noise, or categories.
 
     Examples
     --------
@@ -40,7 +43,9 @@ class NetworkLikelihood(Likelihood):
 
     offers = frozenset({"log_prob", "point"})
 
-    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, network: nn.Module, shape: tuple[int, ...], *, noise: Any = None, levels: int | None = None
+    ) -> None:
         super().__init__()
         self.network, self.shape = network, tuple(shape)
 
@@ -123,14 +128,23 @@ class NormalLikelihood(NetworkLikelihood):
     """
 
     momentum = 0.05
+    log_var: Tensor
+    seen: Tensor
 
     def __init__(
-        self, network: nn.Module, shape: tuple[int, ...], *, noise: str | float = "global", levels: None = None
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        *,
+        noise: str | float = "global",
+        levels: int | None = None,
     ) -> None:
         super().__init__(network, shape)
         fixed = isinstance(noise, int | float) and not isinstance(noise, bool)
         if not (noise in ("global", "feature", "item") or (fixed and 0 < float(noise) < math.inf)):
-            raise PlanError(f"noise={noise!r}: use 'global', 'feature', 'item', or a positive standard deviation")
+            raise PlanError(
+                f"noise={noise!r}: use 'global', 'feature', 'item', or a positive standard deviation"
+            )
         self.noise = noise
         self.estimated = noise in ("global", "feature")
         if noise != "item":
@@ -157,7 +171,7 @@ class NormalLikelihood(NetworkLikelihood):
         squares = (x - px.mean).square()
         now = squares.mean() if self.noise == "global" else squares.mean((0, 1))
         # The first batch replaces the starting value; later ones are averaged in.
-        share = torch.where(self.seen == 0, 1.0, self.momentum)
+        share = 1.0 - (1.0 - self.momentum) * (self.seen > 0)
         self.log_var.copy_(torch.lerp(self.log_var.exp(), now, share).log().clamp_min(LOG_VAR_FLOOR))
         self.seen += 1
 
@@ -191,7 +205,9 @@ class BernoulliLikelihood(NetworkLikelihood):
 
     continuous = False
 
-    def __init__(self, network: nn.Module, shape: tuple[int, ...], *, noise: object = None, levels: None = None):
+    def __init__(
+        self, network: nn.Module, shape: tuple[int, ...], *, noise: object = None, levels: int | None = None
+    ):
         super().__init__(network, shape)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:

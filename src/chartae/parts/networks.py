@@ -77,6 +77,8 @@ class MLP(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers[:-1])
+        #: A training engine may put a faster way to evaluate the same layers here.
+        self.kernel: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
@@ -94,7 +96,8 @@ class MLP(nn.Module):
             ``(n, *out_shape)``.
         """
         h = h.flatten(1) if h.dim() > 2 else h
-        out = self.layers(h if c is None else torch.cat([h, c], 1))
+        layers = self.kernel if self.kernel is not None and self.training else self.layers
+        out = layers(h if c is None else torch.cat([h, c], 1))
         return out if len(self.out_shape) == 1 else out.unflatten(1, self.out_shape)
 
 

@@ -97,7 +97,7 @@ class KL(Objective):
 
     def advance(self, epoch: float) -> None:
         if self._warmup:
-            self.weight.fill_(min(1.0, epoch / self._warmup))  # type: ignore[operator, union-attr]
+            self.weight.fill_(min(1.0, epoch / self._warmup))  # type: ignore[operator]
 
     @property
     def warmup(self) -> float:
@@ -175,6 +175,8 @@ class IWAE(Objective):
 def importance_bound(log_weights: Tensor) -> Tensor:
     """Log of the mean importance weight: the one place where a bound is computed.
 
+    Source: Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+
     Parameters
     ----------
     log_weights : Tensor
@@ -212,6 +214,8 @@ class Contractive(Objective):
     >>> NegLogLik() + 0.1 * Contractive()
     nll + 0.1 * contractive
     """
+
+    differentiates_networks = True
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         x = trace.batch.x.detach().requires_grad_(True)

@@ -39,6 +39,7 @@ class StandardNormalPrior(Prior):
     """
 
     offers = frozenset({"log_prob", "point"})
+    _where: Tensor
 
     def __init__(self, latent_dim: int, condition_dim: int = 0) -> None:
         super().__init__()
@@ -115,6 +116,8 @@ class FittedNormalPrior(Prior):
     """
 
     offers = frozenset({"log_prob", "point"})
+    mean: Tensor
+    scale_tril: Tensor
 
     def __init__(self, latent_dim: int, condition_dim: int = 0) -> None:
         super().__init__()
@@ -138,7 +141,9 @@ class FittedNormalPrior(Prior):
         centered = z - z.mean(0)
         covariance = centered.T @ centered / max(1, len(z) - 1)
         jitter = 1e-6 * covariance.diagonal().mean().clamp_min(1e-12)
-        tril = torch.linalg.cholesky(covariance + jitter * torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+        tril = torch.linalg.cholesky(
+            covariance + jitter * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        )
         self.mean.copy_(z.mean(0))
         self.scale_tril.copy_(tril)
         return self

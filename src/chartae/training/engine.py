@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 import warnings
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from chartae.core.contracts import Batch, Plan, Term, Trace
 from chartae.core.errors import PlanError, TrainingError
 from chartae.core.noise import Noise
-from chartae.training.precision import autocast, channels_last, flush_denormals
+from chartae.training.kernels import Gradients, gradients_for, total
+from chartae.training.precision import channels_last, flushed_denormals
 from chartae.training.sources import Source
 
 __all__ = ["Epoch", "evaluate", "train"]
@@ -38,8 +40,8 @@ class Epoch:
     number : int
         From 1.
     log : Mapping
-        ``epoch``, ``seconds``, ``rows_per_second``, ``loss``, each term (nats), ``kl_per_dim``, ``grad_norm``,
-        ``learning_rate``, and the same of validation rows with the prefix ``val_``.
+        ``epoch``, ``seconds``, ``rows_per_second``, ``loss``, each term (nats), ``kl_per_dim``,
+        ``grad_norm``, ``learning_rate``, and the same of validation rows with the prefix ``val_``.
     best : bool
         Whether this is the best epoch so far.
     model : nn.Module
@@ -96,66 +98,6 @@ class _Log:
 
     def means(self, prefix: str = "") -> dict[str, Any]:
         return {prefix + name: (total / self.rows).tolist() for name, total in self.sums.items()}
-
-
-class AutogradGradients:
-    """The general way to a step's gradients: a trace, its objective, and autograd.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is trained.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.core.contracts import Batch
-    >>> from chartae.core.noise import Noise
-    >>> from chartae.models.recipes import build
-    >>> from chartae.training.engine import AutogradGradients
-    >>> plan = build("vae", (4,), latent_dim=2, hidden=(8,))
-    >>> loss, terms = AutogradGradients(plan)(Batch(torch.zeros(5, 4)), Noise(0))
-    >>> sorted(terms), all(p.grad is not None for p in plan.model.parameters())
-    (['kl', 'nll'], True)
-    """
-
-    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
-        self.model, self.objective, self.dtype = plan.model, plan.objective, dtype
-        self.parameters = [p for p in nn.ModuleList([plan.model, plan.objective]).parameters() if p.requires_grad]
-
-    def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
-        for p in self.parameters:
-            p.grad = None
-        with autocast(batch.x.device, self.dtype):
-            terms = self.objective(self.model.trace(batch, k=self.objective.samples, noise=noise))
-        loss = total(terms)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), terms
-
-
-def total(terms: Mapping[str, Term]) -> Tensor:
-    """Add up what is minimized.
-
-    Parameters
-    ----------
-    terms : Mapping of str to Term
-        Of an objective.
-
-    Returns
-    -------
-    Tensor
-        ``()``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.core.contracts import Term
-    >>> from chartae.training.engine import total
-    >>> total({"a": Term(torch.tensor([1.0, 3.0])), "b": Term(torch.tensor(2.0), 0.5)})
-    tensor(3.)
-    """
-    values = [term.value() for term in terms.values()]
-    return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
 @torch.no_grad()
@@ -273,73 +215,100 @@ def train(
     """
     if schedule not in SCHEDULES:
         raise PlanError(f"schedule={schedule!r}: use one of {', '.join(SCHEDULES)}")
-    flush_denormals()
-    model, objective, device = plan.model, plan.objective, source.device
+    model, device = plan.model, source.device
     channels_last(model.to(device))
-    objective.to(device)
-    gradients = AutogradGradients(plan, precision)
-    fused = {"fused": True} if plan.optimizer is None else {}
-    optimizer = (plan.optimizer or torch.optim.Adam)(gradients.parameters, lr=learning_rate, **fused)
+    plan.objective.to(device)
+    gradients = gradients_for(plan, precision)
+    make = plan.optimizer or functools.partial(torch.optim.Adam, fused=True)
+    optimizer = make(gradients.parameters, lr=learning_rate)
+    rate, faults = learning_rate, 0
+    best_loss, best_epoch, best_state = math.inf, 0, None
+
+    def set_rate(done: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * SCHEDULES[schedule](done / epochs)
+
+    one_epoch = _steps(
+        plan, source, gradients, optimizer, set_rate, batch_size=batch_size, clip=clip, seed=seed
+    )
+    epoch = 0
+    try:
+        while epoch < epochs:
+            good, start = _snapshot(model, optimizer), time.perf_counter()
+            log, fault = one_epoch(epoch)
+            if fault is not None:
+                faults += 1
+                _restore(good, model, optimizer)
+                gradients.moved()
+                if faults >= TRIES:
+                    raise TrainingError(
+                        f"{fault}; {TRIES} tries with ever smaller steps did not help: look at that batch's "
+                        f"rows, or lower learning_rate (it was {learning_rate:g})"
+                    )
+                rate *= 0.3
+                warnings.warn(
+                    f"{fault}; back to the start of the epoch with learning_rate {rate:.2g}", stacklevel=2
+                )
+                continue
+            epoch += 1
+            seconds = time.perf_counter() - start
+            speed = {"seconds": seconds, "rows_per_second": log.rows / seconds}
+            entry = {"epoch": epoch, **speed, "learning_rate": optimizer.param_groups[0]["lr"], **log.means()}
+            plan.objective.advance(epoch)
+            if validation is not None:
+                entry |= {f"val_{k}": v for k, v in evaluate(plan, validation, seed=seed).items()}
+            # Losses before warm-ups have arrived are of another objective.
+            arrived = epoch >= plan.objective.warmup
+            best = arrived and entry.get("val_loss", math.inf) < best_loss
+            if best:
+                best_loss, best_epoch, best_state = entry["val_loss"], epoch, _snapshot(model)
+            yield Epoch(epoch, entry, best, model)
+            waited = epoch - max(best_epoch, plan.objective.warmup)
+            if patience is not None and validation is not None and arrived and waited >= patience:
+                break
+        if best_state is not None:
+            _restore(best_state, model)
+    finally:
+        gradients.close()
+        model.eval()
+
+
+def _steps(
+    plan: Plan,
+    source: Source,
+    gradients: Gradients,
+    optimizer: torch.optim.Optimizer,
+    set_rate: Callable[[float], None],
+    *,
+    batch_size: int,
+    clip: float | None,
+    seed: int,
+) -> Callable[[int], tuple[_Log, str | None]]:
+    """Make a function that takes the steps of one epoch, and says what went wrong if anything did."""
     order = torch.Generator().manual_seed(seed)
     noise = Noise(torch.Generator().manual_seed(seed + 1))
-    dropout = _Stream(seed + 2, device)
+    dropout = _Stream(seed + 2, source.device)
     steps = math.ceil(len(source) / batch_size)
-    rate, tries, best_loss, best_epoch, best_state = learning_rate, 0, math.inf, 0, None
 
-    epoch = 0
-    while epoch < epochs:
-        good = _snapshot(model, optimizer, objective)
-        start, log, fault = time.perf_counter(), _Log(), None
-        model.train()
-        with dropout:
+    def one_epoch(epoch: int) -> tuple[_Log, str | None]:
+        log = _Log()
+        plan.model.train()
+        with dropout, flushed_denormals():
             for step, batch in enumerate(source.batches(batch_size, order)):
-                objective.advance(epoch + step / steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * SCHEDULES[schedule]((epoch + step / steps) / epochs)
+                plan.objective.advance(epoch + step / steps)
+                set_rate(epoch + step / steps)
                 loss, terms = gradients(batch, noise)
-                norm = torch.nn.utils.get_total_norm([p.grad for p in gradients.parameters if p.grad is not None])
-                if not math.isfinite(norm) or not math.isfinite(loss):
-                    fault = _diagnose(plan, batch, terms, epoch + 1, step)
-                    break
+                norm = gradients.norm()
+                if not (math.isfinite(norm) and math.isfinite(loss)):
+                    return log, _diagnose(plan, batch, terms, epoch + 1, step)
                 if clip is not None:
                     torch.nn.utils.clip_grads_with_norm_(gradients.parameters, clip, norm)
                 optimizer.step()
+                gradients.moved()
                 log.add(terms, loss, len(batch), norm)
-        if fault is not None:
-            tries += 1
-            _restore(good, model, optimizer, objective)
-            if tries >= TRIES:
-                raise TrainingError(
-                    f"{fault}; {TRIES} tries with ever smaller steps did not help: look at that batch's rows, "
-                    f"or lower learning_rate (it was {learning_rate:g})"
-                )
-            rate *= 0.3
-            warnings.warn(f"{fault}; back to the start of the epoch with learning_rate {rate:.2g}", stacklevel=2)
-            continue
-        epoch += 1
-        seconds = time.perf_counter() - start
-        entry = {
-            "epoch": epoch,
-            "seconds": seconds,
-            "rows_per_second": log.rows / seconds,
-            "learning_rate": optimizer.param_groups[0]["lr"],
-            **log.means(),
-        }
-        objective.advance(epoch)
-        if validation is not None:
-            entry |= {f"val_{k}": v for k, v in evaluate(plan, validation, seed=seed).items()}
-        arrived = epoch >= objective.warmup
-        judged = entry.get("val_loss", math.nan)
-        best = validation is not None and arrived and judged < best_loss
-        if best:
-            best_loss, best_epoch, best_state = judged, epoch, _snapshot(model)
-        yield Epoch(epoch, entry, best, model)
-        # Before warm-ups have arrived every epoch counts as an improvement.
-        if patience is not None and validation is not None and arrived and epoch - max(best_epoch, objective.warmup) >= patience:
-            break
-    if best_state is not None:
-        _restore(best_state, model)
-    model.eval()
+        return log, None
+
+    return one_epoch
 
 
 class _Stream:
@@ -393,7 +362,9 @@ def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], epoch: int, s
 
         return hook
 
-    hooks = [m.register_forward_hook(watch(n)) for n, m in plan.model.named_modules() if not list(m.children())]
+    hooks = [
+        m.register_forward_hook(watch(n)) for n, m in plan.model.named_modules() if not list(m.children())
+    ]
     try:
         with torch.no_grad():
             trace: Trace = plan.model.trace(batch, k=plan.objective.samples, noise=Noise(0))

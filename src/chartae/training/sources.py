@@ -38,7 +38,13 @@ def as_tensor(X: np.ndarray) -> Tensor:
     >>> as_tensor(np.zeros((2, 3), dtype=np.uint16)).dtype
     torch.int32
     """
-    wider = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "float128": np.float64, "longdouble": np.float64}
+    wider = {
+        "uint16": np.int32,
+        "uint32": np.int64,
+        "uint64": np.int64,
+        "float128": np.float64,
+        "longdouble": np.float64,
+    }
     X = X.astype(wider[X.dtype.name]) if X.dtype.name in wider else X
     X = X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
     X = X if all(s >= 0 for s in X.strides) else np.ascontiguousarray(X)
@@ -63,7 +69,7 @@ class Source:
     condition : RawCondition or None
         Of all ``n`` rows.
     rows : Tensor or None
-        Which of them belong to this source; None: all.
+        ``(m,)``, which of them belong to this source; None: all.
     device : torch.device
         Where batches go.
     dtype : torch.dtype
@@ -170,6 +176,8 @@ class Source:
         Batch
             Of up to ``size`` rows.
         """
-        order = self.rows if generator is None else self.rows[torch.randperm(len(self.rows), generator=generator)]
+        order = (
+            self.rows if generator is None else self.rows[torch.randperm(len(self.rows), generator=generator)]
+        )
         for rows in order.split(size):
             yield self.take(rows)

@@ -1,0 +1,309 @@
+"""Gradients of a step: by autograd in general, and with hand-written layers where the networks allow it.
+
+The fast path changes how a fully connected network is evaluated in training, and nothing else:
+objectives, posteriors and likelihoods stay what they are, in autograd and in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Batch, Plan, Term
+from chartae.core.noise import Noise
+from chartae.parts.networks import MLP
+from chartae.training.precision import autocast
+
+__all__ = ["Gradients", "LayerGradients", "gradients_for", "total"]
+
+WIDE = 128  # both sides of a layer: below, the casts to and from bf16 cost more than the product gains
+
+
+def total(terms: Mapping[str, Term]) -> Tensor:
+    """Add up what is minimized.
+
+    Parameters
+    ----------
+    terms : Mapping of str to Term
+        Of an objective.
+
+    Returns
+    -------
+    Tensor
+        ``()``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Term
+    >>> from chartae.training.kernels import total
+    >>> total({"a": Term(torch.tensor([1.0, 3.0])), "b": Term(torch.tensor(2.0), 0.5)})
+    tensor(3.)
+    """
+    values = [term.value() for term in terms.values()]
+    out = values[0]
+    for value in values[1:]:
+        out = out + value
+    return out
+
+
+class Gradients:
+    """The general way to a step's gradients: a trace, its objective, and autograd.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is trained.
+    dtype : torch.dtype
+        float32, or bfloat16 for autocast.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Batch
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.kernels import Gradients
+    >>> plan = build("vae", (4,), latent_dim=2, hidden=(8,))
+    >>> loss, terms = Gradients(plan)(Batch(torch.zeros(5, 4)), Noise(0))
+    >>> sorted(terms), all(p.grad is not None for p in plan.model.parameters())
+    (['kl', 'nll'], True)
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+        self.model, self.objective, self.dtype = plan.model, plan.objective, dtype
+        #: What an optimizer moves.
+        self.parameters = [
+            p for p in nn.ModuleList([plan.model, plan.objective]).parameters() if p.requires_grad
+        ]
+
+    def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
+        self.clear()
+        with autocast(batch.x.device, self.dtype):
+            terms = self.objective(self.model.trace(batch, k=self.objective.samples, noise=noise))
+        loss = total(terms)
+        loss.backward()
+        return loss.detach(), terms
+
+    def clear(self) -> None:
+        """Forget the last step's gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def norm(self) -> Tensor:
+        """Measure the whole gradient.
+
+        Returns
+        -------
+        Tensor
+            ``()``.
+        """
+        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+
+    def moved(self) -> None:
+        """Hear that the optimizer has moved the parameters."""
+
+    def close(self) -> None:
+        """Give the model back as it was, with its new weights."""
+
+
+class LayerGradients(Gradients):
+    """The fast way, for plans whose networks are layers of ReLU.
+
+    All parameters lie in one float32 vector, with one gradient vector beside it: one call of the
+    optimizer, one of the norm. In bf16, wide layers multiply a replica that follows the vector;
+    their gradients are cast back once a step. Same noise, same gradients as autograd's, to rounding.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is trained.
+    dtype : torch.dtype
+        float32, or bfloat16 for wide layers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Batch
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.kernels import Gradients, LayerGradients
+    >>> plan, batch = build("vae", (4,), latent_dim=2, hidden=(8,)), Batch(torch.ones(5, 4))
+    >>> slow = Gradients(plan)(batch, Noise(0))[0]
+    >>> torch.allclose(slow, LayerGradients(plan)(batch, Noise(0))[0])
+    True
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(plan, torch.float32)
+        self.networks = list(filter(None, _networks(plan)))
+        linears = [m for net in self.networks for m in net.layers if isinstance(m, nn.Linear)]
+        low = [m for m in linears if dtype == torch.bfloat16 and min(m.weight.shape) >= WIDE]
+        mine = [p for m in linears for p in (m.weight, m.bias)]
+        wide = [p for m in low for p in (m.weight, m.bias)]
+        # Wide ones first: the replica is one slice. Then other layers, then what autograd takes care of.
+        ordered = _different([*wide, *mine, *self.parameters])
+        sizes = [-(-p.numel() // 64) * 64 for p in ordered]  # whole cache lines
+        flat = torch.zeros(sum(sizes), device=ordered[0].device)
+        self.gradient = torch.zeros_like(flat)
+        values, grads = _views(flat, ordered), _views(self.gradient, ordered)
+        with torch.no_grad():
+            for p, value, grad in zip(ordered, values, grads, strict=True):
+                value.copy_(p)
+                p.data, p.grad = value, grad
+        self.mine = sum(sizes[: len(mine)])
+        self.wide = sum(sizes[: len(wide)])
+        self.flat = nn.Parameter(flat)
+        self.flat.grad = self.gradient
+        self.parameters = [self.flat]
+        self.replica = flat[: self.wide].to(torch.bfloat16)
+        self.low_gradient = torch.zeros_like(self.replica)
+        place = {id(p): i for i, p in enumerate(ordered)}
+        low_values, low_grads = _views(self.replica, wide), _views(self.low_gradient, wide)
+
+        def tensors(layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            v, g = (low_values, low_grads) if layer in low else (values, grads)
+            w, b = place[id(layer.weight)], place[id(layer.bias)]
+            return v[w], v[b], g[w], g[b]
+
+        for net in self.networks:
+            net.kernel = _Layers([tensors(m) for m in net.layers if isinstance(m, nn.Linear)])
+
+    def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
+        result = super().__call__(batch, noise)
+        if self.wide:
+            self.gradient[: self.wide].copy_(self.low_gradient)
+        return result
+
+    def clear(self) -> None:
+        # Layers overwrite their gradients; autograd adds to the rest.
+        self.gradient[self.mine :].zero_()
+
+    def norm(self) -> Tensor:
+        return self.gradient.norm()
+
+    def moved(self) -> None:
+        if self.wide:
+            self.replica.copy_(self.flat.detach()[: self.wide])
+
+    def close(self) -> None:
+        for net in self.networks:
+            net.kernel = None
+        for p in nn.ModuleList([self.model, self.objective]).parameters():
+            p.data, p.grad = p.data.clone(), None
+
+
+def gradients_for(plan: Plan, dtype: torch.dtype) -> Gradients:
+    """Choose the fastest way that fits the structure of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is trained.
+    dtype : torch.dtype
+        float32 or bfloat16.
+
+    Returns
+    -------
+    Gradients
+        Or its fast variant.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.kernels import gradients_for
+    >>> type(gradients_for(build("vae", (4,), latent_dim=2, hidden=(8,)), torch.float32)).__name__
+    'LayerGradients'
+    """
+    fits = all(net is not None for net in _networks(plan)) and not plan.objective.differentiates_networks
+    fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
+    on_cpu = next(plan.model.parameters()).device.type == "cpu"
+    plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())
+    return LayerGradients(plan, dtype) if fits and on_cpu and plain else Gradients(plan, dtype)
+
+
+def _networks(plan: Plan) -> list[MLP | None]:
+    """Encoder and decoder, or None where it is not made of biased layers and ReLU alone."""
+    found = [getattr(part, "network", None) for part in (plan.model.posterior.plain, plan.model.likelihood)]
+    return [net if isinstance(net, MLP) and _is_relu(net) else None for net in found]
+
+
+def _is_relu(net: MLP) -> bool:
+    return all(
+        isinstance(m, nn.ReLU) or (isinstance(m, nn.Linear) and m.bias is not None) for m in net.layers
+    )
+
+
+def _different(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return list({id(p): p for p in parameters}.values())
+
+
+def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    out, start = [], 0
+    for p in like:
+        out.append(flat[start : start + p.numel()].view(p.shape))
+        start += -(-p.numel() // 64) * 64
+    return out
+
+
+class _Layers:
+    """Linear layers with ReLU between them, as one node of the graph.
+
+    Parameters
+    ----------
+    tensors : list of (weight, bias, weight gradient, bias gradient)
+        Of each layer; gradients are written, not added.
+    """
+
+    def __init__(self, tensors: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+        self.tensors = tensors
+        # Autograd sees no parameters: without an input that needs a gradient it would skip the backward pass.
+        self.anchor = torch.zeros((), requires_grad=True)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        out: Tensor = _Apply.apply(h, self.anchor, self)
+        return out
+
+    def forward(self, h: Tensor) -> tuple[Tensor, list[Tensor]]:
+        inputs, last = [], len(self.tensors) - 1
+        for i, (weight, bias, _, _) in enumerate(self.tensors):
+            h = h.to(weight.dtype)
+            inputs.append(h)
+            h = torch.addmm(bias, h, weight.t())
+            if i < last:
+                h = h.relu_()
+        return h.float(), inputs
+
+    def backward(self, g: Tensor, inputs: list[Tensor], needs_input: bool) -> Tensor | None:
+        for i in range(len(self.tensors) - 1, -1, -1):
+            weight, _, weight_grad, bias_grad = self.tensors[i]
+            if bias_grad.dtype == g.dtype:
+                torch.sum(g, 0, out=bias_grad)
+            else:
+                bias_grad.copy_(g.sum(0))
+            g = g.to(weight.dtype)
+            torch.mm(g.t(), inputs[i], out=weight_grad)
+            if i == 0:
+                return torch.mm(g, weight).float() if needs_input else None
+            g = torch.mm(g, weight)
+            # The input of this layer is the output of a ReLU: where it is zero, nothing passes.
+            g = torch.ops.aten.threshold_backward.grad_input(g, inputs[i], 0, grad_input=g)
+            g = g.to(self.tensors[i - 1][0].dtype)
+        return None
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, h: Tensor, anchor: Tensor, layers: _Layers) -> Tensor:
+        out, inputs = layers.forward(h)
+        ctx.layers, ctx.inputs = layers, inputs  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: object, g: Tensor) -> tuple[Tensor | None, None, None]:
+        needs_input = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        return ctx.layers.backward(g, ctx.inputs, needs_input), None, None  # type: ignore[attr-defined]

@@ -1,0 +1,392 @@
+"""The contract that every recipe keeps, whatever its parts: a new recipe is tested by being registered."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import chartae as ct
+from chartae.core.contracts import Batch, Plan, RawCondition
+from chartae.core.errors import PlanError
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space
+from chartae.models.recipes import build
+
+RECIPES = ct.recipes()
+NAMES = [r.name for r in RECIPES]
+CONDITIONAL = [r.name for r in RECIPES if r.conditional]
+SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 2, "batch_size": 16, "random_state": 0}
+
+each_recipe = pytest.mark.parametrize("name", NAMES)
+
+
+def rows(n: int, shape: tuple[int, ...] = (5,), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, *shape))
+
+
+def model(name: str, **parameters: object) -> ct.Autoencoder:
+    return ct.Autoencoder(recipe=name, **{**SMALL, **parameters})
+
+
+def terms_of(plan: Plan, batch: Batch, seed: int = 0) -> dict:
+    return plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=Noise(seed)))
+
+
+def backward(plan: Plan, batch: Batch) -> None:
+    sum(term.value() for term in terms_of(plan, batch).values()).backward()
+
+
+def untouched(module: nn.Module) -> list[str]:
+    return [n for n, p in module.named_parameters() if p.grad is None or not (p.grad != 0).any()]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, ct.Autoencoder]:
+    X = rows(60)
+    return {name: model(name).fit(X) for name in NAMES}
+
+
+@each_recipe
+@pytest.mark.parametrize(
+    ("shape", "network", "likelihood", "noise"),
+    [
+        ((5,), "linear", "normal", 0.3),
+        ((5,), "mlp", "normal", "global"),
+        ((5,), "mlp", "normal", "item"),
+        ((7, 6), "conv2d", "normal", "feature"),
+        ((7, 6), "conv2d", "bernoulli", "global"),
+        ((7, 6), "conv2d", "categorical", "global"),
+    ],
+)
+def test_the_gradient_reaches_every_parameter(name, shape, network, likelihood, noise):
+    torch.manual_seed(0)
+    space = Space(shape, likelihood, levels=3 if likelihood == "categorical" else None)
+    hidden = None if network == "linear" else (8,)
+    # tanh: a rectified unit may be dead by chance.
+    plan = build(name, space, latent_dim=2, network=network, hidden=hidden, noise=noise, activation="tanh")
+    x = torch.randint(0, 3 if likelihood == "categorical" else 2, (20, *space.model_shape)).float()
+    backward(plan, Batch(x))
+    assert untouched(plan.model) == []
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+@pytest.mark.parametrize("network", ["mlp", "conv2d"])
+@pytest.mark.parametrize("conditional_prior", [False, True])
+def test_the_gradient_reaches_the_condition(name, network, conditional_prior):
+    torch.manual_seed(0)
+    plan = build(
+        name,
+        (7, 6),
+        latent_dim=2,
+        network=network,
+        hidden=(8,),
+        activation="tanh",
+        condition={"n_labels": 3, "vector_dim": 2},
+        conditional_prior=conditional_prior,
+    )
+    # The conditional prior starts at N(0, I) whatever the condition: give it something to pass on.
+    if conditional_prior:
+        nn.init.normal_(plan.model.prior.network.weight)
+    vector = torch.randn(20, 2)
+    vector[::4] = torch.nan
+    label = torch.arange(20) % 4 - 1  # -1 is the null token
+    backward(plan, Batch(torch.randn(20, 1, 7, 6), RawCondition(label, vector)))
+    assert untouched(plan.model) == []
+
+
+@each_recipe
+def test_a_row_s_terms_are_its_own(name):
+    """Rows share parameters and nothing else: one row's terms do not depend on the others'."""
+    torch.manual_seed(0)
+    plan = build(name, (5,), latent_dim=2, hidden=(8,))
+    plan.model.eval()
+    x = torch.randn(6, 5)
+    changed = torch.where(torch.arange(6)[:, None] == 2, x, torch.randn(6, 5))
+    before, after = (terms_of(plan, Batch(x)) for x in (x, changed))
+    for term in before:
+        same = torch.isclose(before[term].rows, after[term].rows, rtol=1e-6, atol=0)
+        assert same.tolist() == [False, False, True, False, False, False]
+
+
+@each_recipe
+def test_same_seed_same_result(name):
+    X = rows(60)
+    first, again, other = (model(name, random_state=seed).fit(X) for seed in (0, 0, 1))
+    assert np.array_equal(first.transform(X), again.transform(X))
+    assert np.array_equal(first.sample(5, random_state=3), again.sample(5, random_state=3))
+    numbers = [
+        [{k: v for k, v in epoch.items() if k not in ("seconds", "rows_per_second")} for epoch in m.history_]
+        for m in (first, again)
+    ]
+    assert numbers[0] == numbers[1]
+    assert not np.array_equal(first.transform(X), other.transform(X))
+
+
+@each_recipe
+def test_no_seed_differs_each_time(name):
+    X = rows(30)
+    first, again = (model(name, random_state=None, max_epochs=1).fit(X) for _ in range(2))
+    assert not np.array_equal(first.transform(X), again.transform(X))
+    assert not np.array_equal(first.sample(3), first.sample(3))
+
+
+@each_recipe
+def test_a_run_folder_gives_the_model_back(name, fitted, tmp_path):
+    X, saved = rows(10, seed=1), fitted[name]
+    loaded = ct.load(saved.save(tmp_path / "run"))
+    assert type(loaded) is type(saved)
+    assert loaded.get_params() == saved.get_params() | {"hidden": [8]}
+    for method in ("transform", "project", "score_samples", "predict"):
+        assert np.array_equal(getattr(loaded, method)(X), getattr(saved, method)(X)), method
+    assert np.array_equal(loaded.sample(4, random_state=0), saved.sample(4, random_state=0))
+    assert loaded.history_ == saved.history_
+
+
+@each_recipe
+@pytest.mark.parametrize(
+    ("shape", "network"),
+    [
+        ((7,), "auto"),
+        ((1,), "auto"),
+        ((1, 5, 9), "conv2d"),
+        ((3, 17, 13), "conv2d"),
+        ((17, 13, 3), "auto"),
+        ((9, 4), "auto"),
+        ((1, 1, 1), "conv2d"),
+        ((5, 6, 7, 2), "auto"),
+    ],
+    ids=str,
+)
+def test_any_shape(name, shape, network):
+    X = rows(21, shape)
+    m = model(name, network=network, max_epochs=1).fit(X)
+    assert m.transform(X).shape == (21, 2)
+    assert m.project(X).shape == X.shape
+    assert m.sample(3, random_state=0).shape == (3, *shape)
+    assert m.sample_posterior(X, 4, random_state=0).shape == (4, 21, 2)
+    assert m.interpolate(X[0], X[1], steps=3).shape == (3, *shape)
+    scores = m.score_samples(X)
+    assert scores.shape == (21,)
+    assert np.isfinite(scores).all()
+
+
+@each_recipe
+def test_one_row_is_like_many(name, fitted):
+    X, m = rows(9), fitted[name]
+    np.testing.assert_allclose(m.transform(X[3:4]), m.transform(X)[3:4], rtol=1e-12)
+    np.testing.assert_allclose(m.score_samples(X[3:4]), m.score_samples(X)[3:4], rtol=1e-12)
+    assert m.sample(1, random_state=0).shape == (1, 5)
+
+
+@each_recipe
+@pytest.mark.parametrize("n", [2, 17, 33])
+def test_a_last_batch_of_one_row(name, n):
+    m = model(name, validation_fraction=0.0, max_epochs=2).fit(rows(n))
+    assert all(np.isfinite(epoch["loss"]) for epoch in m.history_)
+    assert np.isfinite(m.transform(rows(n))).all()
+
+
+@each_recipe
+@pytest.mark.parametrize(
+    ("likelihood", "X"),
+    [
+        ("bernoulli", np.random.default_rng(0).integers(0, 2, (40, 5))),
+        ("bernoulli", np.random.default_rng(0).uniform(size=(40, 5))),
+        ("categorical", np.random.default_rng(0).integers(0, 4, (40, 5)).astype(np.uint8)),
+        ("categorical", np.random.default_rng(0).integers(0, 4, (40, 6, 5, 3)).astype(np.uint8)),
+    ],
+    ids=["binary", "gray", "categories", "category images"],
+)
+def test_every_likelihood(name, likelihood, X):
+    m = model(name, likelihood=likelihood).fit(X)
+    assert (m.score_samples(X) < 0).all()  # a mass is at most one
+    if likelihood == "categorical":
+        assert set(np.unique(m.sample(50, random_state=0))) <= set(range(4))
+    else:
+        assert 0 <= m.sample(50, random_state=0).min() <= m.sample(50, random_state=0).max() <= 1
+
+
+@each_recipe
+@pytest.mark.parametrize("noise", ["global", "feature", "item", 0.5])
+def test_every_noise(name, noise):
+    X = rows(40)
+    m = model(name, noise=noise).fit(X)
+    assert np.isfinite(m.score_samples(X)).all()
+    drawn = m.sample(200, random_state=0, observation_noise=True) - m.sample(200, random_state=0)
+    assert drawn.std() > 0.1
+
+
+@each_recipe
+def test_half_precision_trains_to_nearly_the_same_loss(name):
+    X = rows(300, (8,)) @ rows(8, (8,), seed=1)
+    losses = [
+        model(name, precision=precision, hidden=(128, 128), max_epochs=2).fit(X).history_[-1]["loss"]
+        for precision in ("float32", "bf16")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1] != losses[0]
+
+
+@each_recipe
+def test_samples_of_the_posterior_are_an_axis(name):
+    torch.manual_seed(0)
+    plan = build(name, (7, 6), latent_dim=2, network="conv2d", hidden=(8,))
+    plan.model.eval()
+    batch = Batch(torch.randn(4, 1, 7, 6))
+    trace = plan.model.trace(batch, k=3, noise=Noise(0))
+    assert trace.levels[0].z.shape == (3, 4, 2)
+    assert trace.log_lik.shape == (3, 4)
+    assert trace.px.batch_shape == (3, 4)
+    assert trace.px.event_shape == (1, 7, 6)
+    assert trace.expect(trace.log_lik).shape == (4,)
+    z, c = trace.levels[0].z, None
+    alone = [plan.model.likelihood(z[i : i + 1], c).log_prob(batch.x)[0] for i in range(3)]
+    torch.testing.assert_close(trace.log_lik, torch.stack(alone))
+
+
+@each_recipe
+def test_unknown_parameters_are_refused_with_a_suggestion(name):
+    with pytest.raises(PlanError, match=rf"recipe '{name}' has no parameter 'no_such_thing'"):
+        model(name, recipe_params={"no_such_thing": 1}).fit(rows(20))
+    for known in next(r for r in RECIPES if r.name == name).parameters:
+        with pytest.raises(PlanError, match=f"did you mean '{known}'"):
+            build(name, (5,), **{known + "x": 1})
+
+
+@each_recipe
+@pytest.mark.parametrize("given", ["latent_dim", "network", "hidden", "noise", "condition"])
+def test_a_parameter_of_the_estimator_is_no_parameter_of_the_recipe(name, given):
+    with pytest.raises(PlanError, match=f"'{given}'"):
+        model(name, recipe_params={given: None}).fit(rows(20))
+
+
+def test_unknown_recipe():
+    with pytest.raises(PlanError, match="unknown recipe 'vea': did you mean 'vae'"):
+        ct.Autoencoder(recipe="vea").fit(rows(20))
+    with pytest.raises(PlanError, match="unknown recipe 'vea'"):
+        build("vea", (4,))
+
+
+@each_recipe
+@pytest.mark.parametrize("reserved", ["objective", "posterior", "prior"])
+def test_parts_that_a_recipe_names_cannot_be_passed(name, reserved):
+    with pytest.raises(PlanError, match=f"no parameter '{reserved}'"):
+        build(name, (5,), **{reserved: None})
+
+
+class Encoder(nn.Module):
+    """Batch statistics and dropout: what a second, hidden call would show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(12, 9), nn.BatchNorm1d(9), nn.Dropout(0.1), nn.Tanh()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@each_recipe
+def test_modules_of_the_user(name, tmp_path):
+    X = rows(40, (3, 4))
+    pair = (Encoder(), nn.Sequential(nn.Linear(2, 12), nn.Unflatten(1, (3, 4))))
+    before = [p.clone() for net in pair for p in net.state_dict().values()]
+    m = model(name, network=pair).fit(X)
+    assert m.network_ == "yours"
+    assert m.project(X).shape == X.shape
+    # What was passed in is not what was trained.
+    assert all(map(torch.equal, before, (p for net in pair for p in net.state_dict().values())))
+    again = ct.load(m.save(tmp_path / "run"), network=pair)
+    assert np.array_equal(again.transform(X), m.transform(X))
+    seen = m.model_.posterior.plain.network.module.layers[2].num_batches_tracked
+    assert (
+        seen == m.n_iter_ * 3
+    )  # 36 rows in batches of 16: each step calls the encoder once in training mode
+
+
+# ------------------------------------------------------------------- conditions
+
+N = 40
+LABELS = np.random.default_rng(0).choice(["a", "b", "c"], N)
+VECTORS = np.random.default_rng(1).normal(size=(N, 2))
+CONDITIONS = {
+    "strings": (LABELS, "b"),
+    "integers": (np.arange(N) % 3, 2),
+    "booleans": (np.arange(N) % 2 == 0, True),
+    "objects": (LABELS.astype(object), "c"),
+    "scalar": (VECTORS[:, 0], 0.5),
+    "vectors": (VECTORS, [0.1, 0.2]),
+    "both": ({"label": LABELS, "vector": VECTORS}, {"label": "a", "vector": [0.0, 1.0]}),
+    "none": (None, None),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+@pytest.mark.parametrize("network", ["mlp", "conv2d"])
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_every_kind_of_condition(name, network, kind, tmp_path):
+    y, one = CONDITIONS[kind]
+    X = rows(N, (7, 6))
+    m = model(name, network=network).fit(X, y)
+    assert m.transform(X, y).shape == (N, 2)
+    assert m.project(X, y).shape == X.shape
+    assert np.isfinite(m.score_samples(X, y)).all()
+    for n in (1, 4):
+        assert m.sample(n, condition=one, random_state=0).shape == (n, 7, 6)
+    assert m.interpolate(X[0], X[1], steps=3, condition=one).shape == (3, 7, 6)
+    again = ct.load(m.save(tmp_path / "run"))
+    assert np.array_equal(again.score_samples(X, y), m.score_samples(X, y))
+    if one is not None:
+        with_it, without = (m.sample(4, condition=c, random_state=0) for c in (one, None))
+        assert not np.array_equal(with_it, without)
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_a_single_condition_is_meant_for_all_rows(name):
+    X = rows(N)
+    m = model(name).fit(X, {"label": LABELS, "vector": VECTORS})
+    one = {"label": "b", "vector": VECTORS[0]}
+    all_of_them = {"label": np.full(N, "b"), "vector": np.tile(VECTORS[0], (N, 1))}
+    assert np.array_equal(m.transform(X, one), m.transform(X, all_of_them))
+    # Half a condition is a condition too: the other half is the null token.
+    assert not np.array_equal(m.transform(X, {"label": "b"}), m.transform(X, one))
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_modules_of_the_user_see_the_condition(name):
+    class Both(nn.Module):
+        def __init__(self, before: int, after: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(before + 3, after)
+
+        def forward(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            return self.layer(torch.cat([h, c], 1))
+
+    X = rows(N)
+    m = model(name, network=(Both(5, 4), Both(2, 5))).fit(X, LABELS)
+    assert not np.array_equal(m.transform(X, "a"), m.transform(X, "b"))
+    with pytest.raises(PlanError, match="does not take items of shape"):
+        model(name, network=(nn.Linear(5, 4), nn.Linear(2, 5))).fit(X, LABELS)
+
+
+def test_the_condition_carries_what_the_code_need_not():
+    """Two clusters told apart by their label alone: sampling with it lands in the right one."""
+    y = np.arange(200) % 2
+    X = np.where(y[:, None] == 1, 3.0, -3.0) + 0.1 * rows(200)
+    m = ct.CVAE(
+        latent_dim=1, hidden=(16,), max_epochs=30, batch_size=20, learning_rate=5e-3, random_state=0
+    ).fit(X, y)
+    for label, center in ((0, -3.0), (1, 3.0)):
+        made = m.sample(100, condition=label, random_state=0)
+        assert (np.sign(made) == np.sign(center)).all()
+    # Without a condition the null token answers for the mixture.
+    assert np.isfinite(m.sample(100, random_state=0)).all()
+
+
+def test_the_table_of_recipes():
+    assert set(NAMES) >= {"ae", "denoising-ae", "contractive-ae", "l2-ae", "vae", "beta-vae", "iwae", "cvae"}
+    for r in RECIPES:
+        assert r.paper
+        assert r.summary.endswith(".")
+        assert r.parts
