@@ -64,7 +64,8 @@ def test_the_gradient_reaches_every_parameter(name, shape, network, likelihood, 
     hidden = None if network == "linear" else (8,)
     # tanh: a rectified unit may be dead by chance.
     plan = build(name, space, latent_dim=2, network=network, hidden=hidden, noise=noise, activation="tanh")
-    x = torch.randint(0, 3 if likelihood == "categorical" else 2, (20, *space.model_shape)).float()
+    values = 3 if likelihood == "categorical" else 2
+    x = torch.randint(0, values, (20, *space.model_shape)) / (values - 1)
     backward(plan, Batch(x))
     assert untouched(plan.model) == []
 

@@ -28,9 +28,9 @@ def classifier(x: np.ndarray, y: np.ndarray, epochs: int) -> nn.Module:
     """A small convolutional network, trained on (n, 28, 28) images in [0, 1] with shifts of two pixels."""
     torch.manual_seed(0)
     net = nn.Sequential(
-        *(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10)),
+        *(nn.Conv2d(1, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(24, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(48 * 49, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10)),
     )
     images, labels = torch.from_numpy(x)[:, None], torch.from_numpy(y).long()
     steps = epochs * (len(x) // 256)

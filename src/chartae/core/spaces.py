@@ -312,7 +312,8 @@ def infer_space(
                 f"a categorical likelihood needs whole numbers from 0 to 255, and values lie in [{low:g}, "
                 f"{high:g}]: number the categories from 0, or use 'normal'"
             )
-        return Space(**facts, levels=max(2, int(high) + 1))
+        levels = max(2, int(high) + 1)
+        return Space(**facts, levels=levels, scale=levels - 1)
     if scale == "none":
         return Space(**facts)
     center, spread = _moments(X, Space(**facts))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from chartae.core.contracts import Objective, Plan
 from chartae.core.errors import PlanError
@@ -258,8 +258,6 @@ def assemble(
         mine = [copy.deepcopy(m) for m in network]
         encoder = Foreign(mine[0], space.model_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
-    if space.levels:
-        encoder = Rescaled(encoder, 1 / (space.levels - 1))
     q = posteriors[posterior](encoder, latent_dim)
     if corruption is not None:
         q = Corrupted(q, *corruption)
@@ -267,32 +265,6 @@ def assemble(
     x = likelihood_class(decoder, space.model_shape, noise=noise, levels=space.levels)
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     return Plan(model, objective, facts={"network": name})
-
-
-class Rescaled(nn.Module):
-    """A network whose input is multiplied by a constant (categories to the unit interval).
-
-    Parameters
-    ----------
-    network : nn.Module
-        What is called.
-    factor : float
-        What the input is multiplied by.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.models.recipes import Rescaled
-    >>> Rescaled(torch.nn.Identity(), 0.5)(torch.ones(1))
-    tensor([0.5000])
-    """
-
-    def __init__(self, network: nn.Module, factor: float) -> None:
-        super().__init__()
-        self.network, self.factor = network, factor
-
-    def forward(self, x: Tensor, *c: Tensor) -> Tensor:
-        return self.network(x * self.factor, *c)
 
 
 def _network_for(space: Space) -> str:

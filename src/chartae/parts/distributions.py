@@ -322,7 +322,7 @@ class Bernoulli(Distribution):
 
 
 class Categorical(Distribution):
-    """Independent categories from logits; values are the integers 0..m-1.
+    """Independent categories from logits; values are 0, 1, ..., m-1 times a step.
 
     Parameters
     ----------
@@ -330,6 +330,8 @@ class Categorical(Distribution):
         ``(*batch, *event, m)``.
     event_dims : int
         How many dimensions before the last are one event.
+    step : float
+        Between the values of neighboring categories.
 
     Examples
     --------
@@ -341,8 +343,8 @@ class Categorical(Distribution):
 
     offers = frozenset({"log_prob", "point"})
 
-    def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
-        self.logits, self.event_dims = logits, event_dims
+    def __init__(self, logits: Tensor, event_dims: int = 1, step: float = 1.0) -> None:
+        self.logits, self.event_dims, self.step = logits, event_dims, step
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -356,15 +358,16 @@ class Categorical(Distribution):
         cumulative = self.logits.softmax(-1).cumsum(-1)
         u = noise.uniform((k, *self.logits.shape[:-1]), self.logits).unsqueeze(-1)
         # Clamped: rounding can leave the last cumulative probability a little below one.
-        return Draw((u > cumulative).sum(-1).clamp_max(self.logits.shape[-1] - 1).to(self.logits))
+        return Draw(self.step * (u > cumulative).sum(-1).clamp_max(self.logits.shape[-1] - 1).to(self.logits))
 
     def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
         v = v.expand(self.logits.shape[:-1]) if v.shape != self.logits.shape[:-1] else v
-        rows = self.logits.log_softmax(-1).gather(-1, v.long().unsqueeze(-1)).squeeze(-1)
+        index = (v / self.step).round().long()
+        rows = self.logits.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
         return _sum_event(rows, self.event_dims, per_dim)
 
     def point(self) -> Tensor:
-        return self.logits.argmax(-1).to(self.logits)
+        return self.step * self.logits.argmax(-1).to(self.logits)
 
 
 _CLOSED: dict[tuple[type, type], Callable[..., Tensor]] = {}

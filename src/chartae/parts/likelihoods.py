@@ -216,7 +216,7 @@ class BernoulliLikelihood(NetworkLikelihood):
 
 @likelihoods.register("categorical")
 class CategoricalLikelihood(NetworkLikelihood):
-    """Independent categories 0..m-1 from logits.
+    """Independent categories from logits; in the model's units they lie evenly on [0, 1].
 
     Parameters
     ----------
@@ -264,4 +264,4 @@ class CategoricalLikelihood(NetworkLikelihood):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
         logits = self.decode(z, c).unflatten(2, (self.levels, self.shape[0])).movedim(2, -1)
-        return Categorical(logits, len(self.shape))
+        return Categorical(logits, len(self.shape), step=1 / (self.levels - 1))

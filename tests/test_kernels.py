@@ -1,0 +1,112 @@
+"""The hand-written layers give autograd's gradients, for every recipe whose networks they fit."""
+
+import pytest
+import torch
+from torch import nn
+
+from chartae.core.contracts import Batch, Plan, RawCondition
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space
+from chartae.models.recipes import build, recipes
+from chartae.training.engine import train
+from chartae.training.kernels import Gradients, LayerGradients, gradients_for
+from chartae.training.sources import Source
+
+LIKELIHOODS = [("normal", None), ("bernoulli", None), ("categorical", 3)]
+
+
+def plan_of(name: str, likelihood: str = "bernoulli", levels: int | None = None, **kw) -> tuple[Plan, Batch]:
+    torch.manual_seed(0)
+    conditional = next(r.conditional for r in recipes() if r.name == name)
+    condition = {"n_labels": 3, "vector_dim": 2, "dropout": 0.0} if conditional else None
+    space = Space((300,), likelihood, levels)
+    plan = build(name, space, latent_dim=4, condition=condition, **({"hidden": (200, 150)} | kw))
+    x = torch.randint(0, levels or 2, (32, 300)) / ((levels or 2) - 1)
+    c = RawCondition(torch.arange(32) % 3, torch.randn(32, 2)) if conditional else None
+    plan.model.train()
+    return plan, Batch(x, c)
+
+
+def gradients(way: Gradients, batch: Batch) -> list[torch.Tensor]:
+    # Twice: a second step must not see what the first one left.
+    for _ in range(2):
+        torch.manual_seed(1)
+        way(batch, Noise(0))
+    return [p.grad.clone() for p in way.model.parameters()]
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda v: v[0])
+@pytest.mark.parametrize("name", [r.name for r in recipes() if r.name != "contractive-ae"])
+def test_float32_gradients_are_those_of_autograd(name, likelihood):
+    plan, batch = plan_of(name, *likelihood)
+    state = {k: v.clone() for k, v in plan.model.state_dict().items()}
+    expected = gradients(Gradients(plan), batch)
+    plan.model.load_state_dict(state)  # a running noise estimate has moved
+    fast = LayerGradients(plan)
+    for got, want in zip(gradients(fast, batch), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+    whole = torch.cat([g.flatten() for g in expected]).double().norm().float()
+    torch.testing.assert_close(fast.norm(), whole, rtol=1e-4, atol=0)
+
+
+def test_bf16_gradients_point_the_same_way():
+    plan, batch = plan_of("vae")
+    expected = torch.cat([g.flatten() for g in gradients(Gradients(plan), batch)])
+    fast = LayerGradients(plan, torch.bfloat16)
+    assert fast.wide > 0
+    got = torch.cat([g.flatten() for g in gradients(fast, batch)])
+    assert torch.cosine_similarity(got, expected, 0) > 0.999
+
+
+def test_the_replica_follows_the_weights():
+    plan, _ = plan_of("vae")
+    fast = LayerGradients(plan, torch.bfloat16)
+    with torch.no_grad():
+        fast.flat.add_(1.0)
+    fast.moved()
+    weight = plan.model.posterior.network.layers[0].weight
+    kernel = plan.model.posterior.network.kernel
+    assert kernel.tensors[0][0].dtype == torch.bfloat16
+    assert torch.equal(kernel.tensors[0][0], weight.to(torch.bfloat16))
+
+
+def test_a_closed_model_is_as_it_was():
+    plan, batch = plan_of("vae")
+    before = [p.detach().clone() for p in plan.model.parameters()]
+    fast = LayerGradients(plan)
+    fast.close()
+    for p, old in zip(plan.model.parameters(), before, strict=True):
+        assert torch.equal(p, old)
+        assert p.grad is None
+        assert p.untyped_storage().nbytes() == p.numel() * 4  # no longer a view of one long vector
+    assert plan.model.posterior.network.kernel is None
+    # Away from training, derivatives of derivatives work as ever.
+    torch.autograd.functional.hessian(lambda x: plan.model.posterior(x[None]).point().sum(), batch.x[0])
+
+
+def test_it_is_chosen_where_it_fits_and_only_there():
+    fits, _ = plan_of("vae")
+    assert type(gradients_for(fits, torch.float32)) is LayerGradients
+    for name, kw in (("contractive-ae", {}), ("vae", {"activation": "silu"})):
+        assert type(gradients_for(plan_of(name, **kw)[0], torch.float32)) is Gradients
+    own = build("vae", (3,), network=(nn.Linear(3, 4), nn.Linear(2, 3)))
+    assert type(gradients_for(own, torch.float32)) is Gradients
+    images = build("vae", Space((16, 16)), network="conv2d")
+    assert type(gradients_for(images, torch.float32)) is Gradients
+
+
+def test_training_ends_at_the_same_weights_either_way(monkeypatch):
+    X = (torch.rand(200, 300, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+
+    def trained():
+        plan, _ = plan_of("vae")
+        for _ in train(plan, Source(X, plan.model.space), epochs=3, batch_size=50, seed=0):
+            pass
+        return plan.model.state_dict()
+
+    fast = trained()
+    monkeypatch.setattr("chartae.training.engine.gradients_for", Gradients)
+    slow = trained()
+    for name in fast:
+        # Adam divides by the gradient's size, which blows up the last digits of the smallest gradients.
+        torch.testing.assert_close(fast[name], slow[name], rtol=0, atol=2e-4)
