@@ -100,6 +100,8 @@ class SharedNoise(Noise):
         k, _, *event = shape
         size = max(1, int(torch.Size(event).numel()))
         self.calls += 1
+        if size > torch.quasirandom.SobolEngine.MAXDIM:
+            return super().uniform((k, 1, *event), like)
         sobol = torch.quasirandom.SobolEngine(size, scramble=True, seed=self.seed + 7919 * (self.calls - 1))
         return self._on(sobol.draw(k, dtype=torch.float64).reshape(k, 1, *event), like)
 

@@ -133,6 +133,8 @@ class Space(nn.Module):
         if x.dtype == torch.float64 or not (x.dtype.is_floating_point or x.element_size() < 4):
             return ((x.double() - self.center) / self.scale).to(dtype)
         center, scale = self._float32()
+        if center is None and scale is not None and not x.is_floating_point():
+            return (x * scale).to(dtype)  # one pass over whole numbers: this runs in every training step
         x = x.to(dtype) if center is None else x.to(dtype) - center
         return x if scale is None else x * scale
 

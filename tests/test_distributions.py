@@ -1,0 +1,422 @@
+"""Distributions against closed forms, scipy, torch and Monte Carlo; noise, and what it depends on."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from chartae.core.contracts import Distribution
+from chartae.core.noise import Noise, SharedNoise
+from chartae.parts.distributions import (
+    _CLOSED,
+    Bernoulli,
+    Categorical,
+    Delta,
+    DiagonalNormal,
+    FullNormal,
+    StandardNormal,
+    kl,
+)
+from chartae.parts.posteriors import bounded
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def tril(*batch: int, d: int = 3, seed: int = 0) -> Tensor:
+    factor = torch.tril(random(*batch, d, d, seed=seed), -1)
+    return factor + torch.diag_embed(0.3 + random(*batch, d, seed=seed + 1).abs())
+
+
+#: One of each kind, with batch shape (4,) where it has one and event shape (3,).
+MAKE = {
+    DiagonalNormal: lambda seed: DiagonalNormal(random(4, 3, seed=seed), random(4, 3, seed=seed + 50)),
+    StandardNormal: lambda seed: StandardNormal(3),
+    FullNormal: lambda seed: FullNormal(random(4, 3, seed=seed), tril(4, seed=seed + 50)),
+    Bernoulli: lambda seed: Bernoulli(2 * random(4, 3, seed=seed)),
+    Categorical: lambda seed: Categorical(2 * random(4, 3, 5, seed=seed)),
+}
+each = pytest.mark.parametrize("kind", MAKE, ids=lambda kind: kind.__name__)
+
+
+def reference(p: Distribution) -> torch.distributions.Distribution:
+    """The same distribution, as torch has it."""
+    tds = torch.distributions
+    match p:
+        case DiagonalNormal():
+            return tds.Independent(tds.Normal(p.mean, p.std()), p.event_dims)
+        case StandardNormal():
+            return tds.Independent(tds.Normal(torch.zeros(p.d), torch.ones(p.d)), 1)
+        case FullNormal():
+            return tds.MultivariateNormal(p.mean, scale_tril=p.scale_tril)
+        case Bernoulli():
+            return tds.Independent(tds.Bernoulli(logits=p.logits), p.event_dims)
+        case Categorical():
+            return tds.Independent(tds.Categorical(logits=p.logits), p.event_dims)
+    raise AssertionError
+
+
+# ------------------------------------------------------------------- densities
+
+
+@each
+def test_log_prob_is_torch_s(kind):
+    p = MAKE[kind](0)
+    v = reference(p).sample((7,))
+    expected = reference(p).log_prob(v)
+    torch.testing.assert_close(p.log_prob(v), expected, check_dtype=False, rtol=1e-5, atol=1e-6)
+
+
+def test_log_prob_is_scipy_s():
+    mean, log_var, L, v = random(3), random(3, seed=1), tril(seed=2), random(3, seed=3)
+    std = (0.5 * log_var).exp()
+    normal = scipy.stats.norm(mean, std).logpdf(v)
+    np.testing.assert_allclose(DiagonalNormal(mean, log_var).log_prob(v, per_dim=True), normal)
+    full = scipy.stats.multivariate_normal(mean, L @ L.T).logpdf(v)
+    np.testing.assert_allclose(FullNormal(mean, L).log_prob(v), full)
+    np.testing.assert_allclose(StandardNormal(3).log_prob(v), scipy.stats.norm().logpdf(v).sum())
+    k = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    mass = scipy.stats.bernoulli(torch.sigmoid(mean)).logpmf(k)
+    np.testing.assert_allclose(Bernoulli(mean).log_prob(k, per_dim=True), mass)
+
+
+@pytest.mark.parametrize(
+    "p",
+    [
+        DiagonalNormal(torch.tensor([0.7]), torch.tensor([-1.0])),
+        DiagonalNormal(torch.tensor([0.7]), torch.tensor(1.0)),
+        StandardNormal(1),
+        FullNormal(torch.tensor([-0.4]), torch.tensor([[1.7]])),
+    ],
+    ids=lambda p: type(p).__name__,
+)
+def test_a_density_integrates_to_one(p):
+    v = torch.linspace(-30, 30, 20_001, dtype=torch.float64)[:, None]
+    assert float(torch.trapezoid(p.log_prob(v).exp(), v[:, 0])) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_mass_sums_to_one():
+    p = Bernoulli(random(3))
+    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3).double()
+    assert float(p.log_prob(every).exp().sum()) == pytest.approx(1)
+    p = Categorical(random(2, 5))
+    every = torch.cartesian_prod(*[torch.arange(5.0)] * 2)
+    assert float(p.log_prob(every).exp().sum()) == pytest.approx(1)
+
+
+@each
+def test_per_dim_sums_to_the_whole(kind):
+    p = MAKE[kind](1)
+    v = reference(p).sample((6,))
+    split = p.log_prob(v, per_dim=True)
+    assert split.shape == (6, *p.batch_shape, 3)
+    torch.testing.assert_close(split.sum(-1), p.log_prob(v))
+
+
+def test_per_dim_of_a_full_normal_is_its_conditionals():
+    """log p(v_1), log p(v_2 | v_1), ...: each is a difference of marginal log densities."""
+    mean, L, v = random(3), tril(seed=2), random(3, seed=3)
+    covariance = (L @ L.T).numpy()
+    marginal = [0.0] + [
+        scipy.stats.multivariate_normal(mean[:i], covariance[:i, :i]).logpdf(v[:i]) for i in (1, 2, 3)
+    ]
+    np.testing.assert_allclose(FullNormal(mean, L).log_prob(v, per_dim=True), np.diff(marginal))
+
+
+# ------------------------------------------------------------------- shapes
+
+
+@given(
+    k=st.integers(1, 4),
+    batch=st.lists(st.integers(1, 3), max_size=2),
+    event=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    kind=st.sampled_from([DiagonalNormal, Bernoulli, Categorical]),
+    scalar=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_shapes(k, batch, event, kind, scalar):
+    shape, dims = (*batch, *event), len(event)
+    log_var = torch.zeros(() if scalar else shape)
+    p = {
+        DiagonalNormal: lambda: DiagonalNormal(torch.zeros(shape), log_var, dims),
+        Bernoulli: lambda: Bernoulli(torch.zeros(shape), dims),
+        Categorical: lambda: Categorical(torch.zeros(*shape, 4), dims),
+    }[kind]()
+    assert p.batch_shape == tuple(batch)
+    assert p.event_shape == tuple(event)
+    assert p.point().shape == shape
+    z = p.draw(k, Noise(0)).z
+    assert z.shape == (k, *shape)
+    assert p.log_prob(z).shape == (k, *batch)
+    assert p.log_prob(z, per_dim=True).shape == (k, *shape)
+    one = torch.zeros(tuple(event))
+    assert p.log_prob(one).shape == tuple(batch)  # one value against a batch of distributions
+
+
+def test_samples_and_rows_broadcast():
+    """Rows (n, *event) against distributions of batch (k, n): what a likelihood of k samples is asked for."""
+    x = torch.randint(0, 2, (5, 2, 3)).float()
+    for p in (
+        DiagonalNormal(torch.randn(4, 5, 2, 3), torch.tensor(0.3), 2),
+        DiagonalNormal(torch.randn(4, 5, 2, 3), torch.randn(2, 3), 2),
+        Bernoulli(torch.randn(4, 5, 2, 3), 2),
+        Categorical(torch.randn(4, 5, 2, 3, 6), 2),
+    ):
+        together = p.log_prob(x)
+        assert together.shape == (4, 5)
+        torch.testing.assert_close(together, p.log_prob(x.expand(4, 5, 2, 3)))
+
+
+def test_one_variance_for_all_is_a_variance_for_each():
+    mean, v = random(4, 3), random(7, 4, 3, seed=1)
+    scalar = DiagonalNormal(mean, torch.tensor(-1.2, dtype=torch.float64))
+    each_one = DiagonalNormal(mean, torch.full((4, 3), -1.2, dtype=torch.float64))
+    torch.testing.assert_close(scalar.log_prob(v), each_one.log_prob(v))
+    torch.testing.assert_close(scalar.std(), each_one.std())
+    assert torch.equal(scalar.draw(2, Noise(0)).z, each_one.draw(2, Noise(0)).z)
+
+
+# ------------------------------------------------------------------- draws
+
+
+@each
+def test_draws_have_the_moments(kind):
+    p = MAKE[kind](3)
+    k = 40_000
+    z = p.draw(k, Noise(5)).z.double()
+    ours = reference(p)
+    if kind is Categorical:
+        values = torch.arange(5).double()
+        mean = (p.logits.softmax(-1) * values).sum(-1)
+        variance = (p.logits.softmax(-1) * values**2).sum(-1) - mean**2
+    elif kind is FullNormal:
+        mean, variance = p.mean, p.std() ** 2
+    else:
+        mean, variance = ours.mean.double(), ours.variance.double()
+    # Up to 12 means at five standard errors: a false alarm in 10^5 runs.
+    assert ((z.mean(0) - mean).abs() < 5 * (variance / k).sqrt()).all()
+    fourth = ((z - mean) ** 4).mean(0)
+    error = ((fourth - variance**2) / k).sqrt()
+    assert (((z - mean).square().mean(0) - variance).abs() < 5 * error + 1e-12).all()
+
+
+@each
+def test_draws_follow_the_density(kind):
+    """E[-log p(v)] of draws is the entropy: five standard errors, one false alarm in 10^6 runs."""
+    p = MAKE[kind](4)
+    rows = -p.log_prob(p.draw(20_000, Noise(6)).z).double()
+    expected = reference(p).entropy().double()
+    error = rows.std(0) / math.sqrt(20_000)
+    assert ((rows.mean(0) - expected).abs() < 5 * error).all()
+
+
+def test_a_full_normal_s_draws_are_correlated_as_it_says():
+    p = FullNormal(random(3), tril(seed=1))
+    z = p.draw(200_000, Noise(0)).z
+    expected = p.scale_tril @ p.scale_tril.T
+    error = float(expected.max()) * math.sqrt(2 / 200_000)
+    np.testing.assert_allclose(np.cov(z.numpy().T), expected, atol=5 * error)
+
+
+def test_draws_carry_gradients_where_they_can():
+    mean, log_var = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
+    noise = Noise(0).normal((1, 2, 3), mean)
+    DiagonalNormal(mean, log_var).draw(1, Noise(0)).z.sum().backward()
+    torch.testing.assert_close(mean.grad, torch.ones(2, 3))
+    torch.testing.assert_close(log_var.grad, 0.5 * noise[0])
+    value = torch.zeros(2, 3, requires_grad=True)
+    Delta(value).draw(4, Noise(0)).z.sum().backward()
+    torch.testing.assert_close(value.grad, torch.full((2, 3), 4.0))
+
+
+def test_point_is_the_mean_or_the_mode():
+    assert torch.equal(DiagonalNormal(torch.tensor([2.0]), torch.tensor([0.0])).point(), torch.tensor([2.0]))
+    torch.testing.assert_close(Bernoulli(torch.tensor([0.0, 100.0])).point(), torch.tensor([0.5, 1.0]))
+    assert Categorical(torch.tensor([[0.0, 3.0, 1.0]])).point().tolist() == [1.0]
+    assert StandardNormal(2).point().tolist() == [0.0, 0.0]
+
+
+def test_a_delta_has_no_density():
+    p = Delta(torch.ones(5, 2))
+    assert "log_prob" not in p.offers
+    assert torch.equal(p.draw(3, Noise(0)).z, torch.ones(3, 5, 2))
+    assert not p.std().any()
+    with pytest.raises(NotImplementedError, match="no density"):
+        p.log_prob(torch.ones(2))
+
+
+# ------------------------------------------------------------------- extremes
+
+
+def test_bernoulli_is_finite_where_a_sigmoid_saturates():
+    logits = torch.tensor([-1e4, 1e4, -200.0, 200.0], requires_grad=True)
+    for v in (torch.zeros(4), torch.ones(4), torch.full((4,), 0.5)):
+        value = Bernoulli(logits).log_prob(v)
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert torch.isfinite(value)
+        assert torch.isfinite(gradient).all()
+    assert Bernoulli(torch.tensor([200.0])).log_prob(torch.ones(1)) == 0
+
+
+def test_bernoulli_of_a_gray_value_is_the_cross_entropy():
+    logits, v = random(5), torch.linspace(0, 1, 5, dtype=torch.float64)
+    p = torch.sigmoid(logits)
+    expected = v * p.log() + (1 - v) * (1 - p).log()
+    torch.testing.assert_close(Bernoulli(logits).log_prob(v, per_dim=True), expected)
+
+
+def test_categorical_draws_stay_in_range():
+    logits = torch.tensor([[0.0, -1e4, -1e4], [-1e4, -1e4, 0.0], [0.0, 0.0, 0.0]])
+    z = Categorical(logits).draw(5000, Noise(0)).z
+    assert z.min() >= 0
+    assert z.max() <= 2
+    assert (z[:, 0] == 0).all()
+    assert (z[:, 1] == 2).all()
+
+
+@given(st.floats(-1e30, 1e30))
+@settings(deadline=None)
+def test_log_variances_are_bounded_smoothly(value):
+    t = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+    out = bounded(t)
+    (gradient,) = torch.autograd.grad(out, t)
+    assert -20 <= out <= 20
+    assert 0 <= gradient <= 1
+    assert torch.isfinite(out.exp())
+    if abs(value) < 1:
+        assert float(out.detach()) == pytest.approx(value, abs=1e-3)
+
+
+# ------------------------------------------------------------------- KL
+
+
+@pytest.mark.parametrize("pair", _CLOSED, ids=lambda pair: " ".join(kind.__name__ for kind in pair))
+def test_closed_kl_is_the_monte_carlo_kl(pair):
+    """Four pairs at five standard errors: a false alarm in 400,000 runs."""
+    q, p = MAKE[pair[0]](10), MAKE[pair[1]](20)
+    closed = kl(q, p)
+    assert closed.shape[0] == 4
+    z = q.draw(100_000, Noise(0)).z
+    rows = q.log_prob(z) - p.log_prob(z)
+    error = rows.std(0) / math.sqrt(len(z))
+    assert ((closed.sum(1) - rows.mean(0)).abs() < 5 * error).all()
+    if closed.shape[1] > 1:
+        split = q.log_prob(z, per_dim=True) - p.log_prob(z, per_dim=True)
+        error = split.std(0) / math.sqrt(len(z))
+        assert ((closed - split.mean(0)).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("pair", _CLOSED, ids=lambda pair: " ".join(kind.__name__ for kind in pair))
+def test_closed_kl_is_torch_s(pair):
+    q, p = MAKE[pair[0]](11), MAKE[pair[1]](21)
+
+    def full(d: Distribution) -> torch.distributions.MultivariateNormal:
+        if isinstance(d, FullNormal):
+            return torch.distributions.MultivariateNormal(d.mean, scale_tril=d.scale_tril)
+        mean, std = (t.double().expand(4, 3) for t in (d.point(), d.std()))
+        return torch.distributions.MultivariateNormal(mean, scale_tril=torch.diag_embed(std))
+
+    torch.testing.assert_close(kl(q, p).sum(1), torch.distributions.kl_divergence(full(q), full(p)))
+
+
+def test_one_full_prior_for_all_rows():
+    q = DiagonalNormal(random(4, 3), random(4, 3, seed=1))
+    mean, L = random(3, seed=2), tril()
+    one, tiled = FullNormal(mean, L), FullNormal(mean.expand(4, 3), L.expand(4, 3, 3))
+    torch.testing.assert_close(kl(q, one), kl(q, tiled))
+
+
+def test_kl_of_a_distribution_with_itself_is_zero():
+    q = DiagonalNormal(random(4, 3), random(4, 3, seed=1))
+    torch.testing.assert_close(kl(q, q), torch.zeros(4, 3, dtype=torch.float64))
+    zero = torch.zeros(4, 3)
+    assert not kl(DiagonalNormal(zero, zero), StandardNormal(3)).any()
+
+
+@given(st.floats(-5, 5), st.floats(-8, 8), st.floats(-5, 5), st.floats(-8, 8))
+@settings(deadline=None)
+def test_kl_is_not_negative(m1, v1, m2, v2):
+    pair = torch.tensor([[m1, v1], [m2, v2]], dtype=torch.float64)
+    q, p = (DiagonalNormal(m.reshape(1, 1), v.reshape(1, 1)) for m, v in pair)
+    assert kl(q, p).item() >= -1e-12
+    assert kl(q, StandardNormal(1)).item() >= -1e-12
+
+
+def test_no_closed_form_is_said():
+    assert kl(FullNormal(random(4, 3), tril(4)), StandardNormal(3)) is None
+    assert kl(Delta(random(4, 3)), StandardNormal(3)) is None
+
+
+# ------------------------------------------------------------------- noise
+
+
+@pytest.mark.parametrize("noise", [Noise, SharedNoise])
+def test_noise_follows_its_seed(noise):
+    like = torch.zeros(1)
+    draws = [noise(seed).normal((4, 6, 2), like) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    one = noise(0)
+    assert not torch.equal(one.normal((4, 6, 2), like), one.normal((4, 6, 2), like))
+
+
+@pytest.mark.parametrize("noise", [Noise, SharedNoise])
+def test_noise_leaves_torch_s_generator_alone(noise):
+    before = torch.get_rng_state()
+    noise(0).normal((4, 6, 2), torch.zeros(1)), noise(0).uniform((4, 6, 2), torch.zeros(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("noise", [Noise, SharedNoise])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_is_of_the_type_asked_for(noise, dtype):
+    like = torch.zeros(1, dtype=dtype)
+    assert noise(0).normal((2, 3, 2), like).dtype == noise(0).uniform((2, 3, 2), like).dtype == dtype
+
+
+def test_noise_is_normal():
+    rows = Noise(0).normal((1, 20_000, 2), torch.zeros(1)).flatten()
+    assert scipy.stats.kstest(rows.numpy(), "norm").pvalue > 1e-4  # false alarms: one in 10,000 seeds
+
+
+def test_shared_noise_is_shared_by_rows():
+    q = DiagonalNormal(random(6, 2), random(6, 2, seed=1))
+    whole = q.draw(8, SharedNoise(0)).z
+    for i in range(6):
+        one = DiagonalNormal(q.mean[i : i + 1], q.log_var[i : i + 1]).draw(8, SharedNoise(0)).z
+        assert torch.equal(one[:, 0], whole[:, i])
+
+
+@pytest.mark.parametrize("event", [(1,), (2,), (3, 4), (100,), (21_000,), (30_000,)], ids=str)
+def test_shared_noise_of_any_width(event):
+    draws = SharedNoise(0).normal((4, 10, *event), torch.zeros(1))
+    assert draws.shape == (4, 1, *event)
+    assert torch.isfinite(draws).all()
+
+
+def test_shared_noise_is_of_low_discrepancy():
+    """Error of the mean of a smooth function: far below that of independent draws."""
+    z = SharedNoise(3).normal((1024, 1, 2), torch.zeros(1, dtype=torch.float64))[:, 0]
+    assert float((z.square().sum(1).mean() - 2).abs()) < 0.1 * math.sqrt(4 / 1024)
+    assert float(z.mean(0).abs().max()) < 0.1 / math.sqrt(1024)
+
+
+def test_categories_on_a_scale():
+    """The same masses, whatever the values are called: 0, 1, 2 or 0, 1/2, 1."""
+    logits = random(4, 5, 3)
+    whole, unit = Categorical(logits), Categorical(logits, step=0.5)
+    z = whole.draw(50, Noise(0)).z
+    assert torch.equal(unit.draw(50, Noise(0)).z, 0.5 * z)
+    assert torch.equal(unit.point(), 0.5 * whole.point())
+    assert torch.equal(unit.log_prob(0.5 * z), whole.log_prob(z))
+    # Values that come from bytes divided by 255 are near a category, and not on it.
+    fine = Categorical(random(4, 256), step=1 / 255, event_dims=0)
+    rounded = torch.tensor([0, 3, 127, 255]).float() / 255
+    expected = fine.logits.log_softmax(-1)[torch.arange(4), [0, 3, 127, 255]]
+    torch.testing.assert_close(fine.log_prob(rounded), expected)

@@ -1,0 +1,592 @@
+"""The training loop: what an epoch is, when it stops, what it leaves behind, and what a broken loss does."""
+
+import copy
+import itertools
+import math
+import re
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import chartae as ct
+from chartae.core.contracts import Plan
+from chartae.core.errors import PlanError, TrainingError
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space, infer_space
+from chartae.models.recipes import build
+from chartae.training.engine import Epoch, evaluate, train
+from chartae.training.sources import Source, as_tensor
+
+X = np.random.default_rng(0).normal(size=(90, 5)) @ np.random.default_rng(1).normal(size=(5, 5))
+SPACE = infer_space(X)
+
+
+def plan_of(name: str = "vae", seed: int = 0, **parameters: object) -> Plan:
+    torch.manual_seed(seed)
+    return build(name, copy.deepcopy(SPACE), **{"latent_dim": 2, "hidden": (16,), "noise": 1.0, **parameters})
+
+
+def sources(share: float = 0.3) -> tuple[Source, Source]:
+    held_out = int(share * len(X))
+    whole = Source(X, SPACE)
+    return whole.subset(torch.arange(held_out, len(X))), whole.subset(torch.arange(held_out))
+
+
+def run(plan: Plan, **parameters: object) -> list[Epoch]:
+    training, validation = sources()
+    return list(
+        train(plan, training, **{"epochs": 4, "validation": validation, "batch_size": 16, **parameters})
+    )
+
+
+def state_of(plan: Plan) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in plan.model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def finite(plan: Plan) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in plan.model.state_dict().values())
+
+
+# ------------------------------------------------------------------- epochs
+
+
+def test_an_epoch_says_what_happened():
+    plan = plan_of()
+    epochs = run(plan)
+    assert [e.number for e in epochs] == [1, 2, 3, 4]
+    terms = {"loss", "nll", "kl", "kl_per_dim"}
+    for e in epochs:
+        own = {"epoch", "seconds", "rows_per_second", "learning_rate", "grad_norm"}
+        assert set(e.log) == own | terms | {f"val_{t}" for t in terms}
+        assert e.log["epoch"] == e.number
+        assert e.log["grad_norm"] > 0
+        for prefix in ("", "val_"):
+            assert len(e.log[f"{prefix}kl_per_dim"]) == 2
+            assert sum(e.log[f"{prefix}kl_per_dim"]) == pytest.approx(e.log[f"{prefix}kl"], rel=1e-4)
+            assert e.log[f"{prefix}loss"] == pytest.approx(
+                e.log[f"{prefix}nll"] + e.log[f"{prefix}kl"], rel=1e-5
+            )
+        assert e.log["rows_per_second"] == pytest.approx(63 / e.log["seconds"])
+    assert epochs[-1].log["loss"] < epochs[0].log["loss"]
+
+
+def test_means_weigh_rows_alike():
+    """63 rows in batches of 16: the last one, of 15, must not count as much as the others."""
+    plan = plan_of()
+    training, _ = sources()
+    for p in plan.model.parameters():
+        p.requires_grad_(True)
+    (epoch,) = train(plan, training, epochs=1, batch_size=16, learning_rate=0.0)
+    again = evaluate(plan, training, batch_size=7)
+    # Another noise in each, and 63 rows: the likelihoods agree roughly, the closed KL exactly.
+    assert epoch.log["kl"] == pytest.approx(again["kl"], rel=1e-5)
+    assert epoch.log["nll"] == pytest.approx(again["nll"], rel=0.1)
+
+
+def test_validation_is_the_same_each_time():
+    plan = plan_of()
+    _, validation = sources()
+    before = torch.get_rng_state()
+    plan.model.train()
+    assert evaluate(plan, validation) == evaluate(plan, validation)
+    assert evaluate(plan, validation, seed=1)["nll"] != evaluate(plan, validation)["nll"]
+    assert plan.model.training
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in plan.model.parameters())
+
+
+def test_a_state_is_a_copy():
+    plan = plan_of()
+    training, _ = sources()
+    states = [epoch.state() for epoch in train(plan, training, epochs=3, batch_size=16)]
+    assert not same(states[0], states[1])
+    assert same(states[2], state_of(plan))
+
+
+def test_nothing_is_done_before_it_is_asked_for():
+    plan = plan_of()
+    before = state_of(plan)
+    epochs = train(plan, sources()[0], epochs=3, batch_size=16)
+    assert same(state_of(plan), before)
+    next(epochs)
+    assert not same(state_of(plan), before)
+    epochs.close()
+
+
+# ------------------------------------------------------------------- when it stops, and what it leaves
+
+
+def test_the_best_weights_are_restored():
+    plan = plan_of()
+    training, validation = sources()
+    states, losses, flags = [], [], []
+    # A rate this large overshoots: the best epoch is not the last.
+    for epoch in train(plan, training, epochs=12, validation=validation, batch_size=16, learning_rate=0.1):
+        states.append(epoch.state())
+        losses.append(epoch.log["val_loss"])
+        flags.append(epoch.best)
+    best = int(np.argmin(losses))
+    assert best < 11
+    assert same(state_of(plan), states[best])
+    assert flags == [loss < min([math.inf, *losses[:i]]) for i, loss in enumerate(losses)]
+    assert not plan.model.training
+    assert evaluate(plan, validation)["loss"] == pytest.approx(losses[best], rel=1e-6)
+
+
+def test_without_validation_the_last_weights_stay():
+    plan = plan_of()
+    *_, last = train(plan, sources()[0], epochs=3, batch_size=16)
+    assert same(state_of(plan), last.state())
+    assert not last.best
+
+
+@pytest.mark.parametrize("leave", ["break", "close", "raise"])
+def test_a_consumer_that_leaves_keeps_the_last_weights(leave):
+    plan = plan_of()
+    training, validation = sources()
+    epochs = train(plan, training, epochs=50, validation=validation, batch_size=16, learning_rate=0.1)
+    kept = None
+    try:
+        for epoch in epochs:
+            kept = epoch.state()
+            if epoch.number == 5:
+                if leave == "raise":
+                    raise KeyboardInterrupt
+                break
+    except KeyboardInterrupt:
+        pass
+    epochs.close()
+    assert same(state_of(plan), kept)
+    assert not plan.model.training
+    assert all(p.grad is None for p in plan.model.parameters())
+    copy.deepcopy(plan.model)
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_patience(patience):
+    """Nothing moves at rate 0: the first epoch is the best, and then it waits."""
+    assert len(run(plan_of(), epochs=20, learning_rate=0.0, patience=patience)) == 1 + patience
+    assert len(run(plan_of(), epochs=5, learning_rate=0.0, patience=None)) == 5
+    assert len(run(plan_of(), epochs=5, learning_rate=0.0, patience=patience, validation=None)) == 5
+
+
+@pytest.mark.parametrize("warmup", [3, 6.5])
+def test_patience_waits_for_warm_ups(warmup):
+    epochs = run(plan_of(warmup=warmup), epochs=30, learning_rate=0.0, patience=2)
+    arrival = math.ceil(warmup)
+    assert [e.number for e in epochs if e.best] == [arrival]
+    assert len(epochs) == arrival + 2
+
+
+def test_weights_from_before_a_warm_up_are_not_the_best():
+    """With the KL switched off the loss is lower, and those weights are of another objective."""
+    plan = plan_of(warmup=5)
+    training, validation = sources()
+    epochs = list(train(plan, training, epochs=8, validation=validation, batch_size=16))
+    assert not any(e.best for e in epochs[:4])
+    assert any(e.best for e in epochs[4:])
+
+
+def test_the_weight_of_a_warm_up_rises_within_epochs():
+    plan = plan_of(warmup=2)
+    seen = []
+    (kl,) = [part for part in plan.objective.parts if repr(part).startswith("kl")]
+    kl.register_forward_hook(lambda *_: seen.append(float(kl.weight)) if plan.model.training else None)
+    list(train(plan, sources()[0], epochs=3, batch_size=16))
+    np.testing.assert_allclose(
+        seen, [0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 7 / 8, 1, 1, 1, 1], atol=1e-6
+    )
+
+
+# ------------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(4)]),
+    ],
+)
+def test_schedules(schedule, rates):
+    epochs = run(plan_of(), schedule=schedule, learning_rate=1e-3, batch_size=1000)
+    np.testing.assert_allclose([e.log["learning_rate"] for e in epochs], 1e-3 * np.array(rates))
+
+
+def test_an_unknown_schedule():
+    with pytest.raises(PlanError, match="use one of constant, cosine, linear"):
+        next(train(plan_of(), sources()[0], epochs=1, schedule="stairs"))
+
+
+@pytest.mark.parametrize("network", ["mlp", "linear"])
+def test_clipping_bounds_a_step(network):
+    """A step of plain gradient descent is the gradient: no longer than the bound."""
+    hidden = None if network == "linear" else (16,)
+    for clip, bound in ((0.5, 0.5), (None, math.inf)):
+        plan = replace(plan_of(network=network, hidden=hidden), optimizer=torch.optim.SGD)
+        before = state_of(plan)
+        (epoch,) = train(plan, sources()[0], epochs=1, batch_size=1000, learning_rate=1.0, clip=clip)
+        moved = torch.cat(
+            [(state_of(plan)[n] - before[n]).flatten() for n, _ in plan.model.named_parameters()]
+        )
+        assert float(moved.norm()) == pytest.approx(min(bound, epoch.log["grad_norm"]), rel=1e-3)
+        assert epoch.log["grad_norm"] > 1  # what is logged is the gradient before it was clipped
+
+
+def test_a_plan_may_bring_its_optimizer():
+    made = []
+
+    def optimizer(parameters: object, lr: float) -> torch.optim.Optimizer:
+        made.append(torch.optim.RMSprop(parameters, lr=lr))
+        return made[-1]
+
+    run(replace(plan_of(), optimizer=optimizer), epochs=1)
+    assert len(made) == 1
+    assert made[0].state
+
+
+def test_parameters_that_are_frozen_stay():
+    plan = plan_of(network=(nn.Linear(5, 4), nn.Linear(2, 5)))
+    for p in plan.model.posterior.parameters():
+        p.requires_grad_(False)
+    before = state_of(plan)
+    run(plan)
+    for name, value in state_of(plan).items():
+        assert torch.equal(value, before[name]) == (not name.startswith("likelihood.network")), name
+
+
+def test_frozen_layers_stay_in_a_plain_network():
+    plan = plan_of()
+    for p in plan.model.posterior.parameters():
+        p.requires_grad_(False)
+    before = state_of(plan)
+    run(plan)
+    after = state_of(plan)
+    assert all(torch.equal(after[n], before[n]) for n in after if n.startswith("posterior."))
+    assert not all(torch.equal(after[n], before[n]) for n in after if n.startswith("likelihood.network"))
+
+
+# ------------------------------------------------------------------- randomness
+
+
+class Noisy(nn.Module):
+    """An encoder that draws from torch's global generator in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 16), nn.Dropout(0.5), nn.Linear(16, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("network", ["mlp", "noisy"])
+def test_the_generator_is_the_consumer_s_between_epochs(network):
+    def plan() -> Plan:
+        if network == "mlp":
+            return plan_of("denoising-ae")
+        return plan_of(network=(Noisy(), nn.Linear(2, 5)), hidden=None)
+
+    training, validation = sources()
+    trained, drawn = [], []
+    for disturb in (False, True):
+        p = plan()
+        torch.manual_seed(11)
+        expected = torch.get_rng_state()
+        for _ in train(p, training, epochs=3, validation=validation, batch_size=16):
+            assert torch.equal(torch.get_rng_state(), expected)
+            if disturb:
+                drawn.append(torch.rand(3))
+                expected = torch.get_rng_state()
+        assert torch.equal(torch.get_rng_state(), expected)
+        trained.append(state_of(p))
+    # What the consumer draws neither changes training nor is changed by it.
+    assert same(*trained)
+    torch.manual_seed(11)
+    assert torch.equal(torch.stack(drawn), torch.stack([torch.rand(3) for _ in range(3)]))
+
+
+def test_dropout_differs_from_epoch_to_epoch():
+    masks = []
+    plan = plan_of(network=(Noisy(), nn.Linear(2, 5)), hidden=None)
+    dropout = plan.model.posterior.network.module.layers[1]
+    dropout.register_forward_hook(lambda m, a, out: masks.append(out == 0) if m.training else None)
+    list(train(plan, sources()[0], epochs=2, batch_size=1000))
+    assert not torch.equal(masks[0], masks[1])
+
+
+def test_the_caller_s_settings_stay():
+    torch.set_flush_denormal(False)
+    training, validation = sources()
+    small = torch.tensor([1e-38])
+    for _ in train(plan_of(), training, epochs=2, validation=validation, batch_size=16):
+        assert float((small * 1e-3)[0]) != 0  # not flushed to zero
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+    for _ in train(plan_of(), training, epochs=2, batch_size=16, precision=torch.bfloat16):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+class Seeing(nn.Module):
+    """An encoder that notes which rows it meets in training."""
+
+    seen: set[float] = set()  # noqa: RUF012 - of the class: a fit trains a copy
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.update(x[:, 0].tolist())
+        return self.layer(x)
+
+
+def test_held_out_rows_are_never_trained_on():
+    Seeing.seen = set()
+    rows = X.astype(np.float32)
+    m = ct.VAE(latent_dim=2, network=(Seeing(), nn.Linear(2, 5)), scale="none", validation_fraction=0.3,
+               max_epochs=2, random_state=0).fit(rows)  # fmt: skip
+    held_out = set(rows[m.validation_rows_, 0].tolist())
+    kept = set(np.delete(rows[:, 0], m.validation_rows_).tolist())
+    assert len(held_out) == 27
+    assert Seeing.seen == kept
+
+
+# ------------------------------------------------------------------- losses that are not finite
+
+
+class Bomb(nn.Module):
+    """A layer whose output is not finite where the first value is large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x[:, :1] > 50, math.inf, x)
+
+
+class Once(nn.Module):
+    """A layer that fails at one call of training."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.calls, self.at = 0, at
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        return x / 0 if self.calls == self.at and self.training else x
+
+
+def unusual(value: float = 100.0) -> Source:
+    rows = X.copy()
+    rows[70, 0] = value
+    return Source(rows, Space((5,)))
+
+
+def training_warnings(recorded: list[warnings.WarningMessage]) -> list[str]:
+    return [str(w.message) for w in recorded]
+
+
+def test_a_row_that_breaks_the_loss_is_named():
+    plan = plan_of(
+        network=(nn.Sequential(nn.Linear(5, 5), Bomb(), nn.Linear(5, 4)), nn.Linear(2, 5)), hidden=None
+    )
+    with torch.no_grad():  # the bomb sees the row as it is
+        plan.model.posterior.network.module[0].weight.copy_(torch.eye(5))
+        plan.model.posterior.network.module[0].bias.zero_()
+    before = state_of(plan)
+    with warnings.catch_warnings(record=True) as recorded, pytest.raises(TrainingError) as caught:
+        warnings.simplefilter("always")
+        list(train(plan, unusual(), epochs=3, batch_size=30, learning_rate=1e-3))
+    said = training_warnings(recorded)
+    assert len(said) == 2
+    where = r"the term 'nll' is not finite in epoch 1, batch \d \(first seen in the output of layer posterior\.network"
+    assert all(re.match(where + r"\.module\.1 \(Bomb\)\)", text) for text in said)
+    assert "learning_rate 0.0003" in said[0]
+    assert "learning_rate 9e-05" in said[1]
+    assert "3 tries" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert same(state_of(plan), before)
+    assert not plan.model.training
+
+
+def test_a_single_fault_is_survived_with_a_smaller_step():
+    plan = plan_of(network=(nn.Sequential(Once(at=6), nn.Linear(5, 4)), nn.Linear(2, 5)), hidden=None)
+    with pytest.warns(UserWarning, match=r"back to the start of the epoch with learning_rate 0\.0003"):
+        epochs = list(train(plan, sources()[0], epochs=4, batch_size=16, learning_rate=1e-3))
+    assert [e.number for e in epochs] == [1, 2, 3, 4]
+    np.testing.assert_allclose([e.log["learning_rate"] for e in epochs], [1e-3, 3e-4, 3e-4, 3e-4])
+    assert finite(plan)
+
+
+def test_a_fault_goes_back_to_the_start_of_the_epoch():
+    """Weights, optimizer and running estimates: as if the broken epoch had not begun."""
+    plan = plan_of(
+        network=(nn.Sequential(Once(at=7), nn.Linear(5, 4)), nn.Linear(2, 5)), hidden=None, noise="global"
+    )
+    training, _ = sources()
+    seen: dict[str, Tensor] = {}
+    restored: dict[str, Tensor] = {}
+
+    def watch(*_: object) -> None:
+        # The first training call after the fault.
+        if plan.model.training and plan.model.posterior.network.module[0].calls == 8 and not restored:
+            restored.update(state_of(plan))
+
+    plan.model.posterior.network.module[0].register_forward_hook(watch)
+    with pytest.warns(UserWarning, match="not finite"):
+        for epoch in train(plan, training, epochs=2, batch_size=16):
+            if epoch.number == 1:
+                seen = epoch.state()
+    assert restored
+    assert same(restored, seen)
+
+
+def test_a_step_far_too_large_ends_with_finite_weights():
+    plan = plan_of()
+    before = state_of(plan)
+    with (
+        warnings.catch_warnings(record=True) as recorded,
+        pytest.raises(TrainingError, match=r"lower learning_rate"),
+    ):
+        warnings.simplefilter("always")
+        list(train(plan, sources()[0], epochs=3, batch_size=16, learning_rate=1e30))
+    assert len(recorded) == 2
+    assert same(state_of(plan), before)
+
+
+def test_the_first_broken_layer_of_a_plain_network_is_named():
+    """The layers that training evaluates in one go are looked at one by one."""
+    plan = plan_of()
+    with torch.no_grad():
+        plan.model.posterior.network.layers[2].weight[0, 0] = math.nan
+    with warnings.catch_warnings(), pytest.raises(TrainingError, match=r"posterior\.network\.layers\.2"):
+        warnings.simplefilter("ignore")
+        list(train(plan, sources()[0], epochs=1, batch_size=16))
+
+
+def test_the_last_good_state_is_one_that_a_step_came_from():
+    """One step an epoch: the state after a step that was too large is no state to go back to."""
+    plan = plan_of()
+    states = [state_of(plan)]
+    with warnings.catch_warnings(), pytest.raises(TrainingError):
+        warnings.simplefilter("ignore")
+        for epoch in train(plan, sources()[0], epochs=5, batch_size=1000, learning_rate=1e30):
+            states.append(epoch.state())
+    assert same(state_of(plan), states[0])
+
+
+def test_a_smaller_step_helps_at_one_step_an_epoch():
+    plan = plan_of()
+    fault = r"not finite in epoch 2, batch 0"
+    with pytest.warns(UserWarning, match=fault):
+        epochs = list(train(plan, sources()[0], epochs=6, batch_size=1000, learning_rate=2e18))
+    assert finite(plan)
+    assert epochs[-1].number == 6
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_the_last_step_is_checked_too(validation):
+    plan = plan_of()
+    training, held_out = sources()
+    with warnings.catch_warnings(), pytest.raises(TrainingError):
+        warnings.simplefilter("ignore")
+        for _ in train(
+            plan,
+            training,
+            validation=held_out if validation else None,
+            epochs=1,
+            batch_size=1000,
+            learning_rate=1e38,
+        ):
+            pass
+    plan.model.eval()
+    assert math.isfinite(evaluate(plan, training)["loss"])
+
+
+def test_rows_that_are_not_finite_are_said_to_be():
+    plan = plan_of()
+    with warnings.catch_warnings(), pytest.raises(TrainingError, match="the data themselves are not finite"):
+        warnings.simplefilter("ignore")
+        list(train(plan, unusual(math.nan), epochs=1, batch_size=16))
+
+
+@pytest.mark.parametrize("noise", ["global", "feature", "item"])
+@pytest.mark.parametrize("recipe", ["ae", "vae", "iwae"])
+def test_inputs_of_a_million_do_not_overflow(recipe, noise):
+    """Log variances are bounded: a network's output of a million is a variance of e^20, and not infinite."""
+    rows = 1e6 * X
+    m = ct.Autoencoder(recipe=recipe, latent_dim=2, hidden=(16,), noise=noise, scale="none", max_epochs=3,
+                       learning_rate=1e-2, random_state=0).fit(rows)  # fmt: skip
+    assert all(math.isfinite(e["loss"]) for e in m.history_)
+    assert np.isfinite(m.score_samples(rows)).all()
+    assert np.isfinite(m.sample(5, observation_noise=True, random_state=0)).all()
+
+
+def test_one_outlier_does_not_overflow():
+    rows = X.copy()
+    rows[13] = 1e6
+    m = ct.VAE(latent_dim=2, hidden=(16,), max_epochs=3, scale="none", random_state=0).fit(rows)
+    assert np.isfinite(m.score_samples(rows)).all()
+    assert m.predict(rows)[13] == -1
+
+
+# ------------------------------------------------------------------- sources
+
+
+def test_batches_go_through_every_row_once():
+    source = Source(X, SPACE).subset(torch.arange(10, 75))
+    for generator in (None, torch.Generator().manual_seed(0)):
+        batches = list(source.batches(16, generator))
+        assert [len(b) for b in batches] == [16, 16, 16, 16, 1]
+        index = torch.cat([b.index for b in batches])
+        assert sorted(index.tolist()) == list(range(10, 75))
+        for b in batches:
+            expected = SPACE.to_model(torch.from_numpy(X[b.index.numpy()]))
+            torch.testing.assert_close(b.x, expected)
+    generator = torch.Generator().manual_seed(0)
+    orders = [torch.cat([b.index for b in source.batches(16, generator)]).tolist() for _ in range(2)]
+    assert orders[0] != orders[1]
+
+
+def test_a_slice_is_a_batch():
+    source = Source(X, SPACE)
+    assert torch.equal(source.slice(3, 20).x, source.take(torch.arange(3, 20)).x)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", ">i2", ">f4", ">f8", "?"]
+)
+def test_every_type_of_number(dtype):
+    rows = (np.arange(12).reshape(4, 3) % 2).astype(dtype)
+    np.testing.assert_array_equal(as_tensor(rows).double().numpy(), rows.astype(float))
+    for view in (rows[::-1], rows[:, ::2], rows.T):
+        np.testing.assert_array_equal(as_tensor(view).double().numpy(), view.astype(float))
+    assert Source(rows, Space((3,))).slice(0, 4).x.dtype == torch.float32
+
+
+def test_rows_are_not_copied(tmp_path):
+    rows = np.ascontiguousarray(X, dtype=np.float32)
+    assert Source(rows, SPACE).data.data_ptr() == rows.ctypes.data
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    source = Source(mapped, SPACE)
+    assert source.data.data_ptr() == mapped.ctypes.data
+    list(train(plan_of(), source, epochs=1, batch_size=16))
+    assert np.array_equal(mapped, rows)
+
+
+def test_a_trace_in_evaluation_leaves_estimates_alone():
+    plan = plan_of(noise="global")
+    list(itertools.islice(train(plan, sources()[0], epochs=1, batch_size=16), 1))
+    before = state_of(plan)
+    plan.model.eval()
+    plan.model.trace(Source(X, SPACE).slice(0, 90), k=2, noise=Noise(0))
+    assert same(state_of(plan), before)
