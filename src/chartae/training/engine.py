@@ -232,10 +232,13 @@ def train(
         plan, source, gradients, optimizer, set_rate, batch_size=batch_size, clip=clip, seed=seed
     )
     epoch = 0
+    good = None
     try:
         while epoch < epochs:
-            good, start = _snapshot(model, optimizer), time.perf_counter()
+            begun, start = _snapshot(model, optimizer), time.perf_counter()
             log, fault = one_epoch(epoch)
+            # A state is good once a finite step has come from it; before the first one there is no other.
+            good = begun if log.steps or good is None else good
             if fault is not None:
                 faults += 1
                 _restore(good, model, optimizer)
@@ -247,7 +250,7 @@ def train(
                     )
                 rate *= 0.3
                 warnings.warn(
-                    f"{fault}; back to the start of the epoch with learning_rate {rate:.2g}", stacklevel=2
+                    f"{fault}; back to the last good state with learning_rate {rate:.2g}", stacklevel=2
                 )
                 continue
             epoch += 1
@@ -306,7 +309,12 @@ def _steps(
                 optimizer.step()
                 gradients.moved()
                 log.add(terms, loss, len(batch), norm)
-        return log, None
+        plan.model.eval()
+        # No further step would notice what the last one did.
+        with torch.no_grad():
+            terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=Noise(seed)))
+        fault = None if math.isfinite(total(terms)) else _diagnose(plan, batch, terms, epoch + 1, step)
+        return log, fault
 
     return one_epoch
 
@@ -349,6 +357,7 @@ def _restore(states: list[Any], *parts: Any) -> None:
 
 def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], epoch: int, step: int) -> str:
     """Name the batch, the term and the first layer that is not finite."""
+    plan.model.eval()  # layers are evaluated one by one, and no running estimate moves
 
     def broken(t: object) -> bool:
         return isinstance(t, Tensor) and not bool(torch.isfinite(t).all())
