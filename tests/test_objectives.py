@@ -133,6 +133,7 @@ def test_parts_that_do_not_offer_what_is_needed(objective, parts, message):
         lambda: build("vae", (5,), noise=math.nan),
         lambda: build("vae", (5,), activation="rleu"),
         lambda: build("vae", (5,), hidden=(8, 0)),
+        lambda: build("iwae", (5,), k=2.5),
         lambda: build("vae", Space((5,), "categorical")),
         lambda: build("vae", Space((5,), "poison")),
     ],
@@ -433,6 +434,7 @@ def test_the_contractive_penalty_works_without_gradients():
     p = plan("contractive-ae")
     with torch.no_grad():
         rows = Contractive()(trace(p))["contractive"].rows
+    assert not rows.requires_grad
     torch.testing.assert_close(rows, Contractive()(trace(p))["contractive"].rows.detach())
 
 

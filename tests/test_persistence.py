@@ -283,6 +283,24 @@ def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch, ov
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_an_exchange_that_fails_half_way_is_undone(run, tmp_path, monkeypatch, error):
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    replace, calls = Path.replace, []
+
+    def fail_at_the_second(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_the_second)
+    with pytest.raises((RunFolderError, KeyboardInterrupt)):
+        write_run(run, {"a": 1}, {"w": torch.ones(3)}, overwrite=True)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_place_that_cannot_be_written(tmp_path):
     locked = tmp_path / "locked"
@@ -331,14 +349,9 @@ def test_a_missing_file(run, name):
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-@pytest.mark.parametrize("keep", [0, 1, 7, 100, -1])
+@pytest.mark.parametrize("keep", [1, 7, 100, -2])
 def test_a_truncated_file(run, name, keep):
-    data = (run / name).read_bytes()
-    if name == "history.jsonl" and keep in (0, -1):
-        pytest.skip("a history without its last newline, or of no epochs, is whole")
-    if name == "config.json" and keep == -1:
-        keep = -2
-    (run / name).write_bytes(data[:keep])
+    (run / name).write_bytes((run / name).read_bytes()[:keep])
     assert all(name in text for text in opened(run))
 
 
@@ -477,8 +490,12 @@ def test_weights_that_are_not_finite_are_loaded_as_they_are(run):
 
 def test_no_code_is_run_from_a_folder(run, tmp_path):
     marker = tmp_path / "marker"
-    evil = pickle.dumps(type("X", (), {"__reduce__": lambda s: (os.system, (f"touch {marker}",))}).__name__)
-    (run / "model.pkl").write_bytes(evil)
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (marker,)
+
+    (run / "model.pkl").write_bytes(pickle.dumps(Evil()))
     (run / "network.py").write_text(f"open({str(marker)!r}, 'w')")
     (run / "__init__.py").write_text(f"open({str(marker)!r}, 'w')")
     change(run, estimator__parameters__network="network.py")

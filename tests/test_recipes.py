@@ -261,6 +261,15 @@ def test_a_parameter_of_the_estimator_is_no_parameter_of_the_recipe(name, given)
         model(name, recipe_params={given: None}).fit(rows(20))
 
 
+@each_recipe
+@pytest.mark.parametrize("bad", ["a", None, np.nan, np.inf, True])
+def test_numbers_are_numbers(name, bad):
+    for own, default in next(r for r in RECIPES if r.name == name).parameters.items():
+        if isinstance(default, float | int) and not isinstance(default, bool):
+            with pytest.raises(PlanError, match=rf"{own}=.*: give a (whole )?number"):
+                build(name, (5,), **{own: bad})
+
+
 def test_unknown_recipe():
     with pytest.raises(PlanError, match="unknown recipe 'vea': did you mean 'vae'"):
         ct.Autoencoder(recipe="vea").fit(rows(20))

@@ -694,7 +694,7 @@ class Plan:
 
     model: Model
     objective: Objective
-    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    optimizer: Callable[..., Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from chartae.core.errors import DataError, PlanError
 
 __all__ = ["Space", "infer_space"]
 
+ROUNDING = 16 * np.finfo(np.float64).eps
 BLOCK = 1 << 22  # values looked at in one go: bounded memory on arrays of any length
 
 
@@ -346,7 +347,10 @@ def _moments(X: np.ndarray, space: Space) -> tuple[np.ndarray, np.ndarray]:
         )
         mean = mean + delta * size / (count + size)
         count += size
-    mean, spread = unit * mean, unit * np.sqrt(squares / count)
+    spread = np.sqrt(squares / count)
+    # A constant column has the spread that rounding of its mean leaves: dividing by it would blow that up.
+    spread = np.where(spread > ROUNDING * np.abs(mean), spread, 0.0)
+    mean, spread = unit * mean, unit * spread
     trailing = (1, 1) if space.is_image else ()
     shape = (space.model_shape[0], *trailing) if space.is_image else space.shape
     return np.asarray(mean).reshape(shape), np.asarray(spread).reshape(shape)

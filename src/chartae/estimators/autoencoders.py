@@ -24,7 +24,7 @@ from chartae.core.registry import suggest
 from chartae.core.spaces import infer_space
 from chartae.density.bounds import log_likelihood_bound
 from chartae.estimators.conditions import ConditionSchema
-from chartae.estimators.decoding import CHUNK, Decoding, seed_of
+from chartae.estimators.decoding import CHUNK, Decoding, count, seed_of
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build, recipes
@@ -206,7 +206,7 @@ class _Estimator(
         self.blueprint_ = {
             "recipe": name,
             "latent_dim": self.latent_dim_,
-            "hidden": None if self.hidden is None else [int(h) for h in self.hidden],
+            "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
             "noise": self.noise,
             "condition": self.condition_.parameters,
             **own,
@@ -295,7 +295,8 @@ class _Estimator(
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
         if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
+            X = X.detach().cpu()
+            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
         if named:
             least = 2 if reset else 1
             X = validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric", ensure_min_samples=least)
@@ -416,7 +417,8 @@ class _Estimator(
         self._ready()
         X = self._check(X, reset=False)
         noise = Noise(seed_of(random_state))
-        draws = [q.draw(n_samples, noise).z.cpu().numpy() for _, q in self._posteriors(X, condition)]
+        k = count(n_samples, "n_samples")
+        draws = [q.draw(k, noise).z.cpu().numpy() for _, q in self._posteriors(X, condition)]
         return np.concatenate(draws, 1)
 
     def project(self, X: Any, condition: Any = None) -> np.ndarray:
@@ -484,7 +486,7 @@ class _Estimator(
         """
         if path not in ("straight", "spherical"):
             raise PlanError(f"path={path!r}: use 'straight' or 'spherical'")
-        if steps < 2:
+        if count(steps, "steps") < 2:
             raise PlanError(f"steps={steps}: a path has two points or more")
         self._ready()
         items = [np.asarray(start), np.asarray(stop)]
@@ -538,7 +540,7 @@ class _Estimator(
         """
         self._ready()
         X = self._check(X, reset=False)
-        return self._scores(X, self._raw(condition, len(X)), n_importance)
+        return self._scores(X, self._raw(condition, len(X)), count(n_importance, "n_importance"))
 
     def _scores(self, X: np.ndarray, raw: Any, k: int) -> np.ndarray:
         width = max(1, int(np.prod(self.space_.model_shape)))

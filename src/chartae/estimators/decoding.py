@@ -123,12 +123,11 @@ class Decoding:
         (5, 20)
         """
         model = self._ready()
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise PlanError(f"n_samples={n_samples!r}: give a positive whole number")
+        n_samples = count(n_samples, "n_samples")
         noise = Noise(seed_of(random_state))
-        raw = self._raw(condition, int(n_samples))
-        p = model.sampler(model.conditioned(raw, int(n_samples)))
-        z = p.draw(1, noise).z[0] if p.batch_shape else p.draw(int(n_samples), noise).z
+        raw = self._raw(condition, n_samples)
+        p = model.sampler(model.conditioned(raw, n_samples))
+        z = p.draw(1, noise).z[0] if p.batch_shape else p.draw(n_samples, noise).z
         return self._decode(z, raw, noise if observation_noise else None)
 
     def _decode(self, z: Tensor, raw: RawCondition | None, noise: Noise | None) -> np.ndarray:
@@ -144,6 +143,37 @@ class Decoding:
             out.append(model.space.from_model(x).cpu().numpy())
         shape = (0, *model.space.shape)
         return np.concatenate(out) if out else np.zeros(shape, dtype=np.float32)
+
+
+def count(value: Any, name: str) -> int:
+    """Check that a number says how many.
+
+    Parameters
+    ----------
+    value : int
+        From 1.
+    name : str
+        What it is called, for the message.
+
+    Returns
+    -------
+    int
+        The same.
+
+    Raises
+    ------
+    PlanError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> from chartae.estimators.decoding import count
+    >>> count(3, "n_samples")
+    3
+    """
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise PlanError(f"{name}={value!r}: give a positive whole number")
+    return int(value)
 
 
 def seed_of(random_state: Any) -> int:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["load", "load_decoder", "save"]
 
 FITTED = ("latent_dim_", "n_iter_", "n_features_in_", "offset_", "summary_", "network_")
+#: What reading a configuration raises if someone has changed it.
+DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, AssertionError)
 DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.")
 
 
@@ -160,9 +162,14 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
         for name in FITTED:
             setattr(estimator, name, config["fitted"][name])
         if config["feature_names"] is not None:
-            estimator.feature_names_in_ = np.array(config["feature_names"], dtype=object)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{path}: config.json is damaged ({error}): restore it, or fit again") from None
+            names = np.array(config["feature_names"], dtype=object)
+            if names.shape != (estimator.n_features_in_,):
+                raise ValueError("feature_names has another length than n_features_in_")
+            estimator.feature_names_in_ = names
+    except RunFolderError:
+        raise
+    except DAMAGE as error:
+        raise _damaged(path, error) from None
     if network is not None:
         estimator.network = network
     estimator.validation_rows_, estimator.history_ = rows.numpy(), history
@@ -207,9 +214,16 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
     pair = None if network is None else (nn.Flatten(), network)
     try:
         model, condition = _model(path, config, tensors, pair, decoder_only=True)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{path}: config.json is damaged ({error}): restore it, or fit again") from None
+    except RunFolderError:
+        raise
+    except DAMAGE as error:
+        raise _damaged(path, error) from None
     return Generator(model.to(choose_device(device)), condition)
+
+
+def _damaged(path: Any, error: Exception) -> RunFolderError:
+    reason = " ".join(str(error).split())[:300]
+    return RunFolderError(f"{path}: config.json is damaged ({reason}): restore it, or fit again")
 
 
 def _model(
@@ -228,9 +242,9 @@ def _model(
         raise RunFolderError(
             f"{path} was fitted with the network {config['fitted']['network_']!r}: leave network out"
         )
-    # Made with the units it was fitted in: a fixed noise in the input's units depends on them.
-    space.center, space.scale = tensors["space.center"].clone(), tensors["space.scale"].clone()
     try:
+        # Made with the units it was fitted in: a fixed noise in the input's units depends on them.
+        space.load_state_dict({name: tensors[f"space.{name}"] for name in ("center", "scale")})
         with torch.random.fork_rng(devices=[]):
             name = blueprint.pop("recipe")
             plan = build(name, space, network=network if yours else config["fitted"]["network_"], **blueprint)

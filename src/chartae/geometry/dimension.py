@@ -13,6 +13,7 @@ from chartae.core.errors import DataError
 __all__ = ["Dimension", "intrinsic_dimension"]
 
 SCALES = (1, 2, 4, 8, 16, 32, 64)
+TIE = 1e-9  # neighbors closer in distance than this, relatively, differ by rounding alone
 PLATEAU = 0.10  # relative change over two octaves of scale that still counts as flat
 
 
@@ -64,7 +65,7 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 2000, random_state: int | Non
     Raises
     ------
     DataError
-        If fewer than five different rows are left.
+        If these are not rows of finite numbers, or fewer than five different ones are left.
 
     References
     ----------
@@ -82,9 +83,15 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 2000, random_state: int | Non
     from sklearn.neighbors import NearestNeighbors
 
     X = np.asarray(X)
+    if X.ndim < 2 or X.dtype.kind not in "fiub":
+        raise DataError(
+            f"an array of {X.dtype} and shape {X.shape} holds no rows of numbers: give (n, features)"
+        )
     if len(X) > max_rows:
         X = X[np.sort(np.random.default_rng(random_state).choice(len(X), max_rows, replace=False))]
-    X = np.unique(X.reshape(len(X), -1).astype(np.float64), axis=0)
+    X = np.unique(X.reshape(len(X), math.prod(X.shape[1:])).astype(np.float64), axis=0)
+    if not np.isfinite(X).all():
+        raise DataError("the data hold values that are not finite: clean them first")
     if len(X) < 5:
         raise DataError(
             f"{len(X)} different rows are too few to estimate a dimension: give latent_dim a number"
@@ -97,7 +104,7 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 2000, random_state: int | Non
     scales = []
     for n in wanted:
         near, far = distances[:, n - 1], distances[:, 2 * n - 1]
-        use = (near > 0) & (far > near)
+        use = (near > 0) & (far > (1 + TIE) * near)
         if use.sum() >= 4:
             scales.append((n, *_gride(np.log(far[use] / near[use]), n)))
     if not scales:

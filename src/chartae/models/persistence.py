@@ -66,15 +66,17 @@ def write_run(
     from safetensors.torch import save_file
 
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not overwrite:
-            raise RunFolderError(f"{path} is there already: choose another folder, or pass overwrite=True")
-        if not (path / CONFIG).is_file():
-            raise RunFolderError(
-                f"{path} is not a run folder, so it is not overwritten: choose another folder"
-            )
     partial = None
     try:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            if not overwrite:
+                raise RunFolderError(
+                    f"{path} is there already: choose another folder, or pass overwrite=True"
+                )
+            if not (path / CONFIG).is_file():
+                raise RunFolderError(
+                    f"{path} is not a run folder, so it is not overwritten: choose another folder"
+                )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         partial.chmod(0o777 & ~_umask())
@@ -86,8 +88,13 @@ def write_run(
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             path.replace(old / "run")
-            partial.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
+            try:
+                partial.replace(path)
+            except BaseException:
+                (old / "run").replace(path)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             partial.replace(path)
     except OSError as error:
@@ -156,6 +163,8 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Te
             )
         name = HISTORY
         history = [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(row, dict) for row in history):
+            raise RunFolderError(f"{path}: {name} holds other things than epochs: restore it, or fit again")
         name = WEIGHTS
         tensors = load_file(path / WEIGHTS)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError) as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
@@ -165,8 +167,19 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
             raise PlanError(
                 f"recipe {name!r} has no parameter {given!r}: {suggest(given, chosen.parameters)}"
             )
+    for own, default in chosen.parameters.items():
+        _check_number(own, parameters.get(own, default), default)
     plan = chosen.make(shape, **parameters)
     return replace(plan, facts={**plan.facts, "recipe": name})
+
+
+def _check_number(name: str, value: Any, default: Any) -> None:
+    """Refuse what is no number, or no whole number, where the default is one."""
+    if type(default) not in (int, float):
+        return
+    kind: Any = Integral if type(default) is int else Real
+    if not isinstance(value, kind) or type(value) is bool or not math.isfinite(value):
+        raise PlanError(f"{name}={value!r}: give a {'whole ' if kind is Integral else ''}number")
 
 
 RESERVED = ("posterior", "prior", "objective", "corruption")
@@ -231,8 +244,9 @@ def assemble(
     space = shape if isinstance(shape, Space) else Space(shape)
     if latent_dim < 1:
         raise PlanError(f"latent_dim={latent_dim}: a code has one dimension or more")
-    if hidden is not None and any(width < 1 for width in hidden):
-        raise PlanError(f"hidden={tuple(hidden)}: a layer has one unit or more")
+    widths: Any = () if hidden is None else tuple(hidden)
+    if not all(isinstance(width, Integral) and int(width) > 0 for width in widths):
+        raise PlanError(f"hidden={widths}: a layer has a whole number of units, one or more")
     likelihood_class = likelihoods[space.likelihood]
     if isinstance(noise, int | float) and not isinstance(noise, bool) and space.likelihood == "normal":
         if space.scale.numel() > 1 and bool((space.scale != space.scale.flatten()[0]).any()):

@@ -70,7 +70,7 @@ class Delta(Distribution):
         Returns
         -------
         Tensor
-            ``(...)``; never, in fact.
+            Of shape ``(..., d)`` or ``(...)``, were there one.
 
         Raises
         ------

@@ -218,13 +218,14 @@ class Contractive(Objective):
     differentiates_networks = True
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        x = trace.batch.x.detach().requires_grad_(True)
+        x, learning = trace.batch.x.detach().requires_grad_(True), torch.is_grad_enabled()
         with torch.enable_grad(), _evaluating(trace.model.posterior.plain) as encoder:
             code = encoder(x, None if trace.c is None else trace.c.detach()).point()
-            rows = sum(
-                torch.autograd.grad(column.sum(), x, create_graph=True)[0].flatten(1).square().sum(1)
+            jacobian = (
+                torch.autograd.grad(column.sum(), x, retain_graph=True, create_graph=learning)[0]
                 for column in code.unbind(1)
             )
+            rows = sum(row.flatten(1).square().sum(1) for row in jacobian)
         return {"contractive": Term(rows, unit="squared code units per squared model unit")}  # type: ignore[arg-type]
 
     def __repr__(self) -> str:

@@ -23,8 +23,9 @@ LOG_VAR_LIMIT = 20.0
 def bounded(log_var: Tensor) -> Tensor:
     """Bound a log variance smoothly to (-20, 20); near zero it is the identity.
 
-    A hard clamp has no gradient beyond its edge, and no bound lets one item overflow. Source: the
-    bound is this library's own; any smooth one would do.
+    A hard clamp has no gradient beyond its edge, and no bound lets one item overflow.
+
+    Source: this library's own; any smooth bound would do.
 
     Parameters
     ----------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import time
 import warnings
@@ -18,6 +17,7 @@ from chartae.core.contracts import Batch, Plan, Term, Trace
 from chartae.core.errors import PlanError, TrainingError
 from chartae.core.noise import Noise
 from chartae.training.kernels import Gradients, gradients_for, total
+from chartae.training.optimizers import Adam
 from chartae.training.precision import channels_last, flushed_denormals
 from chartae.training.sources import Source
 
@@ -219,8 +219,7 @@ def train(
     channels_last(model.to(device))
     plan.objective.to(device)
     gradients = gradients_for(plan, precision)
-    make = plan.optimizer or functools.partial(torch.optim.Adam, fused=True)
-    optimizer = make(gradients.parameters, lr=learning_rate)
+    optimizer = (plan.optimizer or Adam)(gradients.parameters, lr=learning_rate)
     rate, faults = learning_rate, 0
     best_loss, best_epoch, best_state = math.inf, 0, None
 
@@ -280,7 +279,7 @@ def _steps(
     plan: Plan,
     source: Source,
     gradients: Gradients,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     set_rate: Callable[[float], None],
     *,
     batch_size: int,

@@ -1,0 +1,101 @@
+"""Adam over tensors that share one state: what the engine uses unless a plan brings its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+__all__ = ["Adam"]
+
+
+class Adam:
+    """Fused Adam, with the face of a torch optimizer.
+
+    It is torch's own kernel. ``torch.optim.Adam`` imports the compiler when it is made, which takes longer
+    than a small fit, and its bookkeeping takes a noticeable part of a small step.
+
+    Parameters
+    ----------
+    parameters : sequence of Tensor
+        Each of any shape, all on one device.
+    lr : float
+        Learning rate.
+
+    References
+    ----------
+    Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.optimizers import Adam
+    >>> w = torch.ones(1, requires_grad=True)
+    >>> optimizer = Adam([w], lr=0.1)
+    >>> (w * 3).sum().backward()
+    >>> optimizer.step()
+    >>> w.item()
+    0.9
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], lr: float) -> None:
+        self.parameters = list(parameters)
+        self.param_groups: list[dict[str, Any]] = [{"params": self.parameters, "lr": lr}]
+        self.means = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        if not used:
+            return
+        adam(
+            [self.parameters[i] for i in used],
+            [self.parameters[i].grad for i in used],  # type: ignore[misc]
+            [self.means[i] for i in used],
+            [self.squares[i] for i in used],
+            [],
+            [self.steps[i] for i in used],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.param_groups[0]["lr"],
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what is needed to go on.
+
+        Returns
+        -------
+        dict
+            Moments and step counts, not copied, and the learning rate.
+        """
+        return {
+            "means": self.means,
+            "squares": self.squares,
+            "steps": self.steps,
+            "lr": self.param_groups[0]["lr"],
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Parameters
+        ----------
+        state : Mapping
+            As :meth:`state_dict` gives it.
+        """
+        for name in ("means", "squares", "steps"):
+            for mine, theirs in zip(getattr(self, name), state[name], strict=True):
+                mine.copy_(theirs)
+        self.param_groups[0]["lr"] = state["lr"]

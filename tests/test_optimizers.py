@@ -1,0 +1,51 @@
+"""The engine's Adam is torch's, step for step."""
+
+import subprocess
+import sys
+
+import torch
+
+from chartae.training.optimizers import Adam
+
+
+def quadratic(optimizer, w, steps=20):
+    for t in range(steps):
+        w.grad = (w - torch.arange(5.0)) * (1 + t % 3)
+        optimizer.step()
+    return w
+
+
+def test_it_takes_the_steps_of_torch():
+    ours, theirs = (torch.zeros(5, requires_grad=True) for _ in range(2))
+    quadratic(Adam([ours], lr=0.05), ours.detach().requires_grad_())  # a state of its own
+    torch.testing.assert_close(
+        quadratic(Adam([ours], lr=0.05), ours), quadratic(torch.optim.Adam([theirs], lr=0.05), theirs)
+    )
+
+
+def test_a_state_goes_on_where_it_was_taken():
+    whole, first = (torch.zeros(5, requires_grad=True) for _ in range(2))
+    quadratic(Adam([whole], lr=0.05), whole, steps=6)
+    before = Adam([first], lr=0.05)
+    quadratic(before, first, steps=3)
+    second = first.detach().clone().requires_grad_()
+    after = Adam([second], lr=1.0)
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(quadratic(after, second, steps=3), whole)
+
+
+def test_a_parameter_without_a_gradient_stays():
+    used, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    used.grad = torch.ones(2)
+    Adam([used, unused], lr=0.1).step()
+    assert torch.equal(unused, torch.ones(2))
+    assert not torch.equal(used, torch.ones(2))
+
+
+def test_a_fit_does_not_import_the_compiler():
+    code = (
+        "import sys, numpy as np, chartae as ct\n"
+        "ct.VAE(latent_dim=1, hidden=(4,), max_epochs=1).fit(np.eye(20))\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
