@@ -139,7 +139,7 @@ def test_per_dim_of_a_full_normal_is_its_conditionals():
     kind=st.sampled_from([DiagonalNormal, Bernoulli, Categorical]),
     scalar=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_shapes(k, batch, event, kind, scalar):
     shape, dims = (*batch, *event), len(event)
     log_var = torch.zeros(() if scalar else shape)
@@ -281,7 +281,7 @@ def test_categorical_draws_stay_in_range():
 
 
 @given(st.floats(-1e30, 1e30))
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 def test_log_variances_are_bounded_smoothly(value):
     t = torch.tensor(value, dtype=torch.float64, requires_grad=True)
     out = bounded(t)
@@ -340,7 +340,7 @@ def test_kl_of_a_distribution_with_itself_is_zero():
 
 
 @given(st.floats(-5, 5), st.floats(-8, 8), st.floats(-5, 5), st.floats(-8, 8))
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 def test_kl_is_not_negative(m1, v1, m2, v2):
     pair = torch.tensor([[m1, v1], [m2, v2]], dtype=torch.float64)
     q, p = (DiagonalNormal(m.reshape(1, 1), v.reshape(1, 1)) for m, v in pair)

@@ -55,7 +55,7 @@ def test_layouts(shape):
     scale=st.floats(1e-6, 1e6),
     data=st.data(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_there_and_back(shape, center, scale, data):
     space = Space(shape, center=center, scale=scale, dtype="float64")
     unit = data.draw(hnp.arrays(np.float64, (2, *shape), elements=st.floats(-100, 100)))
@@ -67,7 +67,7 @@ def test_there_and_back(shape, center, scale, data):
 @given(
     data=st.data(), dtype=st.sampled_from([np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_there_and_back_of_inferred_spaces(data, dtype):
     shape = data.draw(st.sampled_from([(3,), (2, 3), (2, 2, 3)]))
     low, high = (0, 255) if dtype == np.uint8 else (-1000, 1000)
@@ -88,7 +88,7 @@ def test_there_and_back_of_inferred_spaces(data, dtype):
     ),
     st.floats(-1e6, 1e6),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_moments_are_numpy_s(X, offset):
     X = X + offset
     space = infer_space(X, likelihood="normal", scale="feature")

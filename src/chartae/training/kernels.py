@@ -172,9 +172,11 @@ class LayerGradients(Gradients):
             w, b = place[id(layer.weight)], place[id(layer.bias)]
             return v[w], v[b], g[w], g[b]
 
-        for net in self.networks:
-            net.kernel = _Layers([tensors(m) for m in net.layers if isinstance(m, nn.Linear)])
-        self.kernels = [net.kernel for net in self.networks]
+        self.kernels = [
+            _Layers([tensors(m) for m in net.layers if isinstance(m, nn.Linear)]) for net in self.networks
+        ]
+        for net, kernel in zip(self.networks, self.kernels, strict=True):
+            net.kernel = kernel
 
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
         result = super().__call__(batch, noise)
