@@ -85,6 +85,10 @@ def main(args: Sequence[str] | None = None) -> int:
     >>> main(["info", "no/such/run"])
     2
     """
+    # Read when torch is imported, which is later. By default a thread of GNU OpenMP that waits for another
+    # spins for milliseconds, on the very core that the other one needs when a second program runs: steps
+    # then take 20 times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app(None if args is None else list(args), prog_name="chartae")
     except SystemExit as e:
