@@ -10,7 +10,6 @@ BENCH  := .venv-bench
 ARGS   ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo lint test test-slow bench docs-benchmarks clean

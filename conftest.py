@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-# Both are read when matplotlib and torch are imported, which is later than this.
-os.environ.setdefault("MPLBACKEND", "Agg")
+# Read when torch is imported, which is later than this.
 # The models of tests are too small for two threads to gain anything, and on a busy machine threads that wait
 # for each other take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

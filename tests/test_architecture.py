@@ -113,9 +113,8 @@ def test_importing_everything_changes_no_global_state():
     # The other packages come first: what they do when imported is not ours.
     run("""
 import importlib, locale, logging, os, pickle, pkgutil, random, signal, warnings
-import matplotlib, numpy as np, pandas, PIL.Image, rich.progress, scipy.stats, torch, typer
+import numpy as np, pandas, PIL.Image, rich.progress, scipy.stats, torch, typer
 import sklearn.base, sklearn.datasets, sklearn.model_selection, sklearn.utils.validation
-import matplotlib.figure
 
 def state():
     tiny = torch.full((64,), 1e-40)
@@ -137,7 +136,6 @@ def state():
         "environment": dict(os.environ),
         "folder": os.getcwd(),
         "interrupt": signal.getsignal(signal.SIGINT),
-        "matplotlib": dict(matplotlib.rcParams),
         "scikit-learn": sklearn.get_config(),
         "locale": locale.setlocale(locale.LC_ALL),
     }

@@ -406,6 +406,8 @@ def test_ctrl_c_leaves_nothing(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert any(line.startswith("epoch") for line in process.stderr)  # reads up to the first of them
         process.send_signal(signal.SIGINT)

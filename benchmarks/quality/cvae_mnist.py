@@ -58,10 +58,10 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--out", default=RESULT)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--latent-dim", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--latent-dim", type=int, default=8)
     parser.add_argument("--hidden", default="512,256")
-    parser.add_argument("--classifier-epochs", type=int, default=5)
+    parser.add_argument("--classifier-epochs", type=int, default=4)
     parser.add_argument("--param", action="append", default=[], help="NAME=VALUE of CVAE")
     args = parser.parse_args()
     import chartae as ct
@@ -79,7 +79,10 @@ def main() -> None:
         hidden=hidden,
         likelihood="bernoulli",
         max_epochs=args.epochs,
+        batch_size=256,
+        learning_rate=2e-3,
         schedule="cosine",
+        conditional_prior=True,
         random_state=args.seed,
         **extra,
     )
