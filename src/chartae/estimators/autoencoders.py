@@ -30,7 +30,7 @@ from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build, recipes
 from chartae.parts.priors import FittedNormalPrior
 from chartae.training.engine import train
-from chartae.training.precision import autocast, choose_device, choose_precision
+from chartae.training.precision import autocast, choose_device, choose_precision, start_threads
 from chartae.training.sources import Source
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
@@ -120,7 +120,7 @@ n_iter_, n_features_in_, offset_ : int, int, float
 """
 
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
-SCORED_FOR_OFFSET = 2000  # rows whose scores set the threshold of `predict`
+SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
 class _Estimator(
@@ -187,6 +187,7 @@ class _Estimator(
         1
         """
         self._validate_params()
+        start_threads()
         name, own = self._recipe()
         chosen = next((r for r in recipes() if r.name == name), None)
         taken = next((p for p in own if p in ("latent_dim", "network", "hidden", "noise", "condition")), None)

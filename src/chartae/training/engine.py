@@ -18,7 +18,7 @@ from chartae.core.errors import PlanError, TrainingError
 from chartae.core.noise import Noise
 from chartae.training.kernels import Gradients, gradients_for, total
 from chartae.training.optimizers import Adam
-from chartae.training.precision import channels_last, flushed_denormals
+from chartae.training.precision import channels_last, flushed_denormals, start_threads
 from chartae.training.sources import Source
 
 __all__ = ["Epoch", "evaluate", "train"]
@@ -215,6 +215,7 @@ def train(
     """
     if schedule not in SCHEDULES:
         raise PlanError(f"schedule={schedule!r}: use one of {', '.join(SCHEDULES)}")
+    start_threads()
     model, device = plan.model, source.device
     channels_last(model.to(device))
     plan.objective.to(device)

@@ -12,7 +12,14 @@ from torch import nn
 from chartae.core.contracts import Model
 from chartae.core.errors import PlanError
 
-__all__ = ["autocast", "channels_last", "choose_device", "choose_precision", "flushed_denormals"]
+__all__ = [
+    "autocast",
+    "channels_last",
+    "choose_device",
+    "choose_precision",
+    "flushed_denormals",
+    "start_threads",
+]
 
 WIDE = 256  # below this width a matrix product gains nothing from bf16
 
@@ -155,6 +162,22 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(flushing)
+
+
+def start_threads() -> None:
+    """Start torch's pool with denormals flushed, if nothing has started it yet.
+
+    Threads take the setting from the one that starts them and keep it, so this comes before any parallel
+    work of a fit: a pool that is started by the sorting of row numbers slows every later step.
+
+    Examples
+    --------
+    >>> from chartae.training.precision import start_threads
+    >>> start_threads()
+    """
+    with flushed_denormals():
+        # Large enough for a part of the work to go to each thread.
+        torch.ones(torch.get_num_threads() << 16).add_(1)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
