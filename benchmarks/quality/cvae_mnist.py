@@ -58,10 +58,10 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--out", default=RESULT)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--latent-dim", type=int, default=8)
     parser.add_argument("--hidden", default="512,256")
-    parser.add_argument("--classifier-epochs", type=int, default=4)
+    parser.add_argument("--classifier-epochs", type=int, default=3)
     parser.add_argument("--param", action="append", default=[], help="NAME=VALUE of CVAE")
     args = parser.parse_args()
     import chartae as ct
