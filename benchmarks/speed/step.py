@@ -49,10 +49,10 @@ def chartae_epochs(x: np.ndarray, precision: str) -> Iterator[None]:
     from chartae.core.spaces import infer_space
     from chartae.models.recipes import build
     from chartae.training.engine import train
-    from chartae.training.precision import flush_denormals
+    from chartae.training.precision import start_threads
     from chartae.training.sources import Source
 
-    flush_denormals()
+    start_threads()
     torch.manual_seed(0)
     space = infer_space(x, likelihood="bernoulli")
     plan = build("vae", space, latent_dim=train_vae.LATENT, hidden=train_vae.SIZES[1:])
