@@ -695,30 +695,13 @@ def _constructor(own: dict[str, Any]) -> Callable[..., None]:
     def __init__(self: Any, **given: Any) -> None:
         unknown = next((name for name in given if name not in signature.parameters), None)
         if unknown:
-            raise TypeError(f"{type(self).__name__} has no parameter {suggest_parameter(unknown, signature)}")
+            known = suggest(unknown, {**own, **COMMON})
+            raise TypeError(f"{type(self).__name__} has no parameter {unknown!r}: {known}")
         for name, value in {**own, **COMMON, **given}.items():
             setattr(self, name, value)
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     return __init__
-
-
-def suggest_parameter(name: str, signature: inspect.Signature) -> str:
-    """Say which parameters there are.
-
-    Parameters
-    ----------
-    name : str
-        What was given.
-    signature : inspect.Signature
-        What is taken.
-
-    Returns
-    -------
-    str
-        The name, and what may have been meant.
-    """
-    return f"{name!r}: {suggest(name, [p for p in signature.parameters if p != 'self'])}"
 
 
 def _of_recipe(name: str) -> Callable[[type], type]:

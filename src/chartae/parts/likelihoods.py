@@ -161,7 +161,8 @@ class NormalLikelihood(NetworkLikelihood):
         if self.noise == "item":
             mean, log_var = out.chunk(2, 2)
             return DiagonalNormal(mean, bounded(log_var), len(self.shape))
-        return DiagonalNormal(out, self.log_var, len(self.shape))
+        # A copy: the running estimate moves on, and what was said of this batch must not.
+        return DiagonalNormal(out, self.log_var.clone(), len(self.shape))
 
     @torch.no_grad()
     def observe(self, px: Distribution, x: Tensor) -> None:

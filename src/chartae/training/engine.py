@@ -309,11 +309,11 @@ def _steps(
                 optimizer.step()
                 gradients.moved()
                 log.add(terms, loss, len(batch), norm)
-        plan.model.eval()
-        # No further step would notice what the last one did.
-        with torch.no_grad():
-            terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=Noise(seed)))
-        fault = None if math.isfinite(total(terms)) else _diagnose(plan, batch, terms, epoch + 1, step)
+            plan.model.eval()
+            # No further step would notice what the last one did.
+            with torch.no_grad():
+                terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=Noise(seed)))
+            fault = None if math.isfinite(total(terms)) else _diagnose(plan, batch, terms, epoch + 1, step)
         return log, fault
 
     return one_epoch
