@@ -41,6 +41,8 @@ def section(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         values = [row.get(c, "") for c in columns] if isinstance(row, dict) else row
         lines.append("| " + " | ".join(map(cell, values)) + " |")
+    if result.get("figure"):  # relative to docs/
+        lines += ["", f"![{result['title']}]({result['figure']})"]
     notes = result["notes"] if isinstance(result["notes"], list) else [result["notes"]]
     lines += ["", *(f"- {note}" for note in notes if note), "", f"`{result['command']}`", ""]
     if isinstance(result["machine"], dict):

@@ -1,10 +1,12 @@
 """The command line: what it writes, what it says, and that an error costs one line and leaves nothing."""
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,61 @@ def test_fit_passes_its_options_on(tiny, tmp_path):
     assert len(estimator.history_) == 2
 
 
+def test_fit_takes_any_parameter_of_the_estimator(tiny, tmp_path):
+    given = [
+        "patience=none",
+        "clip=2.5",
+        "schedule=cosine",
+        "compile=FALSE",
+        "validation_fraction=0.5",
+        "beta=3",
+    ]
+    params = [word for pair in given for word in ("--param", pair)]
+    done("fit", tiny, "--out", tmp_path / "a", *SMALL, "--recipe", "beta-vae", *params, "-q")
+    known = ct.load(tmp_path / "a").get_params()
+    asked = {
+        "patience": None,
+        "clip": 2.5,
+        "schedule": "cosine",
+        "compile": False,
+        "validation_fraction": 0.5,
+        "recipe_params": {"beta": 3},
+    }
+    assert {name: known[name] for name in asked} == asked
+
+
+def test_an_error_of_the_estimator_names_options(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(40)))
+    fit = ["fit", tmp_path / "a.csv", *SMALL, "--noise", "2", "-q", "--out", tmp_path / "run"]
+    said = refused(*fit)
+    assert "--noise 2" in said
+    assert "pass --param scale=global, or --noise global" in said
+    done(*fit, "--param", "scale=global")
+
+
+def test_the_epoch_that_was_kept_is_shown(tiny, tmp_path):
+    # Large steps: it gets worse after some epochs.
+    large = ["--epochs", "30", "--learning-rate", "0.1", "--seed", "0", "--param", "validation_fraction=0.5"]
+    said = done("fit", tiny, "--out", tmp_path / "a", *large)
+    run = ct.load(tmp_path / "a")
+    assert run.best_epoch_ < run.n_iter_
+    shown = f"epoch {run.best_epoch_}, the best of {run.n_iter_} epochs"
+    loss = f"loss {run.history_[run.best_epoch_ - 1]['loss']:.3f}"
+    for text in (said, done("info", tmp_path / "a")):
+        text = " ".join(text.split())
+        assert f"{shown}: {loss}" in text
+    history = tmp_path / "a" / "history.jsonl"
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    history.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "best"}) + "\n" for r in rows))
+    assert f"epoch {run.best_epoch_}" in done("info", tmp_path / "a")
+
+
+def test_what_the_command_line_reads_is_read_from_python_too(runs):
+    data = ct.read(runs / "table.csv", labels="kind")
+    assert data.columns == ("a", "b", "c")
+    assert ct.CVAE(latent_dim=2, max_epochs=1).fit(data.X, data.y).sample(2, condition="b").shape == (2, 3)
+
+
 def test_fit_of_vectors_draws_no_pictures(runs):
     assert names(runs / "table") == ["config.json", "history.jsonl", "model.safetensors"]
 
@@ -138,6 +195,10 @@ def test_an_occupied_folder_is_kept(tmp_path):
     (mine / "thesis.tex").write_text("years of work")
     assert "not empty" in refused("fit", "digits", "--out", mine, *SMALL)
     assert "no run to overwrite" in refused("fit", "digits", "--out", mine, *SMALL, "--overwrite")
+    for config in ("{}", '{"format": 1}', "not JSON"):  # of another program, or of a run without its weights
+        (mine / "config.json").write_text(config)
+        assert "no run to overwrite" in refused("fit", "digits", "--out", mine, *SMALL, "--overwrite")
+    (mine / "config.json").unlink()
     assert "is a file" in refused("fit", "digits", "--out", mine / "thesis.tex", *SMALL)
     assert names(mine) == ["thesis.tex"]
 
@@ -149,7 +210,7 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
     assert (tmp_path / "a" / "old.npy").exists()
     done("fit", tiny, "--out", tmp_path / "a", *SMALL, "-q", "--recipe", "ae", "--overwrite")
     assert ct.load(tmp_path / "a").recipe == "ae"
-    assert "old.npy" not in names(tmp_path / "a")
+    assert "old.npy" in names(tmp_path / "a")
     assert names(tmp_path) == ["a"]
 
 
@@ -158,10 +219,16 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
     [
         (["digit"], "did you mean digits?"),
         (["digits", "--recipe", "vea"], "did you mean 'vae'?"),
-        (["digits", "--param", "gamma=1"], "gamma"),
+        (["digits", "--param", "gamma=1"], "no parameter 'gamma'"),
+        (["digits", "--param", "warmpu=1"], "did you mean 'warmup'?"),
+        (["digits", "--param", "patince=1"], "did you mean 'patience'?"),
+        (["digits", "--param", "noise=1", "--noise", "2"], "noise is given twice"),
+        (["digits", "--param", "recipe=ae"], "no parameter 'recipe'"),
+        (["digits", "--param", "patience=0"], "--param patience must be"),
+        (["digits", "--param", "warmup=slow"], "--param warmup=slow"),
         (["digits", "--param", "gamma"], "NAME=VALUE"),
         (["digits", "--latent-dim", "many"], "--latent-dim"),
-        (["digits", "--latent-dim", "0"], "latent_dim"),
+        (["digits", "--latent-dim", "0"], "--latent-dim"),
         (["digits", "--hidden", "wide"], "512,256"),
         (["digits", "--size", "8x8"], "leave it out"),
         (["digits", "--size", "8"], "28x28"),
@@ -169,13 +236,17 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
         (["digits", "--network", "lstm"], "lstm"),
         (["digits", "--noise", "loud"], "loud"),
         (["digits", "--device", "abacus"], "abacus"),
+        (["digits", "--device", "meta"], "meta"),
         (["digits", "--precision", "int1"], "int1"),
-        (["digits", "--epochs", "0"], "epochs"),
-        (["digits", "--batch-size", "0"], "batch_size"),
-        (["digits", "--learning-rate", "-1"], "learning_rate"),
+        (["digits", "--epochs", "0"], "--epochs"),
+        (["digits", "--batch-size", "0"], "--batch-size"),
+        (["digits", "--learning-rate", "-1"], "--learning-rate"),
+        (["digits", "--learning-rate", "0"], "--learning-rate must be"),
+        (["digits", "--seed", "-1"], "--seed"),
+        (["digits", "--hidden", "8,0"], "--hidden"),
         (["digits", "--bogus"], "--bogus"),
         (["digits", "--epochs", "ten"], "--epochs"),
-        (["nan.npy"], "nan"),
+        (["nan.npy"], "NaN"),
         (["bare.npy", "--recipe", "cvae"], "--labels"),
     ],
 )
@@ -304,9 +375,42 @@ def test_vectors_as_conditions(tiny, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 
+def test_truth_values_as_conditions(tiny, tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.load(tiny), y=np.arange(40) % 3 == 0)
+    done("fit", tmp_path / "a.npz", "--recipe", "cvae", "--out", tmp_path / "run", *SMALL, "-q")
+    for word, condition in (("True", True), ("false", False)):
+        done("sample", tmp_path / "run", "--condition", word, "--seed", 0, "--out", tmp_path / "x.npy")
+        expected = ct.load(tmp_path / "run").sample(64, condition=condition, random_state=0)
+        np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
+
+
+def test_an_exported_decoder(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    estimator = ct.load(runs / "cvae")
+    estimator.export_decoder("decoder")
+    np.save("codes.npy", np.ones((3, 3)))
+    for folder in (runs / "cvae", "decoder"):
+        done("sample", folder, "--condition", 4, "--seed", 0, "--out", "x.npy")
+        np.testing.assert_array_equal(np.load("x.npy"), estimator.sample(64, condition=4, random_state=0))
+        done("decode", folder, "codes.npy", "--condition", 4, "--out", "x.npy")
+        np.testing.assert_array_equal(np.load("x.npy"), estimator.inverse_transform(np.ones((3, 3)), 4))
+    done("sample", "decoder")
+    assert "samples.png" in names("decoder")
+    said = " ".join(done("info", "decoder").split())
+    assert "a decoder alone" in said
+    assert "latent_dim 3" in said
+    for words in (["encode", "decoder", "digits", "--out", "a.npy"], ["reconstruct", "decoder", "digits"]):
+        assert "name the run folder" in refused(*words)
+    done("fit", "digits", "--out", "decoder", *SMALL, "-q", "--overwrite")
+    assert "encoder and decoder" in done("info", "decoder")
+
+
 @pytest.mark.parametrize(
     "words, hint",
     [
+        (["sample", "{runs}/cvae", "--condition", "absent.npy", "--out", "a.npy"], "there is no absent.npy"),
+        (["sample", "{runs}/cvae", "--condition", "empty.npy", "--out", "a.npy"], "cannot read empty.npy"),
+        (["sample", "{runs}/table", "--condition", "7", "--out", "a.npy"], "known labels are '1', '2', 'b'"),
         (["sample", "{runs}/none"], "config.json is missing"),
         (["sample", "{runs}/digits", "--n", "0"], "--n"),
         (["sample", "{runs}/digits", "--out", "a.jpg"], ".npy"),
@@ -323,9 +427,10 @@ def test_vectors_as_conditions(tiny, tmp_path):
 def test_bad_use_of_a_run_leaves_nothing(runs, tmp_path, monkeypatch, words, hint):
     monkeypatch.chdir(tmp_path)
     np.save("wide.npy", np.zeros((2, 4)))
+    Path("empty.npy").touch()
     before = names(runs / "digits")
     assert hint in refused(*(word.format(runs=runs) for word in words))
-    assert names(tmp_path) == ["wide.npy"]
+    assert names(tmp_path) == ["empty.npy", "wide.npy"]
     assert names(runs / "digits") == before
 
 
@@ -416,3 +521,28 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     assert said.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in said
     assert not [p for p in tmp_path.rglob("*") if p.name != "runs"]
+
+
+@pytest.mark.parametrize("moment", ["chartae.apps.cli", "torch.nn"])
+def test_ctrl_c_during_imports(moment):
+    """Some of what torch imports runs in C++, where an exception would end the process with an abort."""
+    code = f"""
+import signal, sys
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == "{moment}":
+            signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["chartae", "info", "no/such/run"]
+from chartae.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+def test_both_names_start_the_same():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"chartae": "chartae.__main__:main"}
+    assert python("-m", "chartae", "--version").stdout == f"chartae {ct.__version__}\n"

@@ -173,7 +173,7 @@ def test_the_constructor_only_stores(kind):
         ({"hidden": (8, 0)}, "a whole number of units, one or more"),
         ({"hidden": (8.5,)}, "a whole number of units, one or more"),
         ({"hidden": ("wide",)}, "a whole number of units, one or more"),
-        ({"noise": "globl"}, "use 'global', 'feature', 'item'"),
+        ({"noise": "globl"}, "'noise' parameter of VAE must be a str among .*'global'"),
         ({"noise": -1.0}, "noise"),
         ({"compile": "yes"}, "compile"),
         ({"noise": 0.1, "scale": "feature"}, "different scales"),
@@ -653,3 +653,62 @@ def test_score_passes_the_condition(cvae):
     y = np.array(["cat", "dog"])[np.arange(200) % 2]
     assert cvae.score(plane(), y) == pytest.approx(cvae.score_samples(plane(), y).mean())
     assert cvae.score(plane(), y) != cvae.score(plane())
+
+
+# ------------------------------------------------------------------- fits that end early, and outliers
+
+
+def test_an_interrupted_fit_leaves_the_last_one(monkeypatch):
+    m = ct.VAE(**SMALL).fit(plane())
+    before, codes = dict(vars(m)), m.transform(plane())
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chartae.estimators.autoencoders.show_progress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        m.set_params(latent_dim=1).fit(plane(features=7))
+    assert {**before, "latent_dim": 1} == vars(m)
+    np.testing.assert_array_equal(m.transform(plane()), codes)
+    fresh = ct.VAE(**SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        fresh.fit(plane())
+    with pytest.raises(NotFittedError):
+        fresh.transform(plane())
+
+
+def test_outliers_are_judged_like_the_rows_that_set_the_threshold():
+    """With their labels or without: about the share that contamination names, either way."""
+    y = np.repeat(np.arange(4), 100)
+    X = 5 * np.eye(4)[y] + 0.1 * np.random.default_rng(0).normal(size=(400, 4))
+    m = ct.CVAE(latent_dim=1, hidden=(16,), max_epochs=15, contamination=0.05, random_state=0)
+    assert (m.fit_predict(X, y) == -1).mean() == pytest.approx(0.05, abs=0.01)
+    assert (m.predict(X, y) == -1).mean() == pytest.approx(0.05, abs=0.01)
+    assert (m.predict(X) == -1).mean() == pytest.approx(0.05, abs=0.01)
+    assert m.condition_.classes.tolist() == [0, 1, 2, 3]
+
+
+def test_the_epoch_that_was_kept_is_named():
+    m = ct.VAE(latent_dim=2, hidden=(32,), max_epochs=40, patience=3, learning_rate=0.02, random_state=0)
+    m.fit(plane())
+    best = m.history_[m.best_epoch_ - 1]
+    assert best["best"]
+    assert best["val_loss"] == min(h["val_loss"] for h in m.history_)
+    none = ct.VAE(**{**SMALL, "validation_fraction": 0.0}).fit(plane())
+    assert none.best_epoch_ == none.n_iter_
+
+
+def test_parameters_are_given_by_name():
+    with pytest.raises(TypeError, match=r"by name, as in VAE\(latent_dim=16\)"):
+        ct.VAE(16)
+
+
+@pytest.mark.parametrize("noise", ["bogus", 0.0, -1.0])
+def test_noise_is_checked_whatever_the_likelihood(noise):
+    with pytest.raises(ValueError, match="'noise' parameter"):
+        ct.VAE(noise=noise, max_epochs=1).fit(np.eye(20))
+
+
+def test_noise_may_be_a_number_of_numpy():
+    m = ct.VAE(noise=np.float32(0.5), latent_dim=1, max_epochs=1).fit(plane())
+    assert float(m.model_.likelihood.log_var.exp().sqrt() * m.space_.scale) == pytest.approx(0.5, rel=1e-5)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from chartae.apps.images import atomic, is_picture, pairs, save_grid
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, PlanError
+from chartae.core.spaces import Space
 
 GAP, TILE = 2, 56
 
@@ -28,7 +29,8 @@ def show(path, X, **options):
 def test_every_item_stands_in_its_tile(tmp_path_factory, n, height, width, columns, channels):
     shape = (n, height, width) + (() if channels is None else (channels,))
     X = np.random.default_rng(0).integers(0, 256, shape)
-    sheet = show(tmp_path_factory.mktemp("grid") / "a.png", X, columns=columns, value_range=(0, 255))
+    options = {"columns": columns, "value_range": (0, 255), "layout": "hw" if channels is None else "hwc"}
+    sheet = show(tmp_path_factory.mktemp("grid") / "a.png", X, **options)
     factor = max(1, -(-TILE // max(height, width)))
     assert max(height, width) * factor >= TILE
     across = min(n, columns or int(np.ceil(np.sqrt(n))))
@@ -58,13 +60,26 @@ def test_values_are_clipped_to_the_range(tmp_path):
 
 
 def test_constant_and_missing_values_are_shown_without_a_warning(tmp_path):
-    assert show(tmp_path / "a.png", np.zeros((1, 4, 4)))[GAP, GAP] == 0
-    assert show(tmp_path / "a.png", np.full((1, 4, 4), np.nan))[GAP, GAP] == 128
+    assert show(tmp_path / "a.png", np.zeros((1, 8, 8)))[GAP, GAP] == 0
+    assert show(tmp_path / "a.png", np.full((1, 8, 8), np.nan))[GAP, GAP] == 128
     X = np.array([[[np.inf, 0.0], [1.0, -np.inf]]])
-    assert show(tmp_path / "a.png", X)[GAP, GAP] == 128
+    assert show(tmp_path / "a.png", X, layout="hw")[GAP, GAP] == 128
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (0, 4, 4), (2, 5, 5, 4), (2, 4, 5, 5), (2, 3, 4, 5, 3)])
+def test_the_layout_decides_which_axis_counts_channels(tmp_path):
+    X = np.random.default_rng(0).random((2, 3, 10, 3))
+    last, first = (show(tmp_path / "a.png", X, layout=layout) for layout in ("hwc", "chw"))
+    assert last.shape == show(tmp_path / "a.png", X).shape == (3 * 6 + 2 * GAP, 2 * (10 * 6 + GAP) + GAP, 3)
+    assert first.shape == (10 * 6 + 2 * GAP, 2 * (3 * 6 + GAP) + GAP, 3)
+    with pytest.raises(PlanError, match="items of 2 axes"):
+        save_grid(tmp_path / "a.png", X, layout="hw")
+    with pytest.raises(DataError, match="is not images"):
+        save_grid(tmp_path / "a.png", X, layout="any")
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4), (0, 9, 9), (2, 5, 5, 4), (2, 4, 5, 5), (2, 3, 4, 5, 3), (2, 100, 3), (5,), ()]
+)
 def test_what_is_not_an_image_is_refused(tmp_path, shape):
     with pytest.raises(DataError, match="is not images"):
         save_grid(tmp_path / "a.png", np.zeros(shape))
@@ -73,14 +88,33 @@ def test_what_is_not_an_image_is_refused(tmp_path, shape):
 
 def test_no_columns_are_refused(tmp_path):
     with pytest.raises(DataError, match="columns=1 or more"):
-        save_grid(tmp_path / "a.png", np.zeros((2, 4, 4)), columns=0)
+        save_grid(tmp_path / "a.png", np.zeros((2, 8, 8)), columns=0)
 
 
 @pytest.mark.parametrize(
-    "shape, shown", [((8, 8), True), ((3, 8, 8), True), ((8, 8, 1), True), ((8,), False)]
+    "shape, shown",
+    [
+        ((8, 8), True),
+        ((3, 8, 8), True),
+        ((8, 8, 1), True),
+        ((8,), False),
+        ((100, 3), False),
+        ((8, 8, 4), False),
+        ((12, 8, 8), False),
+        ((3, 8, 8, 3), False),
+    ],
 )
 def test_is_picture(shape, shown):
-    assert is_picture(shape) is shown
+    """A shape is guessed at as a space guesses; a space knows."""
+    assert is_picture(shape) is is_picture(list(shape)) is is_picture(Space(shape)) is shown
+    assert not is_picture(Space(shape, layout="any"))
+    if len(shape) == 2:
+        assert is_picture(Space(shape, layout="hw"))
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (9, 8, 3), (3, 9, 8)], ids=str)
+def test_what_is_a_picture_is_shown(tmp_path, shape):
+    show(tmp_path / "a.png", np.random.default_rng(0).random((2, *shape)))
 
 
 @given(n=st.integers(1, 9), columns=st.integers(1, 5))

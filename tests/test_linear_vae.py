@@ -8,8 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 import chartae as ct
 from chartae.core.contracts import Batch
 from chartae.core.noise import Noise
-from chartae.core.spaces import infer_space
 from chartae.models.recipes import build
+from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.sources import Source
 

@@ -16,7 +16,8 @@ from torch import nn
 
 import chartae as ct
 from chartae.core.errors import RunFolderError
-from chartae.models.persistence import FORMAT, read_run, write_run
+from chartae.estimators.runs import FITTED
+from chartae.models.persistence import FORMAT, config_of, read_run, write_run
 
 SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 2, "random_state": 0}
 RNG = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def assert_same(a: ct.Autoencoder, b: ct.Autoencoder, X: np.ndarray, condition: 
         made = [m.sample(3, one, random_state=1, observation_noise=noise) for m in (a, b)]
         assert np.array_equal(*made)
     assert np.array_equal(a.validation_rows_, b.validation_rows_)
-    for name in ("history_", "summary_", "latent_dim_", "n_iter_", "n_features_in_", "offset_", "network_"):
+    for name in ("history_", *FITTED):
         assert getattr(a, name) == getattr(b, name), name
     assert list(a.get_feature_names_out()) == list(b.get_feature_names_out())
 
@@ -148,10 +149,55 @@ def test_modules_of_the_user_are_passed_back(tmp_path):
         ct.load(other, network=pair())
 
 
+class Tied(nn.Module):
+    """Two layers with one weight; the second is the first, turned round."""
+
+    def __init__(self, first: nn.Linear | None = None) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4) if first is None else first
+        self.second = nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_shared_weights(across, tmp_path):
+    def pair() -> tuple[nn.Module, nn.Module]:
+        encoder = Tied()
+        return encoder, Tied(encoder.first) if across else nn.Linear(4, 4)
+
+    m = ct.VAE(**SMALL | {"network": pair(), "latent_dim": 4}).fit(TABLE)
+    path = m.save(tmp_path / "run")
+    again = ct.load(path, network=pair())
+    assert_same(m, again, TABLE)
+    module = again.model_.posterior.network.module
+    assert module.first.weight is module.second.weight
+    generator = ct.load_decoder(m.export_decoder(tmp_path / "decoder"), network=pair()[1])
+    assert np.array_equal(generator.sample(3, random_state=0), m.sample(3, random_state=0))
+
+
+class Joined(nn.Linear):
+    """A layer of its input and the condition."""
+
+    def forward(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.cat([h, c], 1))
+
+
+def test_a_decoder_of_the_user_s_with_a_condition(tmp_path):
+    m = ct.CVAE(**SMALL | {"network": (Joined(4 + 3, 5), Joined(2 + 3, 4))}).fit(TABLE, LABELS)
+    again = ct.load(m.save(tmp_path / "run"), network=(Joined(4 + 3, 5), Joined(2 + 3, 4)))
+    assert_same(m, again, TABLE, LABELS)
+    generator = ct.load_decoder(m.export_decoder(tmp_path / "decoder"), network=Joined(2 + 3, 4))
+    assert np.array_equal(generator.sample(3, "b", random_state=0), m.sample(3, "b", random_state=0))
+
+
 def test_load_takes_a_device(run):
     assert np.array_equal(ct.load(run, device="cpu").transform(TABLE), ct.load(str(run)).transform(TABLE))
-    with pytest.raises(ValueError, match="use 'auto' or 'cpu'"):
-        ct.load(run, device="cuda:99")
+    for device in ("cuda:99", "meta"):
+        with pytest.raises(ValueError, match="use 'auto' or 'cpu'"):
+            ct.load(run, device=device)
 
 
 def test_load_leaves_the_caller_s_generator_alone(run):
@@ -174,7 +220,9 @@ def test_a_decoder_samples_without_its_encoder(name, tmp_path):
     assert np.array_equal(generator.sample(4, one, random_state=0), m.sample(4, one, random_state=0))
     codes = RNG.normal(size=(5, 2))
     assert np.array_equal(generator.inverse_transform(codes, one), m.inverse_transform(codes, one))
-    assert generator.latent_dim_ == 2
+    facts = ("latent_dim_", "n_iter_", "best_epoch_", "summary_", "network_", "history_", "blueprint_")
+    assert all(getattr(generator, fact) == getattr(m, fact) for fact in facts)
+    assert generator.space_.config() == m.space_.config()
     _, tensors, _ = read_run(path)
     assert not any("posterior" in key or "validation" in key for key in tensors)
     with pytest.raises(RunFolderError, match="a decoder alone: open it with load_decoder"):
@@ -246,14 +294,59 @@ def test_an_occupied_place_is_refused(run, tmp_path):
     assert {p.name for p in m.save(empty).iterdir()} == FILES
 
 
-def test_overwriting_replaces_the_whole_folder(run):
-    (run / "notes.txt").write_text("old")
+def test_overwriting_replaces_the_run_and_keeps_what_else_is_there(run, monkeypatch):
+    (run / "notes.txt").write_text("mine")
+    (run / "codes").mkdir()
+    (run / "codes" / "config.json").write_text("mine too")
+    (run / "link").symlink_to("nowhere")
     m = fitted("ae")
-    m.save(run, overwrite=True)
-    assert {p.name for p in run.iterdir()} == FILES
+    for hard_links in (True, False):
+        if not hard_links:
+            monkeypatch.setattr(os, "link", refuse)
+        m.save(run, overwrite=True)
+        assert ct.load(run).recipe == "ae"
+        m.export_decoder(run, overwrite=True)
+        assert ct.load_decoder(run).latent_dim_ == 2
+        assert {p.name for p in run.iterdir()} == {*FILES, "notes.txt", "codes", "link"}
+        assert (run / "notes.txt").read_text() == "mine"
+        assert (run / "codes" / "config.json").read_text() == "mine too"
+        assert (run / "link").readlink() == Path("nowhere")
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(1, "Operation not permitted")
+
+
+def test_a_link_to_a_run_stays_one(run, tmp_path):
+    latest = tmp_path / "latest"
+    latest.symlink_to(run, target_is_directory=True)
+    assert fitted("ae").save(latest, overwrite=True) == latest
+    assert latest.is_symlink()
     assert ct.load(run).recipe == "ae"
-    m.export_decoder(run, overwrite=True)
-    assert ct.load_decoder(run).latent_dim_ == 2
+
+
+def test_a_folder_of_another_program_is_no_run(tmp_path):
+    """Many programs write a config.json, and some a model.safetensors beside it."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    for config in ('{"model_type": "bert"}', "[]", "", '{"format": 1}'):
+        (folder / "config.json").write_text(config)
+        assert config_of(folder) is None
+        with pytest.raises(RunFolderError, match="is not a run folder, so it is not overwritten"):
+            fitted().save(folder, overwrite=True)
+    assert {p.name for p in folder.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_run_that_lacks_a_file_is_not_overwritten(run, name):
+    assert config_of(run)["content"] == "model"
+    (run / name).unlink()
+    assert config_of(run) is None
+    with pytest.raises(RunFolderError, match="is not a run folder, so it is not overwritten"):
+        fitted().save(run, overwrite=True)
 
 
 def test_nothing_is_left_beside_a_run(tmp_path, run):
@@ -322,10 +415,15 @@ def test_a_place_that_cannot_be(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_run_can_be_read_by_others(run):
-    mask = os.umask(0)
-    os.umask(mask)
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_a_run_can_be_read_by_those_whom_the_umask_lets(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        run = fitted().save(tmp_path / "run")
+    finally:
+        os.umask(before)
     assert stat.S_IMODE(run.stat().st_mode) == 0o777 & ~mask
+    assert {stat.S_IMODE(p.stat().st_mode) for p in run.iterdir()} == {0o666 & ~mask}
 
 
 # ------------------------------------------------------------------- damage

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+import chartae as ct
 from chartae.core.errors import DataError
-from chartae.training.readers import Dataset, read
+from chartae.training.readers import Dataset, array_of, read
 
 RNG = np.random.default_rng(0)
 
@@ -80,6 +81,8 @@ def test_tensors():
     np.testing.assert_array_equal(read(torch.ones(2, 3, requires_grad=True)).X, np.ones((2, 3)))
     assert read(torch.ones(2, 3, dtype=torch.bfloat16)).X.dtype == np.float32
     np.testing.assert_array_equal(read((torch.ones(2, 3), torch.tensor([0, 1]))).y, [0, 1])
+    half = torch.rand(2, 3).bfloat16().requires_grad_()
+    np.testing.assert_array_equal(array_of(half), half.detach().float())
 
 
 def test_lists():
@@ -116,14 +119,15 @@ def test_the_first_value_that_is_not_finite_is_named(value, row, column, later):
     X = np.zeros((41, 7), np.float32)
     X[row + 1 + later :] = np.nan
     X[row, column:] = value
-    refused(X, f"holds {value} in row {row}, column {column} (from 0)", "fill")
+    shown = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity"}[str(value)]
+    refused(X, f"holds {shown} in row {row}, column {column} (from 0)", "fill")
 
 
 def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
     monkeypatch.setattr("chartae.training.readers._BLOCK", 64)
     X = np.zeros((100, 3, 2))
     X[77, 2, 1] = np.nan
-    refused(X, "nan in row 77, column 2, 1")
+    refused(X, "NaN in row 77, column 2, 1")
 
 
 # ------------------------------------------------------------------------------------------------- labels
@@ -306,6 +310,33 @@ def test_frames():
     refused(pd.DataFrame([[1, 2]], columns=["a", "a"]), "'a'", "twice")
     refused(pd.DataFrame({"when": pd.to_datetime(["2020-01-01"])}), "'when'")
     refused(pd.DataFrame({"kind": pd.Categorical(["a", "b"])}), "'kind'", "'a' in row 0")
+    mixed = pd.DataFrame({"a": np.array([1, 2.5], object), "b": ["3", "4"], "c": pd.Categorical([5, 6])})
+    assert read(mixed).X.tolist() == [[1, 3, 5], [2.5, 4, 6]]
+
+
+@pytest.mark.parametrize("method", ["fit", "transform"])
+def test_an_estimator_names_bad_values_as_the_reader_does(method):
+    good = pd.DataFrame(RNG.normal(size=(40, 2)), columns=["size", "kind"])
+    use = getattr(ct.AE(latent_dim=1, max_epochs=1).fit(good), method)
+    use(good.astype(object))
+    for value, said in (
+        (np.nan, "no value in row 3"),
+        (np.inf, "infinity in row 3"),
+        ("big", "'big' in row 3"),
+    ):
+        bad = good.astype(object if value == "big" else float)
+        bad.loc[3, "kind"] = value
+        with pytest.raises(DataError, match=f"(?s)(?=.*'kind').*{said}"):
+            use(bad)
+
+
+def test_an_estimator_names_bad_values_of_an_array():
+    X = RNG.normal(size=(40, 2))
+    ae = ct.AE(latent_dim=1, max_epochs=1).fit(X)
+    X[3, 1] = np.nan
+    for use in (ae.fit, ae.transform):
+        with pytest.raises(DataError, match="X holds NaN in row 3, column 1"):
+            use(X)
 
 
 # ------------------------------------------------------------------------------------------------- images

@@ -53,9 +53,9 @@ def fitted() -> dict[str, ct.Autoencoder]:
         ((5,), "linear", "normal", 0.3),
         ((5,), "mlp", "normal", "global"),
         ((5,), "mlp", "normal", "item"),
-        ((7, 6), "conv2d", "normal", "feature"),
-        ((7, 6), "conv2d", "bernoulli", "global"),
-        ((7, 6), "conv2d", "categorical", "global"),
+        ((9, 8), "conv2d", "normal", "feature"),
+        ((9, 8), "conv2d", "bernoulli", "global"),
+        ((9, 8), "conv2d", "categorical", "global"),
     ],
 )
 def test_the_gradient_reaches_every_parameter(name, shape, network, likelihood, noise):
@@ -77,7 +77,7 @@ def test_the_gradient_reaches_the_condition(name, network, conditional_prior):
     torch.manual_seed(0)
     plan = build(
         name,
-        (7, 6),
+        (9, 8),
         latent_dim=2,
         network=network,
         hidden=(8,),
@@ -91,7 +91,7 @@ def test_the_gradient_reaches_the_condition(name, network, conditional_prior):
     vector = torch.randn(20, 2)
     vector[::4] = torch.nan
     label = torch.arange(20) % 4 - 1  # -1 is the null token
-    backward(plan, Batch(torch.randn(20, 1, 7, 6), RawCondition(label, vector)))
+    backward(plan, Batch(torch.randn(20, 1, 9, 8), RawCondition(label, vector)))
     assert untouched(plan.model) == []
 
 
@@ -231,14 +231,14 @@ def test_half_precision_trains_to_nearly_the_same_loss(name):
 @each_recipe
 def test_samples_of_the_posterior_are_an_axis(name):
     torch.manual_seed(0)
-    plan = build(name, (7, 6), latent_dim=2, network="conv2d", hidden=(8,))
+    plan = build(name, (9, 8), latent_dim=2, network="conv2d", hidden=(8,))
     plan.model.eval()
-    batch = Batch(torch.randn(4, 1, 7, 6))
+    batch = Batch(torch.randn(4, 1, 9, 8))
     trace = plan.model.trace(batch, k=3, noise=Noise(0))
     assert trace.levels[0].z.shape == (3, 4, 2)
     assert trace.log_lik.shape == (3, 4)
     assert trace.px.batch_shape == (3, 4)
-    assert trace.px.event_shape == (1, 7, 6)
+    assert trace.px.event_shape == (1, 9, 8)
     assert trace.expect(trace.log_lik).shape == (4,)
     z, c = trace.levels[0].z, None
     alone = [plan.model.likelihood(z[i : i + 1], c).log_prob(batch.x)[0] for i in range(3)]
@@ -337,14 +337,14 @@ CONDITIONS = {
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_every_kind_of_condition(name, network, kind, tmp_path):
     y, one = CONDITIONS[kind]
-    X = rows(N, (7, 6))
+    X = rows(N, (9, 8))
     m = model(name, network=network).fit(X, y)
     assert m.transform(X, y).shape == (N, 2)
     assert m.project(X, y).shape == X.shape
     assert np.isfinite(m.score_samples(X, y)).all()
     for n in (1, 4):
-        assert m.sample(n, condition=one, random_state=0).shape == (n, 7, 6)
-    assert m.interpolate(X[0], X[1], steps=3, condition=one).shape == (3, 7, 6)
+        assert m.sample(n, condition=one, random_state=0).shape == (n, 9, 8)
+    assert m.interpolate(X[0], X[1], steps=3, condition=one).shape == (3, 9, 8)
     again = ct.load(m.save(tmp_path / "run"))
     assert np.array_equal(again.score_samples(X, y), m.score_samples(X, y))
     if one is not None:
@@ -400,3 +400,37 @@ def test_the_table_of_recipes():
         assert r.paper
         assert r.summary.endswith(".")
         assert r.parts
+
+
+@pytest.mark.parametrize("value", ["False", "no", 1, None])
+def test_a_switch_is_true_or_false(value):
+    with pytest.raises(PlanError, match="give True or False"):
+        build("cvae", (4,), conditional_prior=value, condition={"n_labels": 3})
+
+
+def test_a_conditional_prior_needs_a_condition():
+    with pytest.raises(PlanError, match="needs a condition: pass y to fit"):
+        ct.CVAE(conditional_prior=True, max_epochs=1).fit(np.eye(20))
+
+
+def test_modules_that_share_layers_go_on_sharing_them():
+    shared = nn.Linear(2, 2)
+    pair = (nn.Sequential(nn.Linear(4, 2), shared), nn.Sequential(shared, nn.Linear(2, 4)))
+    model = build("ae", (4,), network=pair, latent_dim=2).model
+    assert model.posterior.network.module[1] is model.likelihood.network.module[0]
+    assert model.posterior.network.module[1] is not shared
+
+
+@pytest.mark.parametrize("hidden", [(), []])
+def test_convolutions_need_channels(hidden):
+    with pytest.raises(PlanError, match="convolutions need channels"):
+        build("ae", Space((16, 16)), network="conv2d", hidden=hidden)
+
+
+def test_a_module_that_gives_no_tensor_is_refused():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with pytest.raises(PlanError, match="Pair does not turn two items into one tensor"):
+        build("ae", (4,), network=(Pair(), nn.Linear(2, 4)), latent_dim=2)

@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--out", default=Path(__file__).parent / "results" / "l2_ae.json")
     parser.add_argument("--figure", default=ROOT / "docs" / "figures" / "l2_ae.png")
     args = parser.parse_args()
-    from chartae.core.spaces import infer_space
     from chartae.models.recipes import build
+    from chartae.parts.units import infer_space
     from chartae.training.engine import train
     from chartae.training.sources import Source
 
@@ -92,6 +92,7 @@ def main() -> None:
             "Jacobian in model units; medians of Euclidean distances to the nearest training digit.",
         ],
         raw={"curves": curves},
+        figure="figures/l2_ae.png",
     )
     draw(curves, pictures, args.figure)
 

@@ -16,6 +16,7 @@ __all__ = [
     "intrinsic_dimension",
     "load",
     "load_decoder",
+    "read",
     "recipes",
 ]
 
@@ -29,6 +30,7 @@ _WHERE = {
     "intrinsic_dimension": "chartae.geometry.dimension",
     "load": "chartae.estimators.runs",
     "load_decoder": "chartae.estimators.runs",
+    "read": "chartae.training.readers",
     "recipes": "chartae.models.recipes",
 }
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from chartae.estimators.runs import load, load_decoder
     from chartae.geometry.dimension import intrinsic_dimension
     from chartae.models.recipes import Recipe, recipes
+    from chartae.training.readers import read
 
 
 def __getattr__(name: str) -> Any:

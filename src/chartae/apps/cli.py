@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,8 @@ import typer
 from typer.core import TyperGroup
 
 import chartae
-from chartae.core.errors import ChartaeError, DataError, RunFolderError
+from chartae.core.errors import ChartaeError, DataError, PlanError, RunFolderError
+from chartae.core.registry import suggest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +41,7 @@ class _Commands(TyperGroup):
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
             code = super().main(args, *rest, **extra)
-        except (KeyboardInterrupt, typer.Abort):
+        except KeyboardInterrupt:
             code = 130
         except Exception as e:
             # Usage errors bring format_message; scikit-learn complains about data in plain ValueErrors.
@@ -99,8 +101,11 @@ def main(args: Sequence[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------ words to values
 
 
-def _number_or_word(text: str) -> Any:
-    """Read JSON where it is some (4, 0.5, true, null, [1, 2]), and a word otherwise."""
+def _value(text: str) -> Any:
+    """Read JSON where it is some (4, 0.5, [1, 2]), true, false and none in any case, and a word otherwise."""
+    constants = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
     try:
         return json.loads(text)
     except ValueError:
@@ -108,13 +113,13 @@ def _number_or_word(text: str) -> Any:
 
 
 def _latent_dim(text: str) -> Any:
-    if text != "auto" and not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is neither 'auto' nor a whole number.")
+    if text != "auto" and not (text.isdecimal() and int(text)):
+        raise typer.BadParameter(f"{text!r} is neither 'auto' nor a whole number from 1.")
     return "auto" if text == "auto" else int(text)
 
 
 def _hidden(text: str) -> Any:
-    if not all(width.strip().isdecimal() for width in text.split(",")):
+    if not all(width.strip().isdecimal() and int(width) for width in text.split(",")):
         raise typer.BadParameter(f"{text!r} is not widths with commas, such as 512,256.")
     return tuple(int(width) for width in text.split(","))
 
@@ -126,11 +131,50 @@ def _size(text: str) -> Any:
     return int(height), int(width)
 
 
-def _params(pairs: Sequence[str]) -> dict[str, Any]:
-    for pair in pairs:
-        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
-            raise DataError(f"--param {pair!r} is not NAME=VALUE: write it as in --param beta=4")
-    return {name: _number_or_word(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+#: Parameters of an estimator that have an option of their own in ``fit``.
+_OPTIONS = {
+    "latent_dim": "--latent-dim",
+    "likelihood": "--likelihood",
+    "network": "--network",
+    "hidden": "--hidden",
+    "max_epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "learning_rate": "--learning-rate",
+    "noise": "--noise",
+    "precision": "--precision",
+    "device": "--device",
+    "random_state": "--seed",
+}
+
+
+def _sorted_out(
+    pairs: Sequence[str], own: Collection[str], common: Collection[str], asked: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell the recipe's own parameters from the estimator's, and add what options ask for to these."""
+    recipes: dict[str, Any] = {}
+    estimators = {name: value for name, value in asked.items() if value is not None}
+    for name, equals, text in (pair.partition("=") for pair in pairs):
+        if not (name.isidentifier() and equals):
+            raise DataError(f"--param {name}{equals}{text} is not NAME=VALUE: write it as in --param beta=4")
+        if name not in own and name not in common:
+            raise PlanError(f"there is no parameter {name!r}: {suggest(name, [*own, *common])}")
+        if name in recipes or name in estimators:
+            raise PlanError(f"{name} is given twice: leave one out")
+        (recipes if name in own else estimators)[name] = _value(text)
+    return recipes, estimators
+
+
+def _as_options(message: str, names: Collection[str]) -> str:
+    """Name parameters as they are given here: ``scale='global'`` is ``--param scale=global``."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1] or found[2], found[3]
+        if name not in names:
+            return found[0]
+        words = (_OPTIONS[name], " ") if name in _OPTIONS else (f"--param {name}", "=")
+        return words[0] if value is None else f"{words[0]}{words[1]}{value}"
+
+    return re.sub(r"The '(\w+)' parameter of \w+|\b(\w+)='?([\w.+-]*\w)'?", option, message)
 
 
 _Data = Annotated[
@@ -155,7 +199,7 @@ _Condition = Annotated[
         metavar="LABEL", help="What to make, in a conditional run: a label, [numbers], or a .npy of a vector."
     ),
 ]
-_Seed = Annotated[int | None, typer.Option(metavar="N", help="Same seed, same result.")]
+_Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Same seed, same result.")]
 
 
 def _version(wanted: bool) -> None:
@@ -197,20 +241,24 @@ def _fit(
     hidden: Annotated[
         Any, typer.Option(parser=_hidden, metavar="N,N", help="Widths of the layers, such as 512,256.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="At most so many.")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Items a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Of Adam.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, metavar="RATE", help="Of Adam.")] = None,
     noise: Annotated[
         Any,
         typer.Option(
-            parser=_number_or_word,
+            parser=_value,
             metavar="NAME|SD",
             help="global, feature or item, or a fixed standard deviation in the data's units.",
         ),
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A parameter of the recipe; may be repeated."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A parameter of the recipe, or any of the estimator: patience, clip, schedule, scale ... "
+            "VALUE is JSON, True, False, None or a word. May be repeated.",
+        ),
     ] = None,
     precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, float32 or bf16.")] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
@@ -221,11 +269,10 @@ def _fit(
 ) -> None:
     """Train on DATA and save the run to a folder."""
     _refuse_occupied(out, overwrite)
-    params = _params(param or [])
-    entry = next((r for r in chartae.recipes() if r.name == recipe), None)
-    items = _read(data, labels, size)
-    if entry and entry.conditional and items.y is None:
-        raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
+    from chartae.estimators.parameters import COMMON
+    from chartae.models.recipes import find
+
+    entry = find(recipe)
     asked = {
         "latent_dim": latent_dim,
         "likelihood": likelihood,
@@ -239,15 +286,19 @@ def _fit(
         "device": device,
         "random_state": seed,
     }
+    own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
+    items = _read(data, labels, size)
+    if entry.conditional and items.y is None:
+        raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:
         typer.echo(f"data      {items.summary}")
     estimator = chartae.Autoencoder(
-        recipe=recipe,
-        recipe_params=params or None,
-        verbose=0 if quiet else 1,
-        **{name: value for name, value in asked.items() if value is not None},
+        recipe=recipe, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
-    estimator.fit(_features(items), items.y if entry and entry.conditional else None)
+    try:
+        estimator.fit(_features(items), items.y if entry.conditional else None)
+    except ValueError as error:
+        raise PlanError(_as_options(str(error), {*entry.parameters, *COMMON})) from error
     estimator.save(out, overwrite=overwrite)
     _picture_run(estimator, items, out)
     if not quiet:
@@ -268,7 +319,7 @@ def _sample(
     seed: _Seed = None,
 ) -> None:
     """Draw new items."""
-    estimator = chartae.load(run)
+    estimator = _open(run)
     target = _target(out, run, "samples", estimator)
     X = estimator.sample(n, condition=_asked(estimator, condition), random_state=seed)
     _write(target, X, estimator)
@@ -288,7 +339,7 @@ def _encode(
     """Write the code of every item: the posterior mean, of shape (n, latent_dim)."""
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
-    estimator = chartae.load(run)
+    estimator = _open(run, encoder=True)
     items = _read(data, labels, size)
     codes = estimator.transform(
         _features(items, estimator), condition=_condition(estimator, items), return_std=std
@@ -309,7 +360,7 @@ def _decode(
     out: _Out = None,
 ) -> None:
     """Turn codes into items."""
-    estimator = chartae.load(run)
+    estimator = _open(run)
     target = _target(out, run, "decoded", estimator)
     Z = _shown(_read(codes, None, None).X, target)
     X = estimator.inverse_transform(Z, condition=_asked(estimator, condition))
@@ -325,7 +376,7 @@ def _reconstruct(
 
     from chartae.apps.images import pairs
 
-    estimator = chartae.load(run)
+    estimator = _open(run, encoder=True)
     target = _target(out, run, "reconstructions", estimator)
     items = _read(data, labels, size)
     if target.suffix == ".png":
@@ -351,7 +402,7 @@ def _recipes() -> None:
 @app.command("info", epilog="Example: chartae info runs/digits")
 def _info(run: _Run) -> None:
     """Say what a run folder holds."""
-    estimator = chartae.load(run)
+    estimator = _open(run)
     table = _table("", "")
     table.show_header = False
     for name, value in _facts(estimator, run).items():
@@ -360,6 +411,17 @@ def _info(run: _Run) -> None:
 
 
 # --------------------------------------------------------------------------------------- what they share
+
+
+def _open(run: Path, *, encoder: bool = False) -> Any:
+    """Open a run folder, or an exported decoder where that will do."""
+    from chartae.models.persistence import config_of
+
+    if (config_of(run) or {}).get("content") != "decoder":
+        return chartae.load(run)
+    if encoder:
+        raise RunFolderError(f"{run} holds a decoder alone: name the run folder that it was exported from")
+    return chartae.load_decoder(run)
 
 
 def _read(data: str, labels: str | None, size: tuple[int, int] | None) -> Dataset:
@@ -394,14 +456,17 @@ def _condition(estimator: Any, items: Dataset) -> Any:
 
 def _asked(estimator: Any, condition: str | None) -> Any:
     """Read a condition from the command line as the run knows it: "9" may be a number or a text."""
+    if condition is None:
+        return None
     classes = estimator.condition_.classes
-    if condition is None or (classes is not None and classes.dtype.kind == "U"):
-        return condition
+    for known in [] if classes is None else classes.tolist():
+        if condition == str(known):
+            return known
     if not condition.endswith(".npy"):
-        return _number_or_word(condition)
-    import numpy as np
+        return _value(condition)
+    from chartae.training.readers import read_array
 
-    return np.load(condition, allow_pickle=False)
+    return read_array(condition)
 
 
 def _refuse_occupied(out: Path, overwrite: bool) -> None:
@@ -415,7 +480,9 @@ def _refuse_occupied(out: Path, overwrite: bool) -> None:
             raise RunFolderError(
                 f"{out} is not empty: choose another --out, or replace the run with --overwrite"
             )
-        if not (out / "config.json").exists():  # a slip of the pen must not delete a home folder
+        from chartae.models.persistence import config_of
+
+        if config_of(out) is None:
             raise RunFolderError(f"{out} is not empty and holds no run to overwrite: choose another --out")
 
 
@@ -423,12 +490,12 @@ def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     """Decide where a result goes, before the work is done."""
     from chartae.apps.images import is_picture
 
-    shape = estimator.space_.shape
-    target = out or run / f"{name}{'.png' if is_picture(shape) else '.npy'}"
+    space = estimator.space_
+    target = out or run / f"{name}{'.png' if is_picture(space) else '.npy'}"
     if target.suffix not in (".npy", ".png"):
         raise DataError(f"{target} ends in neither .npy (arrays) nor .png (images): name it so")
-    if target.suffix == ".png" and not is_picture(shape):
-        raise DataError(f"items of shape {shape} are no images: name {target} .npy")
+    if target.suffix == ".png" and not is_picture(space):
+        raise DataError(f"items of shape {space.shape} are no images: name {target} .npy")
     return target
 
 
@@ -446,7 +513,7 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
     from chartae.apps.images import atomic, save_grid
 
     if target.suffix == ".png":
-        save_grid(target, X, columns, value_range=estimator.space_.value_range)
+        save_grid(target, X, columns, **_look(estimator))
         typer.echo(f"{target}")
         return
     with atomic(target) as file:
@@ -454,32 +521,43 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
     typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {X.dtype}")
 
 
+def _look(estimator: Any) -> dict[str, Any]:
+    """Say how a model's items are shown."""
+    return {"value_range": estimator.space_.value_range, "layout": estimator.space_.layout}
+
+
 def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     """Put samples and reconstructions of images into a fresh run folder."""
     from chartae.apps.images import is_picture, pairs, save_grid
 
-    if not is_picture(estimator.space_.shape):
+    if not is_picture(estimator.space_):
         return
     X, condition = items.X[:_SHOWN], _condition(estimator, items)
     condition = None if condition is None else condition[: len(X)]
-    span = estimator.space_.value_range
     samples = estimator.sample(len(X), condition=condition, random_state=0)
-    save_grid(out / "samples.png", samples, value_range=span)
+    save_grid(out / "samples.png", samples, **_look(estimator))
     columns = min(len(X), _COLUMNS)
     both = pairs(X, estimator.project(X, condition=condition), columns)
-    save_grid(out / "reconstructions.png", both, columns, value_range=span)
+    save_grid(out / "reconstructions.png", both, columns, **_look(estimator))
 
 
 def _say_what_next(estimator: Any, data: str, out: Path) -> None:
-    from chartae.estimators.progress import describe
-
     run, files = shlex.quote(str(out)), ", ".join(sorted(p.name for p in out.iterdir()))
-    typer.echo(f"trained   {estimator.n_iter_} epochs, the last with {describe(estimator.history_[-1])}")
+    typer.echo(f"trained   {_kept(estimator)}")
     typer.echo(f"model     {_model(estimator)}")
     typer.echo(f"results   {out} ({files})")
     typer.echo(f"next      chartae sample {run} --n 64")
     typer.echo(f"          chartae encode {run} {data} --out codes.npy")
     typer.echo(f"          chartae info {run}")
+
+
+def _kept(estimator: Any) -> str:
+    """Describe the epoch whose weights the model has."""
+    from chartae.estimators.progress import describe
+
+    row = estimator.history_[estimator.best_epoch_ - 1]
+    place = "best" if row.get("best") else "last"
+    return f"epoch {estimator.best_epoch_}, the {place} of {estimator.n_iter_} epochs: {describe(row)}"
 
 
 def _model(estimator: Any) -> str:
@@ -489,14 +567,13 @@ def _model(estimator: Any) -> str:
 
 
 def _facts(estimator: Any, run: Path) -> dict[str, str]:
-    from chartae.estimators.progress import describe
-
     return {
         "recipe": estimator.blueprint_["recipe"],
+        "holds": "encoder and decoder" if hasattr(estimator, "transform") else "a decoder alone",
         "data": estimator.summary_.partition(";")[0],
         "model": _model(estimator),
         "epochs": str(estimator.n_iter_),
-        "last epoch": describe(estimator.history_[-1]),
+        "weights": f"of {_kept(estimator)}",
         "files": "\n".join(f"{p.name}  {p.stat().st_size / 1024:,.0f} KiB" for p in sorted(run.iterdir())),
     }
 

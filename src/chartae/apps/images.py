@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from chartae.core.errors import DataError
+from chartae.core.spaces import Space
 
 __all__ = ["atomic", "is_picture", "pairs", "save_grid"]
 
@@ -21,26 +22,30 @@ _GAP = 2
 _GAP_GRAY = 128  # told apart from white paper and from black background
 
 
-def is_picture(shape: Sequence[int]) -> bool:
-    """Tell whether items of this shape can be shown as images.
+def is_picture(item: Space | Sequence[int]) -> bool:
+    """Tell whether items can be shown as images.
 
     Parameters
     ----------
-    shape : sequence of int
-        The shape of one item, without n.
+    item : Space or sequence of int
+        The space of the items; or the shape of one, whose layout is then guessed as for a space.
 
     Returns
     -------
     bool
-        True for (H, W), and for (H, W, C) and (C, H, W) with C of 1 or 3.
+        True for images of one channel or three.
 
     Examples
     --------
     >>> from chartae.apps.images import is_picture
+    >>> from chartae.core.spaces import Space
     >>> is_picture((28, 28)), is_picture((32, 32, 3)), is_picture((12, 32, 32)), is_picture((784,))
     (True, True, False, False)
+    >>> is_picture(Space((28, 28), layout="any"))
+    False
     """
-    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+    space = item if isinstance(item, Space) else Space(tuple(item))
+    return space.is_image and space.model_shape[0] in (1, 3)
 
 
 def save_grid(
@@ -49,6 +54,7 @@ def save_grid(
     columns: int | None = None,
     *,
     value_range: tuple[float, float] | None = None,
+    layout: str = "auto",
 ) -> None:
     """Save images as one PNG of tiles, row by row.
 
@@ -60,18 +66,21 @@ def save_grid(
     path : str or path
         The file; missing folders are made.
     X : array of shape (n, H, W), (n, H, W, C) or (n, C, H, W), with C of 1 or 3
-        The images, in the input's units; where both could be meant, channels come last. What is not a number
-        stays gray.
+        The images, in the input's units. What is not a number stays gray.
     columns : int, optional
         Tiles a row; left out, the grid is about square.
     value_range : (float, float), optional
         The values shown as black and as white; what lies outside is clipped. Left out, the least and the
         greatest value of ``X``.
+    layout : {"auto", "hw", "hwc", "chw"}
+        How an item is ordered, as a :class:`~chartae.core.spaces.Space` says; "auto" guesses as that does.
 
     Raises
     ------
     DataError
         If ``X`` is not made of such images, or if ``columns`` is below 1.
+    PlanError
+        If ``layout`` is one of items with another number of axes.
 
     Examples
     --------
@@ -85,7 +94,7 @@ def save_grid(
     """
     from PIL import Image
 
-    tiles = _channels_last(np.asarray(X, dtype=np.float32))
+    tiles = _channels_last(np.asarray(X, dtype=np.float32), layout)
     if columns is not None and columns < 1:
         raise DataError(f"a grid of {columns} columns shows nothing: pass columns=1 or more")
     n, height, width, channels = tiles.shape
@@ -175,14 +184,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
 
 
-def _channels_last(X: NDArray[np.float32]) -> NDArray[np.float32]:
-    if len(X) == 0 or not is_picture(X.shape[1:]):
+def _channels_last(X: NDArray[np.float32], layout: str) -> NDArray[np.float32]:
+    import torch
+
+    space = Space(X.shape[1:], layout=layout) if X.ndim > 1 and len(X) else None
+    if space is None or not is_picture(space):
         raise DataError(
-            f"an array of shape {X.shape} is not images: pass (n, H, W), or (n, H, W, C) with C of 1 or 3"
+            f"an array of shape {X.shape} is not images of one channel or three: pass (n, H, W) or "
+            "(n, H, W, C), with layout='hw' if H or W is below 8"
         )
-    if X.ndim == 3:
-        return X[..., None]
-    return X if X.shape[-1] in (1, 3) else np.moveaxis(X, 1, -1)
+    return np.moveaxis(space.to_model(torch.from_numpy(X)).numpy(), 1, -1)
 
 
 def _to_bytes(X: NDArray[np.float32], value_range: tuple[float, float] | None) -> NDArray[Any]:

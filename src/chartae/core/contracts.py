@@ -309,7 +309,8 @@ class Prior(nn.Module, ABC):
 class Likelihood(nn.Module, ABC):
     """p(x | z, c): what the decoder says about x.
 
-    ``continuous`` tells whether it is a density (so that a change of units changes its logarithm).
+    ``continuous`` tells whether it is a density (so that a change of units changes its logarithm),
+    ``estimated`` whether it keeps estimates of the training data (see :meth:`observe`).
 
     Examples
     --------
@@ -322,6 +323,7 @@ class Likelihood(nn.Module, ABC):
     """
 
     continuous: bool = True
+    estimated: bool = False
 
     @abstractmethod
     def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
@@ -340,8 +342,8 @@ class Likelihood(nn.Module, ABC):
             With batch shape ``(k, n)`` and event shape ``(*x)``.
         """
 
-    def observe(self, px: Distribution, x: Tensor) -> None:
-        """Update running estimates from a training batch; most likelihoods have none.
+    def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
+        """Update estimates from a batch of training rows; most likelihoods have none.
 
         Parameters
         ----------
@@ -349,6 +351,8 @@ class Likelihood(nn.Module, ABC):
             What the decoder said, batch shape ``(k, n)``.
         x : Tensor
             What was there, ``(n, *x)``.
+        share : float or None
+            Weight of this batch against all before it; None: of a running estimate.
         """
 
 
@@ -402,7 +406,7 @@ class Level:
             If the model has no prior.
         """
         if self.p is None:
-            raise PlanError("this model has no prior: fit one to its codes with fit_prior")
+            raise PlanError("this model has no prior, so its codes have no density: use a VAE recipe")
         return self.p.log_prob(self.z)
 
 
@@ -453,15 +457,16 @@ class Trace:
         Parameters
         ----------
         f : Tensor
-            ``(k, n)``.
+            ``(k, n, ...)``.
 
         Returns
         -------
         Tensor
-            ``(n,)``.
+            ``(n, ...)``.
         """
         if self.log_weight is not None:
-            return (self.log_weight.exp() * f).sum(0)
+            weight = self.log_weight.exp()
+            return (weight.reshape(*weight.shape, *(1,) * (f.dim() - 2)) * f).sum(0)
         return f[0] if len(f) == 1 else f.mean(0)
 
     @property
@@ -478,7 +483,7 @@ class Term(NamedTuple):
     rows : Tensor
         ``(n,)``, or ``()`` for a statistic of the batch; this is what is logged.
     weight : float or Tensor
-        ``()``, what multiplies it in the loss.
+        ``()``, what multiplies it in the loss; the float 0 is for terms that are logged and no more.
     unit : str
         "nats", or what else it is measured in.
     per_dim : Tensor or None
@@ -563,6 +568,8 @@ class Objective(nn.Module, ABC):
         return Sum(self, other)
 
     def __mul__(self, factor: float) -> Objective:
+        if not factor >= 0:
+            raise PlanError(f"the weight {factor:g} of {self!r} rewards what it should cost: use 0 or more")
         return Sum(self, factors=(float(factor),))
 
     __rmul__ = __mul__
@@ -609,11 +616,13 @@ class Sum(Objective):
         self.differentiates_networks = any(part.differentiates_networks for part in flat)
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        return {
-            name: term if factor == 1.0 else term._replace(weight=factor * term.weight)
-            for part, factor in zip(self.parts, self.factors, strict=True)
-            for name, term in part(trace).items()
-        }
+        out: dict[str, Term] = {}
+        for part, factor in zip(self.parts, self.factors, strict=True):
+            for name, term in part(trace).items():
+                if name in out:
+                    raise PlanError(f"two terms are called {name!r}: give one of them another name")
+                out[name] = term if factor == 1.0 else term._replace(weight=factor * term.weight)
+        return out
 
     def advance(self, epoch: float) -> None:
         for part in self.parts:

@@ -1,4 +1,8 @@
-"""Where the randomness of a pass comes from: handed in, never taken from global state."""
+"""Where the randomness of draws comes from: it is handed in.
+
+Dropout and corruption, which act in training only, draw from torch's global generator, which the training
+loop seeds and gives back.
+"""
 
 from __future__ import annotations
 

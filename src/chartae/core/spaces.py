@@ -2,27 +2,182 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chartae.core.arrays import blocks, ends
 from chartae.core.errors import DataError, PlanError
 
-__all__ = ["Space", "infer_space"]
+__all__ = ["LAYOUTS", "Space", "Support", "Units", "layout_of"]
 
-ROUNDING = 16 * np.finfo(np.float64).eps
-BLOCK = 1 << 22  # values looked at in one go: bounded memory on arrays of any length
+SLACK = 1e-6  # of a bounded range: the same value in float32 and in float64 is one value
+CHANNELS = (1, 3, 4)  # gray, color, and color with transparency
+SMALLEST_IMAGE = 8  # pixels a side: below it, two axes are more likely a series or a small table
+
+#: Layouts of an item, and how many axes an item has in each (None: any number).
+LAYOUTS: dict[str, int | None] = {"flat": 1, "hw": 2, "hwc": 3, "chw": 3, "any": None}
+
+
+def layout_of(shape: tuple[int, ...], layout: str = "auto") -> str:
+    """Say how an item is ordered: as asked, or guessed from its shape.
+
+    One axis is "flat". Two are the rows and columns of a gray image, "hw", if both have 8 pixels or
+    more. Three are an image with channels last, "hwc", or first, "chw", if there are 1, 3 or 4 of them
+    (last, where both could be meant). All else is "any": a series, a volume, or an unusual image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one item.
+    layout : {"auto", "flat", "hw", "hwc", "chw", "any"}
+        "auto" guesses.
+
+    Returns
+    -------
+    str
+        One of :data:`LAYOUTS`.
+
+    Raises
+    ------
+    PlanError
+        If the layout is unknown, or is one of items with another number of axes.
+
+    Examples
+    --------
+    >>> from chartae.core.spaces import layout_of
+    >>> [layout_of(shape) for shape in [(64,), (28, 28), (100, 3), (32, 32, 3), (3, 32, 32), (9, 9, 9)]]
+    ['flat', 'hw', 'any', 'hwc', 'chw', 'any']
+    >>> layout_of((28, 28), "hwc")
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.PlanError: layout='hwc' is for items of 3 axes, and these have shape (28, 28): ...
+    """
+    axes = len(shape)
+    if layout == "auto":
+        if axes == 1:
+            return "flat"
+        if axes == 2 and min(shape) >= SMALLEST_IMAGE:
+            return "hw"
+        if axes == 3 and shape[-1] in CHANNELS:
+            return "hwc"
+        return "chw" if axes == 3 and shape[0] in CHANNELS else "any"
+    if layout not in LAYOUTS:
+        raise PlanError(f"layout={layout!r}: use 'auto', {', '.join(map(repr, LAYOUTS))}")
+    if LAYOUTS[layout] not in (axes, None):
+        fitting = ", ".join(repr(name) for name, n in LAYOUTS.items() if n in (axes, None))
+        raise PlanError(
+            f"layout={layout!r} is for items of {LAYOUTS[layout]} axes, and these have shape {tuple(shape)}: "
+            f"use {fitting} or 'auto'"
+        )
+    return layout
+
+
+@dataclass(frozen=True)
+class Support:
+    """The values that a likelihood knows, in the input's units; by default every number.
+
+    Parameters
+    ----------
+    low, high : float or None
+        The smallest and the largest; None for no bound.
+    whole : bool
+        Whether they are whole numbers only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.spaces import Support
+    >>> counts = Support(low=0.0, whole=True)
+    >>> counts.holds(np.array([0, 7])), counts.holds(np.array([0.5])), str(counts)
+    (True, False, 'whole numbers from 0 up')
+    """
+
+    low: float | None = None
+    high: float | None = None
+    whole: bool = False
+
+    def covers(self, low: float, high: float) -> bool:
+        """Tell whether a range lies within the bounds, up to rounding.
+
+        Parameters
+        ----------
+        low, high : float
+            Its ends.
+
+        Returns
+        -------
+        bool
+            Whether it does.
+        """
+        slack = 0.0 if self.low is None or self.high is None else SLACK * (self.high - self.low)
+        return (self.low is None or low >= self.low - slack) and (
+            self.high is None or high <= self.high + slack
+        )
+
+    def holds(self, X: np.ndarray) -> bool:
+        """Tell whether all values are known.
+
+        Parameters
+        ----------
+        X : ndarray
+            ``(n, *shape)``, finite.
+
+        Returns
+        -------
+        bool
+            Whether they are.
+        """
+        if X.size == 0 or self == Support():
+            return True
+        fractions = self.whole and X.dtype.kind == "f"
+        return self.covers(*ends(X)) and not (
+            fractions and any(bool((b != np.floor(b)).any()) for b in blocks(X))
+        )
+
+    def __str__(self) -> str:
+        what = "whole numbers" if self.whole else "values"
+        if self.low is None:
+            return f"{what} up to {self.high:g}" if self.high is not None else what
+        return f"{what} from {self.low:g} " + ("up" if self.high is None else f"to {self.high:g}")
+
+
+@dataclass(frozen=True)
+class Units:
+    """How a likelihood wants its data prepared: as they are, unless it says otherwise.
+
+    Parameters
+    ----------
+    center, scale : array_like
+        The model sees ``(x - center) / scale``; they broadcast against the model's shape of an item.
+    levels : int or None
+        Number of categories.
+    support : Support
+        The values that it knows, in the input's units.
+
+    Examples
+    --------
+    >>> from chartae.core.spaces import Support, Units
+    >>> Units(scale=255.0, support=Support(0.0, 255.0)).center
+    0.0
+    """
+
+    center: Any = 0.0
+    scale: Any = 1.0
+    levels: int | None = None
+    support: Support = Support()
 
 
 class Space(nn.Module):
     """Shape and units of one item, for the user and for the model.
 
     The user's ``(height, width)`` or ``(height, width, channels)`` is the model's
-    ``(channels, height, width)``; the model's units are ``(x - center) / scale``.
+    ``(channels, height, width)``; the model's units are ``(x - center) / scale``. It is inferred from
+    data by :func:`chartae.parts.units.infer_space`.
 
     Parameters
     ----------
@@ -40,6 +195,15 @@ class Space(nn.Module):
         The data's type.
     columns : sequence of str or None
         Names of the features.
+    layout : {"auto", "flat", "hw", "hwc", "chw", "any"}
+        How the user orders an item; "auto" guesses (see :func:`layout_of`).
+    support : Support
+        The values that the likelihood knows.
+
+    Raises
+    ------
+    PlanError
+        If the layout does not fit the shape.
 
     Examples
     --------
@@ -63,25 +227,17 @@ class Space(nn.Module):
         value_range: tuple[float, float] = (0.0, 1.0),
         dtype: str = "float32",
         columns: tuple[str, ...] | None = None,
+        layout: str = "auto",
+        support: Support = Support(),
     ) -> None:
         super().__init__()
         self.shape, self.likelihood, self.levels = tuple(int(s) for s in shape), likelihood, levels
+        self.layout, self.support = layout_of(self.shape, layout), support
         self.value_range, self.dtype = (float(value_range[0]), float(value_range[1])), dtype
         self.columns = None if columns is None else tuple(columns)
         # float64: the center of a large offset must not be rounded before it is subtracted.
         self.register_buffer("center", torch.as_tensor(np.asarray(center, dtype=np.float64)))
         self.register_buffer("scale", torch.as_tensor(np.asarray(scale, dtype=np.float64)))
-
-    @property
-    def layout(self) -> str:
-        """How the user orders one item: "flat", "hw", "hwc", "chw" or "any"."""
-        if len(self.shape) == 1:
-            return "flat"
-        if len(self.shape) == 2:
-            return "hw"
-        if len(self.shape) == 3:
-            return "hwc" if self.shape[-1] in (1, 3, 4) else "chw"
-        return "any"
 
     @property
     def model_shape(self) -> tuple[int, ...]:
@@ -94,6 +250,35 @@ class Space(nn.Module):
     def is_image(self) -> bool:
         """Whether an item is laid out as an image."""
         return self.layout in ("hw", "hwc", "chw")
+
+    def check(self, X: np.ndarray) -> None:
+        """Refuse values that the likelihood does not know.
+
+        Parameters
+        ----------
+        X : ndarray
+            ``(n, *shape)`` in the user's units, finite.
+
+        Raises
+        ------
+        DataError
+            If there are such values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae.core.spaces import Space, Support
+        >>> Space((2,), "bernoulli", support=Support(0.0, 16.0)).check(np.array([[0.0, 20.0]]))
+        Traceback (most recent call last):
+        ...
+        chartae.core.errors.DataError: the model knows values from 0 to 16, and the data hold others, ...
+        """
+        if not self.support.holds(X):
+            known = str(self.support) if self.levels is None else f"the categories 0 to {self.levels - 1}"
+            raise DataError(
+                f"the model knows {known}, and the data hold others, within [{X.min():g}, {X.max():g}]: "
+                "give them in the units of the training data, or fit with likelihood='normal'"
+            )
 
     def log_det(self, continuous: bool) -> float:
         """Log volume of one model unit in the input's units: what a density loses by it.
@@ -187,12 +372,27 @@ class Space(nn.Module):
         Returns
         -------
         str
-            Shape, type and likelihood.
+            Shape, type, scaling and likelihood.
         """
         size = " × ".join(str(s) for s in self.shape)
-        what = {"flat": f"{size} features", "any": f"items of {size}"}.get(self.layout, f"images of {size}")
+        what = {
+            "flat": f"{size} features",
+            "any": f"items of {size}",
+            "chw": f"images of {size} (channels first)",
+        }.get(self.layout, f"images of {size}")
         low, high = self.value_range
-        return f"{what}, {self.dtype} in [{low:.4g}, {high:.4g}], {self.likelihood} likelihood"
+        values = f"{self.dtype} in [{low:.4g}, {high:.4g}], {self._scaling()}"
+        return f"{what}, {values}, {self.likelihood} likelihood"
+
+    def _scaling(self) -> str:
+        centered = bool(self.center.any())
+        if self.scale.numel() > 1:
+            each = "channel" if self.is_image else "column" if self.layout == "flat" else "value"
+            return f"each {each} {'centered and ' if centered else ''}scaled"
+        scale = float(self.scale)
+        if centered:
+            return f"centered, scale {scale:.4g}"
+        return "as they are" if scale == 1.0 else f"divided by {scale:.4g}"
 
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again, but for center and scale.
@@ -209,6 +409,8 @@ class Space(nn.Module):
             "value_range": list(self.value_range),
             "dtype": self.dtype,
             "columns": None if self.columns is None else list(self.columns),
+            "layout": self.layout,
+            "support": asdict(self.support),
             "center_shape": list(self.center.shape),
             "scale_shape": list(self.scale.shape),
         }
@@ -227,130 +429,9 @@ class Space(nn.Module):
         Space
             With neutral units.
         """
-        known = {k: v for k, v in config.items() if k not in ("center_shape", "scale_shape", "columns")}
-        columns = config["columns"]
+        known = {k: v for k, v in config.items() if k not in ("center_shape", "scale_shape")}
         return cls(
-            **{**known, "shape": tuple(config["shape"]), "value_range": tuple(config["value_range"])},
-            columns=None if columns is None else tuple(columns),
+            **{**known, "value_range": tuple(config["value_range"]), "support": Support(**config["support"])},
             center=np.zeros(config["center_shape"]),
             scale=np.ones(config["scale_shape"]),
         )
-
-
-def _blocks(X: np.ndarray) -> Iterator[np.ndarray]:
-    rows = max(1, BLOCK // max(1, math.prod(X.shape[1:])))
-    for start in range(0, len(X), rows):
-        yield X[start : start + rows]
-
-
-def infer_space(
-    X: np.ndarray,
-    *,
-    likelihood: str = "auto",
-    scale: str = "auto",
-    columns: tuple[str, ...] | None = None,
-) -> Space:
-    """Look at data once, in blocks, and choose shape, units and likelihood.
-
-    Two values (0 and 1, or 0 and one other) suggest "bernoulli", anything else "normal". For
-    "normal", columns (or the channels of images) are centered, and one scalar scale is taken
-    for all; a table with named columns is scaled column by column.
-
-    Parameters
-    ----------
-    X : ndarray
-        ``(n, *shape)``.
-    likelihood : str
-        "auto", or the likelihood to prepare for.
-    scale : {"auto", "global", "feature", "none"}
-        One scale for all, one for each column (or channel), or the data as they are.
-    columns : tuple of str or None
-        Names of the features.
-
-    Returns
-    -------
-    Space
-        For one item.
-
-    Raises
-    ------
-    DataError
-        If the values do not fit the likelihood asked for.
-    PlanError
-        If ``scale`` is unknown.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from chartae.core.spaces import infer_space
-    >>> infer_space(np.eye(4)).likelihood, infer_space(np.arange(12.0).reshape(4, 3)).likelihood
-    ('bernoulli', 'normal')
-    """
-    if scale not in ("auto", "global", "feature", "none"):
-        raise PlanError(f"scale={scale!r}: use 'auto', 'global', 'feature' or 'none'")
-    if X.size == 0:
-        raise DataError(f"{len(X)} items of shape {X.shape[1:]} hold no values: give data")
-    low = min(float(b.min()) for b in _blocks(X))
-    high = max(float(b.max()) for b in _blocks(X))
-    if likelihood == "auto":
-        two = low == 0 and high > 0 and all(bool(((b == 0) | (b == high)).all()) for b in _blocks(X))
-        likelihood = "bernoulli" if two else "normal"
-    facts: dict[str, Any] = {
-        "shape": X.shape[1:],
-        "likelihood": likelihood,
-        "value_range": (low, high),
-        "dtype": str(X.dtype),
-        "columns": columns,
-    }
-    if likelihood == "bernoulli":
-        if low < 0:
-            raise DataError(
-                f"a Bernoulli likelihood needs values from 0 up, and the smallest is {low:g}: use 'normal'"
-            )
-        top = 255.0 if X.dtype == np.uint8 and high > 1 and high > 128 else max(high, 1.0)
-        return Space(**facts, scale=top if high > 1 else 1.0)
-    if likelihood == "categorical":
-        if low < 0 or high > 255 or not all(bool((b == np.floor(b)).all()) for b in _blocks(X)):
-            raise DataError(
-                f"a categorical likelihood needs whole numbers from 0 to 255, and values lie in [{low:g}, "
-                f"{high:g}]: number the categories from 0, or use 'normal'"
-            )
-        levels = max(2, int(high) + 1)
-        return Space(**facts, levels=levels, scale=levels - 1)
-    if scale == "none":
-        return Space(**facts)
-    center, spread = _moments(X, Space(**facts))
-    if scale == "feature" or (scale == "auto" and columns is not None):
-        spread = np.where(spread > 0, spread, 1.0)
-    else:
-        largest = spread.max() or 1.0
-        spread = largest * np.asarray(np.sqrt(np.mean(np.square(spread / largest))) or 1.0)
-    return Space(**facts, center=center, scale=spread)
-
-
-def _moments(X: np.ndarray, space: Space) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, or of each channel of images."""
-    axes = {"hw": (0, 1, 2), "hwc": (0, 1, 2), "chw": (0, 2, 3)}.get(space.layout, (0,))
-    count, mean, squares = 0, np.float64(0.0), np.float64(0.0)
-    # In units of the largest value: the squares of what float64 can hold may overflow or vanish.
-    unit = max(abs(v) for v in space.value_range) or 1.0
-    for block in _blocks(X):
-        # Chan's pairwise update: stable where the mean is far from zero.
-        b = block.astype(np.float64) / unit
-        size = b.size // max(1, b.mean(axes).size)
-        m = b.mean(axes)
-        delta = m - mean
-        squares = (
-            squares
-            + np.square(b - np.expand_dims(m, axes)).sum(axes)
-            + delta**2 * count * size / (count + size)
-        )
-        mean = mean + delta * size / (count + size)
-        count += size
-    spread = np.sqrt(squares / count)
-    # A constant column has the spread that rounding of its mean leaves: dividing by it would blow that up.
-    spread = np.where(spread > ROUNDING * np.abs(mean), spread, 0.0)
-    mean, spread = unit * mean, unit * spread
-    trailing = (1, 1) if space.is_image else ()
-    shape = (space.model_shape[0], *trailing) if space.is_image else space.shape
-    return np.asarray(mean).reshape(shape), np.asarray(spread).reshape(shape)

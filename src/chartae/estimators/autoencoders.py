@@ -3,123 +3,40 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Callable
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
+from chartae.core.arrays import as_tensor
 from chartae.core.contracts import Batch
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.noise import Noise, SharedNoise
-from chartae.core.registry import suggest
-from chartae.core.spaces import infer_space
 from chartae.density.bounds import log_likelihood_bound
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import CHUNK, Decoding, count, seed_of
+from chartae.estimators.parameters import CONSTRAINTS, constructor, documented, of_recipe
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
-from chartae.models.recipes import build, recipes
+from chartae.models.recipes import build_from, find
 from chartae.parts.priors import FittedNormalPrior
+from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.precision import autocast, choose_device, choose_precision, start_threads
+from chartae.training.readers import array_of, refuse_bad_values
 from chartae.training.sources import Source
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
 
-#: Parameters of every estimator, and their defaults.
-COMMON: dict[str, Any] = {
-    "latent_dim": "auto",
-    "network": "auto",
-    "hidden": None,
-    "likelihood": "auto",
-    "noise": "global",
-    "scale": "auto",
-    "max_epochs": 100,
-    "batch_size": "auto",
-    "learning_rate": 1e-3,
-    "schedule": "constant",
-    "clip": None,
-    "validation_fraction": 0.1,
-    "patience": 10,
-    "contamination": 0.05,
-    "device": "auto",
-    "precision": "auto",
-    "compile": False,
-    "random_state": None,
-    "verbose": 0,
-}
-
-COMMON_TEXT = """
-latent_dim : int or "auto"
-    d; "auto" takes an estimate of the data's intrinsic dimension, and ``summary_`` says which.
-network : str or pair of nn.Module
-    "auto" (convolutions for images of 16 pixels or more, layers for the rest), "linear", "mlp", "conv2d", or
-    your own encoder and decoder. The encoder maps ``(n, *shape)`` to anything that flattens; the
-    decoder maps ``(n, d)`` to ``(n, *shape)``; images come as ``(n, channels, height, width)``.
-hidden : sequence of int or None
-    Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
-likelihood : {"auto", "normal", "bernoulli", "categorical"}
-    p(x | z); "auto" takes "bernoulli" for data of two values, "normal" otherwise.
-noise : {"global", "feature", "item"} or float
-    Of a normal likelihood: estimated for all values, for each feature, given by the decoder for each
-    value of each item, or a fixed standard deviation in the input's units.
-scale : {"auto", "global", "feature", "none"}
-    "auto": columns are centered and share one scale; those of data frames have their own.
-max_epochs : int
-    Passes over the data, at most.
-batch_size : int or "auto"
-    "auto" is 128, and less for fewer than 1,280 rows.
-learning_rate : float
-    Of Adam.
-schedule : {"constant", "cosine", "linear"}
-    Of the learning rate.
-clip : float or None
-    Largest norm of a step's gradient.
-validation_fraction : float
-    Share of rows held out (none if that is fewer than 10 rows); ``validation_rows_`` says which.
-patience : int or None
-    Epochs without improvement on held-out rows before training stops; None: never.
-contamination : float
-    Share of training rows that :meth:`predict` calls outliers.
-device : str
-    "auto", "cpu", "cuda" ...
-precision : {"auto", "float32", "bf16"}
-    "auto" trains in bf16 where that is faster and costs no quality, and encodes in float32.
-compile : bool
-    Compile the networks; worth it for long runs only.
-random_state : int, RandomState or None
-    The same seed gives the same result on one machine; None differs each time.
-verbose : int
-    0 is silent; 1 shows what was inferred, and progress.
-"""
-
-ATTRIBUTES_TEXT = """
-model_ : nn.Module
-    The torch model.
-latent_dim_ : int
-    d.
-history_ : list of dict
-    One for each epoch: ``loss`` and its terms in nats, ``val_`` the same on held-out rows, speed.
-summary_ : str
-    What was inferred from the data.
-space_ : Space
-    Shape, units and likelihood of the data.
-validation_rows_ : ndarray
-    ``(m,)`` row numbers that were held out.
-n_iter_, n_features_in_, offset_ : int, int, float
-    As in scikit-learn.
-"""
-
+MEASURED = 2000  # rows from which the intrinsic dimension is estimated
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
+ENCODED = 1024  # rows encoded in one go: their activations stay in the cache
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
@@ -128,27 +45,7 @@ class _Estimator(
 ):  # fmt: skip
     """All that the estimators share; a subclass says which recipe, and which of its parameters it shows."""
 
-    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's convention
-        "latent_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "network": [str, "array-like"],
-        "hidden": [None, "array-like"],
-        "likelihood": [str],
-        "noise": [str, Interval(Real, 0, None, closed="neither")],
-        "scale": [StrOptions({"auto", "global", "feature", "none"})],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "schedule": [str],
-        "clip": [None, Interval(Real, 0, None, closed="neither")],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "patience": [None, Interval(Integral, 1, None, closed="left")],
-        "contamination": [Interval(Real, 0, 0.5, closed="right")],
-        "device": [str],
-        "precision": [StrOptions({"auto", "float32", "bf16"})],
-        "compile": ["boolean"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints = CONSTRAINTS
 
     def _recipe(self) -> tuple[str, dict[str, Any]]:
         """Name of the recipe, and values of its own parameters."""
@@ -186,96 +83,135 @@ class _Estimator(
         >>> VAE(latent_dim=2, max_epochs=1).fit(np.eye(20)).n_iter_
         1
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y)
+        except BaseException:
+            # What is left of an interrupted fit would be half of this one and half of the last.
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, y: Any) -> _Estimator:
         self._validate_params()
         start_threads()
         name, own = self._recipe()
-        chosen = next((r for r in recipes() if r.name == name), None)
-        taken = next((p for p in own if p in ("latent_dim", "network", "hidden", "noise", "condition")), None)
-        if taken:
-            raise PlanError(
-                f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
-            )
         columns = tuple(map(str, X.columns)) if hasattr(X, "columns") else None
         X = self._check(X, reset=True)
-        seed = seed_of(self.random_state)
-        device = choose_device(self.device)
-        self.space_ = infer_space(X, likelihood=self.likelihood, scale=self.scale, columns=columns)
-        conditional = chosen is not None and chosen.conditional
-        self.condition_ = ConditionSchema.learn(y if conditional else None)
-        raw = self.condition_.encode(y, len(X)) if conditional and y is not None else None
+        seed, device = seed_of(self.random_state), choose_device(self.device)
+        held_out, kept = self._split(len(X), seed)
+        self.validation_rows_ = held_out.numpy()
+        self.space_ = infer_space(
+            X,
+            likelihood=self.likelihood,
+            scale=self.scale,
+            layout=self.layout,
+            columns=columns,
+            rows=kept.numpy() if len(held_out) else None,
+        )
+        y = y if find(name).conditional else None
+        self.condition_ = ConditionSchema.learn(y)
+        raw = self.condition_.encode(y, len(X))
         self.latent_dim_, reason = self._choose_latent_dim(X, seed)
-        self.blueprint_ = {
-            "recipe": name,
+        shared = {
             "latent_dim": self.latent_dim_,
             "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
             "noise": self.noise,
             "condition": self.condition_.parameters,
-            **own,
         }
+        taken = next((p for p in own if p in {*shared, "network"}), None)
+        if taken:
+            raise PlanError(
+                f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
+            )
+        self.blueprint_ = {"recipe": name, "parameters": own, **shared}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            plan = build(**_arguments(self.blueprint_, self.network), shape=self.space_)
+            torch.default_generator.manual_seed(seed)
+            plan = build_from(self.blueprint_, self.space_, self.network)
         model: Any = plan.model
-        self.model_ = model
-        self.network_ = plan.facts["network"]
+        self.model_, self.network_ = model, plan.facts["network"]
         if raw is not None and raw.vector is not None:
-            model.condition.standardize(raw.vector)
+            model.condition.standardize(raw.vector[kept])
         precision = choose_precision(self.precision, model, device)
-        if self.compile:
-            for part in (model.posterior.plain, model.likelihood):
-                part.network.compile()
         self.summary_ = (
-            f"{len(X):,} × {self.space_.extra_repr()}; {name} with {self.network_} network, "
-            f"latent_dim {self.latent_dim_}{reason}, {str(precision).removeprefix('torch.')} on {device}"
+            f"{len(X):,} × {self.space_.extra_repr()}{self.condition_.describe()}; {name} with "
+            f"{self.network_} network, latent_dim {self.latent_dim_}{reason}, "
+            f"{str(precision).removeprefix('torch.')} on {device}"
         )
         if self.verbose:
             print(self.summary_, flush=True)
-
-        held_out, kept = self._split(len(X), seed)
-        self.validation_rows_ = held_out.numpy()
         source = Source(X, self.space_.to(device), raw, device=device)
-        size = self.batch_size
-        if size == "auto":
-            # Few rows still make ten steps an epoch.
-            size = min(128, max(16, len(kept) // 10))
         epochs = train(
             plan,
             source.subset(kept),
             epochs=self.max_epochs,
             validation=source.subset(held_out) if len(held_out) else None,
-            batch_size=size,
+            # Few rows still make ten steps an epoch.
+            batch_size=min(128, max(16, len(kept) // 10)) if self.batch_size == "auto" else self.batch_size,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             clip=self.clip,
             patience=self.patience,
             precision=precision,
+            compile=self.compile,
             seed=seed,
         )
         self.history_: list[dict[str, Any]] = []
         for epoch in show_progress(epochs, self.max_epochs, self.verbose):
             self.history_.append(dict(epoch.log))
         self.n_iter_ = len(self.history_)
-        model.eval()
+        # The loop has restored the best epoch's weights, where there was one to judge by.
+        self.best_epoch_ = max((h["epoch"] for h in self.history_ if h["best"]), default=self.n_iter_)
         if model.prior is None:
             codes = torch.cat([self._codes(b) for b in source.subset(kept).batches(4096)])
             model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(device)
-        self._set_offset(X, raw, seed)
+        self._set_offsets(X, raw, seed)
         return self
 
-    def _set_offset(self, X: np.ndarray, raw: Any, seed: int) -> None:
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit, and tell outliers from inliers among the same rows.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        y : array_like, dict or None
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` of -1 and 1.
+        """
+        self.fit(X, y)
+        return self.predict(X, None if self.condition_.parameters is None else y)
+
+    def _set_offsets(self, X: np.ndarray, raw: Any, seed: int) -> None:
+        """Set the thresholds of :meth:`predict`: with the rows' conditions, and without."""
         rows = np.arange(len(X))
         if len(X) > SCORED_FOR_OFFSET:
             rows = np.sort(np.random.default_rng(seed).choice(len(X), SCORED_FOR_OFFSET, replace=False))
-        index = torch.from_numpy(rows)
-        scores = self._scores(X[rows], None if raw is None else raw.take(index), 16)
-        self.offset_ = float(np.percentile(scores, 100.0 * self.contamination))
+
+        def threshold(raw: Any) -> float:
+            scores = self._scores(X[rows], raw, 16)
+            if not np.isfinite(scores).all():
+                row = rows[~np.isfinite(scores)][0]
+                raise TrainingError(f"row {row} (from 0) has no finite score: look at its values")
+            return float(np.percentile(scores, 100.0 * self.contamination))
+
+        self.offset_ = threshold(None if raw is None else raw.take(torch.from_numpy(rows)))
+        self.null_offset_ = self.offset_ if raw is None else threshold(None)
 
     def _choose_latent_dim(self, X: np.ndarray, seed: int) -> tuple[int, str]:
         if self.latent_dim != "auto":
             return int(self.latent_dim), ""
         features = int(np.prod(X.shape[1:]))
+        if len(X) > MEASURED:
+            rows = np.random.default_rng(seed).choice(len(X), MEASURED, replace=False)
+            X = X[np.sort(rows)]
         try:
-            found = intrinsic_dimension(X, random_state=seed % 2**31)
+            # In the model's units: in the user's, the column with the largest numbers would decide alone.
+            found = intrinsic_dimension(self.space_.to_model(as_tensor(X), torch.float64).numpy())
         except DataError:
             d = min(2, features)
             return d, " (too few different rows to estimate a dimension)"
@@ -296,24 +232,22 @@ class _Estimator(
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
         if isinstance(X, Tensor):
-            X = X.detach().cpu()
-            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
-        if named:
-            least = 2 if reset else 1
-            X = validate_data(self, X, reset=reset, allow_nd=True, dtype="numeric", ensure_min_samples=least)
-        else:
-            X = check_array(X, allow_nd=True, dtype="numeric")
-        if X.dtype.kind not in "fiub":
-            raise DataError(f"data of type {X.dtype} are not numbers: convert them")
+            X = array_of(X)
+        wanted: dict[str, Any] = {"allow_nd": True, "dtype": "numeric", "ensure_min_samples": 1 + reset}
+        given = X
+        try:
+            X = validate_data(self, X, reset=reset, **wanted) if named else check_array(X, **wanted)
+            if X.dtype.kind not in "fiub":
+                raise DataError(f"data of type {X.dtype} are not numbers: convert them")
+        except ValueError:
+            refuse_bad_values(given)  # says where they are
+            raise
         if not reset and X.shape[1:] != self.space_.shape:
             raise DataError(
                 f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}"
             )
-        levels = None if reset else self.space_.levels
-        if levels and not bool(((X >= 0) & (levels > X) & (np.floor(X) == X)).all()):
-            raise DataError(
-                f"the model knows the categories 0 to {levels - 1}, and the data hold other values"
-            )
+        if not reset:
+            self.space_.check(X)
         return X
 
     def _ready(self) -> Any:
@@ -357,21 +291,26 @@ class _Estimator(
     def _encode(self, X: np.ndarray, condition: Any, return_std: bool = False) -> tuple[np.ndarray, ...]:
         """Posterior means, and standard deviations if asked for, as arrays whatever ``set_output`` says."""
         out = [np.empty((len(X), self.latent_dim_), dtype=np.float32) for _ in range(1 + return_std)]
-        for start, q in self._posteriors(X, condition):
-            for array, value in zip(out, (q.point(), q.std()) if return_std else (q.point(),), strict=True):
-                array[start : start + len(value)] = value.float().cpu().numpy()
+
+        def keep(rows: slice, q: Any) -> None:
+            out[0][rows] = q.point().float().cpu().numpy()
+            if return_std:
+                out[1][rows] = q.std().float().cpu().numpy()
+
+        self._each_posterior(X, condition, keep)
         return tuple(a.astype(np.float64) for a in out) if X.dtype == np.float64 else tuple(out)
 
-    def _posteriors(self, X: np.ndarray, condition: Any, rows: int = 4096) -> Any:
-        """q(z | x) of blocks of rows, with the row where each starts."""
+    def _each_posterior(self, X: np.ndarray, condition: Any, use: Callable[[slice, Any], None]) -> None:
+        """Call ``use(rows, q(z | x))`` for one block of rows after the other."""
         model, dtype = self._model_for(X)
         source = Source(X, model.space, self._raw(condition, len(X)), device=self._device, dtype=dtype)
         mixed = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        for start in range(0, len(X), rows):
-            with torch.inference_mode(), autocast(self._device, mixed):
-                batch = source.slice(start, start + rows)
+        # Autocast keeps its copies of the weights for as long as it is entered, and not in inference mode.
+        with torch.no_grad(), autocast(self._device, mixed):
+            for start in range(0, len(X), ENCODED):
+                batch = source.slice(start, start + ENCODED)
                 q = model.posterior(batch.x, model.conditioned(batch.c, len(batch)))
-            yield start, q
+                use(slice(start, start + len(batch)), q)
 
     def _model_for(self, X: np.ndarray) -> tuple[Any, torch.dtype]:
         """The model in the precision of the input, as scikit-learn's own estimators compute.
@@ -419,7 +358,8 @@ class _Estimator(
         X = self._check(X, reset=False)
         noise = Noise(seed_of(random_state))
         k = count(n_samples, "n_samples")
-        draws = [q.draw(k, noise).z.cpu().numpy() for _, q in self._posteriors(X, condition)]
+        draws: list[np.ndarray] = []
+        self._each_posterior(X, condition, lambda _, q: draws.append(q.draw(k, noise).z.cpu().numpy()))
         return np.concatenate(draws, 1)
 
     def project(self, X: Any, condition: Any = None) -> np.ndarray:
@@ -511,7 +451,8 @@ class _Estimator(
 
         The noise is one fixed low-discrepancy set shared by all rows, so that a row's score does not
         depend on the rows beside it. A plain autoencoder has no density: it gives the
-        score log p(x | z = E(x)).
+        score log p(x | z = E(x)), which says how well a row is reconstructed and cannot be compared with the
+        densities of other models.
 
         Parameters
         ----------
@@ -556,7 +497,10 @@ class _Estimator(
         return np.concatenate(parts).astype(np.float64)
 
     def score(self, X: Any, y: Any = None, *, n_importance: int = 16) -> float:
-        """Mean of :meth:`score_samples`, for model selection.
+        """Mean of :meth:`score_samples`, for model selection among models that have a density.
+
+        A plain autoencoder's score grows with every further latent dimension: choose its size by another
+        criterion.
 
         Parameters
         ----------
@@ -591,7 +535,8 @@ class _Estimator(
         ndarray
             ``(n,)`` nats.
         """
-        return self.score_samples(X, condition) - self.offset_
+        scores = self.score_samples(X, condition)
+        return scores - (self.null_offset_ if condition is None else self.offset_)
 
     def predict(self, X: Any, condition: Any = None) -> np.ndarray:
         """Tell outliers (-1) from inliers (1).
@@ -682,50 +627,7 @@ class _Estimator(
         return tags
 
 
-def _constructor(own: dict[str, Any]) -> Callable[..., None]:
-    """An ``__init__`` that only stores: its own parameters, then the common ones, by keyword.
-
-    Written once for all estimators; scikit-learn reads the parameters off the signature.
-    """
-    kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, kind, default=value) for name, value in {**own, **COMMON}.items()]
-    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    signature = inspect.Signature([me, *parameters])
-
-    def __init__(self: Any, **given: Any) -> None:
-        unknown = next((name for name in given if name not in signature.parameters), None)
-        if unknown:
-            known = suggest(unknown, {**own, **COMMON})
-            raise TypeError(f"{type(self).__name__} has no parameter {unknown!r}: {known}")
-        for name, value in {**own, **COMMON, **given}.items():
-            setattr(self, name, value)
-
-    __init__.__signature__ = signature  # type: ignore[attr-defined]
-    return __init__
-
-
-def _of_recipe(name: str) -> Callable[[type], type]:
-    """Make an estimator of a recipe: the recipe's own parameters become the estimator's."""
-    chosen = next(r for r in recipes() if r.name == name)
-
-    def finish(cls: type) -> type:
-        cls.__init__ = _constructor(chosen.parameters)  # type: ignore[misc]
-        cls._recipe = lambda self: (name, {k: getattr(self, k) for k in chosen.parameters})  # type: ignore[attr-defined]
-        return _documented(cls)
-
-    return finish
-
-
-def _documented(cls: type) -> type:
-    """Fill the shared parts into a class docstring."""
-    text = inspect.cleandoc(cls.__doc__ or "")
-    cls.__doc__ = text.replace("{common}", COMMON_TEXT.strip()).replace(
-        "{attributes}", ATTRIBUTES_TEXT.strip()
-    )
-    return cls
-
-
-@_of_recipe("ae")
+@of_recipe("ae")
 class AE(_Estimator):
     """Plain autoencoder: a chart of the data, without a density.
 
@@ -757,7 +659,7 @@ class AE(_Estimator):
     """
 
 
-@_of_recipe("vae")
+@of_recipe("vae")
 class VAE(_Estimator):
     """Variational autoencoder.
 
@@ -793,7 +695,7 @@ class VAE(_Estimator):
     """
 
 
-@_of_recipe("cvae")
+@of_recipe("cvae")
 class CVAE(_Estimator):
     """Conditional VAE: ``fit(X, y)``, then ``sample(condition=...)``.
 
@@ -832,7 +734,7 @@ class CVAE(_Estimator):
     """
 
 
-@_documented
+@documented
 class Autoencoder(_Estimator):
     """Any recipe by its name (:func:`chartae.recipes` lists them).
 
@@ -862,13 +764,7 @@ class Autoencoder(_Estimator):
     2
     """
 
-    __init__ = _constructor({"recipe": "vae", "recipe_params": None})
+    __init__ = constructor({"recipe": "vae", "recipe_params": None})
 
     def _recipe(self) -> tuple[str, dict[str, Any]]:
         return self.recipe, dict(self.recipe_params or {})
-
-
-def _arguments(blueprint: dict[str, Any], network: Any) -> dict[str, Any]:
-    """Arguments of :func:`~chartae.models.recipes.build` from the blueprint of a run."""
-    rest = {k: v for k, v in blueprint.items() if k != "recipe"}
-    return {"name": blueprint["recipe"], "network": network, **rest}

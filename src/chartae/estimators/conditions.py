@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
+from chartae.training.readers import array_of
 
 __all__ = ["ConditionSchema"]
 
@@ -50,8 +50,9 @@ class ConditionSchema:
         Parameters
         ----------
         y : array_like, dict or None
-            1-D integers, booleans, strings or objects are labels; 1-D floats a scalar; 2-D vectors; a dict
-            ``{"label": ..., "vector": ...}`` both.
+            1-D integers, booleans, strings or objects are labels, and so is a column of them, ``(n, 1)``;
+            1-D floats are a scalar; other 2-D arrays vectors; a dict ``{"label": ..., "vector": ...}`` has
+            both. A NaN in a scalar or a vector means "no condition" for that row; labels cannot be missing.
 
         Returns
         -------
@@ -61,22 +62,14 @@ class ConditionSchema:
         Raises
         ------
         DataError
-            If it is none of these.
+            If it is none of these, or if a label is missing.
         """
         label, vector = _split(y)
         if label is not None and label.ndim != 1:
-            raise DataError(f"labels have shape {label.shape}: give one for each row")
+            raise DataError("there is a single label: give one for each row")
         if vector is not None and vector.ndim not in (1, 2):
             raise DataError(f"condition vectors have shape {vector.shape}: give (n, m)")
-        try:
-            classes = None if label is None else _tidy(np.unique(label))
-        except TypeError:
-            raise DataError("labels mix types that cannot be sorted: make them all strings") from None
-        # What a run folder can keep, and what can be asked for again.
-        names = [] if classes is None else classes.tolist()
-        strange = next((c for c in names if not _storable(c)), None)
-        if strange is not None:
-            raise DataError(f"{strange!r} cannot be a label: use integers, booleans or strings")
+        classes = None if label is None else np.unique(label)
         return cls(classes, 0 if vector is None else 1 if vector.ndim == 1 else vector.shape[1])
 
     @property
@@ -86,13 +79,28 @@ class ConditionSchema:
             return None
         return {"n_labels": 0 if self.classes is None else len(self.classes), "vector_dim": self.vector_dim}
 
+    def describe(self) -> str:
+        """Say what the model is conditioned on, in a few words.
+
+        Returns
+        -------
+        str
+            Empty without a condition.
+        """
+        labels = "" if self.classes is None else f"{len(self.classes)} labels"
+        vector = f"vectors of {self.vector_dim}" if self.vector_dim > 1 else "a number" * self.vector_dim
+        words = " and ".join(filter(None, (labels, vector)))
+        return f", conditioned on {words}" if words else ""
+
     def encode(self, condition: Any, n: int) -> RawCondition | None:
         """Make rows of a condition; a single label or vector is meant for all of them.
 
         Parameters
         ----------
         condition : object
-            As in :meth:`learn`, or a single label or vector, or None for the null token.
+            As in :meth:`learn`, or a single label or vector, or None for "no condition". In a model of labels
+            and vectors, what is not a dict is a label. A part that a dict leaves out, and a vector that holds
+            a NaN, is absent, which the model was trained for.
         n : int
             How many rows.
 
@@ -119,22 +127,29 @@ class ConditionSchema:
             has = "vectors" if self.classes is None else "labels"
             raise DataError(f"this model is conditioned on {has} alone: leave the other part out")
         return RawCondition(
-            None if label is None else self._labels(_tidy(label), n),
+            None if label is None else self._labels(label, n),
             None if vector is None else self._vectors(_numbers(vector), n),
         )
 
     def _labels(self, label: np.ndarray, n: int) -> torch.Tensor:
         assert self.classes is not None
         label = np.broadcast_to(label, n) if label.ndim == 0 else label
-        if label.shape != (n,):
+        if len(label) != n:
             raise DataError(f"{len(label)} labels for {n} rows: give one for each row, or a single one")
-        comparable = self.classes.dtype.kind in "OUS" or label.dtype.kind not in "OUS"
+        # NumPy would compare text with numbers as text.
+        comparable = (self.classes.dtype.kind == "U") == (label.dtype.kind == "U")
         known = np.isin(label, self.classes) if comparable else np.zeros(n, dtype=bool)
         if not known.all():
-            listed = ", ".join(repr(c) for c in self.classes[:20].tolist())
-            more = ", ..." if len(self.classes) > 20 else ""
-            raise DataError(f"unknown label {label[~known].tolist()[0]!r}: known labels are {listed}{more}")
+            raise DataError(self._unknown(label[~known].tolist()[0]))
         return torch.from_numpy(np.searchsorted(self.classes, label))
+
+    def _unknown(self, label: Any) -> str:
+        assert self.classes is not None
+        names = self.classes.tolist()
+        twin = next((c for c in names if str(c) == str(label)), None)
+        types = "" if twin is None else f" is {_type(label)}, and the known {twin} {_type(twin)}"
+        listed = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+        return f"unknown label {label!r}{types}: known labels are {listed}"
 
     def _vectors(self, vector: np.ndarray, n: int) -> torch.Tensor:
         m = self.vector_dim
@@ -179,13 +194,62 @@ class ConditionSchema:
         return cls(None if classes is None else np.array(classes), config["vector_dim"])
 
 
-def _tidy(label: np.ndarray) -> np.ndarray:
-    """Objects that are all strings, or all numbers, as an array of that type."""
-    return np.array(label.tolist()) if label.dtype == object else label
+def _type(label: object) -> str:
+    """Say what kind of label this is."""
+    kinds = {bool: "a boolean", int: "an integer", float: "a float"}
+    return next((name for kind, name in kinds.items() if isinstance(label, kind)), "text")
 
 
-def _storable(label: object) -> bool:
-    return isinstance(label, str | int) or (isinstance(label, float) and math.isfinite(label))
+def _array(y: Any) -> np.ndarray:
+    """Rows as NumPy sees them, but for its turning of ``["a", None]`` and ``[1, "a"]`` into text."""
+    if isinstance(y, torch.Tensor):
+        y = array_of(y)
+    try:
+        array = np.asarray(y)
+    except ValueError:
+        raise DataError(
+            "the rows of the condition differ in length: give each one label, or a vector of the same width"
+        ) from None
+    if array.dtype.kind == "U" and not isinstance(y, np.ndarray):
+        objects = np.asarray(y, dtype=object)
+        array = array if all(isinstance(v, str) for v in objects.flat) else objects
+    if array.dtype == object and any(isinstance(v, list | tuple | np.ndarray) for v in array.flat):
+        return _array(array.tolist())
+    return array
+
+
+def _names(label: np.ndarray) -> np.ndarray:
+    """Labels of one type that a run folder can keep, and that can be asked for again."""
+    if label.ndim > 1:
+        raise DataError(f"labels have shape {label.shape}: give one for each row")
+    rows = np.atleast_1d(label)
+    if label.dtype.kind in "fO":
+        missing = ~np.isfinite(rows) if label.dtype.kind == "f" else _missing(rows)
+        if missing.any():
+            row = int(missing.argmax())
+            where = f"labels hold {rows[row]} in row {row} (from 0), which" if label.ndim else str(label)
+            raise DataError(f"{where} cannot be a label: drop such rows, or name them, as in 'missing'")
+    if label.dtype == object:
+        text = [isinstance(v, str) for v in rows]
+        strange = next((v for v in rows if not isinstance(v, str | int | float | np.number | np.bool_)), None)
+        if strange is None and any(text) and not all(text):
+            pair = f"{rows[text.index(True)]!r} and {rows[text.index(False)]!r}"
+            raise DataError(f"labels mix types, as in {pair}: make them all strings")
+        plain = label if strange is not None else np.array(label.tolist())
+        if plain.dtype != object:
+            return _names(plain)
+        # An integer that NumPy has no type for is strange as well.
+        strange = rows[0] if strange is None else strange
+        raise DataError(f"{strange!r} cannot be a label: use integers, booleans or strings")
+    if label.dtype.kind not in "biufU":
+        raise DataError(f"{rows.dtype} cannot be a label: use integers, booleans or strings")
+    return label
+
+
+def _missing(objects: np.ndarray) -> np.ndarray:
+    import pandas as pd  # it is slow to import, and such objects mostly come from it
+
+    return np.asarray(pd.isna(objects))
 
 
 def _numbers(vector: Any) -> np.ndarray:
@@ -207,6 +271,13 @@ def _split(y: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
             raise DataError(
                 "a condition dict is empty: give 'label', 'vector' or both, or None for no condition"
             )
-        return None if label is None else np.asarray(label), None if vector is None else np.asarray(vector)
-    y = np.asarray(y)
-    return (None, y) if y.ndim != 1 or y.dtype.kind == "f" else (y, None)
+        names = None if label is None else _names(_column(_array(label)))
+        return names, None if vector is None else _array(vector)
+    rows = _array(y)
+    # A column of classes is one label a row; a column of floats is a vector of one.
+    rows = rows if rows.dtype.kind == "f" else _column(rows)
+    return (None, rows) if rows.ndim != 1 or rows.dtype.kind == "f" else (_names(rows), None)
+
+
+def _column(rows: np.ndarray) -> np.ndarray:
+    return rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows

@@ -11,6 +11,7 @@ from torch import Tensor
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
+from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
 from chartae.models.autoencoder import Autoencoder
 
@@ -201,14 +202,16 @@ def seed_of(random_state: Any) -> int:
 
 
 class Generator(Decoding):
-    """A decoder that samples without its encoder.
+    """A decoder that samples without its encoder, as :func:`chartae.load_decoder` opens it.
 
-    Parameters
+    Attributes
     ----------
-    model : Autoencoder
-        Its posterior may be None.
-    condition : ConditionSchema
+    model_ : Autoencoder
+        Its posterior is None.
+    condition_ : ConditionSchema
         What it was conditioned on.
+    space_, latent_dim_, summary_, history_, best_epoch_ : object
+        As those of the estimator that it was exported from.
 
     Examples
     --------
@@ -221,10 +224,8 @@ class Generator(Decoding):
     True
     """
 
-    def __init__(self, model: Autoencoder, condition: ConditionSchema) -> None:
-        self.model_, self.condition_ = model.eval(), condition
-
-    @property
-    def latent_dim_(self) -> int:
-        """d."""
-        return self.model_.latent_dim
+    space_: Space
+    latent_dim_: int
+    summary_: str
+    history_: list[dict[str, Any]]
+    best_epoch_: int

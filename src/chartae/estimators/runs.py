@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from chartae import __version__
 from chartae.core.errors import ChartaeError, RunFolderError
 from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Generator
 from chartae.models.persistence import read_run, write_run
-from chartae.models.recipes import build
+from chartae.models.recipes import build_from
 from chartae.parts.priors import priors
 from chartae.training.precision import channels_last, choose_device
 
@@ -25,7 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "load_decoder", "save"]
 
-FITTED = ("latent_dim_", "n_iter_", "n_features_in_", "offset_", "summary_", "network_")
+FITTED = (
+    "latent_dim_",
+    "n_iter_",
+    "best_epoch_",
+    "n_features_in_",
+    "offset_",
+    "null_offset_",
+    "summary_",
+    "network_",
+)
 #: What reading a configuration raises if someone has changed it.
 DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, AssertionError)
 DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.")
@@ -69,7 +77,6 @@ def save(
     """
     model = estimator.model_
     config = {
-        "chartae": __version__,
         "content": "decoder" if decoder_only else "model",
         "estimator": {
             "class": type(estimator).__name__,
@@ -156,23 +163,14 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
             raise RunFolderError(f"{path}: unknown estimator {saved['class']!r}: was config.json changed?")
         estimator = getattr(autoencoders, saved["class"])(**saved["parameters"])
         rows = tensors.pop("validation_rows")
-        estimator.model_, estimator.condition_ = _model(path, config, tensors, network)
-        estimator.space_ = estimator.model_.space
-        estimator.blueprint_ = config["blueprint"]
-        for name in FITTED:
-            setattr(estimator, name, config["fitted"][name])
-        if config["feature_names"] is not None:
-            names = np.array(config["feature_names"], dtype=object)
-            if names.shape != (estimator.n_features_in_,):
-                raise ValueError("feature_names has another length than n_features_in_")
-            estimator.feature_names_in_ = names
+        _fill(estimator, path, config, tensors, history, network)
     except RunFolderError:
         raise
     except DAMAGE as error:
         raise _damaged(path, error) from None
     if network is not None:
         estimator.network = network
-    estimator.validation_rows_, estimator.history_ = rows.numpy(), history
+    estimator.validation_rows_ = rows.numpy()
     estimator.model_.to(choose_device(device))
     return estimator
 
@@ -192,7 +190,7 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
     Returns
     -------
     Generator
-        With ``sample`` and ``inverse_transform``.
+        With ``sample`` and ``inverse_transform``, and what an estimator knows of its data and its fit.
 
     Raises
     ------
@@ -208,17 +206,46 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
     ...     ct.load_decoder(ae.export_decoder(folder + "/decoder")).sample(3).shape
     (3, 20)
     """
-    config, tensors, _ = read_run(path)
+    config, tensors, history = read_run(path)
     tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
-    # Any encoder will do: it is thrown away.
-    pair = None if network is None else (nn.Flatten(), network)
+    generator = Generator()
     try:
-        model, condition = _model(path, config, tensors, pair, decoder_only=True)
+        pair = None if network is None else (_NoEncoder(), network)
+        _fill(generator, path, config, tensors, history, pair, decoder_only=True)
     except RunFolderError:
         raise
     except DAMAGE as error:
         raise _damaged(path, error) from None
-    return Generator(model.to(choose_device(device)), condition)
+    generator.model_.to(choose_device(device))
+    return generator
+
+
+class _NoEncoder(nn.Module):
+    """Stands where a recipe wants an encoder, and is thrown away."""
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        return x.flatten(1)[:, :1]
+
+
+def _fill(
+    fitted: Any,
+    path: Any,
+    config: dict[str, Any],
+    tensors: dict[str, torch.Tensor],
+    history: list[dict[str, Any]],
+    network: Any,
+    decoder_only: bool = False,
+) -> None:
+    """Give an estimator, or a generator, all that fitting it had learned."""
+    fitted.model_, fitted.condition_ = _model(path, config, tensors, network, decoder_only)
+    fitted.space_, fitted.blueprint_, fitted.history_ = fitted.model_.space, config["blueprint"], history
+    for name in FITTED:
+        setattr(fitted, name, config["fitted"][name])
+    if config["feature_names"] is not None:
+        names = np.array(config["feature_names"], dtype=object)
+        if names.shape != (fitted.n_features_in_,):
+            raise ValueError("feature_names has another length than n_features_in_")
+        fitted.feature_names_in_ = names
 
 
 def _damaged(path: Any, error: Exception) -> RunFolderError:
@@ -234,7 +261,6 @@ def _model(
     decoder_only: bool = False,
 ) -> tuple[Any, ConditionSchema]:
     space = Space.from_config(config["space"])
-    blueprint = dict(config["blueprint"])
     yours = config["fitted"]["network_"] == "yours"
     if yours and network is None:
         raise RunFolderError(f"{path} was fitted with modules of yours: pass them as network=")
@@ -246,8 +272,7 @@ def _model(
         # Made with the units it was fitted in: a fixed noise in the input's units depends on them.
         space.load_state_dict({name: tensors[f"space.{name}"] for name in ("center", "scale")})
         with torch.random.fork_rng(devices=[]):
-            name = blueprint.pop("recipe")
-            plan = build(name, space, network=network if yours else config["fitted"]["network_"], **blueprint)
+            plan = build_from(config["blueprint"], space, network if yours else config["fitted"]["network_"])
         model: Any = plan.model
         if config["fitted_prior"] is not None:
             model.fitted_prior = priors[config["fitted_prior"]](model.latent_dim, 0)

@@ -12,12 +12,43 @@ from typing import Any
 
 from torch import Tensor
 
+from chartae import __version__
 from chartae.core.errors import RunFolderError
 
-__all__ = ["FORMAT", "read_run", "write_run"]
+__all__ = ["FORMAT", "config_of", "read_run", "write_run"]
 
 FORMAT = 1
-CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.jsonl"
+CONFIG, WEIGHTS, HISTORY = FILES = ("config.json", "model.safetensors", "history.jsonl")
+
+
+def config_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Tell a run folder (or an exported decoder) from any other folder, and read what it says of itself.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Anything.
+
+    Returns
+    -------
+    dict or None
+        The JSON values of ``config.json``; None if chartae has not written this folder.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from chartae.models.persistence import config_of, write_run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config_of(folder), config_of(write_run(folder + "/a", {"answer": 42}, {}))["answer"]
+    (None, 42)
+    """
+    path = Path(path)
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(config, dict) and {"format", "chartae"} <= config.keys()
+    return config if ours and all((path / name).is_file() for name in FILES) else None
 
 
 def write_run(
@@ -35,13 +66,13 @@ def write_run(
     path : str or path-like
         The folder; its parents are made.
     config : Mapping
-        JSON values.
+        JSON values; the format and the version of chartae are added.
     tensors : Mapping of str to Tensor
         Weights and buffers.
     history : sequence of Mapping
         One for each epoch.
     overwrite : bool
-        Replace a folder that is there.
+        Replace a run that is there; other files in its folder stay.
 
     Returns
     -------
@@ -66,51 +97,71 @@ def write_run(
     from safetensors.torch import save_file
 
     path = Path(path)
-    partial = None
+    home = Path(os.path.realpath(path))  # a link to a run stays a link
+    work = None
     try:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if home.exists() and not (home.is_dir() and not any(home.iterdir())):
             if not overwrite:
                 raise RunFolderError(
                     f"{path} is there already: choose another folder, or pass overwrite=True"
                 )
-            if not (path / CONFIG).is_file():
+            if config_of(home) is None:
                 raise RunFolderError(
                     f"{path} is not a run folder, so it is not overwritten: choose another folder"
                 )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        partial.chmod(0o777 & ~_umask())
-        text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False, allow_nan=False)
-        (partial / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial / WEIGHTS)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{home.name}.", dir=home.parent))
+        new = work / "new"
+        new.mkdir()
+        stamp = {"format": FORMAT, "chartae": __version__}
+        text = json.dumps({**stamp, **config}, indent=2, ensure_ascii=False, allow_nan=False)
+        (new / CONFIG).write_text(text + "\n", encoding="utf-8")
+        save_file(_apart(tensors), new / WEIGHTS)
+        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode)  # safetensors gives it to its owner alone
         rows = "".join(json.dumps(row) + "\n" for row in history)
-        (partial / HISTORY).write_text(rows, encoding="utf-8")
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(old / "run")
-            try:
-                partial.replace(path)
-            except BaseException:
-                (old / "run").replace(path)
-                raise
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.replace(path)
+        (new / HISTORY).write_text(rows, encoding="utf-8")
+        if home.exists():
+            _carry_over(home, new)
+            home.replace(work / "old")
+        new.replace(home)
     except OSError as error:
         raise RunFolderError(
             f"cannot write {path} ({error.strerror or error}): choose another place"
         ) from None
     finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        if work is not None:
+            if not home.exists() and (work / "old").exists():
+                (work / "old").replace(home)
+            shutil.rmtree(work, ignore_errors=True)
     return path
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor a storage of its own, as safetensors wants it: tied weights are written twice."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in taken else tensor
+        taken.add(place)
+    return apart
+
+
+def _carry_over(home: Path, new: Path) -> None:
+    """Put whatever else a run folder holds into the one that takes its place."""
+
+    def ours(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if name in FILES] if Path(folder) == home else []
+
+    def link(file: str, copy: str) -> None:
+        # A second name for the same file costs nothing, and nothing is lost whatever happens meanwhile.
+        try:
+            os.link(file, copy)
+        except OSError:  # not on every file system
+            shutil.copy2(file, copy)
+
+    shutil.copytree(home, new, symlinks=True, ignore=ours, copy_function=link, dirs_exist_ok=True)
 
 
 def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, Any]]]:
@@ -147,7 +198,7 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Te
     from safetensors.torch import load_file
 
     path = Path(path)
-    for name in (CONFIG, WEIGHTS, HISTORY):
+    for name in FILES:
         if not (path / name).is_file():
             raise RunFolderError(f"{path} is not a run folder: {name} is missing")
     name = CONFIG

@@ -24,7 +24,7 @@ from chartae.parts.objectives import IWAE, KL, CodeNorm, Contractive, NegLogLik
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
 
-__all__ = ["Recipe", "build", "recipe", "recipes"]
+__all__ = ["Recipe", "build", "build_from", "find", "recipe", "recipes"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,33 @@ def recipes() -> list[Recipe]:
     return [_RECIPES[name] for name in _RECIPES]
 
 
+def find(name: str) -> Recipe:
+    """Look a recipe up.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+
+    Returns
+    -------
+    Recipe
+        Of that name.
+
+    Raises
+    ------
+    PlanError
+        If there is none.
+
+    Examples
+    --------
+    >>> from chartae.models.recipes import find
+    >>> find("cvae").conditional
+    True
+    """
+    return _RECIPES[name]
+
+
 def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
     """Make the plan of a recipe.
 
@@ -160,26 +187,62 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
     ...
     chartae.core.errors.PlanError: recipe 'vae' has no parameter 'gamma': known: free_bits, warmup
     """
-    chosen = _RECIPES[name]
-    common = inspect.signature(assemble).parameters
+    chosen = find(name)
     for given in parameters:
-        if given not in chosen.parameters and (given not in common or given in RESERVED):
+        if given not in chosen.parameters and given not in SHARED:
             raise PlanError(
                 f"recipe {name!r} has no parameter {given!r}: {suggest(given, chosen.parameters)}"
             )
     for own, default in chosen.parameters.items():
-        _check_number(own, parameters.get(own, default), default)
+        _check_type(own, parameters.get(own, default), default)
     plan = chosen.make(shape, **parameters)
     return replace(plan, facts={**plan.facts, "recipe": name})
 
 
-def _check_number(name: str, value: Any, default: Any) -> None:
-    """Refuse what is no number, or no whole number, where the default is one."""
-    if type(default) not in (int, float):
-        return
-    kind: Any = Integral if type(default) is int else Real
-    if not isinstance(value, kind) or type(value) is bool or not math.isfinite(value):
-        raise PlanError(f"{name}={value!r}: give a {'whole ' if kind is Integral else ''}number")
+def build_from(blueprint: Mapping[str, Any], space: Space, network: Any) -> Plan:
+    """Make the plan that a blueprint describes.
+
+    Parameters
+    ----------
+    blueprint : Mapping
+        ``recipe``, its own ``parameters``, and the shared ones, as JSON values.
+    space : Space
+        Of the data.
+    network : str or pair of nn.Module
+        As in :func:`assemble`.
+
+    Returns
+    -------
+    Plan
+        As :func:`build` makes it.
+
+    Examples
+    --------
+    >>> from chartae.core.spaces import Space
+    >>> from chartae.models.recipes import build_from
+    >>> blueprint = {"recipe": "beta-vae", "parameters": {"beta": 2.0}, "latent_dim": 3}
+    >>> build_from(blueprint, Space((4,)), "mlp").objective
+    nll + 2 * kl
+    """
+    shared = {name: value for name, value in blueprint.items() if name not in ("recipe", "parameters")}
+    return build(blueprint["recipe"], space, network=network, **blueprint["parameters"], **shared)
+
+
+#: What a value must be where a default has some type, and how to say it.
+_TYPES: dict[type, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a word"),
+}
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    """Refuse a value of another type than the default: text such as "False" is true."""
+    kind, words = _TYPES.get(type(default), (object, ""))
+    unlike = isinstance(value, bool) != isinstance(default, bool)
+    if words and (unlike or not isinstance(value, kind) or (kind is Real and not math.isfinite(value))):
+        raise PlanError(f"{name}={value!r}: give {words}")
 
 
 RESERVED = ("posterior", "prior", "objective", "corruption")
@@ -248,13 +311,7 @@ def assemble(
     if not all(isinstance(width, Integral) and int(width) > 0 for width in widths):
         raise PlanError(f"hidden={widths}: a layer has a whole number of units, one or more")
     likelihood_class = likelihoods[space.likelihood]
-    if isinstance(noise, int | float) and not isinstance(noise, bool) and space.likelihood == "normal":
-        if space.scale.numel() > 1 and bool((space.scale != space.scale.flatten()[0]).any()):
-            raise PlanError(
-                f"noise={noise!r} is one standard deviation in the input's units, and columns have different "
-                "scales: pass scale='global', or noise='global'"
-            )
-        noise = float(noise) / float(space.scale.flatten()[0])
+    noise = likelihood_class.noise_in_model_units(noise, space)
     conditioner = Condition(**condition) if condition else None
     width = conditioner.width if conditioner else 0
     features = posteriors[posterior].features(latent_dim)  # type: ignore[attr-defined]
@@ -268,8 +325,8 @@ def assemble(
         name = "yours"
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
             raise PlanError("network is a name or a pair of torch modules (encoder, decoder)")
-        # Copied: fitting must not change what the caller passed in.
-        mine = [copy.deepcopy(m) for m in network]
+        # Copied: fitting must not change what the caller passed in. Together: they may share layers.
+        mine = copy.deepcopy(list(network))
         encoder = Foreign(mine[0], space.model_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
     q = posteriors[posterior](encoder, latent_dim)
@@ -279,6 +336,10 @@ def assemble(
     x = likelihood_class(decoder, space.model_shape, noise=noise, levels=space.levels)
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     return Plan(model, objective, facts={"network": name})
+
+
+#: Parameters of :func:`assemble` that every recipe passes on, and none may have of its own.
+SHARED = frozenset(inspect.signature(assemble).parameters) - {*RESERVED, "shape"}
 
 
 def _network_for(space: Space) -> str:
@@ -394,6 +455,8 @@ def cvae(
     generative models".
     """
     if not common.get("condition"):
+        if conditional_prior:
+            raise PlanError("conditional_prior=True needs a condition: pass y to fit")
         return vae(shape, free_bits=free_bits, warmup=warmup, **common)
     prior = "conditional-normal" if conditional_prior else "standard-normal"
     return assemble(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -11,10 +13,12 @@ __all__ = ["Condition"]
 
 
 class Condition(nn.Module):
-    """Embed labels, pass vectors through, and learn a token that stands for "no condition".
+    """Embed labels, standardize vectors, and learn what stands for "no condition".
 
-    In training each row's condition is dropped with probability ``dropout`` (Ho and Salimans 2022,
-    arXiv:2207.12598), so that one model answers with and without it.
+    An absent label has an embedding of its own; an absent vector is zeros and an indicator of 1, whose
+    weights the networks learn. In training each row's condition is dropped with probability ``dropout``
+    (Ho and Salimans 2022, arXiv:2207.12598), and where there are labels and vectors each of them alone with
+    that probability too, so that one model answers with both, with either and with neither.
 
     Parameters
     ----------
@@ -23,7 +27,12 @@ class Condition(nn.Module):
     vector_dim : int
         Width of the vectors; 0 for none.
     dropout : float
-        Probability of the null token in training.
+        Probability in training that a row's condition is dropped, and then that each part of it is.
+
+    Attributes
+    ----------
+    width : int
+        Of the tensor: ``min(n_labels, 32)``, and ``vector_dim + 1`` where there are vectors.
 
     Examples
     --------
@@ -42,7 +51,7 @@ class Condition(nn.Module):
         super().__init__()
         self.n_labels, self.vector_dim, self.dropout = n_labels, vector_dim, dropout
         label_width = min(n_labels, 32)
-        self.width = label_width + vector_dim
+        self.width = label_width + (vector_dim + 1 if vector_dim else 0)
         if n_labels:
             # The last row is the null token; few labels start one-hot, so that none begin alike.
             self.label = nn.Embedding(n_labels + 1, label_width)
@@ -50,7 +59,6 @@ class Condition(nn.Module):
                 if n_labels == label_width:
                     self.label.weight.copy_(torch.eye(n_labels + 1, label_width))
         if vector_dim:
-            self.null_vector = nn.Parameter(torch.zeros(vector_dim))
             self.register_buffer("center", torch.zeros(vector_dim))
             self.register_buffer("scale", torch.ones(vector_dim))
 
@@ -66,7 +74,9 @@ class Condition(nn.Module):
         if len(seen):
             self.center.copy_(seen.mean(0))
             spread = seen.std(0, correction=0)
-            self.scale.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
+            # The spread of equal values is not quite 0: their mean is rounded.
+            varies = seen.amax(0) > seen.amin(0)
+            self.scale.copy_(torch.where(varies, spread, torch.ones_like(spread)))
 
     def forward(self, raw: RawCondition | None, n: int) -> Tensor:
         """Make the tensor that the parts see.
@@ -74,32 +84,37 @@ class Condition(nn.Module):
         Parameters
         ----------
         raw : RawCondition or None
-            Of ``n`` rows; None is the null token for all.
+            Of ``n`` rows; None is the null token for all. A part that is None is absent in all rows, a label
+            of -1 or a vector with a NaN in that row.
         n : int
             How many rows.
 
         Returns
         -------
         Tensor
-            ``(n, width)``.
+            ``(n, width)``: the label's embedding, the standardized vector, and 1 where it is absent.
         """
-        device = next(self.parameters()).device
-        label = (
-            raw.label if raw is not None and raw.label is not None else torch.full((n,), -1, device=device)
-        )
-        vector = raw.vector if raw is not None else None
-        # Labels and vectors are dropped together: half a condition is another condition.
-        dropped = (torch.rand(n, device=device) < self.dropout) if self.training and self.dropout else None
+        device = next(chain(self.parameters(), self.buffers())).device
+        label, vector = (None, None) if raw is None else raw
+        lost = self._lost(n, device)
         parts = []
         if self.n_labels:
-            null = label < 0 if dropped is None else (label < 0) | dropped
-            parts.append(self.label(torch.where(null, self.n_labels, label)))
+            if label is None:
+                label = torch.full((n,), -1, device=device)
+            parts.append(self.label(torch.where((label < 0) | lost[0], self.n_labels, label)))
         if self.vector_dim:
             if vector is None:
                 vector = torch.full((n, self.vector_dim), torch.nan, device=device)
-            null = vector.isnan().any(1)
-            null = null if dropped is None else null | dropped
-            # Filled before it is used: a NaN behind torch.where still poisons gradients.
-            value = (torch.nan_to_num(vector) - self.center) / self.scale
-            parts.append(torch.where(null[:, None], self.null_vector, value))
+            null = (vector.isnan().any(1) | lost[-1])[:, None]
+            value = (vector - self.center) / self.scale
+            # Zeros are a real vector too, the mean: only the indicator tells them from no vector.
+            parts += [value.masked_fill(null, 0), null.to(value.dtype)]
         return torch.cat(parts, 1)
+
+    def _lost(self, n: int, device: torch.device) -> Tensor:
+        """``(parts, n)``: which rows lose the label, and the vector, to dropout."""
+        parts = bool(self.n_labels) + bool(self.vector_dim)
+        if not self.training or not self.dropout:
+            return torch.zeros(parts, n, dtype=torch.bool, device=device)
+        everything = (torch.rand(n, device=device) < self.dropout)[None]
+        return everything if parts == 1 else everything | (torch.rand(2, n, device=device) < self.dropout)

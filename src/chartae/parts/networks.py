@@ -21,7 +21,7 @@ __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Foreign", "networks"]
 Shape = tuple[int, ...]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
+    "relu": lambda: nn.ReLU(inplace=True),  # of a layer's output, which nothing else needs
     "silu": nn.SiLU,
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
@@ -286,6 +286,10 @@ class Foreign(nn.Module):
             ) from None
         finally:
             module.train(was_training)
+        if not isinstance(got, torch.Tensor) or len(got) != 2:
+            raise PlanError(
+                f"{type(module).__name__} does not turn two items into one tensor of two rows: make it do so"
+            )
         width, wanted = got[0].numel(), math.prod(out_shape)
         if width != wanted and head:
             self.head = nn.Linear(width, wanted)
@@ -358,9 +362,14 @@ def _conv2d(
     activation: str,
 ) -> tuple[nn.Module, nn.Module]:
     if len(x_shape) != 3:
-        raise PlanError(f"conv2d needs images, and an item has shape {x_shape}: use network='mlp'")
+        raise PlanError(
+            f"conv2d needs images, and an item has shape {x_shape}: use network='mlp', or say how its axes "
+            "are ordered, as in layout='hw'"
+        )
     channels = (32, 64, 128)[: max(1, min(3, int(math.log2(max(2, min(x_shape[1:])))) - 1))]
     channels = channels if hidden is None else tuple(hidden)
+    if not channels:
+        raise PlanError("convolutions need channels: give hidden some, such as (32, 64), or leave it out")
     out_shape = (per_value * x_shape[0], *x_shape[1:])
     return (
         ConvEncoder(x_shape, code_features, channels, condition_dim, activation),

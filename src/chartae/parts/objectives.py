@@ -80,20 +80,11 @@ class KL(Objective):
         self.register_buffer("weight", torch.tensor(0.0 if warmup else 1.0))
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        rows: Tensor | float = 0.0
-        details = []
-        for level in trace.levels:
-            assert level.p is not None
-            exact = kl(level.q, level.p) if self.closed else None
-            if exact is None:
-                exact = trace.expect(level.log_posterior - level.log_prior).unsqueeze(1)
-            rows = rows + exact.sum(1)
-            details.append(exact)
-        per_dim = (details[0] if len(details) == 1 else torch.cat(details, 1)).mean(0)
+        values = _kl_values(trace, self.closed)
+        per_dim = values.mean(0)
         loss = per_dim.clamp_min(self.free_bits).sum() if self.free_bits else None
         weight = self.weight if self._warmup else 1.0
-        assert isinstance(rows, Tensor)
-        return {"kl": Term(rows, weight, per_dim=per_dim.detach(), loss=loss)}  # type: ignore[arg-type]
+        return {"kl": Term(values.sum(1), weight, per_dim=per_dim.detach(), loss=loss)}  # type: ignore[arg-type]
 
     def advance(self, epoch: float) -> None:
         if self._warmup:
@@ -106,6 +97,21 @@ class KL(Objective):
     def __repr__(self) -> str:
         options = [f"{k}={v:g}" for k, v in (("free_bits", self.free_bits), ("warmup", self._warmup)) if v]
         return f"kl({', '.join(options)})" if options else "kl"
+
+
+def _kl_values(trace: Trace, closed: bool = True) -> Tensor:
+    """KL(q || p) of each row and latent dimension, ``(n, d)``; ``(n, 1)`` where it cannot be split."""
+    values = []
+    for level in trace.levels:
+        assert level.p is not None
+        value = kl(level.q, level.p) if closed else None
+        if value is None and level.drawn.log_prob is None:
+            split = (p.log_prob(level.z, per_dim=True) for p in (level.q, level.p))
+            value = trace.expect(next(split) - next(split))
+        elif value is None:  # the draw came with its density, which is of all dimensions together
+            value = trace.expect(level.log_posterior - level.log_prior).unsqueeze(1)
+        values.append(value)
+    return values[0] if len(values) == 1 else torch.cat(values, 1)
 
 
 class CodeNorm(Objective):
@@ -135,6 +141,8 @@ class CodeNorm(Objective):
 
 class IWAE(Objective):
     """Minus the importance-weighted bound, ``-E log 1/k sum_i p(x, z_i) / q(z_i | x)``.
+
+    The two terms of the ELBO are logged beside it, with weight 0.
 
     Parameters
     ----------
@@ -166,7 +174,11 @@ class IWAE(Objective):
         self.samples = k
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        return {"iwae": Term(-importance_bound(trace.log_joint_ratio))}
+        with torch.no_grad():
+            values = _kl_values(trace)
+            nll = Term(-trace.expect(trace.log_lik), 0.0)
+        kl_term = Term(values.sum(1), 0.0, per_dim=values.mean(0))
+        return {"iwae": Term(-importance_bound(trace.log_joint_ratio)), "nll": nll, "kl": kl_term}
 
     def __repr__(self) -> str:
         return f"iwae(k={self.samples})"

@@ -211,7 +211,10 @@ class Corrupted(Posterior):
         if kind not in self.KINDS:
             raise PlanError(f"unknown corruption {kind!r} (known: {', '.join(self.KINDS)})")
         if not 0 < amount < (1 if kind == "masking" else float("inf")):
-            raise PlanError(f"corruption {amount!r} makes no sense for {kind}: use a positive number")
+            below = " below 1" if kind == "masking" else ""
+            raise PlanError(
+                f"amount={amount!r} makes no sense for {kind} corruption: use a number above 0{below}"
+            )
         self.posterior, self.kind, self.amount = posterior, kind, amount
         self.offers = posterior.offers
 

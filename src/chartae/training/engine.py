@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from chartae.core.contracts import Batch, Plan, Term, Trace
 from chartae.core.errors import PlanError, TrainingError
 from chartae.core.noise import Noise
+from chartae.parts.networks import MLP
 from chartae.training.kernels import Gradients, gradients_for, total
 from chartae.training.optimizers import Adam
 from chartae.training.precision import channels_last, flushed_denormals, start_threads
@@ -24,6 +25,9 @@ from chartae.training.sources import Source
 __all__ = ["Epoch", "evaluate", "train"]
 
 TRIES = 3
+EVALUATED = 1024  # rows of a batch that needs no gradients
+SETTLED = 16384  # rows that are enough for a variance: its relative error is under 2 %, of one value
+GRADIENT_LIMIT = math.sqrt(torch.finfo(torch.float32).max)
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
@@ -41,7 +45,8 @@ class Epoch:
         From 1.
     log : Mapping
         ``epoch``, ``seconds``, ``rows_per_second``, ``loss``, each term (nats), ``kl_per_dim``,
-        ``grad_norm``, ``learning_rate``, and the same of validation rows with the prefix ``val_``.
+        ``grad_norm``, ``learning_rate``, the same of validation rows with the prefix ``val_``, and ``best``:
+        whether no epoch so far was better.
     best : bool
         Whether this is the best epoch so far.
     model : nn.Module
@@ -72,36 +77,42 @@ class Epoch:
 
 
 class _Log:
-    """Sums over an epoch that stay on the device until it ends."""
+    """Averages over an epoch that stay on the device; batches are added up a few dozen at a time."""
 
     def __init__(self) -> None:
         self.rows, self.steps = 0, 0
         self.sums: dict[str, Tensor] = {}
+        self.sizes: list[int] = []
+        self.waiting: dict[str, list[Tensor]] = {}
 
-    def add(self, terms: Mapping[str, Term], loss: Tensor, n: int, norm: Tensor | None = None) -> None:
-        self.rows += n
+    def add(self, terms: Mapping[str, Term], n: int, **more: Tensor) -> None:
         self.steps += 1
-        self._add("loss", loss.detach() * n)
+        self.rows += n
+        self.sizes.append(n)
         for name, term in terms.items():
-            self._add(name, term.rows.detach().sum() if term.rows.dim() else term.rows.detach() * n)
+            more[name] = term.rows.detach().mean()
             if term.per_dim is not None:
-                self._add(f"{name}_per_dim", term.per_dim * n)
-        if norm is not None:
-            self._add("grad_norm", norm * n)
+                more[f"{name}_per_dim"] = term.per_dim
+        for name, value in more.items():
+            self.waiting.setdefault(name, []).append(value.detach())
+        if len(self.sizes) == 64:
+            self._flush()
 
-    def _add(self, name: str, value: Tensor) -> None:
-        known = self.sums.get(name)
-        if known is None:
-            self.sums[name] = value.clone()
-        else:
-            known += value
+    def _flush(self) -> None:
+        for name, values in self.waiting.items():
+            # float64: a long epoch's sum has more digits than one of its steps.
+            stacked = torch.stack(values).double()
+            sizes = torch.tensor(self.sizes, dtype=torch.float64, device=stacked.device)
+            self.sums[name] = self.sums.get(name, 0.0) + torch.tensordot(sizes, stacked, 1)
+        self.sizes, self.waiting = [], {}
 
-    def means(self, prefix: str = "") -> dict[str, Any]:
-        return {prefix + name: (total / self.rows).tolist() for name, total in self.sums.items()}
+    def means(self) -> dict[str, Any]:
+        if self.sizes:
+            self._flush()
+        return {name: (total / self.rows).tolist() for name, total in self.sums.items()}
 
 
-@torch.no_grad()
-def evaluate(plan: Plan, source: Source, *, batch_size: int = 1024, seed: int = 0) -> dict[str, Any]:
+def evaluate(plan: Plan, source: Source, *, batch_size: int = EVALUATED, seed: int = 0) -> dict[str, Any]:
     """Average an objective's terms over rows, in evaluation mode and with the same noise each time.
 
     Parameters
@@ -130,14 +141,26 @@ def evaluate(plan: Plan, source: Source, *, batch_size: int = 1024, seed: int = 
     >>> sorted(evaluate(build("ae", (4,)), Source(np.zeros((8, 4)), Space((4,)))))
     ['loss', 'nll']
     """
+    return _evaluate(plan, source, batch_size, seed)[0].means()
+
+
+@torch.no_grad()
+def _evaluate(
+    plan: Plan, source: Source, batch_size: int, seed: int, epoch: int = 0
+) -> tuple[_Log, str | None]:
+    """Go through rows in evaluation mode, up to the first batch that is not finite."""
     was_training = plan.model.training
     plan.model.eval()
-    log, noise = _Log(), Noise(seed)
-    for batch in source.batches(max(1, batch_size // plan.objective.samples)):
+    log, noise, fault = _Log(), Noise(seed), None
+    for step, batch in enumerate(source.batches(max(1, batch_size // plan.objective.samples))):
         terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
-        log.add(terms, total(terms), len(batch))
+        loss = total(terms)
+        log.add(terms, len(batch), loss=loss)
+        if epoch and not math.isfinite(loss):
+            fault = _diagnose(plan, batch, terms, f"epoch {epoch}, validation batch {step}")
+            break
     plan.model.train(was_training)
-    return log.means()
+    return log, fault
 
 
 def train(
@@ -152,6 +175,7 @@ def train(
     clip: float | None = None,
     patience: int | None = None,
     precision: torch.dtype = torch.float32,
+    compile: bool = False,
     seed: int = 0,
 ) -> Iterator[Epoch]:
     """Train, and yield after every epoch.
@@ -181,6 +205,8 @@ def train(
         Epochs without improvement after which to stop; None: never.
     precision : torch.dtype
         float32 or bfloat16.
+    compile : bool
+        Compile the networks.
     seed : int
         Of data order, posterior samples and dropout.
 
@@ -194,7 +220,7 @@ def train(
     PlanError
         If the schedule is unknown.
     TrainingError
-        If the loss stays infinite or not a number after three tries with smaller steps.
+        If the loss is still infinite or not a number in the third try, each with a smaller step.
 
     References
     ----------
@@ -203,7 +229,7 @@ def train(
     Examples
     --------
     >>> import numpy as np
-    >>> from chartae.core.spaces import infer_space
+    >>> from chartae.parts.units import infer_space
     >>> from chartae.models.recipes import build
     >>> from chartae.training.engine import train
     >>> from chartae.training.sources import Source
@@ -219,7 +245,7 @@ def train(
     model, device = plan.model, source.device
     channels_last(model.to(device))
     plan.objective.to(device)
-    gradients = gradients_for(plan, precision)
+    gradients = gradients_for(plan, precision, compile=compile)
     optimizer = (plan.optimizer or Adam)(gradients.parameters, lr=learning_rate)
     rate, faults = learning_rate, 0
     best_loss, best_epoch, best_state = math.inf, 0, None
@@ -237,8 +263,14 @@ def train(
         while epoch < epochs:
             begun, start = _snapshot(model, optimizer), time.perf_counter()
             log, fault = one_epoch(epoch)
+            seconds = time.perf_counter() - start
             # A state is good once a finite step has come from it; before the first one there is no other.
             good = begun if log.steps or good is None else good
+            judged = None
+            if fault is None:
+                plan.objective.advance(epoch + 1)
+                if validation is not None:
+                    judged, fault = _evaluate(plan, validation, EVALUATED, seed, epoch + 1)
             if fault is not None:
                 faults += 1
                 _restore(good, model, optimizer)
@@ -253,24 +285,23 @@ def train(
                     f"{fault}; back to the last good state with learning_rate {rate:.2g}", stacklevel=2
                 )
                 continue
-            epoch += 1
-            seconds = time.perf_counter() - start
+            epoch, faults = epoch + 1, 0
             speed = {"seconds": seconds, "rows_per_second": log.rows / seconds}
             entry = {"epoch": epoch, **speed, "learning_rate": optimizer.param_groups[0]["lr"], **log.means()}
-            plan.objective.advance(epoch)
-            if validation is not None:
-                entry |= {f"val_{k}": v for k, v in evaluate(plan, validation, seed=seed).items()}
+            if judged is not None:
+                entry |= {f"val_{k}": v for k, v in judged.means().items()}
             # Losses before warm-ups have arrived are of another objective.
             arrived = epoch >= plan.objective.warmup
             best = arrived and entry.get("val_loss", math.inf) < best_loss
             if best:
                 best_loss, best_epoch, best_state = entry["val_loss"], epoch, _snapshot(model)
-            yield Epoch(epoch, entry, best, model)
+            yield Epoch(epoch, {**entry, "best": best}, best, model)
             waited = epoch - max(best_epoch, plan.objective.warmup)
             if patience is not None and validation is not None and arrived and waited >= patience:
                 break
         if best_state is not None:
             _restore(best_state, model)
+        _settle(plan, source, seed)
     finally:
         gradients.close()
         model.eval()
@@ -302,19 +333,21 @@ def _steps(
                 set_rate(epoch + step / steps)
                 loss, terms = gradients(batch, noise)
                 norm = gradients.norm()
-                if not (math.isfinite(norm) and math.isfinite(loss)):
-                    return log, _diagnose(plan, batch, terms, epoch + 1, step)
+                # Beyond the limit the squares that Adam keeps would overflow, and stop it for good.
+                usable = norm < GRADIENT_LIMIT if clip is None else math.isfinite(norm)
+                if not (usable and math.isfinite(loss)):
+                    return log, _diagnose(plan, batch, terms, f"epoch {epoch + 1}, batch {step}")
                 if clip is not None:
                     torch.nn.utils.clip_grads_with_norm_(gradients.parameters, clip, norm)
                 optimizer.step()
                 gradients.moved()
-                log.add(terms, loss, len(batch), norm)
+                log.add(terms, len(batch), loss=loss, grad_norm=norm)
             plan.model.eval()
             # No further step would notice what the last one did.
             with torch.no_grad():
                 terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=Noise(seed)))
-            fault = None if math.isfinite(total(terms)) else _diagnose(plan, batch, terms, epoch + 1, step)
-        return log, fault
+            broken = not math.isfinite(total(terms))
+        return log, _diagnose(plan, batch, terms, f"epoch {epoch + 1}, batch {step}") if broken else None
 
     return one_epoch
 
@@ -335,7 +368,10 @@ class _Stream:
         self.fork = torch.random.fork_rng(self.devices)
         self.fork.__enter__()
         if self.states is None:
-            torch.manual_seed(self.seed)
+            # One by one: torch.manual_seed would also seed the devices that are not given back.
+            torch.default_generator.manual_seed(self.seed)
+            for device in self.devices:
+                torch.cuda.default_generators[device.index or 0].manual_seed(self.seed)
         else:
             torch.set_rng_state(self.states[0])
             for device, state in zip(self.devices, self.states[1:], strict=True):
@@ -344,6 +380,23 @@ class _Stream:
     def __exit__(self, *error: object) -> None:
         self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self.devices)]
         self.fork.__exit__(*error)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _settle(plan: Plan, source: Source, seed: int) -> None:
+    """Estimate anew, with the final weights, what the likelihood keeps of the training data.
+
+    The running estimate is of weights that have moved since, and of corrupted input where there is any.
+    """
+    model = plan.model.eval()
+    if not model.likelihood.estimated:
+        return
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    noise, seen = Noise(seed), 0
+    for batch in source.subset(source.rows[order[:SETTLED].sort().values]).batches(EVALUATED):
+        trace = model.trace(batch, k=plan.objective.samples, noise=noise)
+        seen += len(batch)
+        model.likelihood.observe(trace.px, batch.x, share=len(batch) / seen)
 
 
 def _snapshot(*parts: Any) -> list[Any]:
@@ -355,9 +408,8 @@ def _restore(states: list[Any], *parts: Any) -> None:
         part.load_state_dict(state)
 
 
-def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], epoch: int, step: int) -> str:
+def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], place: str) -> str:
     """Name the batch, the term and the first layer that is not finite."""
-    plan.model.eval()  # layers are evaluated one by one, and no running estimate moves
 
     def broken(t: object) -> bool:
         return isinstance(t, Tensor) and not bool(torch.isfinite(t).all())
@@ -371,17 +423,21 @@ def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], epoch: int, s
 
         return hook
 
-    hooks = [
-        m.register_forward_hook(watch(n)) for n, m in plan.model.named_modules() if not list(m.children())
-    ]
-    try:
-        with torch.no_grad():
-            trace: Trace = plan.model.trace(batch, k=plan.objective.samples, noise=Noise(0))
-    finally:
-        for handle in hooks:
-            handle.remove()
+    # A copy, without kernels that hide layers: another pass must not move running estimates.
+    model = copy.deepcopy(plan.model)
+    for name, module in model.named_modules():
+        if isinstance(module, MLP):
+            module.kernel = None
+        if not list(module.children()):
+            module.register_forward_hook(watch(name))
+    log_lik = torch.zeros(())
+    with torch.no_grad():
+        for training in (False, True):  # what dropout, corruption or batch statistics break shows in training
+            if not (found or broken(log_lik)):
+                trace: Trace = model.train(training).trace(batch, k=plan.objective.samples, noise=Noise(0))
+                log_lik = trace.log_lik
     term = next((name for name, t in terms.items() if broken(t.rows) or broken(t.value())), None)
-    what = f"the term {term!r}" if term else "the gradient"
+    what = f"the term {term!r} is not finite" if term else "the gradient is not finite"
     weights = next((name for name, p in plan.model.named_parameters() if broken(p)), None)
     grads = next((name for name, p in plan.model.named_parameters() if broken(p.grad)), None)
     if broken(batch.x):
@@ -390,8 +446,12 @@ def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], epoch: int, s
         where = f"first seen in the output of layer {found[0]}"
     elif weights:
         where = f"first seen in the weights {weights}"
-    elif broken(trace.log_lik):
+    elif broken(log_lik):
         where = "first seen in the likelihood"
+    elif grads:
+        where = f"first seen in the gradient of {grads}"
+    elif term:
+        where = "seen once, and not again"
     else:
-        where = f"first seen in the gradient of {grads}" if grads else "seen once, and not again"
-    return f"{what} is not finite in epoch {epoch}, batch {step} ({where})"
+        what, where = "the gradient is too large for float32", "clip, or a smaller learning_rate, may help"
+    return f"{what} in {place} ({where})"

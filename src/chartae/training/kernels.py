@@ -42,9 +42,9 @@ def total(terms: Mapping[str, Term]) -> Tensor:
     >>> total({"a": Term(torch.tensor([1.0, 3.0])), "b": Term(torch.tensor(2.0), 0.5)})
     tensor(3.)
     """
-    values = [term.value() for term in terms.values()]
-    out = values[0]
-    for value in values[1:]:
+    counted = [t.value() for t in terms.values() if not (isinstance(t.weight, float) and t.weight == 0.0)]
+    out = counted[0]
+    for value in counted[1:]:
         out = out + value
     return out
 
@@ -100,7 +100,10 @@ class Gradients:
         Tensor
             ``()``.
         """
-        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        # float32 overflows in the squares before it does in the gradients themselves.
+        return norm if torch.isfinite(norm) else torch.nn.utils.get_total_norm([g.double() for g in grads])
 
     def moved(self) -> None:
         """Hear that the optimizer has moved the parameters."""
@@ -192,9 +195,6 @@ class LayerGradients(Gradients):
         for kernel in self.kernels:
             kernel.fresh = True
 
-    def norm(self) -> Tensor:
-        return self.gradient.norm()
-
     def moved(self) -> None:
         if self.wide:
             self.replica.copy_(self.flat.detach()[: self.wide])
@@ -206,7 +206,7 @@ class LayerGradients(Gradients):
             p.data, p.grad = p.data.clone(), None
 
 
-def gradients_for(plan: Plan, dtype: torch.dtype) -> Gradients:
+def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> Gradients:
     """Choose the fastest way that fits the structure of a plan.
 
     Parameters
@@ -215,6 +215,8 @@ def gradients_for(plan: Plan, dtype: torch.dtype) -> Gradients:
         What is trained.
     dtype : torch.dtype
         float32 or bfloat16.
+    compile : bool
+        Compile the networks, in the general way.
 
     Returns
     -------
@@ -229,6 +231,10 @@ def gradients_for(plan: Plan, dtype: torch.dtype) -> Gradients:
     >>> type(gradients_for(build("vae", (4,), latent_dim=2, hidden=(8,)), torch.float32)).__name__
     'LayerGradients'
     """
+    if compile:
+        for part in (plan.model.posterior.plain, plan.model.likelihood):
+            part.network.compile()  # type: ignore[union-attr]
+        return Gradients(plan, dtype)
     fits = all(net is not None for net in _networks(plan)) and not plan.objective.differentiates_networks
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
     on_cpu = next(plan.model.parameters()).device.type == "cpu"

@@ -35,12 +35,12 @@ def choose_device(device: str) -> torch.device:
     Returns
     -------
     torch.device
-        Which exists.
+        Which can compute.
 
     Raises
     ------
     PlanError
-        If it does not.
+        If it is not there, or holds no numbers.
 
     Examples
     --------
@@ -52,9 +52,9 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise PlanError(f"device {device!r} is not there: use 'auto' or 'cpu'") from None
+        torch.ones(1, device=chosen).item()  # "meta" has no numbers to give back
+    except (RuntimeError, AssertionError, ImportError):
+        raise PlanError(f"device {device!r} cannot compute here: use 'auto' or 'cpu'") from None
     return chosen
 
 

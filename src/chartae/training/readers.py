@@ -9,14 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chartae.core.errors import DataError
 
-__all__ = ["Dataset", "read"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Dataset", "array_of", "read", "read_array", "refuse_bad_values"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _DATA_NAMES = ("x", "x_train", "data", "images", "embedding")
@@ -100,7 +103,9 @@ def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None
     Returns
     -------
     Dataset
-        The items in their own dtype. Nothing is scaled, and no array is copied that need not be.
+        The items in their own dtype, as arrays for ``fit(data.X, data.y)``. Nothing is scaled, and no array
+        is copied that need not be. ``pandas.DataFrame(data.X, columns=data.columns)`` is a table that an
+        estimator scales column by column, as the command line does.
 
     Raises
     ------
@@ -111,12 +116,14 @@ def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from chartae.training.readers import read
-    >>> np.savez("toy.npz", X=np.zeros((5, 3)), y=np.array(["a", "b", "a", "b", "b"]))
-    >>> read("toy.npz").summary
-    '5 rows of 3 columns, float64, 2 labels, from toy.npz (array X, labels y)'
-    >>> read((np.zeros((4, 2)), [0, 1, 0, 1])).y
+    >>> import numpy as np, chartae as ct
+    >>> np.savez("toy.npz", X=np.random.default_rng(0).random((50, 3)), y=np.repeat(["a", "b"], 25))
+    >>> data = ct.read("toy.npz")
+    >>> data.summary
+    '50 rows of 3 columns, float64, 2 labels, from toy.npz (array X, labels y)'
+    >>> ct.CVAE(latent_dim=1, max_epochs=1).fit(data.X, data.y).sample(2, condition="a").shape
+    (2, 3)
+    >>> ct.read((np.zeros((4, 2)), [0, 1, 0, 1])).y
     array([0, 1, 0, 1])
     """
     if isinstance(source, Dataset):
@@ -131,7 +138,7 @@ def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None
     if (pandas := sys.modules.get("pandas")) and isinstance(source, pandas.DataFrame):
         return _table(source, labels, "table")
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
-        return _dataset(_from_tensor(source, torch), labels, name="tensor")
+        return _dataset(array_of(source), labels, name="tensor")
     if hasattr(source, "toarray"):
         raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
     try:
@@ -139,6 +146,102 @@ def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None
     except ValueError as e:
         raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
     return _dataset(X, labels, name="array")
+
+
+def read_array(path: str | Path) -> NDArray[Any]:
+    """Read a ``.npy`` file, memory-mapped.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    ndarray
+        Of any shape.
+
+    Raises
+    ------
+    DataError
+        If the file is not there, is damaged, or holds Python objects, which could run code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.readers import read_array
+    >>> np.save("codes.npy", np.zeros(3))
+    >>> read_array("codes.npy").shape
+    (3,)
+    """
+    path = Path(path)
+    if not path.exists():
+        _missing(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+        if "allow_pickle" in str(e) or "Python objects" in str(e):
+            _pickled(str(path))
+        raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.save") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path} is an archive of arrays: rename it to end in .npz")
+    return array
+
+
+def array_of(tensor: Tensor) -> NDArray[Any]:
+    """Give a torch tensor as an array; bfloat16, which NumPy lacks, becomes float32.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Of any shape, on any device.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.readers import array_of
+    >>> array_of(torch.ones(2, dtype=torch.bfloat16))
+    array([1., 1.], dtype=float32)
+    """
+    tensor = tensor.detach().cpu()
+    return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+
+
+def refuse_bad_values(X: Any, name: str = "X") -> None:
+    """Name the first value of a table or an array that is no finite number.
+
+    Parameters
+    ----------
+    X : DataFrame or array of shape (n, ...)
+        Anything else passes.
+    name : str
+        What it is called, for the message.
+
+    Raises
+    ------
+    DataError
+        If there is such a value.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from chartae.training.readers import refuse_bad_values
+    >>> refuse_bad_values(pd.DataFrame({"size": [1.0, 2.0], "kind": ["a", "b"]}))
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.DataError: column 'kind' of X is not numeric ('a' in row 0, from 0): drop ...
+    """
+    # Only a caller who has imported pandas can hold a frame.
+    if (pandas := sys.modules.get("pandas")) and isinstance(X, pandas.DataFrame):
+        _table(X, None, name)
+    elif isinstance(X, np.ndarray) and X.size:
+        _refuse_non_finite(X, None, name)
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -175,20 +278,7 @@ def _digits(labels: Any) -> Dataset:
 
 
 def _npy(path: Path, labels: Any) -> Dataset:
-    return _dataset(_load_npy(path), labels, name=path.name)
-
-
-def _load_npy(path: Path) -> NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
-        if "allow_pickle" in str(e) or "Python objects" in str(e):
-            _pickled(str(path))
-        raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.save") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path} is an archive of arrays: rename it to end in .npz")
-    return array
+    return _dataset(read_array(path), labels, name=path.name)
 
 
 def _npz(path: Path, key: str | None, labels: Any) -> Dataset:
@@ -297,8 +387,6 @@ def _is_number_line(names: Iterable[Any]) -> bool:
 
 
 def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
-    import pandas as pd
-
     frame = frame.rename(columns=str)
     names = list(frame.columns)
     if not len(frame):
@@ -314,9 +402,7 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
         note = f"{note}, labels {labels}".lstrip(", ")
         column = frame.pop(labels) if labels in frame else None
         labels = _label_column(column, labels, name)
-    for column in frame.columns:
-        if not pd.api.types.is_numeric_dtype(frame[column].dtype):
-            _not_numeric(frame[column], name)
+    frame = _as_numbers(frame, name)
     gaps = frame.isna().to_numpy()
     if gaps.any():
         row, column = np.argwhere(gaps)[0]
@@ -340,16 +426,24 @@ def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
     return array.astype(str) if array.dtype == object else array
 
 
-def _not_numeric(column: Any, name: str) -> NoReturn:
+def _as_numbers(frame: Any, name: str) -> Any:
+    """Make numbers of columns that hold some as objects, text or categories."""
     import pandas as pd
 
-    numbers = pd.to_numeric(column.astype(str), errors="coerce")
-    bad = (numbers.isna() & column.notna()).to_numpy()
-    row = int(bad.argmax())
-    raise DataError(
-        f"column {str(column.name)!r} of {name} is not numeric ({str(column.iloc[row])!r:.40} in row {row},"
-        " from 0): drop the column, or pass it as the labels"
-    )
+    made = {}
+    for label in frame.columns:
+        column = frame[label]
+        if pd.api.types.is_numeric_dtype(column.dtype):
+            continue
+        made[label] = pd.to_numeric(column.astype(str), errors="coerce")
+        bad = (made[label].isna() & column.notna()).to_numpy()
+        if bad.any():
+            row = int(bad.argmax())
+            raise DataError(
+                f"column {label!r} of {name} is not numeric ({str(column.iloc[row])!r:.40} in row {row},"
+                " from 0): drop the column, or pass it as the labels"
+            )
+    return frame.assign(**made)
 
 
 _READERS = {".npy": _npy, ".csv": _csv}
@@ -497,18 +591,17 @@ def _refuse_non_finite(X: NDArray[Any], columns: tuple[str, ...] | None, name: s
             value = X[start : start + rows][tuple(at)]
             column = repr(columns[at[1]]) if columns else ", ".join(str(i) for i in at[1:])
             where = f"row {start + at[0]}, column {column} (from 0)"
-            raise DataError(f"{name} holds {value} in {where}: fill such values, or drop the rows")
+            shown = str(value).replace("nan", "NaN").replace("inf", "infinity")
+            raise DataError(f"{name} holds {shown} in {where}: fill such values, or drop the rows")
 
 
 def _labels(labels: Any, n: int, name: str) -> NDArray[Any]:
     if isinstance(labels, str):
         if not labels.endswith(".npy"):
             raise DataError(f"{name} has no named parts, so no labels {labels!r}: pass a .npy file of labels")
-        if not Path(labels).exists():
-            _missing(Path(labels))
-        labels = _load_npy(Path(labels))
+        labels = read_array(labels)
     if (torch := sys.modules.get("torch")) and isinstance(labels, torch.Tensor):
-        labels = _from_tensor(labels, torch)
+        labels = array_of(labels)
     try:
         y = np.asarray(labels)
     except ValueError as e:
@@ -537,12 +630,6 @@ def _describe_labels(y: NDArray[Any]) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + "s" * (n != 1)
-
-
-def _from_tensor(tensor: Any, torch: Any) -> NDArray[Any]:
-    if tensor.dtype == torch.bfloat16:  # numpy has no such type
-        tensor = tensor.float()
-    return np.asarray(tensor.detach().cpu().numpy())
 
 
 def _missing(path: Path) -> NoReturn:

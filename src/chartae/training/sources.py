@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,55 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chartae.core.arrays import as_tensor
 from chartae.core.contracts import Batch, RawCondition
 from chartae.core.spaces import Space
 
-__all__ = ["Source", "as_tensor"]
+__all__ = ["Source"]
 
 RESIDENT_SHARE = 0.6  # of a device's free memory that data may take
-
-
-def as_tensor(X: np.ndarray) -> Tensor:
-    """View an array as a tensor, without a copy where torch knows its type.
-
-    Parameters
-    ----------
-    X : ndarray
-        ``(n, ...)``, any type of number; a memory map stays one.
-
-    Returns
-    -------
-    Tensor
-        Of the same shape.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from chartae.training.sources import as_tensor
-    >>> as_tensor(np.zeros((2, 3), dtype=np.uint16)).dtype
-    torch.int32
-    """
-    wider = {
-        "uint16": np.int32,
-        "uint32": np.int64,
-        "uint64": np.int64,
-        "float128": np.float64,
-        "longdouble": np.float64,
-    }
-    X = X.astype(wider[X.dtype.name]) if X.dtype.name in wider else X
-    X = X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
-    X = X if all(s >= 0 for s in X.strides) else np.ascontiguousarray(X)
-    with warnings.catch_warnings():
-        # A read-only array is only read here.
-        warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.from_numpy(np.asarray(X))
 
 
 class Source:
     """Rows of an array, resident on the device where they fit there and fetched batch by batch where not.
 
-    On the CPU nothing is copied: an array is indexed where it lies, and a memory map is paged in by
-    the operating system.
+    On the CPU nothing is copied, but for types and layouts that torch does not know: an array is indexed
+    where it lies, and a memory map is paged in by the operating system.
 
     Parameters
     ----------
@@ -78,7 +42,7 @@ class Source:
     Examples
     --------
     >>> import numpy as np, torch
-    >>> from chartae.core.spaces import infer_space
+    >>> from chartae.parts.units import infer_space
     >>> from chartae.training.sources import Source
     >>> X = np.arange(10.0).reshape(5, 2)
     >>> source = Source(X, infer_space(X), rows=torch.tensor([0, 2, 4]))
@@ -167,7 +131,7 @@ class Source:
         Parameters
         ----------
         size : int
-            Rows of a batch; the last may have fewer.
+            Rows of a batch; the last may have fewer, or one more where it would be left alone.
         generator : torch.Generator or None
             Shuffles; None: in order.
 
@@ -179,5 +143,9 @@ class Source:
         order = (
             self.rows if generator is None else self.rows[torch.randperm(len(self.rows), generator=generator)]
         )
-        for rows in order.split(size):
+        parts = list(order.split(size))
+        if generator is not None and len(parts) > 1 and len(parts[-1]) == 1:
+            # Statistics of a batch (normalization, kernels) are undefined for a single row.
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for rows in parts:
             yield self.take(rows)

@@ -1,0 +1,103 @@
+"""Arrays as they lie in memory: viewed by torch, and read in blocks."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["as_tensor", "blocks", "ends"]
+
+BLOCK = 1 << 22  # values looked at in one go: bounded memory on arrays of any length
+
+
+def as_tensor(X: np.ndarray) -> Tensor:
+    """View an array as a tensor, without a copy where torch knows its type.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, ...)``, any type of number; a memory map stays one.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.arrays import as_tensor
+    >>> as_tensor(np.zeros((2, 3), dtype=np.uint16)).dtype
+    torch.int32
+    """
+    wider = {
+        "uint16": np.int32,
+        "uint32": np.int64,
+        "uint64": np.int64,
+        "float128": np.float64,
+        "longdouble": np.float64,
+    }
+    X = X.astype(wider[X.dtype.name]) if X.dtype.name in wider else X
+    X = X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
+    X = X if all(s >= 0 for s in X.strides) else np.ascontiguousarray(X)
+    with warnings.catch_warnings():
+        # A read-only array is only read here.
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(np.asarray(X))
+
+
+def blocks(X: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Go through rows in blocks of bounded memory.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, *shape)``; a memory map is read block by block.
+    rows : ndarray or None
+        ``(m,)`` row numbers; None for all.
+
+    Yields
+    ------
+    ndarray
+        ``(k, *shape)``, some of these rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.arrays import blocks
+    >>> [block.tolist() for block in blocks(np.arange(4), rows=np.array([0, 3]))]
+    [[0, 3]]
+    """
+    size = max(1, BLOCK // max(1, math.prod(X.shape[1:])))
+    for start in range(0, len(X) if rows is None else len(rows), size):
+        part = slice(start, start + size)
+        yield X[part] if rows is None else X[rows[part]]
+
+
+def ends(X: np.ndarray) -> tuple[float, float]:
+    """Find the smallest and the largest value, in one pass.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, *shape)``, any type of number, not empty.
+
+    Returns
+    -------
+    low, high : float
+        NaN where there is one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.arrays import ends
+    >>> ends(np.array([[3.0, -1.0], [2.0, 7.0]]))
+    (-1.0, 7.0)
+    """
+    pairs = [as_tensor(b).aminmax() for b in blocks(X)]
+    return float(min(low for low, _ in pairs)), float(max(high for _, high in pairs))

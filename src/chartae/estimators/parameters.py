@@ -1,0 +1,180 @@
+"""Constructor parameters that all estimators share: defaults, constraints, words, and the constructor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from chartae.core.registry import suggest
+from chartae.core.spaces import LAYOUTS
+from chartae.models.recipes import find
+
+__all__ = ["COMMON", "CONSTRAINTS"]
+
+#: Parameters of every estimator, and their defaults.
+COMMON: dict[str, Any] = {
+    "latent_dim": "auto",
+    "network": "auto",
+    "hidden": None,
+    "likelihood": "auto",
+    "noise": "global",
+    "scale": "auto",
+    "layout": "auto",
+    "max_epochs": 100,
+    "batch_size": "auto",
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "clip": None,
+    "validation_fraction": 0.1,
+    "patience": 10,
+    "contamination": 0.05,
+    "device": "auto",
+    "precision": "auto",
+    "compile": False,
+    "random_state": None,
+    "verbose": 0,
+}
+
+COMMON_TEXT = """
+latent_dim : int or "auto"
+    d; "auto" takes an estimate of the data's intrinsic dimension, and ``summary_`` says which.
+network : str or pair of nn.Module
+    "auto" (convolutions for images of 16 pixels or more, layers for the rest), "linear", "mlp", "conv2d", or
+    your own encoder and decoder. The encoder maps ``(n, *shape)`` to anything that flattens; the
+    decoder maps ``(n, d)`` to ``(n, *shape)``; images come as ``(n, channels, height, width)``.
+hidden : sequence of int or None
+    Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
+likelihood : {"auto", "normal", "bernoulli", "categorical"}
+    p(x | z); "auto" takes "bernoulli" for data of two values, "normal" otherwise.
+noise : {"global", "feature", "item"} or float
+    Of a normal likelihood: estimated for all values, for each feature, given by the decoder for each
+    value of each item, or a fixed standard deviation in the input's units.
+scale : {"auto", "global", "feature", "none"}
+    Of a normal likelihood. "auto": columns are centered and share one scale; those of data frames have
+    their own.
+layout : {"auto", "flat", "hw", "hwc", "chw", "any"}
+    How an item is ordered: as features, as an image (height, width, channels), or as neither. "auto" takes
+    two axes of 8 or more for a gray image, three axes for an image if the last or the first counts 1, 3 or
+    4 channels, and all else for "any".
+max_epochs : int
+    Passes over the data, at most.
+batch_size : int or "auto"
+    "auto" is 128, and less for fewer than 1,280 rows.
+learning_rate : float
+    Of Adam.
+schedule : {"constant", "cosine", "linear"}
+    Of the learning rate.
+clip : float or None
+    Largest norm of a step's gradient.
+validation_fraction : float
+    Share of rows held out (none if that is fewer than 10 rows); ``validation_rows_`` says which.
+patience : int or None
+    Epochs without improvement on held-out rows before training stops; None: never.
+contamination : float
+    Share of training rows that :meth:`predict` calls outliers.
+device : str
+    "auto", "cpu", "cuda" ...
+precision : {"auto", "float32", "bf16"}
+    "auto" trains in bf16 where that is faster and costs no quality, and encodes in float32.
+compile : bool
+    Compile the networks; worth it for long runs only.
+random_state : int, RandomState or None
+    The same seed gives the same result on one machine; None differs each time.
+verbose : int
+    0 is silent; 1 shows what was inferred, and progress.
+"""
+
+ATTRIBUTES_TEXT = """
+model_ : nn.Module
+    The torch model.
+latent_dim_ : int
+    d.
+history_ : list of dict
+    One for each epoch: ``loss`` and its terms in nats, ``val_`` the same on held-out rows, speed.
+summary_ : str
+    What was inferred from the data.
+space_ : Space
+    Shape, units and likelihood of the data.
+validation_rows_ : ndarray
+    ``(m,)`` row numbers that were held out.
+best_epoch_ : int
+    The epoch (from 1) whose weights were kept.
+n_iter_, n_features_in_, offset_ : int, int, float
+    As in scikit-learn; ``null_offset_`` is the threshold for rows that come without their condition.
+"""
+
+#: As scikit-learn validates them.
+CONSTRAINTS: dict[str, Any] = {
+    "latent_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "network": [str, "array-like"],
+    "hidden": [None, "array-like"],
+    "likelihood": [str],
+    "noise": [StrOptions({"global", "feature", "item"}), Interval(Real, 0, None, closed="neither")],
+    "scale": [StrOptions({"auto", "global", "feature", "none"})],
+    "layout": [StrOptions({"auto", *LAYOUTS})],
+    "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "schedule": [str],
+    "clip": [None, Interval(Real, 0, None, closed="neither")],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "patience": [None, Interval(Integral, 1, None, closed="left")],
+    "contamination": [Interval(Real, 0, 0.5, closed="right")],
+    "device": [str],
+    "precision": [StrOptions({"auto", "float32", "bf16"})],
+    "compile": ["boolean"],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+    "recipe": [str],
+    "recipe_params": [dict, None],
+}
+
+
+def constructor(own: dict[str, Any]) -> Callable[..., None]:
+    """An ``__init__`` that only stores: its own parameters, then the common ones, by keyword.
+
+    Written once for all estimators; scikit-learn reads the parameters off the signature.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(name, kind, default=value) for name, value in {**own, **COMMON}.items()]
+    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    signature = inspect.Signature([me, *parameters])
+
+    def __init__(self: Any, *unnamed: Any, **given: Any) -> None:
+        if unnamed:
+            name = type(self).__name__
+            raise TypeError(f"{name} takes its parameters by name, as in {name}(latent_dim=16)")
+        unknown = next((name for name in given if name not in signature.parameters), None)
+        if unknown:
+            known = suggest(unknown, {**own, **COMMON})
+            raise TypeError(f"{type(self).__name__} has no parameter {unknown!r}: {known}")
+        for name, value in {**own, **COMMON, **given}.items():
+            setattr(self, name, value)
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    return __init__
+
+
+def of_recipe(name: str) -> Callable[[type], type]:
+    """Make an estimator of a recipe: the recipe's own parameters become the estimator's."""
+    chosen = find(name)
+
+    def finish(cls: type) -> type:
+        cls.__init__ = constructor(chosen.parameters)  # type: ignore[misc]
+        cls._recipe = lambda self: (name, {k: getattr(self, k) for k in chosen.parameters})  # type: ignore[attr-defined]
+        return documented(cls)
+
+    return finish
+
+
+def documented(cls: type) -> type:
+    """Fill the shared parts into a class docstring."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    cls.__doc__ = text.replace("{common}", COMMON_TEXT.strip()).replace(
+        "{attributes}", ATTRIBUTES_TEXT.strip()
+    )
+    return cls

@@ -1,0 +1,193 @@
+"""Units: what can be seen of data, and the space that suits them and a likelihood."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from chartae.core.arrays import blocks, ends
+from chartae.core.errors import DataError, PlanError
+from chartae.core.spaces import Space, Units, layout_of
+from chartae.parts.likelihoods import likelihoods
+
+__all__ = ["Facts", "infer_space"]
+
+ROUNDING = 16 * np.finfo(np.float64).eps
+#: Axes of ``(n, *shape)`` over which a value has the same meaning; each column of other layouts has its own.
+POOLED = {"hw": (0, 1, 2), "hwc": (0, 1, 2), "chw": (0, 2, 3)}
+
+
+class Facts:
+    """What a likelihood may ask about data before it chooses their units; each is looked up when asked.
+
+    Range and kind of values are those of all rows, so that rows held out are values that the model
+    knows. Moments are those of the training rows, so that rows held out do not shape what they judge.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, *shape)``, finite; a memory map is read in blocks.
+    layout : str
+        How an item is ordered (see :func:`chartae.core.spaces.layout_of`).
+    named : bool
+        Whether columns have names, and so probably different units.
+    rows : ndarray or None
+        ``(m,)`` row numbers over which moments are taken; None for all.
+
+    Raises
+    ------
+    DataError
+        If there are no values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.parts.units import Facts
+    >>> facts = Facts(np.array([[0.0, 4.0], [2.0, 4.0]]))
+    >>> (facts.low, facts.high), facts.whole, facts.two_valued, facts.moments[0]
+    ((0.0, 4.0), True, False, array([1., 4.]))
+    """
+
+    def __init__(
+        self, X: np.ndarray, layout: str = "auto", *, named: bool = False, rows: np.ndarray | None = None
+    ) -> None:
+        if X.size == 0:
+            raise DataError(f"{len(X)} items of shape {X.shape[1:]} hold no values: give data")
+        self._X, self._rows, self.named = X, rows, named
+        self.layout, self.dtype = layout_of(X.shape[1:], layout), X.dtype
+        self.low, self.high = ends(X)
+
+    @cached_property
+    def two_valued(self) -> bool:
+        """Whether all values are 0 or one positive number, and both occur."""
+        if self.low != 0 or self.high <= 0:
+            return False
+        return all(bool(((b == 0) | (b == self.high)).all()) for b in blocks(self._X))
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return self.dtype.kind != "f" or all(bool((b == np.floor(b)).all()) for b in blocks(self._X))
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each column, ``(*shape)``, or channel, ``(channels, 1, 1)``."""
+        axes = POOLED.get(self.layout, (0,))
+        count, mean, squares = 0, np.float64(0.0), np.float64(0.0)
+        # In units of the largest value: the squares of what float64 can hold may overflow or vanish.
+        unit = max(abs(self.low), abs(self.high)) or 1.0
+        for block in blocks(self._X, self._rows):
+            # Chan's pairwise update: stable where the mean is far from zero.
+            b = block.astype(np.float64) / unit
+            m = b.mean(axes)
+            size = b.size // m.size
+            delta = m - mean
+            squares = (
+                squares
+                + np.square(b - np.expand_dims(m, axes)).sum(axes)
+                + delta**2 * count * size / (count + size)
+            )
+            mean = mean + delta * size / (count + size)
+            count += size
+        spread = np.sqrt(squares / count)
+        # A constant column has the spread that rounding of its mean leaves: dividing by it would blow it up.
+        spread = np.where(spread > ROUNDING * np.abs(mean), spread, 0.0)
+        shape = (-1, 1, 1) if self.layout in POOLED else self._X.shape[1:]
+        return np.reshape(unit * mean, shape), np.reshape(unit * spread, shape)
+
+    def standardized(self, scale: str = "auto") -> Units:
+        """Give the units in which data are centered and of size one.
+
+        Parameters
+        ----------
+        scale : {"auto", "global", "feature", "none"}
+            One scale for all columns (the root of their mean variance), one for each column or channel,
+            or the data as they are; "auto" is "feature" for named columns, "global" otherwise.
+
+        Returns
+        -------
+        Units
+            A column that is constant keeps its scale.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae.parts.units import Facts
+        >>> Facts(np.array([[0.0, 4.0], [2.0, 4.0]])).standardized("feature").scale
+        array([1., 1.])
+        """
+        if scale == "none":
+            return Units()
+        center, spread = self.moments
+        if scale == "feature" or (scale == "auto" and self.named):
+            return Units(center, np.where(spread > 0, spread, 1.0))
+        # In units of the largest: squares may overflow or vanish.
+        largest = spread.max() or 1.0
+        return Units(center, largest * (np.sqrt(np.mean(np.square(spread / largest))) or 1.0))
+
+
+def infer_space(
+    X: np.ndarray,
+    *,
+    likelihood: str = "auto",
+    scale: str = "auto",
+    layout: str = "auto",
+    columns: tuple[str, ...] | None = None,
+    rows: np.ndarray | None = None,
+) -> Space:
+    """Look at data, in blocks, and choose shape, layout, units and likelihood.
+
+    Two values (0 and 1, or 0 and one other) suggest "bernoulli", anything else "normal". The likelihood
+    says which units it needs: see ``units`` of each in :mod:`chartae.parts.likelihoods`.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, *shape)``.
+    likelihood : str
+        "auto", or the likelihood to prepare for.
+    scale : {"auto", "global", "feature", "none"}
+        For likelihoods that center and scale: one scale for all columns, one for each column (or
+        channel), or the data as they are; "auto" is "feature" for named columns, "global" otherwise.
+    layout : {"auto", "flat", "hw", "hwc", "chw", "any"}
+        How an item is ordered; "auto" guesses (see :func:`chartae.core.spaces.layout_of`).
+    columns : tuple of str or None
+        Names of the features.
+    rows : ndarray or None
+        ``(m,)``, the training rows, over which mean and spread are taken; None for all. The range of
+        values, and with it the likelihood, is that of all rows.
+
+    Returns
+    -------
+    Space
+        For one item.
+
+    Raises
+    ------
+    DataError
+        If the values do not fit the likelihood asked for.
+    PlanError
+        If ``scale``, ``layout`` or the likelihood is unknown, or the layout does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.parts.units import infer_space
+    >>> infer_space(np.eye(4)).likelihood, infer_space(np.arange(12.0).reshape(4, 3)).likelihood
+    ('bernoulli', 'normal')
+    """
+    if scale not in ("auto", "global", "feature", "none"):
+        raise PlanError(f"scale={scale!r}: use 'auto', 'global', 'feature' or 'none'")
+    facts = Facts(X, layout, named=columns is not None, rows=rows)
+    if likelihood == "auto":
+        likelihood = "bernoulli" if facts.two_valued else "normal"
+    return Space(
+        X.shape[1:],
+        likelihood,
+        value_range=(facts.low, facts.high),
+        dtype=str(X.dtype),
+        columns=columns,
+        layout=facts.layout,
+        **vars(likelihoods[likelihood].units(facts, scale)),
+    )

@@ -1,0 +1,273 @@
+"""Conditions: what a model is told, what it was trained to do without, and what cannot be a condition."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import chartae as ct
+from chartae.core.contracts import RawCondition
+from chartae.core.errors import DataError
+from chartae.estimators.conditions import ConditionSchema
+from chartae.parts.conditions import Condition
+
+# Large batches and a decaying rate: with the defaults the code of the few rows without a condition takes
+# hundreds of epochs to shrink to the prior's scale.
+FIT = {
+    "hidden": (64,),
+    "max_epochs": 100,
+    "batch_size": 512,
+    "learning_rate": 1e-2,
+    "schedule": "cosine",
+    "patience": None,
+    "random_state": 0,
+}
+N = 20_000
+
+
+def rows(n: int, label: bool = True, vector: bool = True) -> RawCondition:
+    return RawCondition(torch.arange(n) % 3 if label else None, torch.randn(n, 2) if vector else None)
+
+
+# ------------------------------------------------------------------- the tensor
+
+
+def test_no_vector_differs_from_every_vector():
+    c = Condition(vector_dim=2).eval()
+    seen = torch.tensor([[1.0, 5.0], [3.0, 9.0], [2.0, torch.nan]])
+    c.standardize(seen)
+    given = c(RawCondition(None, torch.tensor([[2.0, 7.0], [4.0, 9.0], [2.0, torch.nan]])), 3)
+    # (v - mean) / standard deviation, without the row that holds a NaN; the mean is not "no vector".
+    assert given.tolist() == [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    assert torch.equal(c(None, 3), given[2:].expand(3, -1))
+    assert c.width == 3
+
+
+def test_a_constant_column_is_centered_alone():
+    c = Condition(vector_dim=2).eval()
+    c.standardize(torch.tensor([[0.3, -1.0], [0.3, 1.0]]).repeat(900, 1))
+    torch.testing.assert_close(
+        c(RawCondition(None, torch.tensor([[0.4, 1.0]])), 1), torch.tensor([[0.1, 1, 0]])
+    )
+
+
+def test_a_part_that_is_left_out_is_the_null_token():
+    c = Condition(3, 2).eval()
+    raw = rows(6)
+    whole, label, vector = c(raw, 6), c(raw._replace(vector=None), 6), c(raw._replace(label=None), 6)
+    nothing = c(None, 6)
+    assert c.width == whole.shape[1] == 6
+    assert torch.equal(whole[:, :3], torch.eye(3).repeat(2, 1))
+    assert torch.equal(label, torch.cat([whole[:, :3], nothing[:, 3:]], 1))
+    assert torch.equal(vector, torch.cat([nothing[:, :3], whole[:, 3:]], 1))
+    assert nothing[0].tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_dropout_leaves_out_all_and_each_part():
+    """(1 - p)² of what is not dropped as a whole keeps both parts, (1 - p) p each one alone."""
+    torch.manual_seed(0)
+    n, p = 100_000, 0.2
+    c = Condition(3, 2, dropout=p)(rows(n), n)
+    label, vector = c[:, :3].sum(1) == 1, c[:, 5] == 0
+    expected = {
+        (True, True): (1 - p) ** 3,
+        (True, False): (1 - p) ** 2 * p,
+        (False, True): (1 - p) ** 2 * p,
+        (False, False): p + (1 - p) * p**2,
+    }
+    for (has_label, has_vector), share in expected.items():
+        found = ((label == has_label) & (vector == has_vector)).float().mean().item()
+        # Five standard errors of a share.
+        assert found == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / n))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_single_part_takes_one_random_number_a_row(labels):
+    n, p = 50, 0.3
+    c = Condition(3, dropout=p) if labels else Condition(vector_dim=2, dropout=p)
+    raw = rows(n, label=labels, vector=not labels)
+    torch.manual_seed(0)
+    dropped = torch.rand(n) < p
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    out = c(raw, n)
+    assert torch.equal(torch.get_rng_state(), after)
+    assert torch.equal(out.sum(1) == 0 if labels else out[:, 2] == 1, dropped)
+    # Nothing is drawn where nothing is dropped.
+    c.eval()(None, n)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+# ------------------------------------------------------------------- with, without, and with a part
+
+
+def test_without_a_scalar_the_marginal_with_it_the_conditional():
+    """x = (3c, -3c) + noise: p(x) and p(x | c = 0) are normals that are known.
+
+    The mean is the one vector that an absent one must not be mistaken for.
+    """
+    rng = np.random.default_rng(0)
+    c = rng.normal(size=2000)
+    X = np.column_stack([3 * c, -3 * c]) + 0.1 * rng.normal(size=(2000, 2))
+    m = ct.CVAE(latent_dim=1, **FIT).fit(X, c)
+
+    def drawn(condition: object) -> np.ndarray:
+        return m.sample(N, condition, observation_noise=True, random_state=1)
+
+    # A VAE fitted to 200 rows (as many as lose their condition in an epoch) is as far off as this.
+    np.testing.assert_allclose(drawn(None).std(0), 3.0, rtol=0.2)
+    for at in (-1.0, 0.0, 1.0):
+        # The noise of .1, and the error of a network of 64 units and the codes' leak into it.
+        np.testing.assert_allclose(drawn(at).mean(0), [3 * at, -3 * at], atol=0.1)
+        np.testing.assert_allclose(drawn(at).std(0), 0.1, atol=0.05)
+    # Nats a row: the negative entropies of N(0, [[9, -9], [-9, 9]] + .01 I) and of N(., .01 I).
+    without = -math.log(2 * math.pi * math.e) - 0.5 * math.log(18.01 * 0.01)
+    given = -math.log(2 * math.pi * math.e) - math.log(0.01)
+    assert m.score_samples(X, c).mean() == pytest.approx(given, abs=0.2)
+    assert m.score_samples(X).mean() == pytest.approx(without, abs=0.4)
+
+
+def test_half_a_condition_leaves_the_other_half_free():
+    """x = (5 onehot(label), 2 vector): a part says nothing of the other, whose marginal is left."""
+    rng = np.random.default_rng(0)
+    label, vector = rng.integers(0, 3, 2000), rng.normal(size=(2000, 2))
+    X = np.column_stack([5 * np.eye(3)[label], 2 * vector]) + 0.1 * rng.normal(size=(2000, 5))
+    m = ct.CVAE(latent_dim=3, **FIT | {"max_epochs": 200}).fit(X, {"label": label, "vector": vector})
+
+    def drawn(condition: object) -> tuple[np.ndarray, np.ndarray]:
+        made = m.sample(N, condition, observation_noise=True, random_state=1)
+        return made[:, :3], made[:, 3:]
+
+    both = {"label": 2, "vector": [2.0, -2.0]}
+    for condition in ({"label": 2}, 2, both):
+        labels, vectors = drawn(condition)
+        np.testing.assert_allclose(labels.mean(0), [0, 0, 5], atol=0.3)
+        if condition is not both:
+            # 180 rows an epoch have a label alone, 60 of each: as in the test above, and less.
+            np.testing.assert_allclose(vectors.std(0), 2.0, rtol=0.3)
+    for condition in ({"vector": [2.0, -2.0]}, both):
+        labels, vectors = drawn(condition)
+        # Codes that fall between the clusters decode to something in between, hence the spread of .1 to .7.
+        np.testing.assert_allclose(vectors.mean(0), [4, -4], atol=0.6)
+        assert (vectors.std(0) < 1.0).all()
+        if condition is not both:
+            # The prior falls on three clusters of codes, evenly but for the fit: .11 to .62 over four seeds.
+            shares = np.bincount(labels.argmax(1), minlength=3) / N
+            assert (shares > 0.05).all()
+    # Nats a row, negative entropies: N(., .01) for each of three values that the label gives and two that the
+    # vector does, N(0, 4.01) for each of these two without it, log 3 for the label.
+    known, free = (-0.5 * math.log(2 * math.pi * math.e * v) for v in (0.01, 4.01))
+    for condition, expected, gap in (
+        ({"label": label, "vector": vector}, 5 * known, 0.5),
+        # .3 to .9 over four seeds; 330 where a part is never dropped alone.
+        ({"label": label}, 3 * known + 2 * free, 2.0),
+        # 3.3 to 3.8: one normal and a continuous decoder for three clusters; 13 to 22 in the other case.
+        ({"vector": vector}, 5 * known - math.log(3), 6.0),
+    ):
+        assert expected - gap < m.score_samples(X, condition).mean() < expected + 0.1
+
+
+# ------------------------------------------------------------------- what is a label, what a vector
+
+
+@pytest.mark.parametrize(
+    ("y", "classes", "vector_dim"),
+    [
+        (np.array([[3], [1]]), [1, 3], 0),
+        (np.array([[True], [False]]), [False, True], 0),
+        (np.array([["b"], ["a"]]), ["a", "b"], 0),
+        ([["b"], ["a"]], ["a", "b"], 0),
+        (pd.DataFrame({"kind": ["b", "a"]}), ["a", "b"], 0),
+        (torch.tensor([[3], [1]]), [1, 3], 0),
+        (pd.Series([3, 1], dtype="Int64"), [1, 3], 0),
+        ({"label": [[3], [1]], "vector": [[1], [2]]}, [1, 3], 1),
+        (np.array([[3.0], [1.0]]), None, 1),
+        (np.array([3.0, np.nan]), None, 1),
+        (np.array([[3, 1], [1, 2]]), None, 2),
+        (pd.Series([[3, 1], [1, 2]]), None, 2),
+        (torch.ones(2, 3, dtype=torch.bfloat16), None, 3),
+        (torch.ones(2, requires_grad=True), None, 1),
+        ([[1.0, None], [2.0, 3.0]], None, 2),
+    ],
+    ids=str,
+)
+def test_labels_and_vectors(y, classes, vector_dim):
+    schema = ConditionSchema.learn(y)
+    assert (None if schema.classes is None else schema.classes.tolist()) == classes
+    assert schema.vector_dim == vector_dim
+    raw = schema.encode(y, 2)
+    assert raw.label is None if classes is None else raw.label.tolist() == [1, 0]
+    assert raw.vector is None if not vector_dim else raw.vector.shape == (2, vector_dim)
+    again = ConditionSchema.from_config(schema.config())
+    assert again.parameters == schema.parameters
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (["a", None, "b"], r"labels hold None in row 1 \(from 0\), .*: drop such rows, or name them"),
+        (["a", "b", np.nan], r"labels hold nan in row 2 \(from 0\)"),
+        ([1, 2, None], "labels hold None in row 2"),
+        (pd.Series([True, None], dtype="boolean"), "labels hold <NA> in row 1"),
+        (pd.Series(["a", None]), "labels hold (None|nan) in row 1"),
+        ({"label": [1.0, np.nan]}, "labels hold nan in row 1"),
+        ({"label": np.array([1.0, np.inf], dtype=object)}, "labels hold inf in row 1"),
+        ([1, "a"], "labels mix types, as in 'a' and 1: make them all strings"),
+        (np.array(["a", True], dtype=object), "labels mix types, as in 'a' and True"),
+        ([[1.0, 2.0], [3.0]], "rows of the condition differ in length: give each one label, or a vector"),
+        (np.array([[1], [2, 3]], dtype=object), "differ in length"),
+        ({"vector": [[1.0], [2.0, 3.0]]}, "differ in length"),
+        ([{"a": 1}, {"a": 2}], "{'a': 1} cannot be a label: use integers, booleans or strings"),
+        ([2**70, 1], f"{2**70} cannot be a label"),
+        (np.array(["2020-01-01"], dtype="datetime64[D]"), r"datetime64\[D\] cannot be a label"),
+        (np.array([1j, 2j]), "complex128 cannot be a label"),
+        ({"label": "a"}, "a single label: give one for each row"),
+        ({"label": [["a", "b"], ["c", "d"]]}, r"labels have shape \(2, 2\): give one for each row"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_condition(y, message):
+    with pytest.raises(DataError, match=message) as caught:
+        ConditionSchema.learn(y)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("y", "asked", "message"),
+    [
+        ([False, True], "True", "'True' is text, and the known True a boolean: known labels are False, True"),
+        (["False", "True"], True, "True is a boolean, and the known True text: known labels are 'False', "),
+        ([1, 2], "2", "unknown label '2' is text, and the known 2 an integer: known labels are 1, 2"),
+        (["1", "2"], 2, "unknown label 2 is an integer, and the known 2 text"),
+        (["1", "2"], [2, 1], "unknown label 2 is an integer"),
+        ({"label": [0.5, 1.5]}, "0.5", "unknown label '0.5' is text, and the known 0.5 a float"),
+        ([1, 2], 3, "unknown label 3: known labels are 1, 2"),
+        ([1, 2], 1.5, "unknown label 1.5: known"),
+        (["a", "b"], ["a", None], "labels hold None in row 1"),
+        (["a", "b"], np.nan, "nan cannot be a label"),
+        (["a", "b"], [["a", "b"]], r"labels have shape \(1, 2\)"),
+    ],
+    ids=str,
+)
+def test_labels_that_cannot_be_asked_for(y, asked, message):
+    with pytest.raises(DataError, match=message):
+        ConditionSchema.learn(y).encode(asked, 2)
+
+
+def test_missing_numbers_are_rows_without_a_condition():
+    schema = ConditionSchema.learn({"label": ["a", "b"], "vector": [[1.0, 2.0], [np.nan, 2.0]]})
+    raw = schema.encode({"vector": [[1.0, 2.0], [np.nan, 2.0]]}, 2)
+    c = Condition(**schema.parameters).eval()
+    out = c(raw, 2)
+    assert torch.equal(out[1], c(None, 1)[0])
+    assert not torch.equal(out[0], out[1])
+
+
+def test_a_column_of_labels_fits_as_its_values_do():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.arange(60) % 3
+    small = {"latent_dim": 1, "hidden": (8,), "max_epochs": 2, "random_state": 0}
+    flat, column = (ct.CVAE(**small).fit(X, labels) for labels in (y, y[:, None]))
+    assert np.array_equal(flat.transform(X, y), column.transform(X, y[:, None]))
