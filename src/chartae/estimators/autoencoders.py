@@ -36,7 +36,7 @@ __all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
 
 MEASURED = 2000  # rows from which the intrinsic dimension is estimated
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
-ENCODED = 1024  # rows encoded in one go: their activations stay in the cache
+ENCODED = 2048  # rows encoded in one go: their activations stay in the cache
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 

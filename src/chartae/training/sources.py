@@ -143,7 +143,7 @@ class Source:
         order = (
             self.rows if generator is None else self.rows[torch.randperm(len(self.rows), generator=generator)]
         )
-        parts = list(order.split(size))
+        parts = list(order.to(self.data.device).split(size))  # once, not batch by batch
         if generator is not None and len(parts) > 1 and len(parts[-1]) == 1:
             # Statistics of a batch (normalization, kernels) are undefined for a single row.
             parts[-2:] = [torch.cat(parts[-2:])]
