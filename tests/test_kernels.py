@@ -9,7 +9,7 @@ from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build, recipes
 from chartae.training.engine import train
-from chartae.training.kernels import Gradients, LayerGradients, gradients_for
+from chartae.training.kernels import BoundGradients, Gradients, LayerGradients, _is_bound, gradients_for
 from chartae.training.sources import Source
 
 LIKELIHOODS = [("normal", None), ("bernoulli", None), ("categorical", 3)]
@@ -35,24 +35,63 @@ def gradients(way: Gradients, batch: Batch) -> list[torch.Tensor]:
     return [p.grad.clone() for p in way.model.parameters()]
 
 
+def ways(plan: Plan) -> list[type[LayerGradients]]:
+    """The fast ways that fit a plan."""
+    return [LayerGradients, *([BoundGradients] if _is_bound(plan) else [])]
+
+
+@pytest.mark.parametrize("noise", ["global", "feature", "item", 0.7])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda v: v[0])
 @pytest.mark.parametrize("name", [r.name for r in recipes() if r.name != "contractive-ae"])
-def test_float32_gradients_are_those_of_autograd(name, likelihood):
-    plan, batch = plan_of(name, *likelihood)
+def test_float32_gradients_are_those_of_autograd(name, likelihood, noise):
+    if noise != "global" and likelihood[0] != "normal":
+        return
+    plan, batch = plan_of(name, *likelihood, noise=noise)
     state = {k: v.clone() for k, v in plan.model.state_dict().items()}
-    expected = gradients(Gradients(plan), batch)
-    plan.model.load_state_dict(state)  # a running noise estimate has moved
-    fast = LayerGradients(plan)
+    slow = Gradients(plan)
+    expected = gradients(slow, batch)
+    loss, terms = slow(batch, Noise(0))
+    for way in ways(plan):
+        plan.model.load_state_dict(state)  # a running noise estimate has moved
+        fast = way(plan)
+        check(fast, batch, expected)
+        again, others = fast(batch, Noise(0))
+        torch.testing.assert_close(again, loss.detach())
+        assert others.keys() == terms.keys()
+        fast.close()
+
+
+def check(fast: LayerGradients, batch: Batch, expected: list[torch.Tensor]) -> None:
     for got, want in zip(gradients(fast, batch), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
     whole = torch.cat([g.flatten() for g in expected]).double().norm().float()
     torch.testing.assert_close(fast.norm(), whole, rtol=1e-4, atol=0)
 
 
-def test_bf16_gradients_point_the_same_way():
+def test_the_plain_bounds_take_the_fastest_way():
+    fitting = {"ae", "denoising-ae", "vae", "beta-vae"}
+    for name in (r.name for r in recipes()):
+        for likelihood in LIKELIHOODS:
+            plan, _ = plan_of(name, *likelihood)
+            assert _is_bound(plan) == (name in fitting and likelihood[0] != "categorical"), (name, likelihood)
+    assert not _is_bound(plan_of("vae", "normal", noise="item")[0])
+    assert not _is_bound(plan_of("vae", free_bits=0.1)[0])
+    assert _is_bound(plan_of("vae", warmup=3.0)[0])
+
+
+@pytest.mark.parametrize("way", [LayerGradients, BoundGradients])
+def test_a_weight_that_warms_up_counts(way):
+    plan, batch = plan_of("beta-vae", beta=4.0, warmup=4.0)
+    plan.objective.advance(1.0)
+    expected = gradients(Gradients(plan), batch)
+    check(way(plan), batch, expected)
+
+
+@pytest.mark.parametrize("way", [LayerGradients, BoundGradients])
+def test_bf16_gradients_point_the_same_way(way):
     plan, batch = plan_of("vae")
     expected = torch.cat([g.flatten() for g in gradients(Gradients(plan), batch)])
-    fast = LayerGradients(plan, torch.bfloat16)
+    fast = way(plan, torch.bfloat16)
     assert fast.wide > 0
     got = torch.cat([g.flatten() for g in gradients(fast, batch)])
     assert torch.cosine_similarity(got, expected, 0) > 0.999
@@ -86,7 +125,8 @@ def test_a_closed_model_is_as_it_was():
 
 def test_it_is_chosen_where_it_fits_and_only_there():
     fits, _ = plan_of("vae")
-    assert type(gradients_for(fits, torch.float32)) is LayerGradients
+    assert type(gradients_for(fits, torch.float32)) is BoundGradients
+    assert type(gradients_for(plan_of("iwae")[0], torch.float32)) is LayerGradients
     for name, kw in (("contractive-ae", {}), ("vae", {"activation": "silu"})):
         assert type(gradients_for(plan_of(name, **kw)[0], torch.float32)) is Gradients
     own = build("vae", (3,), network=(nn.Linear(3, 4), nn.Linear(2, 3)))

@@ -59,7 +59,7 @@ def step(args: Namespace, dtype: torch.dtype) -> dict[str, float]:
     from chartae.core.noise import Noise
     from chartae.models.recipes import build
     from chartae.parts.units import infer_space
-    from chartae.training.kernels import LayerGradients
+    from chartae.training.kernels import BoundGradients
     from chartae.training.optimizers import Adam
     from chartae.training.precision import start_threads
     from chartae.training.sources import Source
@@ -72,7 +72,7 @@ def step(args: Namespace, dtype: torch.dtype) -> dict[str, float]:
     plan = build("vae", space, latent_dim=train_vae.LATENT, hidden=train_vae.SIZES[1:])
     plan.model.train()
     source, noise = Source(x, space), Noise(0)
-    gradients = LayerGradients(plan, dtype)
+    gradients = BoundGradients(plan, dtype)
     adam = Adam(gradients.parameters, train_vae.RATE)
     rows = torch.randperm(len(x))[: train_vae.BATCH]
     batch = source.take(rows)

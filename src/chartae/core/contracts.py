@@ -65,7 +65,8 @@ class Distribution(ABC):
     """Where a value may lie: ``batch_shape`` many distributions over values of ``event_shape``.
 
     ``offers`` names what it can do ("log_prob", "point", "reparameterized"); an objective's ``needs``
-    are held against it when a plan is built.
+    are held against it when a plan is built. Where a likelihood offers "score", its distributions have a
+    method of that name: the derivative of the log density by what the decoder gives.
 
     Examples
     --------
@@ -322,6 +323,7 @@ class Likelihood(nn.Module, ABC):
     torch.Size([6, 5])
     """
 
+    offers: frozenset[str] = frozenset()
     continuous: bool = True
     estimated: bool = False
 

@@ -12,7 +12,16 @@ from torch import Tensor
 from chartae.core.contracts import Distribution, Draw
 from chartae.core.noise import Noise
 
-__all__ = ["Bernoulli", "Categorical", "Delta", "DiagonalNormal", "FullNormal", "StandardNormal", "kl"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Delta",
+    "DiagonalNormal",
+    "FullNormal",
+    "StandardNormal",
+    "kl",
+    "kl_slopes",
+]
 
 LOG_2PI = math.log(2 * math.pi)
 CAN = frozenset({"log_prob", "point", "reparameterized"})
@@ -141,6 +150,21 @@ class DiagonalNormal(Distribution):
             )
         rows = -0.5 * (squares * (-self.log_var).exp() + self.log_var + LOG_2PI)
         return _sum_event(rows, self.event_dims, per_dim)
+
+    def score(self, v: Tensor) -> Tensor:
+        """Differentiate the log density by the mean.
+
+        Parameters
+        ----------
+        v : Tensor
+            Values that broadcast against ``(*batch, *event)``.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, *event)``.
+        """
+        return (v - self.mean) * (-self.log_var).exp()
 
     def point(self) -> Tensor:
         return self.mean
@@ -319,6 +343,21 @@ class Bernoulli(Distribution):
         rows = F.binary_cross_entropy_with_logits(logits, v, reduction="none")
         return -_sum_event(rows, self.event_dims, per_dim)
 
+    def score(self, v: Tensor) -> Tensor:
+        """Differentiate the log mass by the logits.
+
+        Parameters
+        ----------
+        v : Tensor
+            Values that broadcast against ``(*batch, *event)``.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, *event)``.
+        """
+        return v - torch.sigmoid(self.logits)
+
     def point(self) -> Tensor:
         return torch.sigmoid(self.logits)
 
@@ -414,6 +453,31 @@ def kl(q: Distribution, p: Distribution) -> Tensor | None:
 @_closed(DiagonalNormal, StandardNormal)
 def _(q: DiagonalNormal, p: StandardNormal) -> Tensor:
     return 0.5 * (q.mean.square() + q.log_var.exp() - 1.0 - q.log_var)
+
+
+def kl_slopes(q: DiagonalNormal) -> tuple[Tensor, Tensor]:
+    """Differentiate KL(q || N(0, I)).
+
+    Source: Kingma and Welling 2014, arXiv:1312.6114, appendix B, differentiated.
+
+    Parameters
+    ----------
+    q : DiagonalNormal
+        With batch shape ``(n,)``.
+
+    Returns
+    -------
+    by_mean, by_log_var : Tensor
+        ``(n, d)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.distributions import DiagonalNormal, kl_slopes
+    >>> kl_slopes(DiagonalNormal(torch.ones(1, 2), torch.zeros(1, 2)))
+    (tensor([[1., 1.]]), tensor([[0., 0.]]))
+    """
+    return q.mean, 0.5 * (q.log_var.exp() - 1.0)
 
 
 @_closed(DiagonalNormal, DiagonalNormal)

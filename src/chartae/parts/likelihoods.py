@@ -202,6 +202,8 @@ class NormalLikelihood(NetworkLikelihood):
                 f"noise={noise!r}: use 'global', 'feature', 'item', or a positive standard deviation"
             )
         self.noise = noise
+        if noise != "item":
+            self.offers = self.offers | {"score"}
         self.estimated = noise in ("global", "feature")
         if noise != "item":
             start = torch.zeros(shape if noise == "feature" else ())
@@ -295,6 +297,7 @@ class BernoulliLikelihood(NetworkLikelihood):
     torch.Size([1, 3])
     """
 
+    offers = frozenset({"log_prob", "point", "score"})
     continuous = False
 
     def __init__(

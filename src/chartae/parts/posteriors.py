@@ -12,7 +12,7 @@ from chartae.core.errors import PlanError
 from chartae.core.registry import Registry
 from chartae.parts.distributions import Delta, DiagonalNormal
 
-__all__ = ["Corrupted", "DeltaPosterior", "NormalPosterior", "bounded", "posteriors"]
+__all__ = ["Corrupted", "DeltaPosterior", "NormalPosterior", "bounded", "bounded_slope", "posteriors"]
 
 #: Classes with a ``features(latent_dim)`` that says how wide the encoder must be.
 posteriors: Registry[type[Posterior]] = Registry("posterior")
@@ -45,6 +45,31 @@ def bounded(log_var: Tensor) -> Tensor:
     [-20.0, 0.0, 20.0]
     """
     return LOG_VAR_LIMIT * torch.tanh(log_var * (1 / LOG_VAR_LIMIT))
+
+
+def bounded_slope(log_var: Tensor) -> Tensor:
+    """Differentiate :func:`bounded`, given its result.
+
+    Source: the derivative of the hyperbolic tangent.
+
+    Parameters
+    ----------
+    log_var : Tensor
+        What :func:`bounded` gave, any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.posteriors import bounded, bounded_slope
+    >>> bounded_slope(bounded(torch.tensor([0.0, 1e6]))).tolist()
+    [1.0, 0.0]
+    """
+    return 1.0 - (log_var * (1 / LOG_VAR_LIMIT)).square()
 
 
 def full(t: Tensor) -> Tensor:
