@@ -76,6 +76,8 @@ def test_the_plain_bounds_take_the_fastest_way():
             assert _is_bound(plan) == (name in fitting and likelihood[0] != "categorical"), (name, likelihood)
     assert not _is_bound(plan_of("vae", "normal", noise="item")[0])
     assert not _is_bound(plan_of("vae", free_bits=0.1)[0])
+    for condition in ({"n_labels": 3}, {"vector_dim": 2}):  # vectors bring no parameters
+        assert not _is_bound(build("cvae", (300,), latent_dim=4, hidden=(8,), condition=condition))
     assert _is_bound(plan_of("vae", warmup=3.0)[0])
 
 

@@ -325,6 +325,7 @@ def _is_bound(plan: Plan) -> bool:
     networks = {id(p) for net in _networks(plan) if net is not None for p in net.parameters()}
     return (
         isinstance(model, Autoencoder)
+        and model.condition is None
         and len(known) == len(parts) == len(bounds) + 1
         and all(part.closed and not part.free_bits for part in bounds)
         and isinstance(posterior, NormalPosterior if bounds else NormalPosterior | DeltaPosterior)
