@@ -89,7 +89,7 @@ def main() -> None:
         ],
         rows=rows,
         notes=[
-            f"l2-ae on 1,500 digits of 8 × 8 pixels, d = 2, {STEPS * CHECKED[-1]:,} steps of Adam on 1,500 rows.",
+            f"l2-ae on 1,500 digits of 8 × 8 pixels, d = 2, {STEPS * CHECKED[-1]:,} steps of 1,500 rows.",
             "Jacobian in model units; medians of Euclidean distances to the nearest training digit.",
         ],
         raw={"curves": curves},
