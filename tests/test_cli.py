@@ -214,6 +214,16 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
     assert names(tmp_path) == ["a"]
 
 
+def test_no_pictures_of_an_older_run_remain(tmp_path):
+    images, table = tmp_path / "images.npy", tmp_path / "table.npy"
+    np.save(images, np.random.default_rng(0).random((30, 8, 8)))
+    np.save(table, np.random.default_rng(0).random((30, 8)))
+    done("fit", images, "--out", tmp_path / "a", *SMALL, "-q")
+    assert {"samples.png", "reconstructions.png"} <= set(names(tmp_path / "a"))
+    done("fit", table, "--out", tmp_path / "a", *SMALL, "-q", "--overwrite")
+    assert not [name for name in names(tmp_path / "a") if name.endswith(".png")]
+
+
 @pytest.mark.parametrize(
     "words, hint",
     [
@@ -235,6 +245,7 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
         (["digits", "--likelihood", "gauss"], "gauss"),
         (["digits", "--network", "lstm"], "lstm"),
         (["digits", "--noise", "loud"], "loud"),
+        (["digits", "--noise", "none"], "none"),
         (["digits", "--device", "abacus"], "abacus"),
         (["digits", "--device", "meta"], "meta"),
         (["digits", "--precision", "int1"], "int1"),
@@ -299,6 +310,8 @@ def test_text_labels_that_look_like_numbers(runs, tmp_path):
         done("sample", runs / "table", "--condition", label, "--seed", 0, "--out", tmp_path / "a.npy")
         expected = ct.load(runs / "table").sample(64, condition=label, random_state=0)
         np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected)
+    for word in ("none", "true", "9"):  # words, in a run whose labels are words
+        assert f"unknown label '{word}'" in refused("sample", runs / "table", "--condition", word)
 
 
 def test_samples_of_vectors_lie_in_the_run(runs):

@@ -92,6 +92,26 @@ def test_means_weigh_rows_alike():
     assert epoch.log["nll"] == pytest.approx(again["nll"], rel=0.1)
 
 
+class Sometimes(Objective):
+    """A term that only some batches have, and one that is a buffer which moves on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(2))
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        self.count += 1
+        terms = {"nll": Term(-trace.log_lik[0], per_dim=self.count)}
+        return terms | ({"rare": Term(trace.batch.x.new_tensor(3.0), 0.0)} if self.count[0] % 2 else {})
+
+
+def test_each_mean_is_over_the_batches_that_had_it():
+    training, _ = sources()
+    log = evaluate(Plan(plan_of().model, Sometimes()), training.subset(torch.arange(40)), batch_size=10)
+    assert log["rare"] == 3.0
+    assert log["nll_per_dim"] == [2.5, 2.5]  # of 1, 2, 3 and 4
+
+
 def test_validation_is_the_same_each_time():
     plan = plan_of()
     _, validation = sources()
@@ -604,6 +624,28 @@ def test_the_noise_that_is_kept_is_of_the_final_weights_and_clean_rows(recipe):
     wanted = (batch.x - px.mean).square().mean((0, 1))
     tolerance = 0.25 if recipe == "vae" else 1e-5
     torch.testing.assert_close(plan.model.likelihood.log_var.exp(), wanted, rtol=tolerance, atol=1e-6)
+
+
+class Uncopied(InTraining):
+    def __deepcopy__(self, memo: object) -> nn.Module:
+        raise TypeError("cannot be copied")
+
+
+def test_a_fault_in_a_model_that_cannot_be_copied_is_reported():
+    plan = plan_of(network=(nn.Sequential(nn.Identity(), nn.Linear(5, 4)), nn.Linear(2, 5)), hidden=None)
+    plan.model.posterior.network.module[0] = Uncopied()
+    _, error = failing(plan, sources()[0], epochs=1, batch_size=16)
+    assert "the term 'nll' is not finite in epoch 1, batch 0" in error
+
+
+def test_looking_for_a_fault_draws_nothing_from_the_caller_s_generator():
+    """A denoising model corrupts its input in training mode, and so in the search."""
+    encoder = nn.Sequential(InTraining(), nn.Linear(5, 2))
+    plan = plan_of("denoising-ae", network=(encoder, nn.Linear(2, 5)), hidden=None)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    failing(plan, sources()[0], epochs=1, batch_size=16)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_batch_statistics_survive_a_last_row_alone():

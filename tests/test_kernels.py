@@ -4,15 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from chartae.core.contracts import Batch, Plan, RawCondition
+from chartae.core.contracts import Batch, Objective, Plan, Posterior, RawCondition, Term
+from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build, recipes
+from chartae.parts.distributions import Bernoulli, DiagonalNormal
+from chartae.parts.likelihoods import BernoulliLikelihood
+from chartae.parts.objectives import KL, NegLogLik
+from chartae.parts.posteriors import NormalPosterior
 from chartae.training.engine import train
 from chartae.training.kernels import BoundGradients, Gradients, LayerGradients, _is_bound, gradients_for
 from chartae.training.sources import Source
 
 LIKELIHOODS = [("normal", None), ("bernoulli", None), ("categorical", 3)]
+FITTING = ("ae", "denoising-ae", "vae", "beta-vae")  # recipes whose objective is nll with or without kl
 
 
 def plan_of(name: str, likelihood: str = "bernoulli", levels: int | None = None, **kw) -> tuple[Plan, Batch]:
@@ -69,16 +75,112 @@ def check(fast: LayerGradients, batch: Batch, expected: list[torch.Tensor]) -> N
 
 
 def test_the_plain_bounds_take_the_fastest_way():
-    fitting = {"ae", "denoising-ae", "vae", "beta-vae"}
     for name in (r.name for r in recipes()):
         for likelihood in LIKELIHOODS:
             plan, _ = plan_of(name, *likelihood)
-            assert _is_bound(plan) == (name in fitting and likelihood[0] != "categorical"), (name, likelihood)
+            assert _is_bound(plan) == (name in FITTING and likelihood[0] != "categorical"), (name, likelihood)
     assert not _is_bound(plan_of("vae", "normal", noise="item")[0])
     assert not _is_bound(plan_of("vae", free_bits=0.1)[0])
     for condition in ({"n_labels": 3}, {"vector_dim": 2}):  # vectors bring no parameters
         assert not _is_bound(build("cvae", (300,), latent_dim=4, hidden=(8,), condition=condition))
     assert _is_bound(plan_of("vae", warmup=3.0)[0])
+
+
+class Warmer(BernoulliLikelihood):
+    """Its logits are not what the network gave."""
+
+    def forward(self, z, c=None):
+        return Bernoulli(self.decode(z, c) / 3, len(self.shape))
+
+
+class Sharper(BernoulliLikelihood):
+    def decode(self, z, c):
+        return 3 * super().decode(z, c)
+
+
+class Scored(BernoulliLikelihood):
+    """The same numbers, said to be so."""
+
+    offers = BernoulliLikelihood.offers
+
+    def forward(self, z, c=None):
+        return Bernoulli(self.decode(z, c), len(self.shape))
+
+
+class Tempered(NormalPosterior):
+    def forward(self, x, c=None):
+        q = super().forward(x, c)
+        return DiagonalNormal(q.mean, q.log_var - 1.0)
+
+
+class Halved(NegLogLik):
+    def forward(self, trace):
+        return {"nll": Term(-0.5 * trace.expect(trace.log_lik))}
+
+
+class Wrapped(Posterior):
+    """A wrapper of someone else's, which acts in training only."""
+
+    def __init__(self, posterior):
+        super().__init__()
+        self.posterior, self.offers = posterior, posterior.offers
+
+    plain = property(lambda self: self.posterior)
+
+    def forward(self, x, c=None):
+        return self.posterior(2 * x, c)
+
+
+def test_whatever_computes_something_else_takes_a_general_way():
+    """Each of them would inherit derivatives that are not its own."""
+
+    def changed(change) -> Plan:
+        plan, _ = plan_of("vae")
+        model, objective = plan.model, plan.objective
+        if issubclass(change, BernoulliLikelihood):
+            model.likelihood = change(model.likelihood.network, (300,))
+        elif issubclass(change, Objective):
+            objective = change() + KL()
+        elif change is Wrapped:
+            model.posterior = Wrapped(model.posterior)
+        else:
+            model.posterior = change(model.posterior.network, 4)
+        return Plan(model, objective)
+
+    for change in (Warmer, Sharper, Tempered, Halved, Wrapped):
+        plan = changed(change)
+        assert type(gradients_for(plan, torch.float32)) is LayerGradients, change
+    plan = changed(Scored)
+    assert type(gradients_for(plan, torch.float32)) is BoundGradients
+
+
+@pytest.mark.parametrize("kw", [{"hidden": (7,)}, {"network": "linear", "hidden": None}], ids=str)
+@pytest.mark.parametrize("shape", [(9, 8), (9, 8, 3), (3, 9, 8)], ids=str)
+@pytest.mark.parametrize("name", FITTING)
+def test_images_and_linear_networks(name, shape, kw):
+    torch.manual_seed(0)
+    space = Space(shape, "bernoulli")
+    plan = build(name, space, latent_dim=4, **({"network": "mlp"} | kw))
+    plan.model.train()
+    batch = Batch(space.to_model(torch.rand(6, *shape)))
+    expected = gradients(Gradients(plan), batch)
+    assert _is_bound(plan)
+    check(BoundGradients(plan), batch, expected)
+
+
+def test_a_model_in_evaluation_is_refused():
+    plan, batch = plan_of("vae")
+    fast = BoundGradients(plan)
+    fast(batch, Noise(0))
+    plan.model.eval()
+    with pytest.raises(PlanError, match=r"call model\.train\(\) first"):
+        fast(batch, Noise(0))  # and not the gradient of the step before
+
+
+def test_an_objective_without_weight_minimizes_nothing():
+    plan, batch = plan_of("ae")
+    with pytest.raises(PlanError, match="every term has weight 0"):
+        Gradients(Plan(plan.model, 0.0 * NegLogLik()))(batch, Noise(0))
 
 
 @pytest.mark.parametrize("way", [LayerGradients, BoundGradients])
@@ -89,9 +191,10 @@ def test_a_weight_that_warms_up_counts(way):
     check(way(plan), batch, expected)
 
 
+@pytest.mark.parametrize("name", FITTING)
 @pytest.mark.parametrize("way", [LayerGradients, BoundGradients])
-def test_bf16_gradients_point_the_same_way(way):
-    plan, batch = plan_of("vae")
+def test_bf16_gradients_point_the_same_way(way, name):
+    plan, batch = plan_of(name)
     expected = torch.cat([g.flatten() for g in gradients(Gradients(plan), batch)])
     fast = way(plan, torch.bfloat16)
     assert fast.wide > 0

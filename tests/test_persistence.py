@@ -274,7 +274,7 @@ def test_a_model_saves_its_own_tensors_only(tmp_path):
 def test_an_occupied_place_is_refused(run, tmp_path):
     m = fitted()
     with pytest.raises(
-        RunFolderError, match="is there already: choose another folder, or pass overwrite=True"
+        RunFolderError, match="holds a run already: choose another folder, or pass overwrite=True"
     ):
         m.save(run)
     other = tmp_path / "thesis"
@@ -335,7 +335,7 @@ def test_a_folder_of_another_program_is_no_run(tmp_path):
     for config in ('{"model_type": "bert"}', "[]", "", '{"format": 1}'):
         (folder / "config.json").write_text(config)
         assert config_of(folder) is None
-        with pytest.raises(RunFolderError, match="is not a run folder, so it is not overwritten"):
+        with pytest.raises(RunFolderError, match="not empty and holds no run to overwrite"):
             fitted().save(folder, overwrite=True)
     assert {p.name for p in folder.iterdir()} == FILES
 
@@ -345,7 +345,7 @@ def test_a_run_that_lacks_a_file_is_not_overwritten(run, name):
     assert config_of(run)["content"] == "model"
     (run / name).unlink()
     assert config_of(run) is None
-    with pytest.raises(RunFolderError, match="is not a run folder, so it is not overwritten"):
+    with pytest.raises(RunFolderError, match="not empty and holds no run to overwrite"):
         fitted().save(run, overwrite=True)
 
 
@@ -400,7 +400,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
     locked.mkdir()
     locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        with pytest.raises(RunFolderError, match="cannot write"):
+        with pytest.raises(RunFolderError, match=r"cannot be made|cannot write"):
             fitted().save(locked / "run")
     finally:
         locked.chmod(stat.S_IRWXU)
@@ -409,10 +409,21 @@ def test_a_place_that_cannot_be_written(tmp_path):
 def test_a_place_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "run", tmp_path / ("x" * 400), Path("/proc/no/such")):
-        with pytest.raises(RunFolderError, match="cannot write") as caught:
+        with pytest.raises(RunFolderError, match=r"cannot be made|cannot write") as caught:
             fitted().save(place)
         assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for place in (".", "..", tmp_path / "here", "/proc"):
+        with pytest.raises(RunFolderError, match="name a folder in it"):
+            fitted().save(place)
+    fitted().save("run")
+    fitted("ae").save(tmp_path / "here" / "beside")
+    assert [p.name for p in Path().iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027])

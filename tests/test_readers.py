@@ -15,7 +15,7 @@ from PIL import Image
 
 import chartae as ct
 from chartae.core.errors import DataError
-from chartae.training.readers import Dataset, array_of, read
+from chartae.training.readers import Dataset, array_of, read, refuse_bad_values
 
 RNG = np.random.default_rng(0)
 
@@ -137,7 +137,7 @@ def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
     "y, words",
     [
         ([0, 1], ("(2,)", "3 items")),
-        ([0.0, np.nan, 1.0], ("row 1",)),
+        ([0.0, np.inf, 1.0], ("row 1", "NaN for no condition")),
         (["a", None, "b"], ("labels are object",)),
         (np.zeros((3, 1, 1)), ("(3, 1, 1)",)),
         (np.zeros(3, complex), ("complex",)),
@@ -147,6 +147,29 @@ def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
 )
 def test_labels_that_do_not_fit_are_refused(y, words):
     refused(np.zeros((3, 2)), *words, labels=y)
+
+
+def test_a_number_to_condition_on_may_be_absent():
+    data = read(np.zeros((3, 2)), labels=[0.0, np.nan, 1.0])
+    assert "one number an item to condition on (none in 1 row)" in data.summary
+    assert np.isnan(data.y).tolist() == [False, True, False]
+
+
+def test_bad_values_are_looked_for_in_items_only():
+    for X in (np.array(np.nan), np.array([np.inf])):
+        refuse_bad_values(X)
+    with pytest.raises(DataError, match=r"X holds NaN in row 0, column 1 \(from 0\)"):
+        refuse_bad_values(np.array([[0.0, np.nan]]))
+
+
+def test_a_damaged_member_is_passed_over(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((3, 2)), other=np.ones((4, 3)))
+    raw = bytearray(path.read_bytes())
+    start = raw.index(b"NUMPY")
+    raw[start + 60 : start + 90] = b"?" * 30  # the checksum of the first array no longer fits
+    path.write_bytes(raw)
+    assert "array other" in read(path).summary
 
 
 def test_labels_keep_their_kind(tmp_path):

@@ -295,7 +295,7 @@ def test_the_likelihood(X, likelihood, scale):
     ("X", "scale"),
     [
         (np.array([[0, 50, 200]], dtype=np.uint8), 255.0),  # bytes of an image that has no white
-        (np.array([[0, 1, 2]], dtype=np.uint8), 255.0),
+        (np.array([[0, 1, 16]], dtype=np.uint8), 16.0),  # bytes that are not of an image with 256 grays
         (np.array([[0, 100]], dtype=np.uint8), 100.0),  # two values are those two values
         (np.array([[0, 1]], dtype=np.uint8), 1.0),
         (np.array([[1, 1]], dtype=np.uint8), 1.0),

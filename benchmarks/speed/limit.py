@@ -24,7 +24,6 @@ import common
 REPEATS, CALLS = 9, 100
 D, H, K = train_vae.SIZES
 LAYERS = (*pairwise((D, H, K, 2 * train_vae.LATENT)), *pairwise((train_vae.LATENT, K, H, D)))
-WIDE = 128  # narrower layers stay in float32, as in chartae's own kernel
 
 
 def milliseconds(call: Callable[[], Any], calls: int = CALLS) -> float:
@@ -41,9 +40,11 @@ def milliseconds(call: Callable[[], Any], calls: int = CALLS) -> float:
 
 def products(rows: int, dtype: torch.dtype, layers: Any, *, training: bool) -> float:
     """Milliseconds of the matrix products of all layers, forward and, in training, backward."""
+    from chartae.training.precision import gains_from_bf16
+
     total = 0.0
     for i, (before, after) in enumerate(layers):
-        kind = dtype if min(before, after) >= WIDE or not training else torch.float32
+        kind = dtype if gains_from_bf16(torch.empty(after, before)) or not training else torch.float32
         x, w, g = (torch.randn(size).to(kind) for size in ((rows, before), (after, before), (rows, after)))
         calls = max(2, CALLS * train_vae.BATCH // rows)
         total += milliseconds(lambda x=x, w=w: torch.mm(x, w.t()), calls)
@@ -145,8 +146,8 @@ def main() -> None:
         notes=[
             "The VAE of train_vae.py, 128 rows a step; each part is timed alone, so that parts need not add "
             "up to the whole. What the list leaves out is the dispatch of some 200 small operations.",
-            "Products: torch.mm on operands that are ready, forward and backward. Layers narrower than "
-            f"{WIDE} on one side stay in float32.",
+            "Products: torch.mm on operands that are ready, forward and backward. In training, layers that "
+            "are narrow on one side stay in float32.",
             common.disturbance(raw),
         ],
         raw=raw,

@@ -31,6 +31,7 @@ __all__ = ["app", "main"]
 
 _SHOWN = 64  # items in a picture: enough to judge by, few enough to look at
 _COLUMNS = 16  # pairs a row
+_PICTURES = ("samples.png", "reconstructions.png")  # that fit adds to the run folder of images
 
 
 class _Commands(TyperGroup):
@@ -108,6 +109,13 @@ def _value(text: str) -> Any:
         return constants[text.lower()]
     try:
         return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _noise(text: str) -> Any:
+    try:
+        return float(text)
     except ValueError:
         return text
 
@@ -247,7 +255,7 @@ def _fit(
     noise: Annotated[
         Any,
         typer.Option(
-            parser=_value,
+            parser=_noise,
             metavar="NAME|SD",
             help="global, feature or item, or a fixed standard deviation in the data's units.",
         ),
@@ -268,7 +276,9 @@ def _fit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Train on DATA and save the run to a folder."""
-    _refuse_occupied(out, overwrite)
+    from chartae.models.persistence import refuse_occupied
+
+    refuse_occupied(out, overwrite=overwrite, how="--overwrite")
     from chartae.estimators.parameters import COMMON
     from chartae.models.recipes import find
 
@@ -463,27 +473,11 @@ def _asked(estimator: Any, condition: str | None) -> Any:
         if condition == str(known):
             return known
     if not condition.endswith(".npy"):
-        return _value(condition)
+        text = classes is not None and classes.dtype.kind == "U"
+        return condition if text else _value(condition)
     from chartae.training.readers import read_array
 
     return read_array(condition)
-
-
-def _refuse_occupied(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} is a file, and a run is a folder: choose another --out")
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise RunFolderError(f"{out} cannot be made, {above} is no folder to write in: choose another --out")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise RunFolderError(
-                f"{out} is not empty: choose another --out, or replace the run with --overwrite"
-            )
-        from chartae.models.persistence import config_of
-
-        if config_of(out) is None:
-            raise RunFolderError(f"{out} is not empty and holds no run to overwrite: choose another --out")
 
 
 def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
@@ -530,15 +524,17 @@ def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     """Put samples and reconstructions of images into a fresh run folder."""
     from chartae.apps.images import is_picture, pairs, save_grid
 
+    for stale in _PICTURES:  # of the run that this one has replaced
+        (out / stale).unlink(missing_ok=True)
     if not is_picture(estimator.space_):
         return
     X, condition = items.X[:_SHOWN], _condition(estimator, items)
     condition = None if condition is None else condition[: len(X)]
     samples = estimator.sample(len(X), condition=condition, random_state=0)
-    save_grid(out / "samples.png", samples, **_look(estimator))
+    save_grid(out / _PICTURES[0], samples, **_look(estimator))
     columns = min(len(X), _COLUMNS)
     both = pairs(X, estimator.project(X, condition=condition), columns)
-    save_grid(out / "reconstructions.png", both, columns, **_look(estimator))
+    save_grid(out / _PICTURES[1], both, columns, **_look(estimator))
 
 
 def _say_what_next(estimator: Any, data: str, out: Path) -> None:

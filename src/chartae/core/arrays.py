@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_tensor", "blocks", "ends"]
+__all__ = ["as_tensor", "blocks", "ends", "whole"]
 
 BLOCK = 1 << 22  # values looked at in one go: bounded memory on arrays of any length
 
@@ -101,3 +101,26 @@ def ends(X: np.ndarray) -> tuple[float, float]:
     """
     pairs = [as_tensor(b).aminmax() for b in blocks(X)]
     return float(min(low for low, _ in pairs)), float(max(high for _, high in pairs))
+
+
+def whole(X: np.ndarray) -> bool:
+    """Tell whether all values are whole numbers.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, *shape)``, any type of number, finite.
+
+    Returns
+    -------
+    bool
+        Whether they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.arrays import whole
+    >>> whole(np.array([1.0, 2.0])), whole(np.array([1.5]))
+    (True, False)
+    """
+    return X.dtype.kind != "f" or all(bool((b == np.floor(b)).all()) for b in blocks(X))

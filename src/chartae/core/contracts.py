@@ -65,8 +65,7 @@ class Distribution(ABC):
     """Where a value may lie: ``batch_shape`` many distributions over values of ``event_shape``.
 
     ``offers`` names what it can do ("log_prob", "point", "reparameterized"); an objective's ``needs``
-    are held against it when a plan is built. Where a likelihood offers "score", its distributions have a
-    method of that name: the derivative of the log density by what the decoder gives.
+    are held against it when a plan is built.
 
     Examples
     --------
@@ -311,7 +310,9 @@ class Likelihood(nn.Module, ABC):
     """p(x | z, c): what the decoder says about x.
 
     ``continuous`` tells whether it is a density (so that a change of units changes its logarithm),
-    ``estimated`` whether it keeps estimates of the training data (see :meth:`observe`).
+    ``estimated`` whether it keeps estimates of the training data (see :meth:`observe`). One that offers
+    "score" gives distributions with a method of that name: the derivative of the log density by what the
+    network gave, so that no graph is needed to train it.
 
     Examples
     --------

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chartae.core.arrays import blocks, ends
+from chartae.core.arrays import ends, whole
 from chartae.core.errors import DataError, PlanError
 
 __all__ = ["LAYOUTS", "Space", "Support", "Units", "layout_of"]
@@ -134,10 +134,7 @@ class Support:
         """
         if X.size == 0 or self == Support():
             return True
-        fractions = self.whole and X.dtype.kind == "f"
-        return self.covers(*ends(X)) and not (
-            fractions and any(bool((b != np.floor(b)).any()) for b in blocks(X))
-        )
+        return self.covers(*ends(X)) and (not self.whole or whole(X))
 
     def __str__(self) -> str:
         what = "whole numbers" if self.whole else "values"

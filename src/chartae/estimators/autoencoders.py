@@ -226,7 +226,7 @@ class _Estimator(
     def _split(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3))
         held = round(self.validation_fraction * n)
-        held = held if held >= FEWEST_HELD_OUT else 0
+        held = min(held, n - 1) if held >= FEWEST_HELD_OUT else 0
         return order[:held].sort().values, order[held:].sort().values
 
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
@@ -290,15 +290,16 @@ class _Estimator(
 
     def _encode(self, X: np.ndarray, condition: Any, return_std: bool = False) -> tuple[np.ndarray, ...]:
         """Posterior means, and standard deviations if asked for, as arrays whatever ``set_output`` says."""
-        out = [np.empty((len(X), self.latent_dim_), dtype=np.float32) for _ in range(1 + return_std)]
+        dtype = np.float64 if X.dtype == np.float64 else np.float32
+        out = [np.empty((len(X), self.latent_dim_), dtype) for _ in range(1 + return_std)]
 
         def keep(rows: slice, q: Any) -> None:
-            out[0][rows] = q.point().float().cpu().numpy()
+            out[0][rows] = q.point().cpu().numpy()
             if return_std:
-                out[1][rows] = q.std().float().cpu().numpy()
+                out[1][rows] = q.std().cpu().numpy()
 
         self._each_posterior(X, condition, keep)
-        return tuple(a.astype(np.float64) for a in out) if X.dtype == np.float64 else tuple(out)
+        return tuple(out)
 
     def _each_posterior(self, X: np.ndarray, condition: Any, use: Callable[[slice, Any], None]) -> None:
         """Call ``use(rows, q(z | x))`` for one block of rows after the other."""

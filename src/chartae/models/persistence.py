@@ -8,14 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from chartae import __version__
 from chartae.core.errors import RunFolderError
 
-__all__ = ["FORMAT", "config_of", "read_run", "write_run"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FORMAT", "config_of", "read_run", "refuse_occupied", "write_run"]
 
 FORMAT = 1
 CONFIG, WEIGHTS, HISTORY = FILES = ("config.json", "model.safetensors", "history.jsonl")
@@ -49,6 +50,50 @@ def config_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     ours = isinstance(config, dict) and {"format", "chartae"} <= config.keys()
     return config if ours and all((path / name).is_file() for name in FILES) else None
+
+
+def refuse_occupied(path: str | os.PathLike[str], *, overwrite: bool, how: str = "overwrite=True") -> None:
+    """Refuse a place where no run folder can be put.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder to be.
+    overwrite : bool
+        Whether a run that is there may be replaced.
+    how : str
+        What the caller writes to allow it, for the message.
+
+    Raises
+    ------
+    RunFolderError
+        If it is a file, a folder of other things, a run that may not be replaced, or a folder that cannot be
+        replaced as a whole.
+
+    Examples
+    --------
+    >>> from chartae.models.persistence import refuse_occupied
+    >>> refuse_occupied(".", overwrite=True)
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.RunFolderError: . is the working folder, or above it, and cannot be replaced: ...
+    """
+    path = Path(path)
+    home = Path(os.path.realpath(path))
+    if home.exists() and not home.is_dir():
+        raise RunFolderError(f"{path} is a file, and a run is a folder: choose another name")
+    here = Path(os.path.realpath(os.curdir))
+    if home == here or home in here.parents or os.path.ismount(home):
+        what = "a mount point" if os.path.ismount(home) else "the working folder, or above it,"
+        raise RunFolderError(f"{path} is {what} and cannot be replaced: name a folder in it, {path / 'run'}")
+    above = next(folder for folder in home.parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise RunFolderError(f"{path} cannot be made, {above} is no folder to write in: choose another place")
+    if home.is_dir() and any(home.iterdir()):
+        if config_of(home) is None:
+            raise RunFolderError(f"{path} is not empty and holds no run to overwrite: choose another folder")
+        if not overwrite:
+            raise RunFolderError(f"{path} holds a run already: choose another folder, or pass {how}")
 
 
 def write_run(
@@ -100,15 +145,7 @@ def write_run(
     home = Path(os.path.realpath(path))  # a link to a run stays a link
     work = None
     try:
-        if home.exists() and not (home.is_dir() and not any(home.iterdir())):
-            if not overwrite:
-                raise RunFolderError(
-                    f"{path} is there already: choose another folder, or pass overwrite=True"
-                )
-            if config_of(home) is None:
-                raise RunFolderError(
-                    f"{path} is not a run folder, so it is not overwritten: choose another folder"
-                )
+        refuse_occupied(path, overwrite=overwrite)
         home.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{home.name}.", dir=home.parent))
         new = work / "new"

@@ -49,6 +49,12 @@ class NetworkLikelihood(Likelihood):
 
     offers = frozenset({"log_prob", "point"})
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A score is of the very numbers that the network gave: whoever makes others of them says so anew.
+        if {"forward", "decode"} & vars(cls).keys() and "offers" not in vars(cls):
+            cls.offers = cls.offers - {"score"}
+
     def __init__(
         self, network: nn.Module, shape: tuple[int, ...], *, noise: Any = None, levels: int | None = None
     ) -> None:
@@ -183,6 +189,7 @@ class NormalLikelihood(NetworkLikelihood):
     tensor([0.5000])
     """
 
+    offers = frozenset({"log_prob", "point", "score"})
     momentum = 0.05
     log_var: Tensor
     seen: Tensor
@@ -202,8 +209,8 @@ class NormalLikelihood(NetworkLikelihood):
                 f"noise={noise!r}: use 'global', 'feature', 'item', or a positive standard deviation"
             )
         self.noise = noise
-        if noise != "item":
-            self.offers = self.offers | {"score"}
+        if noise == "item":
+            self.offers = self.offers - {"score"}
         self.estimated = noise in ("global", "feature")
         if noise != "item":
             start = torch.zeros(shape if noise == "feature" else ())
@@ -309,8 +316,9 @@ class BernoulliLikelihood(NetworkLikelihood):
     def units(facts: Facts, scale: str = "auto") -> Units:
         """Divide by the value that stands for 1.
 
-        That is the positive one of two values; of more values in bytes, an image's white, 255 (unless none is
-        above 1); otherwise the largest, or 1 if that is larger.
+        That is the positive one of two values; of more values in bytes, an image's white, 255, if one is
+        above half of it; otherwise the largest, or 1 if that is larger. Where rows to come may hold larger
+        values, divide all of them by the largest possible one first.
 
         Parameters
         ----------
@@ -332,7 +340,7 @@ class BernoulliLikelihood(NetworkLikelihood):
         if facts.two_valued:
             top = facts.high
         else:
-            top = 255.0 if facts.dtype == np.uint8 and facts.high > 1 else max(facts.high, 1.0)
+            top = 255.0 if facts.dtype == np.uint8 and facts.high > 127 else max(facts.high, 1.0)
         support = Support(0.0, top)
         if not support.covers(facts.low, facts.high):
             raise DataError(

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from chartae.core.arrays import blocks, ends
+from chartae.core.arrays import blocks, ends, whole
 from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Space, Units, layout_of
 from chartae.parts.likelihoods import likelihoods
@@ -68,7 +68,7 @@ class Facts:
     @cached_property
     def whole(self) -> bool:
         """Whether all values are whole numbers."""
-        return self.dtype.kind != "f" or all(bool((b == np.floor(b)).all()) for b in blocks(self._X))
+        return whole(self._X)
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:

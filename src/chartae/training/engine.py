@@ -6,6 +6,7 @@ import copy
 import math
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Batch, Plan, Term, Trace
+from chartae.core.contracts import Batch, Plan, Term
 from chartae.core.errors import PlanError, TrainingError
 from chartae.core.noise import Noise
 from chartae.parts.networks import MLP
@@ -76,40 +77,53 @@ class Epoch:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
 
-class _Log:
-    """Averages over an epoch that stay on the device; batches are added up a few dozen at a time."""
+class _Mean:
+    """A mean over rows that stays on the device; batches are added up a few dozen at a time."""
 
     def __init__(self) -> None:
-        self.rows, self.steps = 0, 0
-        self.sums: dict[str, Tensor] = {}
+        self.rows, self.sum = 0, torch.zeros(())
         self.sizes: list[int] = []
-        self.waiting: dict[str, list[Tensor]] = {}
+        self.values: list[Tensor] = []
 
-    def add(self, terms: Mapping[str, Term], n: int, **more: Tensor) -> None:
-        self.steps += 1
-        self.rows += n
+    def add(self, value: Tensor, n: int) -> None:
         self.sizes.append(n)
-        for name, term in terms.items():
-            more[name] = term.rows.detach().mean()
-            if term.per_dim is not None:
-                more[f"{name}_per_dim"] = term.per_dim
-        for name, value in more.items():
-            self.waiting.setdefault(name, []).append(value.detach())
+        self.values.append(value)
         if len(self.sizes) == 64:
             self._flush()
 
     def _flush(self) -> None:
-        for name, values in self.waiting.items():
-            # float64: a long epoch's sum has more digits than one of its steps.
-            stacked = torch.stack(values).double()
-            sizes = torch.tensor(self.sizes, dtype=torch.float64, device=stacked.device)
-            self.sums[name] = self.sums.get(name, 0.0) + torch.tensordot(sizes, stacked, 1)
-        self.sizes, self.waiting = [], {}
+        # float64: a long epoch's sum has more digits than one of its steps.
+        stacked = torch.stack(self.values).double()
+        sizes = torch.tensor(self.sizes, dtype=torch.float64, device=stacked.device)
+        self.sum = self.sum.to(stacked) + torch.tensordot(sizes, stacked, 1)
+        self.rows += sum(self.sizes)
+        self.sizes, self.values = [], []
 
-    def means(self) -> dict[str, Any]:
+    def value(self) -> Any:
         if self.sizes:
             self._flush()
-        return {name: (total / self.rows).tolist() for name, total in self.sums.items()}
+        return (self.sum / self.rows).tolist()
+
+
+class _Log:
+    """Means over an epoch, each over the rows of those batches that it was given for."""
+
+    def __init__(self) -> None:
+        self.rows, self.steps = 0, 0
+        self.kept: defaultdict[str, _Mean] = defaultdict(_Mean)
+
+    def add(self, terms: Mapping[str, Term], n: int, **more: Tensor) -> None:
+        self.steps += 1
+        self.rows += n
+        for name, term in terms.items():
+            more[name] = term.rows.detach().mean()
+            if term.per_dim is not None:
+                more[f"{name}_per_dim"] = term.per_dim.detach().clone()  # it may be a buffer that moves on
+        for name, value in more.items():
+            self.kept[name].add(value, n)
+
+    def means(self) -> dict[str, Any]:
+        return {name: mean.value() for name, mean in self.kept.items()}
 
 
 def evaluate(plan: Plan, source: Source, *, batch_size: int = EVALUATED, seed: int = 0) -> dict[str, Any]:
@@ -146,9 +160,9 @@ def evaluate(plan: Plan, source: Source, *, batch_size: int = EVALUATED, seed: i
 
 @torch.no_grad()
 def _evaluate(
-    plan: Plan, source: Source, batch_size: int, seed: int, epoch: int = 0
+    plan: Plan, source: Source, batch_size: int, seed: int, place: str | None = None
 ) -> tuple[_Log, str | None]:
-    """Go through rows in evaluation mode, up to the first batch that is not finite."""
+    """Go through rows in evaluation mode; if a place is named, up to the first batch that is not finite."""
     was_training = plan.model.training
     plan.model.eval()
     log, noise, fault = _Log(), Noise(seed), None
@@ -156,8 +170,8 @@ def _evaluate(
         terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
         loss = total(terms)
         log.add(terms, len(batch), loss=loss)
-        if epoch and not math.isfinite(loss):
-            fault = _diagnose(plan, batch, terms, f"epoch {epoch}, validation batch {step}")
+        if place and not math.isfinite(loss):
+            fault = _diagnose(plan, batch, terms, f"{place} {step}")
             break
     plan.model.train(was_training)
     return log, fault
@@ -181,7 +195,8 @@ def train(
     """Train, and yield after every epoch.
 
     When it ends by itself the best epoch's weights are restored (judged on validation rows, after
-    warm-ups); a consumer that breaks off keeps the last epoch's.
+    warm-ups), and what the likelihood estimates of the training data, such as its noise, is estimated
+    once more with them; a consumer that breaks off keeps the last epoch's.
 
     Parameters
     ----------
@@ -270,7 +285,9 @@ def train(
             if fault is None:
                 plan.objective.advance(epoch + 1)
                 if validation is not None:
-                    judged, fault = _evaluate(plan, validation, EVALUATED, seed, epoch + 1)
+                    judged, fault = _evaluate(
+                        plan, validation, EVALUATED, seed, f"epoch {epoch + 1}, validation batch"
+                    )
             if fault is not None:
                 faults += 1
                 _restore(good, model, optimizer)
@@ -371,7 +388,8 @@ class _Stream:
             # One by one: torch.manual_seed would also seed the devices that are not given back.
             torch.default_generator.manual_seed(self.seed)
             for device in self.devices:
-                torch.cuda.default_generators[device.index or 0].manual_seed(self.seed)
+                index = torch.cuda.current_device() if device.index is None else device.index
+                torch.cuda.default_generators[index].manual_seed(self.seed)
         else:
             torch.set_rng_state(self.states[0])
             for device, state in zip(self.devices, self.states[1:], strict=True):
@@ -393,7 +411,8 @@ def _settle(plan: Plan, source: Source, seed: int) -> None:
         return
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     noise, seen = Noise(seed), 0
-    for batch in source.subset(source.rows[order[:SETTLED].sort().values]).batches(EVALUATED):
+    rows = source.rows[order[:SETTLED].sort().values]
+    for batch in source.subset(rows).batches(max(1, EVALUATED // plan.objective.samples)):
         trace = model.trace(batch, k=plan.objective.samples, noise=noise)
         seen += len(batch)
         model.likelihood.observe(trace.px, batch.x, share=len(batch) / seen)
@@ -423,19 +442,24 @@ def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], place: str) -
 
         return hook
 
-    # A copy, without kernels that hide layers: another pass must not move running estimates.
-    model = copy.deepcopy(plan.model)
-    for name, module in model.named_modules():
-        if isinstance(module, MLP):
-            module.kernel = None
-        if not list(module.children()):
-            module.register_forward_hook(watch(name))
     log_lik = torch.zeros(())
-    with torch.no_grad():
-        for training in (False, True):  # what dropout, corruption or batch statistics break shows in training
-            if not (found or broken(log_lik)):
-                trace: Trace = model.train(training).trace(batch, k=plan.objective.samples, noise=Noise(0))
-                log_lik = trace.log_lik
+    try:
+        # A copy, without kernels that hide layers: another pass must not move running estimates.
+        model = copy.deepcopy(plan.model)
+    except Exception:  # a module of the user's may not be made for copies; the fault is reported all the same
+        model = None
+    if model is not None:
+        for name, module in model.named_modules():
+            if isinstance(module, MLP):
+                module.kernel = None
+            if not list(module.children()):
+                module.register_forward_hook(watch(name))
+        # What dropout, corruption or batch statistics break shows in training only.
+        with torch.no_grad(), _Stream(0, batch.x.device):
+            for training in (False, True):
+                if not (found or broken(log_lik)):
+                    trace = model.train(training).trace(batch, k=plan.objective.samples, noise=Noise(0))
+                    log_lik = trace.log_lik
     term = next((name for name, t in terms.items() if broken(t.rows) or broken(t.value())), None)
     what = f"the term {term!r} is not finite" if term else "the gradient is not finite"
     weights = next((name for name, p in plan.model.named_parameters() if broken(p)), None)

@@ -7,24 +7,24 @@ likelihoods and objectives are computed by their own code, in float32.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Batch, Plan, Term
+from chartae.core.contracts import Batch, Plan, Sum, Term
+from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.models.autoencoder import Autoencoder
 from chartae.parts.distributions import DiagonalNormal, kl_slopes
 from chartae.parts.networks import MLP
 from chartae.parts.objectives import KL, NegLogLik
-from chartae.parts.posteriors import DeltaPosterior, NormalPosterior, bounded_slope
+from chartae.parts.posteriors import Corrupted, DeltaPosterior, NormalPosterior, bounded_slope
 from chartae.parts.priors import StandardNormalPrior
-from chartae.training.precision import autocast
+from chartae.training.precision import autocast, gains_from_bf16
 
 __all__ = ["BoundGradients", "Gradients", "LayerGradients", "gradients_for", "total"]
-
-WIDE = 128  # both sides of a layer: below, the casts to and from bf16 cost more than the product gains
 
 
 def total(terms: Mapping[str, Term]) -> Tensor:
@@ -40,6 +40,11 @@ def total(terms: Mapping[str, Term]) -> Tensor:
     Tensor
         ``()``.
 
+    Raises
+    ------
+    PlanError
+        If all of them have weight 0.
+
     Examples
     --------
     >>> import torch
@@ -49,10 +54,9 @@ def total(terms: Mapping[str, Term]) -> Tensor:
     tensor(3.)
     """
     counted = [t.value() for t in terms.values() if not (isinstance(t.weight, float) and t.weight == 0.0)]
-    out = counted[0]
-    for value in counted[1:]:
-        out = out + value
-    return out
+    if not counted:
+        raise PlanError("every term has weight 0, so nothing is minimized: give one of them a weight")
+    return functools.reduce(torch.add, counted)
 
 
 class Gradients:
@@ -64,6 +68,8 @@ class Gradients:
         What is trained.
     dtype : torch.dtype
         float32, or bfloat16 for autocast.
+    compile : bool
+        Compile the networks, for as long as this is not closed.
 
     Examples
     --------
@@ -78,8 +84,12 @@ class Gradients:
     (['kl', 'nll'], True)
     """
 
-    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> None:
         self.model, self.objective, self.dtype = plan.model, plan.objective, dtype
+        parts = (plan.model.posterior.plain, plan.model.likelihood) if compile else ()
+        self.compiled: list[nn.Module] = [part.network for part in parts]  # type: ignore[misc]
+        for network in self.compiled:
+            network.compile()
         #: What an optimizer moves.
         self.parameters = [
             p for p in nn.ModuleList([plan.model, plan.objective]).parameters() if p.requires_grad
@@ -119,6 +129,9 @@ class Gradients:
 
     def close(self) -> None:
         """Give the model back as it was, with its new weights."""
+        self.clear()
+        for network in self.compiled:
+            network._compiled_call_impl = None
 
 
 class LayerGradients(Gradients):
@@ -156,7 +169,7 @@ class LayerGradients(Gradients):
         super().__init__(plan, torch.float32)
         self.networks = list(filter(None, _networks(plan)))
         linears = [m for net in self.networks for m in net.layers if isinstance(m, nn.Linear)]
-        low = [m for m in linears if dtype == torch.bfloat16 and min(m.weight.shape) >= WIDE]
+        low = [m for m in linears if dtype == torch.bfloat16 and gains_from_bf16(m.weight)]
         mine = [p for m in linears for p in (m.weight, m.bias)]
         wide = [p for m in low for p in (m.weight, m.bias)]
         # Wide ones first: the replica is one slice. Then other layers, then what autograd takes care of.
@@ -192,17 +205,21 @@ class LayerGradients(Gradients):
 
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
         result = super().__call__(batch, noise)
-        for kernel in self.kernels:
-            kernel.finish()
-        if self.wide:
-            self.gradient[: self.wide].copy_(self.low_gradient)
+        self._gather()
         return result
 
     def clear(self) -> None:
         # Layers overwrite their gradients; autograd adds to the rest.
         self.gradient[self.mine :].zero_()
         for kernel in self.kernels:
-            kernel.fresh = True
+            kernel.fresh, kernel.inputs = True, []
+
+    def _gather(self) -> None:
+        """Bring all gradients of a step into the one vector."""
+        for kernel in self.kernels:
+            kernel.finish()
+        if self.wide:
+            self.gradient[: self.wide].copy_(self.low_gradient)
 
     def moved(self) -> None:
         if self.wide:
@@ -219,7 +236,8 @@ class BoundGradients(LayerGradients):
     """The fastest way, for ``nll`` with or without ``kl``: no graph is made, the chain rule is written out.
 
     It takes a normal posterior against N(0, I), or a point, and a likelihood whose distribution knows the
-    derivative of its density by what the decoder gives (``score``).
+    derivative of its density by what the decoder gives (``score``). The model must be in training mode: in
+    evaluation it does not call the layers that note their inputs.
 
     Parameters
     ----------
@@ -227,6 +245,11 @@ class BoundGradients(LayerGradients):
         What is trained.
     dtype : torch.dtype
         float32, or bfloat16 for wide layers.
+
+    Raises
+    ------
+    PlanError
+        When it is called and the model is in evaluation mode.
 
     References
     ----------
@@ -256,6 +279,8 @@ class BoundGradients(LayerGradients):
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
         self.clear()
         trace = self.model.trace(batch, k=1, noise=noise)
+        if not all(kernel.inputs for kernel in self.kernels):
+            raise PlanError("gradients are taken in training mode: call model.train() first")
         terms = self.objective(trace)
         level, n = trace.levels[0], len(batch)
         encoder, decoder = self.kernels
@@ -273,8 +298,7 @@ class BoundGradients(LayerGradients):
                 g_log_var += weight * by_log_var
             g = torch.cat([g, g_log_var.mul_(bounded_slope(log_var))], 1)
         encoder.backward(g, encoder.inputs, False)
-        if self.wide:
-            self.gradient[: self.wide].copy_(self.low_gradient)
+        self._gather()
         return total(terms), terms
 
 
@@ -303,35 +327,35 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     >>> type(gradients_for(build("vae", (4,), latent_dim=2, hidden=(8,)), torch.float32)).__name__
     'BoundGradients'
     """
-    if compile:
-        for part in (plan.model.posterior.plain, plan.model.likelihood):
-            part.network.compile()  # type: ignore[union-attr]
-        return Gradients(plan, dtype)
     fits = all(net is not None for net in _networks(plan)) and not plan.objective.differentiates_networks
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
     on_cpu = next(plan.model.parameters()).device.type == "cpu"
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())
-    if not (fits and on_cpu and plain):
-        return Gradients(plan, dtype)
+    if compile or not (fits and on_cpu and plain):
+        return Gradients(plan, dtype, compile=compile)
     return BoundGradients(plan, dtype) if _is_bound(plan) else LayerGradients(plan, dtype)
 
 
 def _is_bound(plan: Plan) -> bool:
     """Whether :class:`BoundGradients` knows every derivative of a plan."""
-    model, parts = plan.model, list(getattr(plan.objective, "parts", [plan.objective]))
-    bounds = [part for part in parts if isinstance(part, KL)]
-    known = [part for part in parts if isinstance(part, NegLogLik)] + bounds
-    posterior = model.posterior.plain
+    model, objective = plan.model, plan.objective
+    parts = list(objective.parts) if type(objective) is Sum else [objective]
+    bounds = [part for part in parts if type(part) is KL]
+    posterior = model.posterior
+    if type(posterior) is Corrupted:
+        posterior = posterior.posterior
     networks = {id(p) for net in _networks(plan) if net is not None for p in net.parameters()}
+    # Exact types throughout: a subclass may compute something else, whose derivative is not known here.
     return (
-        isinstance(model, Autoencoder)
+        type(model) is Autoencoder
         and model.condition is None
-        and len(known) == len(parts) == len(bounds) + 1
+        and objective.samples == 1
+        and [type(part) for part in parts] in ([NegLogLik], [NegLogLik, KL], [KL, NegLogLik])
         and all(part.closed and not part.free_bits for part in bounds)
-        and isinstance(posterior, NormalPosterior if bounds else NormalPosterior | DeltaPosterior)
-        and (not bounds or isinstance(model.prior, StandardNormalPrior))
+        and type(posterior) in ((NormalPosterior,) if bounds else (NormalPosterior, DeltaPosterior))
+        and (not bounds or type(model.prior) is StandardNormalPrior)
         and "score" in model.likelihood.offers
-        and all(id(p) in networks for p in nn.ModuleList([model, plan.objective]).parameters())
+        and all(id(p) in networks for p in nn.ModuleList([model, objective]).parameters())
     )
 
 

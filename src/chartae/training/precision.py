@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chartae.core.contracts import Model
 from chartae.core.errors import PlanError
@@ -18,10 +18,11 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "flushed_denormals",
+    "gains_from_bf16",
     "start_threads",
 ]
 
-WIDE = 256  # below this width a matrix product gains nothing from bf16
+WIDE = 128  # both sides of a layer: below, the casts to and from bf16 cost more than the product gains
 
 
 def choose_device(device: str) -> torch.device:
@@ -96,9 +97,32 @@ def choose_precision(precision: str, model: Model, device: torch.device) -> torc
         return known[precision]
     if precision != "auto":
         raise PlanError(f"precision={precision!r}: use 'auto', 'float32' or 'bf16'")
-    wide = any(max(w.shape[:2]) >= WIDE for w in model.parameters() if w.dim() >= 2)
+    wide = any(gains_from_bf16(w) for w in model.parameters())
     able = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
     return torch.bfloat16 if wide and able and not model.likelihood.continuous else torch.float32
+
+
+def gains_from_bf16(weight: Tensor) -> bool:
+    """Tell whether a layer is wide enough on both sides for bf16 to be faster.
+
+    Parameters
+    ----------
+    weight : Tensor
+        ``(out, in, ...)``.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.precision import gains_from_bf16
+    >>> gains_from_bf16(torch.zeros(512, 784)), gains_from_bf16(torch.zeros(2, 512))
+    (True, False)
+    """
+    return weight.dim() >= 2 and min(weight.shape[:2]) >= WIDE
 
 
 def _cpu_multiplies_bf16() -> bool:

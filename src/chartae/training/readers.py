@@ -218,7 +218,7 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
 
     Parameters
     ----------
-    X : DataFrame or array of shape (n, ...)
+    X : DataFrame or array of shape (n, features) or (n, ...)
         Anything else passes.
     name : str
         What it is called, for the message.
@@ -240,7 +240,7 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     # Only a caller who has imported pandas can hold a frame.
     if (pandas := sys.modules.get("pandas")) and isinstance(X, pandas.DataFrame):
         _table(X, None, name)
-    elif isinstance(X, np.ndarray) and X.size:
+    elif isinstance(X, np.ndarray) and X.size and X.ndim > 1:
         _refuse_non_finite(X, None, name)
 
 
@@ -324,7 +324,7 @@ def _choose(path: Path, archive: Any) -> tuple[str, NDArray[Any]]:
 def _items(archive: Any, name: str) -> NDArray[Any] | None:
     try:
         array = archive[name]
-    except ValueError:  # Python objects
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile):  # Python objects, or a damaged member
         return None
     return array if isinstance(array, np.ndarray) and array.ndim >= 2 and array.dtype.kind in "biuf" else None
 
@@ -614,18 +614,20 @@ def _labels(labels: Any, n: int, name: str) -> NDArray[Any]:
         y = y[:, 0]  # a column of classes is one label an item; a column of floats is a vector of one
     if y.ndim not in (1, 2) or len(y) != n:
         raise DataError(f"the labels have shape {y.shape} and {name} has {n} items: pass one label an item")
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        row = int(np.argwhere(~np.isfinite(y))[0][0])
-        raise DataError(f"the label in row {row} (from 0) is {y[row]}: fill it, or drop the row")
+    if y.dtype.kind == "f" and np.isinf(y).any():
+        row = int(np.argwhere(np.isinf(y))[0][0])
+        raise DataError(
+            f"the condition in row {row} (from 0) is {y[row]}: correct it, or write NaN for no condition"
+        )
     return y
 
 
 def _describe_labels(y: NDArray[Any]) -> str:
-    if y.ndim == 2:
-        return f"{y.shape[1]} numbers an item to condition on"
-    if y.dtype.kind == "f":
-        return "one number an item to condition on"
-    return _count(len(np.unique(y)), "label")
+    if y.ndim == 1 and y.dtype.kind != "f":
+        return _count(len(np.unique(y)), "label")
+    absent = int(np.isnan(y).reshape(len(y), -1).any(1).sum()) if y.dtype.kind == "f" else 0
+    numbers = "one number" if y.ndim == 1 else _count(y.shape[1], "number")
+    return f"{numbers} an item to condition on" + (f" (none in {_count(absent, 'row')})" if absent else "")
 
 
 def _count(n: int, noun: str) -> str:
