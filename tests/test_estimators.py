@@ -712,3 +712,18 @@ def test_noise_is_checked_whatever_the_likelihood(noise):
 def test_noise_may_be_a_number_of_numpy():
     m = ct.VAE(noise=np.float32(0.5), latent_dim=1, max_epochs=1).fit(plane())
     assert float(m.model_.likelihood.log_var.exp().sqrt() * m.space_.scale) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_codes_have_the_digits_of_their_input():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    vae = ct.VAE(**SMALL).fit(X)
+    fine, coarse = vae.transform(X), vae.transform(X.astype(np.float32))
+    assert (fine.dtype, coarse.dtype) == (np.float64, np.float32)
+    assert (fine != fine.astype(np.float32)).any()
+    np.testing.assert_allclose(fine, coarse, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [20, 200])
+def test_a_row_is_left_to_train_on(n):
+    vae = ct.VAE(**SMALL, validation_fraction=0.999).fit(np.random.default_rng(0).normal(size=(n, 3)))
+    assert len(vae.validation_rows_) == n - 1
