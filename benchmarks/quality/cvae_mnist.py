@@ -102,7 +102,7 @@ def main() -> None:
             ("draws", drawn, asked),
         )
     }
-    kl = cvae.history_[-1]["val_kl"]
+    kl = cvae.history_[cvae.best_epoch_ - 1]["val_kl"]
     rows = [
         ["the classifier on test images", f"{100 * reads:.2f} %", "≥ 99 %"],
         ["asked digit read from 10,000 samples", f"{100 * obeyed:.2f} %", "≥ 97 %"],
@@ -126,7 +126,7 @@ def main() -> None:
         machine=machine_info(torch.get_num_threads()),
         columns=["what", "measured", "wanted"],
         rows=rows,
-        notes=[cvae.summary_, f"{cvae.n_iter_} epochs, seed {args.seed}"],
+        notes=[cvae.summary_, f"Epoch {cvae.best_epoch_} of {cvae.n_iter_}, seed {args.seed}"],
         raw={"classifier": reads, "obeyed": obeyed, "kl": kl, "within": within, "wall": wall, "cpu": cpu},
     )
 

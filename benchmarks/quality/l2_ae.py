@@ -115,7 +115,7 @@ def draw(curves: dict, pictures: dict, path: Path) -> None:
     right.set(
         xlabel="step of Adam", ylabel="|∂D/∂z|, rms", title="the decoder grows steeper to make up for it"
     )
-    left.legend(frameon=False)
+    top.legend(loc="outside lower center", ncols=len(curves), frameon=False)
     axes = bottom.subplots(len(pictures), 8)
     for row, (lam, images) in zip(axes, pictures.items(), strict=True):
         for ax, image in zip(row, images, strict=True):

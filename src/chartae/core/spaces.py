@@ -119,13 +119,15 @@ class Support:
             self.high is None or high <= self.high + slack
         )
 
-    def holds(self, X: np.ndarray) -> bool:
+    def holds(self, X: np.ndarray, range: tuple[float, float] | None = None) -> bool:
         """Tell whether all values are known.
 
         Parameters
         ----------
         X : ndarray
             ``(n, *shape)``, finite.
+        range : tuple of float or None
+            Its smallest and largest value, where the caller knows them.
 
         Returns
         -------
@@ -134,7 +136,7 @@ class Support:
         """
         if X.size == 0 or self == Support():
             return True
-        return self.covers(*ends(X)) and (not self.whole or whole(X))
+        return self.covers(*(range or ends(X))) and (not self.whole or whole(X))
 
     def __str__(self) -> str:
         what = "whole numbers" if self.whole else "values"
@@ -248,13 +250,15 @@ class Space(nn.Module):
         """Whether an item is laid out as an image."""
         return self.layout in ("hw", "hwc", "chw")
 
-    def check(self, X: np.ndarray) -> None:
+    def check(self, X: np.ndarray, range: tuple[float, float] | None = None) -> None:
         """Refuse values that the likelihood does not know.
 
         Parameters
         ----------
         X : ndarray
             ``(n, *shape)`` in the user's units, finite.
+        range : tuple of float or None
+            Its smallest and largest value, where the caller knows them.
 
         Raises
         ------
@@ -270,7 +274,7 @@ class Space(nn.Module):
         ...
         chartae.core.errors.DataError: the model knows values from 0 to 16, and the data hold others, ...
         """
-        if not self.support.holds(X):
+        if not self.support.holds(X, range):
             known = str(self.support) if self.levels is None else f"the categories 0 to {self.levels - 1}"
             raise DataError(
                 f"the model knows {known}, and the data hold others, within [{X.min():g}, {X.max():g}]: "

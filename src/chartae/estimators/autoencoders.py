@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from chartae.core.arrays import as_tensor
+from chartae.core.arrays import as_tensor, ends
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.noise import Noise, SharedNoise
@@ -233,12 +233,21 @@ class _Estimator(
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
         if isinstance(X, Tensor):
             X = array_of(X)
-        wanted: dict[str, Any] = {"allow_nd": True, "dtype": "numeric", "ensure_min_samples": 1 + reset}
+        # One pass, for the ends, is enough to see what is not finite and what the likelihood does not know.
+        wanted: dict[str, Any] = {
+            "allow_nd": True,
+            "dtype": "numeric",
+            "ensure_min_samples": 1 + reset,
+            "ensure_all_finite": False,
+        }
         given = X
         try:
             X = validate_data(self, X, reset=reset, **wanted) if named else check_array(X, **wanted)
             if X.dtype.kind not in "fiub":
                 raise DataError(f"data of type {X.dtype} are not numbers: convert them")
+            low, high = ends(X) if X.size else (0.0, 0.0)
+            if not (np.isfinite(low) and np.isfinite(high)):
+                assert_all_finite(X, input_name="X")
         except ValueError:
             refuse_bad_values(given)  # says where they are
             raise
@@ -247,7 +256,7 @@ class _Estimator(
                 f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}"
             )
         if not reset:
-            self.space_.check(X)
+            self.space_.check(X, (low, high))
         return X
 
     def _ready(self) -> Any:
@@ -434,8 +443,8 @@ class _Estimator(
         items = [np.asarray(start), np.asarray(stop)]
         if items[0].shape != items[1].shape:
             raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
-        ends = np.stack(items)
-        a, b = self._encode(self._check(ends, reset=False, named=False), condition)[0]
+        both = self._check(np.stack(items), reset=False, named=False)
+        a, b = self._encode(both, condition)[0]
         t = np.linspace(0, 1, steps)[:, None]
         norms = np.linalg.norm(a) * np.linalg.norm(b)
         angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
