@@ -214,6 +214,21 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
     assert names(tmp_path) == ["a"]
 
 
+def test_a_fit_is_kept_elsewhere_when_its_folder_cannot_be_written(tiny, tmp_path, monkeypatch):
+    out, save = tmp_path / "a", ct.Autoencoder.save
+
+    def refuse(self, path, **options):
+        if Path(path) == out:
+            raise RunFolderError(f"cannot write {path} (No space left on device): choose another place")
+        return save(self, path, **options)
+
+    monkeypatch.setattr(ct.Autoencoder, "save", refuse)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    said = refused("fit", tiny, "--out", out, *SMALL, "-q")
+    kept = said.partition("the run is kept in ")[2].strip()
+    assert ct.load(kept).n_iter_ > 0
+
+
 def test_no_pictures_of_an_older_run_remain(tmp_path):
     images, table = tmp_path / "images.npy", tmp_path / "table.npy"
     np.save(images, np.random.default_rng(0).random((30, 8, 8)))

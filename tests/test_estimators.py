@@ -17,6 +17,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import chartae as ct
 from chartae.core.errors import DataError, PlanError
+from chartae.models.recipes import _RECIPES, assemble, recipe
+from chartae.parts.objectives import KL, NegLogLik
 
 QUICK = {"hidden": (16,), "max_epochs": 3}
 SMALL = {"latent_dim": 2, "hidden": (16,), "max_epochs": 3, "random_state": 0}
@@ -610,7 +612,7 @@ def test_a_condition_that_is_not_known(cvae, condition, message):
 
 
 def test_a_condition_where_there_is_none(vae):
-    with pytest.raises(DataError, match="fitted without a condition: use a conditional recipe"):
+    with pytest.raises(DataError, match="fitted without a condition: pass y to fit"):
         vae.sample(3, condition="cat")
     # scikit-learn passes y to every fit and score; a recipe without a condition does not look at it.
     y = np.arange(200) % 2
@@ -727,3 +729,120 @@ def test_codes_have_the_digits_of_their_input():
 def test_a_row_is_left_to_train_on(n):
     vae = ct.VAE(**SMALL, validation_fraction=0.999).fit(np.random.default_rng(0).normal(size=(n, 3)))
     assert len(vae.validation_rows_) == n - 1
+
+
+class Float32Only(torch.nn.Module):
+    """As many modules are written: it fixes its own precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 5)
+
+    def forward(self, z):
+        return self.layer(z.float())
+
+
+def test_modules_that_know_one_precision():
+    m = ct.VAE(**SMALL | {"hidden": None}, network=(torch.nn.Linear(5, 4), Float32Only()))
+    m.fit(plane())
+    assert m.transform(plane()).dtype == np.float64
+    assert np.isfinite(m.score_samples(plane())).all()
+
+
+def test_a_row_without_a_score_does_not_cost_the_fit(monkeypatch):
+    scores = ct.VAE._scores
+
+    def broken(self, X, raw, k):
+        return np.where(np.arange(len(X)) == 7, np.nan, scores(self, X, raw, k))
+
+    monkeypatch.setattr(ct.VAE, "_scores", broken)
+    with pytest.warns(UserWarning, match="row 7 .from 0. has no finite score"):
+        m = ct.VAE(**SMALL).fit(plane())
+    assert np.isfinite(m.offset_)
+
+
+def test_rows_at_once_are_bounded_by_the_widest_layer():
+    wide = ct.VAE(latent_dim=1, hidden=(3000, 10), max_epochs=1, random_state=0).fit(plane())
+    assert wide.model_.width == 3000
+    assert wide._rows_at_once(16) == (1 << 22) // (16 * 3000)
+    images = ct.VAE(latent_dim=1, max_epochs=1, random_state=0).fit(
+        np.random.default_rng(0).random((20, 32, 32))
+    )
+    layers = [m for m in images.model_.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
+    assert images.model_.width >= max(m.out_channels for m in layers) * 32
+    assert not any(m._forward_hooks for m in images.model_.modules())
+
+
+def test_a_scalar_condition_keeps_its_digits():
+    """Seconds since 1970 differ in digits that float32 does not have."""
+    t = np.linspace(0, 1, 200)
+    X = np.column_stack([np.cos(6 * t), np.sin(6 * t)])
+    small, large = (
+        ct.CVAE(latent_dim=1, hidden=(32,), max_epochs=5, random_state=0).fit(X, offset + 100 * t)
+        for offset in (0.0, 1.7e9)
+    )
+    made = large.inverse_transform(np.zeros((200, 1)), condition=1.7e9 + 100 * t)
+    np.testing.assert_allclose(
+        made, small.inverse_transform(np.zeros((200, 1)), condition=100 * t), atol=1e-4
+    )
+    assert len(np.unique(made[:, 0].round(7))) > 150
+
+
+def test_codes_that_are_no_numbers(vae):
+    for code in (np.nan, np.inf, 1e39):
+        with pytest.raises(DataError, match="code in row 1"):
+            vae.inverse_transform(np.array([[0.0, 0.0], [code, 0.0]]))
+
+
+def test_tensors_are_taken_everywhere(vae):
+    X, Z = plane(), vae.transform(plane()[:3].astype(np.float32))
+    tensor = torch.tensor(Z, requires_grad=True)
+    np.testing.assert_array_equal(vae.inverse_transform(tensor), vae.inverse_transform(Z))
+    assert vae.inverse_transform(torch.from_numpy(Z).bfloat16()).shape == (3, 5)
+    path = vae.interpolate(torch.tensor(X[0], requires_grad=True), torch.tensor(X[1]))
+    np.testing.assert_array_equal(path, vae.interpolate(X[0], X[1]))
+
+
+def test_the_process_s_default_type_does_not_matter(tmp_path):
+    X = plane()
+    expected = ct.VAE(**SMALL).fit(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        m = ct.VAE(**SMALL).fit(X)
+        np.testing.assert_allclose(m.transform(X), expected.transform(X), atol=1e-5)
+        np.testing.assert_allclose(m.sample(5, random_state=0), expected.sample(5, random_state=0), atol=1e-5)
+        np.testing.assert_allclose(m.score_samples(X), expected.score_samples(X), atol=1e-5)
+        again = ct.load(m.save(tmp_path / "run"))
+        np.testing.assert_allclose(again.project(X), expected.project(X), atol=1e-5)
+        plain = ct.AE(**SMALL).fit(X)
+        assert plain.sample(5, random_state=0, observation_noise=True).shape == (5, 5)
+        y = np.arange(len(X)) % 3
+        assert ct.CVAE(**SMALL, conditional_prior=True).fit(X, y).sample(4, condition=1).shape == (4, 5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_large_whole_numbers_keep_their_sign():
+    X = np.array([[2**63 + 5, 2**62], [2**62, 2**63]], dtype=np.uint64).repeat(20, 0)
+    assert ct.VAE(**SMALL).fit(X).space_.value_range == (2.0**62, 2.0**63)
+
+
+def test_a_conditional_recipe_without_a_condition_says_so():
+    m = ct.CVAE(**SMALL).fit(plane())
+    assert "without a condition (no y)" in m.summary_
+    assert "without" not in ct.CVAE(**SMALL).fit(plane(), np.arange(len(plane())) % 2).summary_
+    ct.CVAE(**SMALL, conditional_prior=np.bool_(False)).fit(plane())
+
+
+def test_a_parameter_that_no_folder_can_keep_is_refused_at_once():
+    @recipe("function-vae", paper="none", parts="as vae")
+    def function_vae(shape, *, f=None, **common):
+        """VAE with a function for a parameter."""
+        return assemble(shape, objective=NegLogLik() + KL(), **common)
+
+    m = ct.Autoencoder(recipe="function-vae", recipe_params={"f": abs}, **SMALL)
+    try:
+        with pytest.raises(PlanError, match="f=<built-in function abs> cannot be kept in a run folder"):
+            m.fit(plane())
+    finally:
+        _RECIPES._items.pop("function-vae")

@@ -617,3 +617,26 @@ def test_a_decoder_may_not_be_opened_as_a_model_after_a_change(tmp_path):
     change(path, content="model")
     with pytest.raises(RunFolderError):
         ct.load(path)
+
+
+def test_a_subclass_is_opened_as_what_it_is_one_of(tmp_path):
+    class Mine(ct.VAE):
+        pass
+
+    mine = Mine(**SMALL).fit(TABLE)
+    again = ct.load(mine.save(tmp_path / "run"))
+    assert type(again) is ct.VAE
+    np.testing.assert_array_equal(again.transform(TABLE), mine.transform(TABLE))
+
+
+def test_a_disk_that_fills_up_under_the_weights(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+
+    m = fitted()
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(RunFolderError, match="File too large"):
+        m.save(tmp_path / "run")
+    assert not list(tmp_path.iterdir())

@@ -155,6 +155,16 @@ def test_a_number_to_condition_on_may_be_absent():
     assert np.isnan(data.y).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("fmt", ["%.18e", "%.1f", "%d"])
+def test_the_first_row_of_a_table_without_a_header_is_kept(tmp_path, fmt):
+    """Its values may be equal; pandas renames equal names."""
+    X = np.array([[0, 0, 5, 5], [1, 2, 3, 4], [0, 1, 0, 1]])
+    np.savetxt(tmp_path / "a.csv", X, delimiter=",", fmt=fmt)
+    data = read(tmp_path / "a.csv")
+    np.testing.assert_array_equal(data.X, X)
+    assert "no header, its first line is a row" in data.summary
+
+
 def test_bad_values_are_looked_for_in_items_only():
     for X in (np.array(np.nan), np.array([np.inf])):
         refuse_bad_values(X)

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -309,7 +310,11 @@ def _fit(
         estimator.fit(_features(items), items.y if entry.conditional else None)
     except ValueError as error:
         raise PlanError(_as_options(str(error), {*entry.parameters, *COMMON})) from error
-    estimator.save(out, overwrite=overwrite)
+    try:
+        estimator.save(out, overwrite=overwrite)
+    except RunFolderError as error:
+        kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))
+        raise RunFolderError(f"{error}; meanwhile the run is kept in {kept}") from None
     _picture_run(estimator, items, out)
     if not quiet:
         read = [

@@ -38,7 +38,7 @@ def as_tensor(X: np.ndarray) -> Tensor:
     wider = {
         "uint16": np.int32,
         "uint32": np.int64,
-        "uint64": np.int64,
+        "uint64": np.float64,
         "float128": np.float64,
         "longdouble": np.float64,
     }

@@ -49,7 +49,7 @@ class Noise:
         Tensor
             Of the shape asked for.
         """
-        return self._on(torch.randn(tuple(shape), generator=self.generator), like)
+        return self._on(torch.randn(tuple(shape), generator=self.generator, dtype=torch.float32), like)
 
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Uniform draws on [0, 1).
@@ -66,7 +66,7 @@ class Noise:
         Tensor
             Of the shape asked for.
         """
-        return self._on(torch.rand(tuple(shape), generator=self.generator), like)
+        return self._on(torch.rand(tuple(shape), generator=self.generator, dtype=torch.float32), like)
 
     @staticmethod
     def _on(draws: Tensor, like: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.noise import Noise, SharedNoise
 from chartae.density.bounds import log_likelihood_bound
 from chartae.estimators.conditions import ConditionSchema
-from chartae.estimators.decoding import CHUNK, Decoding, count, seed_of
-from chartae.estimators.parameters import CONSTRAINTS, constructor, documented, of_recipe
+from chartae.estimators.decoding import Decoding, as_array, count, seed_of
+from chartae.estimators.parameters import CONSTRAINTS, constructor, documented, of_recipe, plain
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
@@ -34,9 +35,10 @@ from chartae.training.sources import Source
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
 
-MEASURED = 2000  # rows from which the intrinsic dimension is estimated
+MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
+MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
-ENCODED = 2048  # rows encoded in one go: their activations stay in the cache
+ENCODED = 2048  # rows encoded in one go, at most: activations of fully connected layers stay in the cache
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
@@ -124,7 +126,7 @@ class _Estimator(
             raise PlanError(
                 f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
             )
-        self.blueprint_ = {"recipe": name, "parameters": own, **shared}
+        self.blueprint_ = plain({"recipe": name, "parameters": own, **shared})
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             plan = build_from(self.blueprint_, self.space_, self.network)
@@ -133,8 +135,9 @@ class _Estimator(
         if raw is not None and raw.vector is not None:
             model.condition.standardize(raw.vector[kept])
         precision = choose_precision(self.precision, model, device)
+        missing = ", without a condition (no y)" if find(name).conditional and raw is None else ""
         self.summary_ = (
-            f"{len(X):,} × {self.space_.extra_repr()}{self.condition_.describe()}; {name} with "
+            f"{len(X):,} × {self.space_.extra_repr()}{self.condition_.describe()}{missing}; {name} with "
             f"{self.network_} network, latent_dim {self.latent_dim_}{reason}, "
             f"{str(precision).removeprefix('torch.')} on {device}"
         )
@@ -163,7 +166,8 @@ class _Estimator(
         # The loop has restored the best epoch's weights, where there was one to judge by.
         self.best_epoch_ = max((h["epoch"] for h in self.history_ if h["best"]), default=self.n_iter_)
         if model.prior is None:
-            codes = torch.cat([self._codes(b) for b in source.subset(kept).batches(4096)])
+            size = min(ENCODED, self._rows_at_once())
+            codes = torch.cat([self._codes(b) for b in source.subset(kept).batches(size)])
             model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(device)
         self._set_offsets(X, raw, seed)
         return self
@@ -194,10 +198,12 @@ class _Estimator(
 
         def threshold(raw: Any) -> float:
             scores = self._scores(X[rows], raw, 16)
-            if not np.isfinite(scores).all():
-                row = rows[~np.isfinite(scores)][0]
-                raise TrainingError(f"row {row} (from 0) has no finite score: look at its values")
-            return float(np.percentile(scores, 100.0 * self.contamination))
+            finite = np.isfinite(scores)
+            if not finite.any():
+                raise TrainingError("no row has a finite score: scale the data, or lower learning_rate")
+            if not finite.all():  # a warning: the fit is done, and may be of use all the same
+                warnings.warn(f"row {rows[~finite][0]} (from 0) has no finite score", stacklevel=5)
+            return float(np.percentile(scores[finite], 100.0 * self.contamination))
 
         self.offset_ = threshold(None if raw is None else raw.take(torch.from_numpy(rows)))
         self.null_offset_ = self.offset_ if raw is None else threshold(None)
@@ -206,8 +212,9 @@ class _Estimator(
         if self.latent_dim != "auto":
             return int(self.latent_dim), ""
         features = int(np.prod(X.shape[1:]))
-        if len(X) > MEASURED:
-            rows = np.random.default_rng(seed).choice(len(X), MEASURED, replace=False)
+        measured = max(FEWEST_MEASURED, min(MEASURED, MEASURED_VALUES // features))
+        if len(X) > measured:
+            rows = np.random.default_rng(seed).choice(len(X), measured, replace=False)
             X = X[np.sort(rows)]
         try:
             # In the model's units: in the user's, the column with the largest numbers would decide alone.
@@ -231,8 +238,7 @@ class _Estimator(
 
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
-        if isinstance(X, Tensor):
-            X = array_of(X)
+        X = array_of(X) if isinstance(X, Tensor) else X
         # One pass, for the ends, is enough to see what is not finite and what the likelihood does not know.
         wanted: dict[str, Any] = {
             "allow_nd": True,
@@ -267,6 +273,8 @@ class _Estimator(
 
     def transform(self, X: Any, condition: Any = None, *, return_std: bool = False) -> Any:
         """Encode: the posterior mean, deterministic.
+
+        ``fit_transform(X, y)`` encodes without a condition, as a pipeline's ``transform`` does.
 
         Parameters
         ----------
@@ -317,8 +325,9 @@ class _Estimator(
         mixed = torch.bfloat16 if self.precision == "bf16" else torch.float32
         # Autocast keeps its copies of the weights for as long as it is entered, and not in inference mode.
         with torch.no_grad(), autocast(self._device, mixed):
-            for start in range(0, len(X), ENCODED):
-                batch = source.slice(start, start + ENCODED)
+            size = min(ENCODED, self._rows_at_once())
+            for start in range(0, len(X), size):
+                batch = source.slice(start, start + size)
                 q = model.posterior(batch.x, model.conditioned(batch.c, len(batch)))
                 use(slice(start, start + len(batch)), q)
 
@@ -327,7 +336,8 @@ class _Estimator(
 
         In float32 a row's last digits depend on how many rows are multiplied with it.
         """
-        if X.dtype == np.float64 and self.precision != "bf16":
+        # Modules of the user's may know one precision only, the one that they were trained in.
+        if X.dtype == np.float64 and self.precision != "bf16" and self.network_ != "yours":
             return copy.deepcopy(self.model_).double(), torch.float64
         return self.model_, torch.float32
 
@@ -440,7 +450,7 @@ class _Estimator(
         if count(steps, "steps") < 2:
             raise PlanError(f"steps={steps}: a path has two points or more")
         self._ready()
-        items = [np.asarray(start), np.asarray(stop)]
+        items = [as_array(start), as_array(stop)]
         if items[0].shape != items[1].shape:
             raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
         both = self._check(np.stack(items), reset=False, named=False)
@@ -495,8 +505,7 @@ class _Estimator(
         return self._scores(X, self._raw(condition, len(X)), count(n_importance, "n_importance"))
 
     def _scores(self, X: np.ndarray, raw: Any, k: int) -> np.ndarray:
-        width = max(1, int(np.prod(self.space_.model_shape)))
-        rows = max(1, CHUNK // (4 * k * width))
+        rows = self._rows_at_once(k)
         model, dtype = self._model_for(X)
         source = Source(X, model.space, raw, device=self._device, dtype=dtype)
         # A fresh set for each block is the same set: blocks must not differ in their noise.

@@ -118,7 +118,7 @@ class ConditionSchema:
             return None
         if self.parameters is None:
             raise DataError(
-                "this model was fitted without a condition: use a conditional recipe such as 'cvae'"
+                "this model was fitted without a condition: pass y to fit, with a recipe such as 'cvae'"
             )
         if not isinstance(condition, Mapping):
             condition = {"label" if self.classes is not None else "vector": condition}
@@ -254,7 +254,7 @@ def _missing(objects: np.ndarray) -> np.ndarray:
 
 def _numbers(vector: Any) -> np.ndarray:
     try:
-        return np.asarray(vector, dtype=np.float32)
+        return np.asarray(vector, dtype=np.float64)  # a date in seconds has more digits than float32
     except (TypeError, ValueError):
         raise DataError("condition vectors must be numbers: pass anything else as labels") from None
 

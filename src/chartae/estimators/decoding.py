@@ -14,10 +14,11 @@ from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
 from chartae.models.autoencoder import Autoencoder
+from chartae.training.readers import array_of
 
 __all__ = ["Decoding", "Generator"]
 
-CHUNK = 1 << 24  # values decoded in one go: bounded memory
+CHUNK = 1 << 22  # values of the widest layer in one go: bounded memory
 
 
 class Decoding:
@@ -45,6 +46,10 @@ class Decoding:
         raw = self.condition_.encode(condition, n)
         return None if raw is None else raw.to(self._device)
 
+    def _rows_at_once(self, k: int = 1) -> int:
+        """How many rows, of ``k`` samples each, fit into bounded memory in the widest layer."""
+        return max(1, CHUNK // (k * self.model_.width))
+
     @torch.inference_mode()
     def inverse_transform(self, Z: Any, condition: Any = None) -> np.ndarray:
         """Decode codes: the mean of p(x | z), or the most likely category.
@@ -64,7 +69,7 @@ class Decoding:
         Raises
         ------
         DataError
-            If the codes have another width than d.
+            If the codes have another width than d, or are not finite.
 
         Examples
         --------
@@ -75,10 +80,15 @@ class Decoding:
         (3, 20)
         """
         model = self._ready()
-        Z = np.asarray(Z)
+        Z = as_array(Z)
         if Z.ndim != 2 or Z.shape[1] != model.latent_dim or Z.dtype.kind not in "fiub":
             raise DataError(f"codes have shape {Z.shape} and (n, {model.latent_dim}) is needed")
-        out = self._decode(torch.from_numpy(Z.astype(np.float32)), self._raw(condition, len(Z)), None)
+        with np.errstate(over="ignore"):
+            codes = Z.astype(np.float32)
+        if not np.isfinite(codes).all():
+            row = int(np.argwhere(~np.isfinite(codes))[0][0])
+            raise DataError(f"the code in row {row} (from 0) is no finite number in float32: correct it")
+        out = self._decode(torch.from_numpy(codes), self._raw(condition, len(Z)), None)
         return out.astype(np.float64) if Z.dtype == np.float64 else out
 
     @torch.inference_mode()
@@ -133,7 +143,7 @@ class Decoding:
 
     def _decode(self, z: Tensor, raw: RawCondition | None, noise: Noise | None) -> np.ndarray:
         model = self.model_
-        rows = max(1, CHUNK // max(1, 8 * int(np.prod(model.space.model_shape))))
+        rows = self._rows_at_once()
         out = []
         for start in range(0, len(z), rows):
             part = slice(start, start + rows)
@@ -144,6 +154,29 @@ class Decoding:
             out.append(model.space.from_model(x).cpu().numpy())
         shape = (0, *model.space.shape)
         return np.concatenate(out) if out else np.zeros(shape, dtype=np.float32)
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Give anything that is like an array, a tensor on any device too, as one.
+
+    Parameters
+    ----------
+    values : array_like
+        Of any shape.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.estimators.decoding import as_array
+    >>> as_array(torch.ones(2, requires_grad=True))
+    array([1., 1.], dtype=float32)
+    """
+    return array_of(values) if isinstance(values, Tensor) else np.asarray(values)
 
 
 def count(value: Any, name: str) -> int:

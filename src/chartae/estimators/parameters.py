@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.core.spaces import LAYOUTS
 from chartae.models.recipes import find
 
-__all__ = ["COMMON", "CONSTRAINTS"]
+__all__ = ["COMMON", "CONSTRAINTS", "plain"]
 
 #: Parameters of every estimator, and their defaults.
 COMMON: dict[str, Any] = {
@@ -79,7 +81,7 @@ contamination : float
 device : str
     "auto", "cpu", "cuda" ...
 precision : {"auto", "float32", "bf16"}
-    "auto" trains in bf16 where that is faster and costs no quality, and encodes in float32.
+    "auto" trains in bf16 where that is faster and costs no quality, and encodes in the input's precision.
 compile : bool
     Compile the networks; worth it for long runs only.
 random_state : int, RandomState or None
@@ -178,3 +180,53 @@ def documented(cls: type) -> type:
         "{attributes}", ATTRIBUTES_TEXT.strip()
     )
     return cls
+
+
+def plain(parameters: Mapping[str, Any], *, unless: Collection[str] = ()) -> dict[str, Any]:
+    """Give parameters as JSON values, which a run folder can keep.
+
+    Parameters
+    ----------
+    parameters : Mapping
+        By name.
+    unless : collection of str
+        Those of which a value that is no JSON becomes None: modules and random states of the user's.
+
+    Returns
+    -------
+    dict
+        JSON values.
+
+    Raises
+    ------
+    PlanError
+        If another value is no JSON.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.estimators.parameters import plain
+    >>> plain({"hidden": np.array([8, 4]), "beta": np.float32(2.0)})
+    {'hidden': [8, 4], 'beta': 2.0}
+    """
+
+    def json(name: str, value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, Mapping):
+            return {str(k): json(str(k), v) for k, v in value.items()}
+        if isinstance(value, list | tuple | np.ndarray):
+            return [json(name, v) for v in value]
+        if not isinstance(value, str | int | float | bool | None):
+            raise PlanError(f"{name}={value!r} cannot be kept in a run folder: use numbers, words or lists")
+        return value
+
+    out = {}
+    for name, value in parameters.items():
+        try:
+            out[name] = json(name, value)
+        except PlanError:
+            if name not in unless:
+                raise
+            out[name] = None
+    return out

@@ -14,6 +14,7 @@ from chartae.core.errors import ChartaeError, RunFolderError
 from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Generator
+from chartae.estimators.parameters import plain
 from chartae.models.persistence import read_run, write_run
 from chartae.models.recipes import build_from
 from chartae.parts.priors import priors
@@ -75,14 +76,16 @@ def save(
     ...     sorted(p.name for p in save(ae, folder + "/run").iterdir())
     ['config.json', 'history.jsonl', 'model.safetensors']
     """
+    from chartae.estimators import autoencoders
+
     model = estimator.model_
+    # A subclass of the user's is kept as what it is one of: its code is not in the folder.
+    kind = next(c for c in type(estimator).__mro__ if getattr(autoencoders, c.__name__, None) is c)
+    given = {name: getattr(estimator, name) for name in kind._get_param_names()}
     config = {
         "content": "decoder" if decoder_only else "model",
-        "estimator": {
-            "class": type(estimator).__name__,
-            "parameters": _plain(estimator.get_params(deep=False)),
-        },
-        "blueprint": _plain(estimator.blueprint_),
+        "estimator": {"class": kind.__name__, "parameters": plain(given, unless=("network", "random_state"))},
+        "blueprint": estimator.blueprint_,
         "space": estimator.space_.config(),
         "condition": estimator.condition_.config(),
         "fitted_prior": None if model.fitted_prior is None else _name_of(model.fitted_prior),
@@ -104,21 +107,6 @@ def save(
 
 def _name_of(prior: nn.Module) -> str:
     return next(name for name in priors if priors[name] is type(prior))
-
-
-def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON values; modules and random states of the user's are named, not stored."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple | np.ndarray) and not any(isinstance(v, nn.Module) for v in value):
-            return [plain(v) for v in value]
-        return value if isinstance(value, str | int | float | bool | None) else None
-
-    return {name: plain(value) for name, value in parameters.items()}
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = None) -> Autoencoder:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from chartae.core.contracts import Batch, Level, Likelihood, Model, Posterior, Prior, RawCondition, Trace
@@ -98,8 +102,36 @@ class Autoencoder(Model):
         return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c)
 
     @property
+    def width(self) -> int:
+        """Most values that one item takes in a layer: it bounds how many items go through at once.
+
+        Looked up once, by passing an item of zeros through; in evaluation mode.
+        """
+        if not hasattr(self, "_width"):
+            sizes = [1]
+            hooks = [
+                m.register_forward_hook(lambda m, x, out: sizes.append(_size(out))) for m in self.modules()
+            ]
+            try:
+                with torch.no_grad():
+                    c, shape = self.conditioned(None, 1), self.space.model_shape
+                    like = self.space.scale.new_zeros((), dtype=torch.float32)
+                    if self.posterior is not None:
+                        self.posterior.plain(like.new_zeros(1, *shape), c)
+                    self.likelihood(like.new_zeros(1, 1, self.latent_dim), c)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            self._width = max(*sizes, math.prod(shape))
+        return self._width
+
+    @property
     def log_volume(self) -> float:
         """Nats an item between the model's units and the input's."""
         if not hasattr(self, "_log_volume"):
             self._log_volume = self.space.log_det(self.likelihood.continuous)
         return self._log_volume
+
+
+def _size(out: Any) -> int:
+    return out.numel() if isinstance(out, Tensor) else 0

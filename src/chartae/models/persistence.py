@@ -139,6 +139,7 @@ def write_run(
     >>> config["answer"], tensors["w"], history
     (42, tensor([1., 1.]), [])
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -161,10 +162,9 @@ def write_run(
             _carry_over(home, new)
             home.replace(work / "old")
         new.replace(home)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot write {path} ({error.strerror or error}): choose another place"
-        ) from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunFolderError(f"cannot write {path} ({reason}): choose another place") from None
     finally:
         if work is not None:
             if not home.exists() and (work / "old").exists():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from chartae.core.contracts import Objective, Plan
@@ -195,8 +198,20 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
             )
     for own, default in chosen.parameters.items():
         _check_type(own, parameters.get(own, default), default)
-    plan = chosen.make(shape, **parameters)
+    with _float32():
+        plan = chosen.make(shape, **parameters)
     return replace(plan, facts={**plan.facts, "recipe": name})
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """Make parameters in float32, which batches are in, whatever the process has set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def build_from(blueprint: Mapping[str, Any], space: Space, network: Any) -> Plan:
@@ -240,6 +255,7 @@ _TYPES: dict[type, tuple[Any, str]] = {
 def _check_type(name: str, value: Any, default: Any) -> None:
     """Refuse a value of another type than the default: text such as "False" is true."""
     kind, words = _TYPES.get(type(default), (object, ""))
+    value = value.item() if isinstance(value, np.bool_) else value
     unlike = isinstance(value, bool) != isinstance(default, bool)
     if words and (unlike or not isinstance(value, kind) or (kind is Real and not math.isfinite(value))):
         raise PlanError(f"{name}={value!r}: give {words}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +44,7 @@ class Condition(nn.Module):
 
     center: Tensor
     scale: Tensor
+    _like: Tensor
 
     def __init__(self, n_labels: int = 0, vector_dim: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
@@ -59,8 +58,10 @@ class Condition(nn.Module):
                 if n_labels == label_width:
                     self.label.weight.copy_(torch.eye(n_labels + 1, label_width))
         if vector_dim:
-            self.register_buffer("center", torch.zeros(vector_dim))
-            self.register_buffer("scale", torch.ones(vector_dim))
+            # float64: the center of a large offset must not be rounded before it is subtracted.
+            self.register_buffer("center", torch.zeros(vector_dim, dtype=torch.float64))
+            self.register_buffer("scale", torch.ones(vector_dim, dtype=torch.float64))
+        self.register_buffer("_like", torch.zeros(()), persistent=False)  # follows the model's precision
 
     def standardize(self, vectors: Tensor) -> None:
         """Take the center and scale of vectors from training data.
@@ -94,7 +95,7 @@ class Condition(nn.Module):
         Tensor
             ``(n, width)``: the label's embedding, the standardized vector, and 1 where it is absent.
         """
-        device = next(chain(self.parameters(), self.buffers())).device
+        device = self._like.device
         label, vector = (None, None) if raw is None else raw
         lost = self._lost(n, device)
         parts = []
@@ -106,7 +107,7 @@ class Condition(nn.Module):
             if vector is None:
                 vector = torch.full((n, self.vector_dim), torch.nan, device=device)
             null = (vector.isnan().any(1) | lost[-1])[:, None]
-            value = (vector - self.center) / self.scale
+            value = ((vector - self.center) / self.scale).to(self._like.dtype)
             # Zeros are a real vector too, the mean: only the indicator tells them from no vector.
             parts += [value.masked_fill(null, 0), null.to(value.dtype)]
         return torch.cat(parts, 1)
@@ -116,5 +117,5 @@ class Condition(nn.Module):
         parts = bool(self.n_labels) + bool(self.vector_dim)
         if not self.training or not self.dropout:
             return torch.zeros(parts, n, dtype=torch.bool, device=device)
-        everything = (torch.rand(n, device=device) < self.dropout)[None]
-        return everything if parts == 1 else everything | (torch.rand(2, n, device=device) < self.dropout)
+        draws = torch.rand(1 if parts == 1 else 3, n, device=device, dtype=torch.float32) < self.dropout
+        return draws if parts == 1 else draws[:1] | draws[1:]

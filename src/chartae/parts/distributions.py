@@ -218,7 +218,7 @@ class StandardNormal(Distribution):
         return _sum_event(-0.5 * (v.square() + LOG_2PI), 1, per_dim)
 
     def point(self) -> Tensor:
-        return torch.zeros(self.d, device=self.device)
+        return torch.zeros(self.d, device=self.device, dtype=torch.float32)
 
     def std(self) -> Tensor:
         """Return the standard deviation: one.
@@ -228,7 +228,7 @@ class StandardNormal(Distribution):
         Tensor
             ``(d,)``.
         """
-        return torch.ones(self.d, device=self.device)
+        return torch.ones(self.d, device=self.device, dtype=torch.float32)
 
 
 class FullNormal(Distribution):

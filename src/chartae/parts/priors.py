@@ -121,8 +121,8 @@ class FittedNormalPrior(Prior):
 
     def __init__(self, latent_dim: int, condition_dim: int = 0) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(latent_dim))
-        self.register_buffer("scale_tril", torch.eye(latent_dim))
+        self.register_buffer("mean", torch.zeros(latent_dim, dtype=torch.float32))
+        self.register_buffer("scale_tril", torch.eye(latent_dim, dtype=torch.float32))
 
     def fit(self, codes: Tensor) -> FittedNormalPrior:
         """Take mean and covariance of codes.

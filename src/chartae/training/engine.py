@@ -26,7 +26,7 @@ from chartae.training.sources import Source
 __all__ = ["Epoch", "evaluate", "train"]
 
 TRIES = 3
-EVALUATED = 1024  # rows of a batch that needs no gradients
+EVALUATED, VALUES = 1024, 1 << 24  # rows, and values of them, in a batch that needs no gradients
 SETTLED = 16384  # rows that are enough for a variance: its relative error is under 2 %, of one value
 GRADIENT_LIMIT = math.sqrt(torch.finfo(torch.float32).max)
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -166,7 +166,7 @@ def _evaluate(
     was_training = plan.model.training
     plan.model.eval()
     log, noise, fault = _Log(), Noise(seed), None
-    for step, batch in enumerate(source.batches(max(1, batch_size // plan.objective.samples))):
+    for step, batch in enumerate(source.batches(_rows(plan, source, batch_size))):
         terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
         loss = total(terms)
         log.add(terms, len(batch), loss=loss)
@@ -175,6 +175,11 @@ def _evaluate(
             break
     plan.model.train(was_training)
     return log, fault
+
+
+def _rows(plan: Plan, source: Source, most: int) -> int:
+    """How many rows to evaluate at once: fewer of large items, and of many samples."""
+    return max(1, min(most, VALUES // math.prod(source.data.shape[1:])) // plan.objective.samples)
 
 
 def train(
@@ -412,7 +417,7 @@ def _settle(plan: Plan, source: Source, seed: int) -> None:
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     noise, seen = Noise(seed), 0
     rows = source.rows[order[:SETTLED].sort().values]
-    for batch in source.subset(rows).batches(max(1, EVALUATED // plan.objective.samples)):
+    for batch in source.subset(rows).batches(_rows(plan, source, EVALUATED)):
         trace = model.trace(batch, k=plan.objective.samples, noise=noise)
         seen += len(batch)
         model.likelihood.observe(trace.px, batch.x, share=len(batch) / seen)

@@ -175,7 +175,7 @@ class LayerGradients(Gradients):
         # Wide ones first: the replica is one slice. Then other layers, then what autograd takes care of.
         ordered = _different([*wide, *mine, *self.parameters])
         sizes = [-(-p.numel() // 64) * 64 for p in ordered]  # whole cache lines
-        flat = torch.zeros(sum(sizes), device=ordered[0].device)
+        flat = torch.zeros(sum(sizes), device=ordered[0].device, dtype=torch.float32)
         self.gradient = torch.zeros_like(flat)
         values, grads = _views(flat, ordered), _views(self.gradient, ordered)
         with torch.no_grad():

@@ -46,7 +46,7 @@ class Adam:
         self.param_groups: list[dict[str, Any]] = [{"params": self.parameters, "lr": lr}]
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
-        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self.steps = [torch.zeros((), device=p.device, dtype=torch.float32) for p in self.parameters]
 
     @torch.no_grad()
     def step(self) -> None:

@@ -180,7 +180,7 @@ def flushed_denormals() -> Iterator[None]:
     ...     print((torch.tensor([1e-38]) * 1e-3).item())
     0.0
     """
-    flushing = (torch.tensor([1e-38]) * 1e-3).item() == 0.0
+    flushing = (torch.tensor([1e-38], dtype=torch.float32) * 1e-3).item() == 0.0
     torch.set_flush_denormal(True)
     try:
         yield

@@ -357,9 +357,10 @@ def _csv(path: Path, labels: Any) -> Dataset:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, low_memory=False)
-        if _is_number_line(frame.columns):
-            frame = pd.read_csv(path, low_memory=False, header=None)
+        # Read apart and as it stands: among names, pandas renames the second of two equal numbers.
+        head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        headless = _is_number_line(head)
+        frame = pd.read_csv(path, low_memory=False, header=None if headless else 0)
     except ValueError as e:
         raise DataError(f"cannot read {path} ({_line(e)}): write one row an item, with commas") from None
     first = frame.columns[0]
@@ -369,7 +370,7 @@ def _csv(path: Path, labels: Any) -> Dataset:
         frame.index, np.arange(len(frame))
     ):  # pandas takes the surplus for row names, silently
         raise DataError(f"the rows of {path} have more values than its header has names: name every column")
-    note = ""
+    note = "no header, its first line is a row" if headless else ""
     if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
         frame, note = frame.drop(columns=first), "without its index column"
     return _table(frame, labels, path.name, note)
