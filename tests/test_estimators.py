@@ -398,7 +398,7 @@ def test_a_row_s_score_is_its_own(kind):
 def test_scores_do_not_depend_on_blocks(vae, monkeypatch):
     X = plane()
     whole = vae.score_samples(X)
-    monkeypatch.setattr("chartae.estimators.autoencoders.CHUNK", 4 * 16 * 5 * 7)  # seven rows
+    monkeypatch.setattr("chartae.estimators.decoding.CHUNK", 16 * vae.model_.width * 7)  # seven rows
     np.testing.assert_allclose(vae.score_samples(X), whole, rtol=1e-9)
 
 
@@ -438,7 +438,7 @@ def test_sample_counts(vae, n):
 
 def test_sample_does_not_depend_on_blocks(vae, monkeypatch):
     whole = vae.sample(50, random_state=0)
-    monkeypatch.setattr("chartae.estimators.decoding.CHUNK", 8 * 5 * 7)
+    monkeypatch.setattr("chartae.estimators.decoding.CHUNK", 7 * vae.model_.width)
     np.testing.assert_allclose(vae.sample(50, random_state=0), whole, rtol=1e-6)
 
 
