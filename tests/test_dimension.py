@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_s_curve, make_swiss_roll
 
 from chartae import intrinsic_dimension
@@ -198,3 +199,10 @@ def test_integers_and_float32():
     assert intrinsic_dimension(X.astype(np.int16)).dimension == pytest.approx(whole)
     assert intrinsic_dimension(X.astype(np.float32)).dimension == pytest.approx(whole)
     assert intrinsic_dimension(X.tolist()).dimension == pytest.approx(whole)
+
+
+def test_a_tensor_will_do():
+    X = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    expected = intrinsic_dimension(X.numpy().astype(np.float64)).dimension
+    assert intrinsic_dimension(X.requires_grad_()).dimension == pytest.approx(expected)
+    assert intrinsic_dimension(X.bfloat16()).dimension == pytest.approx(expected, rel=0.2)

@@ -736,3 +736,12 @@ def test_a_trace_in_evaluation_leaves_estimates_alone():
     plan.model.eval()
     plan.model.trace(Source(X, SPACE).slice(0, 90), k=2, noise=Noise(0))
     assert same(state_of(plan), before)
+
+
+def test_a_term_may_not_take_a_name_of_the_log():
+    class Named(Objective):
+        def forward(self, trace: Trace) -> dict[str, Term]:
+            return {"loss": Term(-trace.log_lik[0])}
+
+    with pytest.raises(PlanError, match="a term may not be called 'loss'"):
+        list(train(Plan(plan_of().model, Named()), sources()[0], epochs=1))

@@ -16,9 +16,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import chartae as ct
+from chartae.core.contracts import Prior
 from chartae.core.errors import DataError, PlanError
 from chartae.models.recipes import _RECIPES, assemble, recipe
+from chartae.parts.distributions import DiagonalNormal
 from chartae.parts.objectives import KL, NegLogLik
+from chartae.parts.priors import priors
 
 QUICK = {"hidden": (16,), "max_epochs": 3}
 SMALL = {"latent_dim": 2, "hidden": (16,), "max_epochs": 3, "random_state": 0}
@@ -846,3 +849,97 @@ def test_a_parameter_that_no_folder_can_keep_is_refused_at_once():
             m.fit(plane())
     finally:
         _RECIPES._items.pop("function-vae")
+
+
+def test_a_nan_far_into_the_data_is_seen(vae):
+    """Data are looked at in blocks, and the ends of the first one are not those of all."""
+    X = np.tile(plane()[:100], (10_000, 1))
+    X[-1, 3] = np.nan
+    for call in (ct.VAE(**SMALL).fit, vae.transform, vae.score_samples):
+        with pytest.raises(ValueError, match="NaN in row 999999, column 3"):
+            call(X)
+
+
+def test_a_row_without_a_score_is_an_outlier(vae):
+    with np.errstate(all="ignore"):
+        X = plane()[:3].astype(np.float32)
+        X[1] = 3e38
+        assert vae.predict(X)[1] == -1
+
+
+def test_categories_are_whole_numbers():
+    X = np.random.default_rng(0).integers(0, 50, (200, 4))
+    m = ct.VAE(**SMALL, likelihood="categorical").fit(X)
+    for made in (m.sample(200, random_state=0, observation_noise=True), m.project(X)):
+        np.testing.assert_array_equal(made, made.astype(int))
+        assert np.isfinite(m.score_samples(made)).all()
+
+
+class Volume(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3, padding=1), torch.nn.Flatten())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_modules_of_every_kind():
+    volumes = np.random.default_rng(0).normal(size=(40, 1, 4, 4, 4))
+    decoder = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Unflatten(1, (1, 4, 4, 4)))
+    assert ct.VAE(**SMALL | {"hidden": None}, network=(Volume(), decoder)).fit(volumes).n_iter_ == 3
+    frozen = torch.nn.Linear(5, 2).requires_grad_(False), torch.nn.Linear(2, 5).requires_grad_(False)
+    with pytest.raises(PlanError, match="no parameter is to be trained"):
+        ct.AE(**SMALL | {"hidden": None}, network=frozen).fit(plane())
+
+
+def test_gradients_may_be_switched_off_around_a_fit(vae):
+    with torch.no_grad():
+        m = ct.VAE(**SMALL, free_bits=0.1).fit(plane())
+        again = ct.VAE(**SMALL).fit(plane())
+    assert m.history_[-1]["loss"] < m.history_[0]["loss"]
+    np.testing.assert_array_equal(again.transform(plane()), vae.transform(plane()))
+
+
+def test_a_column_of_dates_is_named():
+    frame = pd.DataFrame({"a": np.arange(30.0), "when": pd.date_range("2026-01-01", periods=30)})
+    with pytest.raises(ValueError, match="column 'when' of X is not numeric"):
+        ct.VAE(**SMALL).fit(frame)
+
+
+def test_what_cannot_be_scored_fails_before_training(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no scores")
+
+    def never(*_, **__):
+        pytest.fail("trained in vain")
+
+    monkeypatch.setattr(ct.VAE, "_scores", refuse)
+    monkeypatch.setattr("chartae.estimators.autoencoders.train", never)
+    with pytest.raises(RuntimeError, match="no scores"):
+        ct.VAE(**SMALL).fit(plane())
+
+
+def test_a_prior_made_of_the_posterior_samples():
+    class OfPosterior(Prior):
+        offers = frozenset({"log_prob", "point"})
+
+        def __init__(self, latent_dim, condition_dim=0):
+            super().__init__()
+
+        def forward(self, c=None, *, posterior=None):
+            q = posterior(next(posterior.parameters()).new_zeros(1, 5))
+            return DiagonalNormal(q.point()[0], torch.zeros_like(q.point()[0]))
+
+    priors.register("of-posterior")(OfPosterior)
+
+    @recipe("of-posterior-vae", paper="none", parts="prior made of the posterior")
+    def made(shape, **common):
+        return assemble(shape, prior="of-posterior", objective=NegLogLik() + KL(), **common)
+
+    try:
+        m = ct.Autoencoder(recipe="of-posterior-vae", **SMALL).fit(plane())
+        assert m.sample(3).shape == (3, 5)
+    finally:
+        _RECIPES._items.pop("of-posterior-vae")
+        priors._items.pop("of-posterior")

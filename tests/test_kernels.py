@@ -11,6 +11,7 @@ from chartae.core.spaces import Space
 from chartae.models.recipes import build, recipes
 from chartae.parts.distributions import Bernoulli, DiagonalNormal
 from chartae.parts.likelihoods import BernoulliLikelihood
+from chartae.parts.networks import MLP
 from chartae.parts.objectives import KL, NegLogLik
 from chartae.parts.posteriors import NormalPosterior
 from chartae.training.engine import train
@@ -152,6 +153,36 @@ def test_whatever_computes_something_else_takes_a_general_way():
         assert type(gradients_for(plan, torch.float32)) is LayerGradients, change
     plan = changed(Scored)
     assert type(gradients_for(plan, torch.float32)) is BoundGradients
+
+
+class Tripled(MLP):
+    def forward(self, h, c=None):
+        return 3 * super().forward(h, c)
+
+
+class Masked(nn.Linear):
+    def forward(self, h):
+        return nn.functional.linear(h, self.weight * (self.weight > 0), self.bias)
+
+
+@pytest.mark.parametrize("change", ["subclass", "masked", "last ReLU", "parametrized", "hook"])
+def test_networks_that_only_look_like_layers_of_relu_are_left_to_autograd(change):
+    plan, batch = plan_of("vae")
+    encoder = plan.model.posterior.network
+    if change == "subclass":
+        encoder.__class__ = Tripled
+    elif change == "masked":
+        encoder.layers[0].__class__ = Masked
+    elif change == "last ReLU":
+        encoder.layers.append(nn.ReLU())
+    elif change == "parametrized":
+        nn.utils.parametrizations.weight_norm(encoder.layers[0])
+    else:
+        encoder.layers[0].register_forward_hook(lambda m, x, out: 2 * out)
+    way = gradients_for(plan, torch.float32)
+    assert type(way) is Gradients
+    way(batch, Noise(0))
+    assert all(p.grad is not None for p in plan.model.parameters())
 
 
 @pytest.mark.parametrize("kw", [{"hidden": (7,)}, {"network": "linear", "hidden": None}], ids=str)

@@ -640,3 +640,9 @@ def test_a_disk_that_fills_up_under_the_weights(tmp_path, monkeypatch):
     with pytest.raises(RunFolderError, match="File too large"):
         m.save(tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_history_that_was_cut_is_refused(run):
+    (run / "history.jsonl").write_text("")
+    with pytest.raises(RunFolderError, match="another number of epochs"):
+        ct.load(run)

@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -513,3 +514,11 @@ def test_reading_changes_nothing(tmp_path):
     with pytest.raises(AttributeError):
         data.X = X
     assert isinstance(data, Dataset)
+
+
+def test_a_folder_may_be_called_as_the_bundled_data(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "digits" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(read(Path("digits")).X) == 1
+    assert len(read("digits").X) == 1797

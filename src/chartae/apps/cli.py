@@ -47,10 +47,12 @@ class _Commands(TyperGroup):
             code = 130
         except Exception as e:
             # Usage errors bring format_message; scikit-learn complains about data in plain ValueErrors.
+            message = e.format_message() if hasattr(e, "format_message") else str(e)
             known = isinstance(e, ChartaeError | ValueError | OSError) or hasattr(e, "format_message")
+            if isinstance(e, MemoryError) or re.search("allocate memory|out of memory", message):
+                known, message = True, "the memory is not enough: use a smaller --batch-size or --hidden"
             if not known or os.environ.get("CHARTAE_DEBUG"):
                 raise
-            message = e.format_message() if hasattr(e, "format_message") else str(e)
             typer.echo(f"Error: {' '.join(message.split())}", err=True)
             code = 2
         if code == 130:

@@ -100,7 +100,8 @@ def ends(X: np.ndarray) -> tuple[float, float]:
     (-1.0, 7.0)
     """
     pairs = [as_tensor(b).aminmax() for b in blocks(X)]
-    return float(min(low for low, _ in pairs)), float(max(high for _, high in pairs))
+    # NumPy's, which hand a NaN on: Python's own pass over one that does not come first.
+    return float(np.min([float(low) for low, _ in pairs])), float(np.max([float(high) for _, high in pairs]))
 
 
 def whole(X: np.ndarray) -> bool:

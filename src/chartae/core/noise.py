@@ -49,7 +49,9 @@ class Noise:
         Tensor
             Of the shape asked for.
         """
-        return self._on(torch.randn(tuple(shape), generator=self.generator, dtype=torch.float32), like)
+        return self._on(
+            torch.randn(tuple(shape), generator=self.generator, dtype=torch.float32, device="cpu"), like
+        )
 
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Uniform draws on [0, 1).
@@ -66,7 +68,9 @@ class Noise:
         Tensor
             Of the shape asked for.
         """
-        return self._on(torch.rand(tuple(shape), generator=self.generator, dtype=torch.float32), like)
+        return self._on(
+            torch.rand(tuple(shape), generator=self.generator, dtype=torch.float32, device="cpu"), like
+        )
 
     @staticmethod
     def _on(draws: Tensor, like: Tensor) -> Tensor:

@@ -344,6 +344,8 @@ class Space(nn.Module):
             x = x if fine else x.float()
         else:
             x = x * self.scale.float()
+        if self.levels is not None:
+            x = x.round()  # categories are whole numbers, and their steps in model units are not
         if self.layout == "hw":
             return x.squeeze(-3)
         return x.movedim(-3, -1) if self.layout == "hwc" else x

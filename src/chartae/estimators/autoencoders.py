@@ -143,6 +143,9 @@ class _Estimator(
         )
         if self.verbose:
             print(self.summary_, flush=True)
+        # What cannot be scored in the end had better fail before hours of training.
+        model.eval()
+        self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
         source = Source(X, self.space_.to(device), raw, device=device)
         epochs = train(
             plan,
@@ -231,7 +234,7 @@ class _Estimator(
         )
 
     def _split(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3))
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
         held = round(self.validation_fraction * n)
         held = min(held, n - 1) if held >= FEWEST_HELD_OUT else 0
         return order[:held].sort().values, order[held:].sort().values
@@ -254,7 +257,7 @@ class _Estimator(
             low, high = ends(X) if X.size else (0.0, 0.0)
             if not (np.isfinite(low) and np.isfinite(high)):
                 assert_all_finite(X, input_name="X")
-        except ValueError:
+        except (ValueError, TypeError):
             refuse_bad_values(given)  # says where they are
             raise
         if not reset and X.shape[1:] != self.space_.shape:
@@ -572,7 +575,7 @@ class _Estimator(
         ndarray
             ``(n,)`` of -1 and 1.
         """
-        return np.where(self.decision_function(X, condition) < 0, -1, 1)
+        return np.where(self.decision_function(X, condition) >= 0, 1, -1)  # without a score: an outlier
 
     # ---------------------------------------------------------------- keep
 

@@ -137,7 +137,8 @@ class Decoding:
         n_samples = count(n_samples, "n_samples")
         noise = Noise(seed_of(random_state))
         raw = self._raw(condition, n_samples)
-        p = model.sampler(model.conditioned(raw, n_samples))
+        posterior = None if model.posterior is None else model.posterior.plain
+        p = model.sampler(model.conditioned(raw, n_samples), posterior=posterior)
         z = p.draw(1, noise).z[0] if p.batch_shape else p.draw(n_samples, noise).z
         return self._decode(z, raw, noise if observation_noise else None)
 

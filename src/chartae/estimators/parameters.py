@@ -47,7 +47,8 @@ latent_dim : int or "auto"
 network : str or pair of nn.Module
     "auto" (convolutions for images of 16 pixels or more, layers for the rest), "linear", "mlp", "conv2d", or
     your own encoder and decoder. The encoder maps ``(n, *shape)`` to anything that flattens; the
-    decoder maps ``(n, d)`` to ``(n, *shape)``; images come as ``(n, channels, height, width)``.
+    decoder maps ``(n, d)`` to ``(n, *shape)``, or to as many numbers for each value as the likelihood
+    needs (two for ``noise="item"``, one for each category); images come as ``(n, channels, height, width)``.
 hidden : sequence of int or None
     Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
 likelihood : {"auto", "normal", "bernoulli", "categorical"}

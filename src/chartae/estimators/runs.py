@@ -16,7 +16,7 @@ from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Generator
 from chartae.estimators.parameters import plain
 from chartae.models.persistence import read_run, write_run
-from chartae.models.recipes import build_from
+from chartae.models.recipes import build_from, find
 from chartae.parts.priors import priors
 from chartae.training.precision import channels_last, choose_device
 
@@ -229,6 +229,8 @@ def _fill(
     fitted.space_, fitted.blueprint_, fitted.history_ = fitted.model_.space, config["blueprint"], history
     for name in FITTED:
         setattr(fitted, name, config["fitted"][name])
+    if not 1 <= fitted.best_epoch_ <= fitted.n_iter_ == len(history):
+        raise ValueError("history.jsonl has another number of epochs than the fit")
     if config["feature_names"] is not None:
         names = np.array(config["feature_names"], dtype=object)
         if names.shape != (fitted.n_features_in_,):
@@ -249,6 +251,10 @@ def _model(
     decoder_only: bool = False,
 ) -> tuple[Any, ConditionSchema]:
     space = Space.from_config(config["space"])
+    try:
+        find(config["blueprint"]["recipe"])
+    except ChartaeError as error:
+        raise RunFolderError(f"{path}: {error}; a recipe of yours is imported first") from None
     yours = config["fitted"]["network_"] == "yours"
     if yours and network is None:
         raise RunFolderError(f"{path} was fitted with modules of yours: pass them as network=")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from chartae.core.errors import DataError
 
@@ -82,7 +83,7 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 2000, random_state: int | Non
     """
     from sklearn.neighbors import NearestNeighbors
 
-    X = np.asarray(X)
+    X = X.detach().cpu().double().numpy() if isinstance(X, Tensor) else np.asarray(X)
     if X.ndim < 2 or X.dtype.kind not in "fiub":
         raise DataError(
             f"an array of {X.dtype} and shape {X.shape} holds no rows of numbers: give (n, features)"

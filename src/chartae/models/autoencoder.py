@@ -105,24 +105,26 @@ class Autoencoder(Model):
     def width(self) -> int:
         """Most values that one item takes in a layer: it bounds how many items go through at once.
 
-        Looked up once, by passing an item of zeros through; in evaluation mode.
+        Looked up once, by passing two items of zeros through; in evaluation mode.
         """
         if not hasattr(self, "_width"):
-            sizes = [1]
+            sizes = [2]
             hooks = [
-                m.register_forward_hook(lambda m, x, out: sizes.append(_size(out))) for m in self.modules()
+                layer.register_forward_hook(lambda _, x, out: sizes.append(_size(out)))
+                for layer in self.modules()
+                if not isinstance(layer, torch.jit.ScriptModule)
             ]
             try:
                 with torch.no_grad():
-                    c, shape = self.conditioned(None, 1), self.space.model_shape
+                    c, shape = self.conditioned(None, 2), self.space.model_shape
                     like = self.space.scale.new_zeros((), dtype=torch.float32)
                     if self.posterior is not None:
-                        self.posterior.plain(like.new_zeros(1, *shape), c)
-                    self.likelihood(like.new_zeros(1, 1, self.latent_dim), c)
+                        self.posterior.plain(like.new_zeros(2, *shape), c)
+                    self.likelihood(like.new_zeros(1, 2, self.latent_dim), c)
             finally:
                 for hook in hooks:
                     hook.remove()
-            self._width = max(*sizes, math.prod(shape))
+            self._width = max(max(sizes) // 2, math.prod(shape))
         return self._width
 
     @property

@@ -109,7 +109,7 @@ def recipe(
     """
 
     def put(make: Callable[..., Plan]) -> Callable[..., Plan]:
-        summary = (inspect.getdoc(make) or "").splitlines()[0]
+        summary = (inspect.getdoc(make) or name).splitlines()[0]
         _RECIPES.register(name)(Recipe(name, paper, summary, parts, conditional, make))
         return make
 
@@ -342,7 +342,7 @@ def assemble(
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
             raise PlanError("network is a name or a pair of torch modules (encoder, decoder)")
         # Copied: fitting must not change what the caller passed in. Together: they may share layers.
-        mine = copy.deepcopy(list(network))
+        mine = [m.cpu() for m in copy.deepcopy(list(network))]
         encoder = Foreign(mine[0], space.model_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
     q = posteriors[posterior](encoder, latent_dim)

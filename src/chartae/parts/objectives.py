@@ -34,6 +34,8 @@ class NegLogLik(Objective):
     nll
     """
 
+    needs = frozenset({"posterior.reparameterized"})
+
     def forward(self, trace: Trace) -> dict[str, Term]:
         return {"nll": Term(-trace.expect(trace.log_lik))}
 
@@ -165,7 +167,7 @@ class IWAE(Objective):
     iwae(k=5)
     """
 
-    needs = frozenset({"posterior.log_prob", "prior.log_prob"})
+    needs = frozenset({"posterior.log_prob", "posterior.reparameterized", "prior.log_prob"})
 
     def __init__(self, k: int = 5) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -28,6 +29,7 @@ __all__ = ["Epoch", "evaluate", "train"]
 TRIES = 3
 EVALUATED, VALUES = 1024, 1 << 24  # rows, and values of them, in a batch that needs no gradients
 SETTLED = 16384  # rows that are enough for a variance: its relative error is under 2 %, of one value
+TAKEN = {"epoch", "seconds", "rows_per_second", "loss", "grad_norm", "learning_rate", "best"}  # in the log
 GRADIENT_LIMIT = math.sqrt(torch.finfo(torch.float32).max)
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -113,6 +115,11 @@ class _Log:
         self.kept: defaultdict[str, _Mean] = defaultdict(_Mean)
 
     def add(self, terms: Mapping[str, Term], n: int, **more: Tensor) -> None:
+        taken = TAKEN & terms.keys()
+        if taken:
+            raise PlanError(
+                f"a term may not be called {min(taken)!r}, which the log keeps for itself: rename it"
+            )
         self.steps += 1
         self.rows += n
         for name, term in terms.items():
@@ -414,7 +421,7 @@ def _settle(plan: Plan, source: Source, seed: int) -> None:
     model = plan.model.eval()
     if not model.likelihood.estimated:
         return
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed), device="cpu")
     noise, seen = Noise(seed), 0
     rows = source.rows[order[:SETTLED].sort().values]
     for batch in source.subset(rows).batches(_rows(plan, source, EVALUATED)):
@@ -448,23 +455,20 @@ def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], place: str) -
         return hook
 
     log_lik = torch.zeros(())
-    try:
+    # Modules of the user's may not be made for copies or hooks: the fault is reported all the same.
+    with contextlib.suppress(Exception), torch.no_grad(), _Stream(0, batch.x.device):
         # A copy, without kernels that hide layers: another pass must not move running estimates.
         model = copy.deepcopy(plan.model)
-    except Exception:  # a module of the user's may not be made for copies; the fault is reported all the same
-        model = None
-    if model is not None:
         for name, module in model.named_modules():
             if isinstance(module, MLP):
                 module.kernel = None
             if not list(module.children()):
                 module.register_forward_hook(watch(name))
         # What dropout, corruption or batch statistics break shows in training only.
-        with torch.no_grad(), _Stream(0, batch.x.device):
-            for training in (False, True):
-                if not (found or broken(log_lik)):
-                    trace = model.train(training).trace(batch, k=plan.objective.samples, noise=Noise(0))
-                    log_lik = trace.log_lik
+        for training in (False, True):
+            if not (found or broken(log_lik)):
+                trace = model.train(training).trace(batch, k=plan.objective.samples, noise=Noise(0))
+                log_lik = trace.log_lik
     term = next((name for name, t in terms.items() if broken(t.rows) or broken(t.value())), None)
     what = f"the term {term!r} is not finite" if term else "the gradient is not finite"
     weights = next((name for name, p in plan.model.named_parameters() if broken(p)), None)

@@ -71,6 +71,11 @@ class Gradients:
     compile : bool
         Compile the networks, for as long as this is not closed.
 
+    Raises
+    ------
+    PlanError
+        If no parameter requires a gradient.
+
     Examples
     --------
     >>> import torch
@@ -94,12 +99,15 @@ class Gradients:
         self.parameters = [
             p for p in nn.ModuleList([plan.model, plan.objective]).parameters() if p.requires_grad
         ]
+        if not self.parameters:
+            raise PlanError("no parameter is to be trained: let one of the modules' require a gradient")
 
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
         self.clear()
-        with autocast(batch.x.device, self.dtype):
-            terms = self.objective(self.model.trace(batch, k=self.objective.samples, noise=noise))
-        loss = total(terms)
+        with torch.enable_grad():
+            with autocast(batch.x.device, self.dtype):
+                terms = self.objective(self.model.trace(batch, k=self.objective.samples, noise=noise))
+            loss = total(terms)
         loss.backward()
         return loss.detach(), terms
 
@@ -329,7 +337,7 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     """
     fits = all(net is not None for net in _networks(plan)) and not plan.objective.differentiates_networks
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
-    on_cpu = next(plan.model.parameters()).device.type == "cpu"
+    on_cpu = all(p.device.type == "cpu" for p in plan.model.parameters())
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())
     if compile or not (fits and on_cpu and plain):
         return Gradients(plan, dtype, compile=compile)
@@ -362,13 +370,21 @@ def _is_bound(plan: Plan) -> bool:
 def _networks(plan: Plan) -> list[MLP | None]:
     """Encoder and decoder, or None where it is not made of biased layers and ReLU alone."""
     found = [getattr(part, "network", None) for part in (plan.model.posterior.plain, plan.model.likelihood)]
-    return [net if isinstance(net, MLP) and _is_relu(net) else None for net in found]
+    return [net if type(net) is MLP and _is_relu(net) else None for net in found]
 
 
 def _is_relu(net: MLP) -> bool:
-    """Whether it is made of ReLU and of layers that have a bias, all of them to be trained."""
-    return all(p.requires_grad for p in net.parameters()) and all(
-        isinstance(m, nn.ReLU) or (isinstance(m, nn.Linear) and m.bias is not None) for m in net.layers
+    """Whether it is linear layers with ReLU between them and no more, with biases, all of them to be trained.
+
+    Exact types: a subclass, such as a masked or a parametrized layer, computes something else.
+    """
+    layers = list(net.layers)
+    return (
+        len(layers) % 2 == 1
+        and all(type(m) is nn.Linear and m.bias is not None for m in layers[::2])
+        and all(type(m) is nn.ReLU for m in layers[1::2])
+        and all(p.requires_grad for p in net.parameters())
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in net.layers.modules())
     )
 
 

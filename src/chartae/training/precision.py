@@ -225,4 +225,7 @@ def channels_last(model: nn.Module) -> nn.Module:
     >>> net.weight.is_contiguous(memory_format=torch.channels_last)
     True
     """
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for p in model.parameters():
+        if p.dim() == 4:  # other weights have no channels that could come last
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    return model

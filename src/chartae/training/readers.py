@@ -130,6 +130,8 @@ def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None
         return source
     if size is not None and not (isinstance(source, str | Path) and Path(source).is_dir()):
         raise DataError("a size resizes the images of a folder, and the data are none: leave it out")
+    if isinstance(source, str) and source == "digits":  # and not Path("digits"), which is a folder
+        return _digits(labels)
     if isinstance(source, str | Path):
         return _read_path(str(source), labels, size)
     if isinstance(source, tuple) and len(source) == 2 and labels is None:
@@ -248,8 +250,6 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
 
 
 def _read_path(source: str, labels: Any, size: tuple[int, int] | None) -> Dataset:
-    if source == "digits":
-        return _digits(labels)
     file, archived, key = source.partition(".npz:")
     path = Path(file + ".npz" if archived else file)
     if not path.exists():

@@ -67,7 +67,7 @@ class Source:
                 data = data.to(self.device)
         self.data, self.space = data, space
         self.condition = None if condition is None else condition.to(data.device)
-        self.rows = torch.arange(len(data)) if rows is None else rows
+        self.rows = torch.arange(len(data), device="cpu") if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -141,7 +141,9 @@ class Source:
             Of up to ``size`` rows.
         """
         order = (
-            self.rows if generator is None else self.rows[torch.randperm(len(self.rows), generator=generator)]
+            self.rows
+            if generator is None
+            else self.rows[torch.randperm(len(self.rows), generator=generator, device="cpu")]
         )
         parts = list(order.to(self.data.device).split(size))  # once, not batch by batch
         if generator is not None and len(parts) > 1 and len(parts[-1]) == 1:
