@@ -1,6 +1,7 @@
 """Estimators: scikit-learn's contract, and the face that is chartae's own."""
 
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -891,6 +892,15 @@ def test_modules_of_every_kind():
     frozen = torch.nn.Linear(5, 2).requires_grad_(False), torch.nn.Linear(2, 5).requires_grad_(False)
     with pytest.raises(PlanError, match="no parameter is to be trained"):
         ct.AE(**SMALL | {"hidden": None}, network=frozen).fit(plane())
+
+
+def test_modules_whose_copies_would_not_learn_are_refused():
+    """A copy of a TorchScript module has parameters that no gradient reaches."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pair = torch.jit.script(torch.nn.Linear(5, 4)), torch.nn.Linear(2, 5)
+    with pytest.raises(PlanError, match="cannot be trained"):
+        ct.VAE(**SMALL | {"hidden": None}, network=pair).fit(plane())
 
 
 def test_gradients_may_be_switched_off_around_a_fit(vae):

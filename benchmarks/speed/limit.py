@@ -145,7 +145,7 @@ def main() -> None:
         rows=rows,
         notes=[
             "The VAE of train_vae.py, 128 rows a step; each part is timed alone, so that parts need not add "
-            "up to the whole. What the list leaves out is the dispatch of some 200 small operations.",
+            "up to the whole. What the list leaves out is the dispatch of many small operations.",
             "Products: torch.mm on operands that are ready, forward and backward. In training, layers that "
             "are narrow on one side stay in float32.",
             common.disturbance(raw),

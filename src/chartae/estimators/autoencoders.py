@@ -21,7 +21,7 @@ from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.noise import Noise, SharedNoise
 from chartae.density.bounds import log_likelihood_bound
 from chartae.estimators.conditions import ConditionSchema
-from chartae.estimators.decoding import Decoding, as_array, count, seed_of
+from chartae.estimators.decoding import Decoding, count, seed_of
 from chartae.estimators.parameters import CONSTRAINTS, constructor, documented, of_recipe, plain
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
@@ -453,7 +453,7 @@ class _Estimator(
         if count(steps, "steps") < 2:
             raise PlanError(f"steps={steps}: a path has two points or more")
         self._ready()
-        items = [as_array(start), as_array(stop)]
+        items = [array_of(start), array_of(stop)]
         if items[0].shape != items[1].shape:
             raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
         both = self._check(np.stack(items), reset=False, named=False)

@@ -202,8 +202,7 @@ def _type(label: object) -> str:
 
 def _array(y: Any) -> np.ndarray:
     """Rows as NumPy sees them, but for its turning of ``["a", None]`` and ``[1, "a"]`` into text."""
-    if isinstance(y, torch.Tensor):
-        y = array_of(y)
+    y = array_of(y) if isinstance(y, torch.Tensor) else y
     try:
         array = np.asarray(y)
     except ValueError:

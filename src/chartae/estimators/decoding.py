@@ -80,7 +80,7 @@ class Decoding:
         (3, 20)
         """
         model = self._ready()
-        Z = as_array(Z)
+        Z = array_of(Z)
         if Z.ndim != 2 or Z.shape[1] != model.latent_dim or Z.dtype.kind not in "fiub":
             raise DataError(f"codes have shape {Z.shape} and (n, {model.latent_dim}) is needed")
         with np.errstate(over="ignore"):
@@ -155,29 +155,6 @@ class Decoding:
             out.append(model.space.from_model(x).cpu().numpy())
         shape = (0, *model.space.shape)
         return np.concatenate(out) if out else np.zeros(shape, dtype=np.float32)
-
-
-def as_array(values: Any) -> np.ndarray:
-    """Give anything that is like an array, a tensor on any device too, as one.
-
-    Parameters
-    ----------
-    values : array_like
-        Of any shape.
-
-    Returns
-    -------
-    ndarray
-        Of the same shape.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.estimators.decoding import as_array
-    >>> as_array(torch.ones(2, requires_grad=True))
-    array([1., 1.], dtype=float32)
-    """
-    return array_of(values) if isinstance(values, Tensor) else np.asarray(values)
 
 
 def count(value: Any, name: str) -> int:

@@ -112,7 +112,6 @@ class Autoencoder(Model):
             hooks = [
                 layer.register_forward_hook(lambda _, x, out: sizes.append(_size(out)))
                 for layer in self.modules()
-                if not isinstance(layer, torch.jit.ScriptModule)
             ]
             try:
                 with torch.no_grad():

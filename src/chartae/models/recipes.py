@@ -342,7 +342,12 @@ def assemble(
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
             raise PlanError("network is a name or a pair of torch modules (encoder, decoder)")
         # Copied: fitting must not change what the caller passed in. Together: they may share layers.
-        mine = [m.cpu() for m in copy.deepcopy(list(network))]
+        mine = copy.deepcopy(list(network))
+        if not all(p.is_leaf for m in mine for p in m.parameters()):
+            raise PlanError(
+                "a copy of these modules cannot be trained (TorchScript?): pass the plain modules"
+            )
+        mine = [m.cpu() for m in mine]
         encoder = Foreign(mine[0], space.model_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
     q = posteriors[posterior](encoder, latent_dim)

@@ -9,15 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chartae.core.errors import DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["Dataset", "array_of", "read", "read_array", "refuse_bad_values"]
 
@@ -191,13 +188,13 @@ def read_array(path: str | Path) -> NDArray[Any]:
     return array
 
 
-def array_of(tensor: Tensor) -> NDArray[Any]:
-    """Give a torch tensor as an array; bfloat16, which NumPy lacks, becomes float32.
+def array_of(values: Any) -> NDArray[Any]:
+    """Give anything that is like an array as one: a tensor too, with or without a gradient, on any device.
 
     Parameters
     ----------
-    tensor : Tensor
-        Of any shape, on any device.
+    values : array_like or Tensor
+        Of any shape; bfloat16, which NumPy lacks, becomes float32.
 
     Returns
     -------
@@ -211,8 +208,11 @@ def array_of(tensor: Tensor) -> NDArray[Any]:
     >>> array_of(torch.ones(2, dtype=torch.bfloat16))
     array([1., 1.], dtype=float32)
     """
-    tensor = tensor.detach().cpu()
-    return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+    # Only a caller who has imported torch can hold a tensor.
+    if (torch := sys.modules.get("torch")) and isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return np.asarray(values)
 
 
 def refuse_bad_values(X: Any, name: str = "X") -> None:
@@ -601,10 +601,8 @@ def _labels(labels: Any, n: int, name: str) -> NDArray[Any]:
         if not labels.endswith(".npy"):
             raise DataError(f"{name} has no named parts, so no labels {labels!r}: pass a .npy file of labels")
         labels = read_array(labels)
-    if (torch := sys.modules.get("torch")) and isinstance(labels, torch.Tensor):
-        labels = array_of(labels)
     try:
-        y = np.asarray(labels)
+        y = array_of(labels)
     except ValueError as e:
         raise DataError(f"the labels do not make an array ({e}): pass one label an item") from None
     if y.dtype == object and all(isinstance(label, str) for label in y.ravel()):
