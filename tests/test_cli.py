@@ -137,7 +137,7 @@ def test_fit_takes_any_parameter_of_the_estimator(tiny, tmp_path):
 
 
 def test_an_error_of_the_estimator_names_options(tmp_path):
-    (tmp_path / "a.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(40)))
+    (tmp_path / "a.csv").write_text("a,b\n" + "".join(f"{i / 7},{i * i / 7}\n" for i in range(40)))
     fit = ["fit", tmp_path / "a.csv", *SMALL, "--noise", "2", "-q", "--out", tmp_path / "run"]
     said = refused(*fit)
     assert "--noise 2" in said
@@ -177,7 +177,6 @@ def test_fit_of_a_folder_of_images(tmp_path):
         folder = tmp_path / "images" / str(i % 2)
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (6 + i % 3, 5), (10 * i, 0, 0)).save(folder / f"{i}.png")
-    assert "--size" in refused("fit", tmp_path / "images", "--out", tmp_path / "a")
     fit = ["fit", tmp_path / "images", "--recipe", "cvae", "--size", "5x6", "--out", tmp_path / "a"]
     done(*fit, *SMALL, "-q")
     done("sample", tmp_path / "a", "--condition", "1", "--out", tmp_path / "ones.npy")
@@ -331,8 +330,8 @@ def test_text_labels_that_look_like_numbers(runs, tmp_path):
 
 def test_samples_of_vectors_lie_in_the_run(runs):
     done("sample", runs / "table", "--n", 7, "--condition", "b")
-    file = runs / "table" / "samples.npy"
-    assert np.load(file).shape == (7, 3)
+    file = runs / "table" / "samples.csv"
+    assert pd.read_csv(file).shape == (7, 3)
     file.unlink()
 
 
@@ -445,7 +444,7 @@ def test_an_exported_decoder(runs, tmp_path, monkeypatch):
         (["sample", "{runs}/table", "--out", "a.png"], "no images"),
         (["encode", "{runs}/digits", "digits", "--out", "a.png"], ".npy"),
         (["encode", "{runs}/digits", "{runs}/table.csv", "--labels", "kind", "--out", "a.npy"], "3"),
-        (["encode", "{runs}/table", "{runs}/table.csv", "--out", "a.npy"], "'kind'"),
+        (["encode", "{runs}/table", "{runs}/table.csv", "--out", "a.npy"], "kind"),
         (["decode", "{runs}/digits", "wide.npy", "--out", "a.npy"], "4"),
         (["decode", "{runs}/digits", "absent.npy", "--out", "a.npy"], "absent.npy"),
         (["reconstruct", "{runs}/digits", "wide.npy", "--out", "a.npy"], "4"),

@@ -623,7 +623,7 @@ def test_the_noise_that_is_kept_is_of_the_final_weights_and_clean_rows(recipe):
         px = plan.model.trace(batch, k=200 if recipe == "vae" else 1, noise=Noise(0)).px
     wanted = (batch.x - px.mean).square().mean((0, 1))
     tolerance = 0.25 if recipe == "vae" else 1e-5
-    torch.testing.assert_close(plan.model.likelihood.log_var.exp(), wanted, rtol=tolerance, atol=1e-6)
+    torch.testing.assert_close(plan.model.likelihood.log_spread.exp(), wanted, rtol=tolerance, atol=1e-6)
 
 
 class Uncopied(InTraining):

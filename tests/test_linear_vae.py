@@ -147,7 +147,7 @@ def test_estimated_noise_is_the_mean_of_the_discarded_spectrum():
     """Tipping and Bishop 1999, equation 8: the noise variance is the mean of the eigenvalues left out."""
     m = fit("vae", planted(), noise="global", latent_dim=3)
     expected = SPECTRUM[3:].mean()
-    variance = float(m.model_.likelihood.log_var.exp()) * float(m.space_.scale) ** 2
+    variance = float(m.model_.likelihood.log_spread.exp()) * float(m.space_.scale) ** 2
     # A running estimate over batches of 100 rows of 8 values: its own noise is about 2 %.
     assert variance == pytest.approx(expected, rel=0.08)
     best = gaussian_score(SPECTRUM, np.concatenate([SPECTRUM[:3], np.full(5, expected)]))

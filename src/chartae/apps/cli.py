@@ -175,6 +175,13 @@ def _sorted_out(
     return recipes, estimators
 
 
+def _kind_of(pair: str) -> tuple[str, str]:
+    name, equals, kind = pair.rpartition("=")
+    if not (name and equals and kind):
+        raise DataError(f"--column {pair} is not NAME=KIND: write it as in --column age=count")
+    return name, kind
+
+
 def _as_options(message: str, names: Collection[str]) -> str:
     """Name parameters as they are given here: ``scale='global'`` is ``--param scale=global``."""
 
@@ -244,7 +251,7 @@ def _fit(
     ] = None,
     likelihood: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="normal, bernoulli or categorical; inferred by default."),
+        typer.Option(metavar="NAME", help="normal, laplace, poisson ...; inferred by default."),
     ] = None,
     network: Annotated[
         str | None, typer.Option(metavar="NAME", help="linear, mlp or conv2d; chosen by default.")
@@ -275,6 +282,14 @@ def _fit(
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
     seed: _Seed = None,
     size: _Size = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KIND",
+            help="What a column of a table holds: continuous, binary, categorical, count, or a likelihood. "
+            "May be repeated.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
@@ -300,16 +315,19 @@ def _fit(
         "random_state": seed,
     }
     own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
+    if column:
+        given["columns"] = dict(_kind_of(pair) for pair in column)
     items = _read(data, labels, size)
     if entry.conditional and items.y is None:
         raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:
         typer.echo(f"data      {items.summary}")
+        _show_columns(items.X, given.get("columns"))
     estimator = chartae.Autoencoder(
         recipe=recipe, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
     try:
-        estimator.fit(_features(items), items.y if entry.conditional else None)
+        estimator.fit(items.X, items.y if entry.conditional else None)
     except ValueError as error:
         raise PlanError(_as_options(str(error), {*entry.parameters, *COMMON})) from error
     try:
@@ -388,7 +406,7 @@ def _decode(
 def _reconstruct(
     run: _Run, data: _Data, out: _Out = None, labels: _Labels = None, size: _Size = None
 ) -> None:
-    """Encode and decode items; a picture shows the originals above."""
+    """Encode and decode items, or fill in what is missing; a picture shows the originals above."""
     from dataclasses import replace
 
     from chartae.apps.images import pairs
@@ -399,8 +417,8 @@ def _reconstruct(
     if target.suffix == ".png":
         y = None if items.y is None else items.y[:_SHOWN]
         items = replace(items, X=_shown(items.X, target), y=y)
-    X = estimator.project(_features(items, estimator), condition=_condition(estimator, items))
-    if target.suffix == ".npy":
+    X = estimator.reconstruct(_features(items, estimator), condition=_condition(estimator, items))
+    if target.suffix != ".png":
         _write(target, X, estimator)
     else:
         columns = min(len(X), _COLUMNS)
@@ -447,19 +465,38 @@ def _read(data: str, labels: str | None, size: tuple[int, int] | None) -> Datase
     return read(data, labels=labels, size=size)
 
 
-def _features(items: Dataset, estimator: Any = None) -> Any:
-    """Give a table its column names, by which an estimator scales it and knows it again."""
-    fitted = estimator is not None
-    columns = list(getattr(estimator, "feature_names_in_", [])) if fitted else list(items.columns or [])
+def _features(items: Dataset, estimator: Any) -> Any:
+    """Give an array the names of the columns that a model was fitted on."""
+    from chartae.core.columns import is_frame
+
+    columns = list(getattr(estimator, "feature_names_in_", []))
+    if is_frame(items.X):
+        return items.X if estimator.space_.schema is not None else items.X.to_numpy()
     if not columns:
         return items.X
-    if items.X.ndim != 2 or (items.columns is None and items.X.shape[1] != len(columns)):
+    if items.X.ndim != 2 or items.X.shape[1] != len(columns):
         raise DataError(
             f"{items.name} has items of shape {items.X.shape[1:]}, and {len(columns)} columns are needed"
         )
     import pandas as pd
 
-    return pd.DataFrame(items.X, columns=list(items.columns or columns), copy=False)
+    return pd.DataFrame(items.X, columns=columns, copy=False)
+
+
+def _show_columns(X: Any, asked: dict[str, str] | None) -> None:
+    """List what the columns of a table hold, unless they are all plain numbers."""
+    from chartae.core.columns import Schema, is_frame
+    from chartae.parts.likelihoods import likelihoods
+
+    if not is_frame(X):
+        return
+    schema = Schema.learn(X, asked, likelihoods)
+    if schema.uniform and not any(column.missing for column in schema.columns):
+        return
+    table = _table("column", "kind", "likelihood", "missing", "values")
+    for row in schema.describe():
+        table.add_row(*row)
+    _print(table)
 
 
 def _condition(estimator: Any, items: Dataset) -> Any:
@@ -492,9 +529,12 @@ def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     from chartae.apps.images import is_picture
 
     space = estimator.space_
-    target = out or run / f"{name}{'.png' if is_picture(space) else '.npy'}"
-    if target.suffix not in (".npy", ".png"):
-        raise DataError(f"{target} ends in neither .npy (arrays) nor .png (images): name it so")
+    usual = ".csv" if space.schema is not None else ".png" if is_picture(space) else ".npy"
+    target = out or run / f"{name}{usual}"
+    if target.suffix in (".csv", ".parquet") and space.schema is None:
+        raise DataError(f"the model was fitted on arrays, and {target} is a table: name it .npy")
+    if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
+        raise DataError(f"{target} ends in none of .npy (arrays), .png (images), .csv and .parquet (tables)")
     if target.suffix == ".png" and not is_picture(space):
         raise DataError(f"items of shape {space.shape} are no images: name {target} .npy")
     return target
@@ -511,15 +551,23 @@ def _shown(X: Any, target: Path) -> Any:
 def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> None:
     import numpy as np
 
-    from chartae.apps.images import atomic, save_grid
+    from chartae.apps.images import save_grid
+    from chartae.core.columns import is_frame
+    from chartae.core.files import atomic
 
     if target.suffix == ".png":
         save_grid(target, X, columns, **_look(estimator))
         typer.echo(f"{target}")
         return
     with atomic(target) as file:
-        np.save(file, X)
-    typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {X.dtype}")
+        if target.suffix == ".csv":
+            (X if hasattr(X, "iloc") else X.to_pandas()).to_csv(file, index=False)
+        elif target.suffix == ".parquet":
+            X.to_parquet(file) if hasattr(X, "iloc") else X.write_parquet(file)
+        else:
+            np.save(file, X)
+    of = "rows" if is_frame(X) else str(X.dtype)
+    typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {of}")
 
 
 def _look(estimator: Any) -> dict[str, Any]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from chartae.core.errors import DataError
+from chartae.core.files import atomic
 from chartae.core.spaces import Space
 
-__all__ = ["atomic", "is_picture", "pairs", "save_grid"]
+__all__ = ["is_picture", "pairs", "save_grid"]
 
 _TILE = 56  # pixels: below this an item is a postage stamp on a modern screen
 _GAP = 2
@@ -148,40 +147,6 @@ def pairs(above: ArrayLike, below: ArrayLike, columns: int) -> NDArray[np.float3
     laid = np.full((2, rows * columns, *shape), np.nan, np.float32)
     laid[:, :n] = both
     return laid.reshape(2, rows, columns, *shape).swapaxes(0, 1).reshape(-1, *shape)
-
-
-@contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name only once it is whole.
-
-    Parameters
-    ----------
-    path : str or path
-        The file; missing folders are made, and a file of that name is replaced.
-
-    Yields
-    ------
-    binary file
-        What is written into it stands beside ``path`` until the block ends; after an error it is removed.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from chartae.apps.images import atomic
-    >>> with atomic("out/codes.bin") as file:
-    ...     _ = file.write(b"abc")
-    >>> Path("out/codes.bin").read_bytes()
-    b'abc'
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            yield file
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _channels_last(X: NDArray[np.float32], layout: str) -> NDArray[np.float32]:

@@ -207,15 +207,13 @@ class Batch:
     Parameters
     ----------
     x : Tensor
-        ``(n, *x)``, float32, centered and scaled.
+        ``(n, *x)``, float32, centered and scaled; NaN where a value is missing.
     c : RawCondition or None
         The condition of each row.
     index : Tensor or None
         ``(n,)`` row numbers in the source.
     y : Tensor or None
         ``(n,)`` labels to predict; -1 is no label.
-    mask : Tensor or None
-        ``(n, *x)``, true where a cell was observed.
     weight : Tensor or None
         ``(n,)`` row weights.
 
@@ -231,7 +229,6 @@ class Batch:
     c: RawCondition | None = None
     index: Tensor | None = None
     y: Tensor | None = None
-    mask: Tensor | None = None
     weight: Tensor | None = None
 
     def __len__(self) -> int:
@@ -344,6 +341,22 @@ class Likelihood(nn.Module, ABC):
         Distribution
             With batch shape ``(k, n)`` and event shape ``(*x)``.
         """
+
+    def log_volume(self, space: Any) -> Tensor:
+        """Log of the model's unit in the input's, for each value: what a density loses by it.
+
+        Parameters
+        ----------
+        space : Space
+            Of the data.
+
+        Returns
+        -------
+        Tensor
+            Of the model's shape of an item, in nats.
+        """
+        log_scale = space.scale.log().expand(space.model_shape)
+        return log_scale if self.continuous else torch.zeros_like(log_scale)
 
     def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
         """Update estimates from a batch of training rows; most likelihoods have none.

@@ -72,6 +72,54 @@ class Noise:
             torch.rand(tuple(shape), generator=self.generator, dtype=torch.float32, device="cpu"), like
         )
 
+    def poisson(self, rate: Tensor) -> Tensor:
+        """Poisson counts.
+
+        Source: :func:`torch.poisson`.
+
+        Parameters
+        ----------
+        rate : Tensor
+            Of any shape, zero or more.
+
+        Returns
+        -------
+        Tensor
+            Whole numbers, of that shape.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from chartae.core.noise import Noise
+        >>> Noise(0).poisson(torch.zeros(3))
+        tensor([0., 0., 0.])
+        """
+        return self._on(torch.poisson(rate.detach().cpu(), generator=self.generator), rate)
+
+    def gamma(self, shape: Tensor) -> Tensor:
+        """Gamma draws of rate one.
+
+        Source: Marsaglia and Tsang 2000, doi:10.1145/358407.358414, as torch has it.
+
+        Parameters
+        ----------
+        shape : Tensor
+            The parameter of that name, of any size, above zero: the mean of the draws.
+
+        Returns
+        -------
+        Tensor
+            Of the same shape.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from chartae.core.noise import Noise
+        >>> bool((Noise(0).gamma(torch.ones(3)) > 0).all())
+        True
+        """
+        return self._on(torch._standard_gamma(shape.detach().cpu(), generator=self.generator), shape)
+
     @staticmethod
     def _on(draws: Tensor, like: Tensor) -> Tensor:
         # The generator lives on the CPU, so that a seed means the same on every device.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.arrays import ends, whole
+from chartae.core.columns import Schema
 from chartae.core.errors import DataError, PlanError
 
 __all__ = ["LAYOUTS", "Space", "Support", "Units", "layout_of"]
@@ -198,6 +200,10 @@ class Space(nn.Module):
         How the user orders an item; "auto" guesses (see :func:`layout_of`).
     support : Support
         The values that the likelihood knows.
+    gaps : bool
+        Whether values may be missing, as NaN.
+    schema : Schema or None
+        The columns of a table.
 
     Raises
     ------
@@ -228,8 +234,11 @@ class Space(nn.Module):
         columns: tuple[str, ...] | None = None,
         layout: str = "auto",
         support: Support = Support(),
+        gaps: bool = False,
+        schema: Schema | None = None,
     ) -> None:
         super().__init__()
+        self.gaps, self.schema = gaps, schema
         self.shape, self.likelihood, self.levels = tuple(int(s) for s in shape), likelihood, levels
         self.layout, self.support = layout_of(self.shape, layout), support
         self.value_range, self.dtype = (float(value_range[0]), float(value_range[1])), dtype
@@ -280,23 +289,6 @@ class Space(nn.Module):
                 f"the model knows {known}, and the data hold others, within [{X.min():g}, {X.max():g}]: "
                 "give them in the units of the training data, or fit with likelihood='normal'"
             )
-
-    def log_det(self, continuous: bool) -> float:
-        """Log volume of one model unit in the input's units: what a density loses by it.
-
-        Parameters
-        ----------
-        continuous : bool
-            Whether the likelihood is a density; a mass has no units.
-
-        Returns
-        -------
-        float
-            Nats an item.
-        """
-        if not continuous:
-            return 0.0
-        return float(self.scale.log().expand(self.model_shape).sum())
 
     def to_model(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Go from the user's units and layout to the model's.
@@ -385,7 +377,12 @@ class Space(nn.Module):
         }.get(self.layout, f"images of {size}")
         low, high = self.value_range
         values = f"{self.dtype} in [{low:.4g}, {high:.4g}], {self._scaling()}"
-        return f"{what}, {values}, {self.likelihood} likelihood"
+        if self.schema is not None and self.likelihood == "columns":
+            kinds = Counter(column.kind for column in self.schema.columns)
+            what = f"{self.shape[0]} columns"
+            values = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        gaps = ", missing values" * self.gaps
+        return f"{what}, {values}{gaps}, {self.likelihood} likelihood"
 
     def _scaling(self) -> str:
         centered = bool(self.center.any())
@@ -414,6 +411,8 @@ class Space(nn.Module):
             "columns": None if self.columns is None else list(self.columns),
             "layout": self.layout,
             "support": asdict(self.support),
+            "gaps": self.gaps,
+            "schema": None if self.schema is None else self.schema.config(),
             "center_shape": list(self.center.shape),
             "scale_shape": list(self.scale.shape),
         }
@@ -433,8 +432,13 @@ class Space(nn.Module):
             With neutral units.
         """
         known = {k: v for k, v in config.items() if k not in ("center_shape", "scale_shape")}
+        made = {
+            "value_range": tuple(config["value_range"]),
+            "support": Support(**config["support"]),
+            "schema": None if config["schema"] is None else Schema.from_config(config["schema"]),
+        }
         return cls(
-            **{**known, "value_range": tuple(config["value_range"]), "support": Support(**config["support"])},
+            **{**known, **made},
             center=np.zeros(config["center_shape"]),
             scale=np.ones(config["scale_shape"]),
         )

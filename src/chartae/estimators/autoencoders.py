@@ -16,6 +16,7 @@ from sklearn.utils.validation import assert_all_finite, check_array, check_is_fi
 from torch import Tensor
 
 from chartae.core.arrays import as_tensor, ends
+from chartae.core.columns import Schema, is_frame
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.noise import Noise, SharedNoise
@@ -26,7 +27,9 @@ from chartae.estimators.parameters import CONSTRAINTS, constructor, documented, 
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
+from chartae.parts.likelihoods import likelihoods
 from chartae.parts.priors import FittedNormalPrior
+from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.precision import autocast, choose_device, choose_precision, start_threads
@@ -98,8 +101,8 @@ class _Estimator(
         self._validate_params()
         start_threads()
         name, own = self._recipe()
-        columns = tuple(map(str, X.columns)) if hasattr(X, "columns") else None
         X = self._check(X, reset=True)
+        schema = self.schema_
         seed, device = seed_of(self.random_state), choose_device(self.device)
         held_out, kept = self._split(len(X), seed)
         self.validation_rows_ = held_out.numpy()
@@ -108,8 +111,10 @@ class _Estimator(
             likelihood=self.likelihood,
             scale=self.scale,
             layout=self.layout,
-            columns=columns,
+            columns=None if schema is None else tuple(schema.names),
             rows=kept.numpy() if len(held_out) else None,
+            schema=schema,
+            gaps=self.gaps_,
         )
         y = y if find(name).conditional else None
         self.condition_ = ConditionSchema.learn(y)
@@ -221,7 +226,8 @@ class _Estimator(
             X = X[np.sort(rows)]
         try:
             # In the model's units: in the user's, the column with the largest numbers would decide alone.
-            found = intrinsic_dimension(self.space_.to_model(as_tensor(X), torch.float64).numpy())
+            units = self.space_.to_model(as_tensor(X), torch.float64)
+            found = intrinsic_dimension(Inputs(self.space_)(units).numpy())
         except DataError:
             d = min(2, features)
             return d, " (too few different rows to estimate a dimension)"
@@ -241,7 +247,15 @@ class _Estimator(
 
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
+        if is_frame(X):
+            return self._check_table(X, reset=reset)
         X = array_of(X) if isinstance(X, Tensor) else X
+        if reset:
+            self.schema_: Schema | None = None
+            self.gaps_ = self.missing == "mask"
+        elif self.space_.schema is not None and self.space_.schema.wordy is not None:
+            raise DataError("the model was fitted on a table: pass a DataFrame with its columns")
+        gaps = self.gaps_ if reset else self.space_.gaps
         # One pass, for the ends, is enough to see what is not finite and what the likelihood does not know.
         wanted: dict[str, Any] = {
             "allow_nd": True,
@@ -256,7 +270,7 @@ class _Estimator(
                 raise DataError(f"data of type {X.dtype} are not numbers: convert them")
             low, high = ends(X) if X.size else (0.0, 0.0)
             if not (np.isfinite(low) and np.isfinite(high)):
-                assert_all_finite(X, input_name="X")
+                assert_all_finite(X, allow_nan=gaps, input_name="X")
         except (ValueError, TypeError):
             refuse_bad_values(given)  # says where they are
             raise
@@ -265,8 +279,37 @@ class _Estimator(
                 f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}"
             )
         if not reset:
-            self.space_.check(X, (low, high))
+            self.space_.check(X, None if np.isnan(low) else (low, high))
         return X
+
+    def _check_table(self, X: Any, *, reset: bool) -> np.ndarray:
+        """Turn a table into numbers, NaN where a value is missing."""
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        if reset:
+            learned = self.schema_ = Schema.learn(X, self.columns, likelihoods)
+            for column in learned.columns:
+                if column.constant:
+                    warnings.warn(
+                        f"column {column.name!r} is constant and tells nothing: drop it", stacklevel=4
+                    )
+        schema = self.schema_ if reset else self.space_.schema
+        if schema is None:
+            return self._check(np.asarray(X), reset=False, named=False)
+        array = schema.encode(X)
+        missing = np.isnan(array)
+        if reset:
+            self.gaps_ = self.missing == "mask" or (self.missing == "auto" and bool(missing.any()))
+            if len(array) < 2:
+                raise DataError(f"the table has {len(array)} row, and a model needs two or more: give more")
+        if missing.any() and not (self.gaps_ if reset else self.space_.gaps):
+            row, place = np.argwhere(missing)[0]
+            raise DataError(
+                f"column {schema.names[place]!r} of the table has no value in row {row} (from 0): fill the "
+                "gaps, or fit with missing='mask'"
+            )
+        if not reset:
+            self.space_.check(array)
+        return array
 
     def _ready(self) -> Any:
         check_is_fitted(self, "model_")
@@ -410,6 +453,93 @@ class _Estimator(
         self._ready()
         return self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
 
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        X: Any,
+        condition: Any = None,
+        *,
+        n_draws: int | None = None,
+        n_importance: int = 64,
+        random_state: Any = None,
+    ) -> Any:
+        """Complete items whose values are missing; the values that are there stay as they are.
+
+        Codes are drawn from q(z | observed values) and weighted by their importance, so that what is filled
+        in follows p(missing | observed): its mean, or the likeliest category, or draws. Items without gaps
+        come back as :meth:`project` gives them.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``; NaN or None where a value is missing.
+        condition : object, optional
+            As in :meth:`transform`.
+        n_draws : int or None
+            How many completions to draw; None: one, of expected values.
+        n_importance : int
+            Codes drawn for each row.
+        random_state : int, RandomState or None
+            None: different each time, with ``n_draws``.
+
+        Returns
+        -------
+        ndarray or DataFrame
+            ``(n, *shape)``; with ``n_draws`` ``(n_draws, n, *shape)``, or a list of tables.
+
+        References
+        ----------
+        Mattei and Frellsen 2019, arXiv:1812.02633, equations 11 and 12.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> X = np.random.default_rng(0).normal(size=(100, 3)) + [0.0, 5.0, 9.0]
+        >>> X[::7, 1] = np.nan
+        >>> vae = VAE(latent_dim=1, missing="mask", max_epochs=1, random_state=0).fit(X)
+        >>> bool(np.isfinite(vae.reconstruct(X)).all()), vae.reconstruct(X, n_draws=5).shape
+        (True, (5, 100, 3))
+        """
+        model: Any = self._ready()
+        X = self._check(X, reset=False)
+        if not np.isnan(X).any() and n_draws is None:
+            return self._present(self._decode(*self._reencoded(X, condition)))
+        k, draws = count(n_importance, "n_importance"), None if n_draws is None else count(n_draws, "n_draws")
+        noise = SharedNoise(0) if draws is None else Noise(seed_of(random_state))
+        source = Source(X, model.space, self._raw(condition, len(X)), device=self._device)
+        made = []
+        for batch in source.batches(self._rows_at_once(k)):
+            trace = model.trace(batch, k=k, noise=noise)
+            if "log_prob" in model.posterior.offers and model.prior is not None:
+                weight = torch.softmax(trace.log_joint_ratio.double(), 0)
+            else:
+                weight = torch.full_like(trace.log_lik, 1 / k, dtype=torch.float64)
+            if draws is None:
+                values = expected(trace.px.point(), weight, self._discrete())[None]
+            else:
+                chosen = torch.multinomial(weight.T, draws, replacement=True, generator=noise.generator).T
+                values = trace.px.draw(draws, noise).z
+                values = values.gather(1, _along(chosen[:, None], values))[:, 0]
+            values = model.space.from_model(values).cpu().numpy()
+            made.append(values)
+        filled = np.concatenate(made, 1)
+        filled = np.where(np.isnan(X), filled, X).astype(filled.dtype, copy=False)
+        if draws is None:
+            return self._present(filled[0])
+        return filled if self.space_.schema is None else [self._present(one) for one in filled]
+
+    def _reencoded(self, X: np.ndarray, condition: Any) -> tuple[Tensor, Any, None]:
+        codes = torch.from_numpy(self._encode(X, condition)[0].astype(np.float32))
+        return codes, self._raw(condition, len(X)), None
+
+    def _discrete(self) -> list[int]:
+        """Which values of an item are categories: they have no mean."""
+        schema = self.space_.schema
+        if self.space_.likelihood == "columns" and schema is not None:
+            return [i for i, column in enumerate(schema.columns) if column.kind == "categorical"]
+        return []
+
     def interpolate(
         self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None
     ) -> np.ndarray:
@@ -456,7 +586,7 @@ class _Estimator(
         items = [array_of(start), array_of(stop)]
         if items[0].shape != items[1].shape:
             raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
-        both = self._check(np.stack(items), reset=False, named=False)
+        both = self._check(self._two(start, stop, items), reset=False, named=False)
         a, b = self._encode(both, condition)[0]
         t = np.linspace(0, 1, steps)[:, None]
         norms = np.linalg.norm(a) * np.linalg.norm(b)
@@ -466,6 +596,14 @@ class _Estimator(
         else:
             codes = (1 - t) * a + t * b
         return self.inverse_transform(codes.astype(np.float32), condition)
+
+    def _two(self, start: Any, stop: Any, items: list[np.ndarray]) -> Any:
+        schema = self.space_.schema
+        if schema is None or schema.wordy is None:
+            return np.stack(items)
+        import pandas as pd
+
+        return pd.DataFrame(items, columns=schema.names)
 
     # ---------------------------------------------------------------- scores
 
@@ -647,6 +785,36 @@ class _Estimator(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def expected(points: Tensor, weight: Tensor, discrete: list[int]) -> Tensor:
+    """Average what codes say by the weights of the codes; categories are put to the vote.
+
+    Parameters
+    ----------
+    points : Tensor
+        ``(k, n, *x)``.
+    weight : Tensor
+        ``(k, n)``, adding up to 1 over k.
+    discrete : list of int
+        Columns that hold categories.
+
+    Returns
+    -------
+    Tensor
+        ``(n, *x)``.
+    """
+    mean = (_along(weight, points) * points).sum(0).to(points.dtype)
+    for place in discrete:
+        codes = points[..., place].round().long()
+        votes = weight.new_zeros(len(mean), int(codes.max()) + 1).scatter_add_(1, codes.T, weight.T)
+        mean[:, place] = votes.argmax(1).to(mean.dtype)
+    return mean
+
+
+def _along(t: Tensor, like: Tensor) -> Tensor:
+    """Expand over the trailing dimensions of another tensor."""
+    return t.reshape(*t.shape, *(1,) * (like.dim() - t.dim())).expand(*t.shape, *like.shape[t.dim() :])
 
 
 @of_recipe("ae")

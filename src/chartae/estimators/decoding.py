@@ -51,7 +51,7 @@ class Decoding:
         return max(1, CHUNK // (k * self.model_.width))
 
     @torch.inference_mode()
-    def inverse_transform(self, Z: Any, condition: Any = None) -> np.ndarray:
+    def inverse_transform(self, Z: Any, condition: Any = None) -> Any:
         """Decode codes: the mean of p(x | z), or the most likely category.
 
         Parameters
@@ -63,8 +63,8 @@ class Decoding:
 
         Returns
         -------
-        ndarray
-            ``(n, *shape)``, float, in the input's units.
+        ndarray or DataFrame
+            ``(n, *shape)``, float, in the input's units; a table where the model was fitted on one.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class Decoding:
             row = int(np.argwhere(~np.isfinite(codes))[0][0])
             raise DataError(f"the code in row {row} (from 0) is no finite number in float32: correct it")
         out = self._decode(torch.from_numpy(codes), self._raw(condition, len(Z)), None)
-        return out.astype(np.float64) if Z.dtype == np.float64 else out
+        return self._present(out.astype(np.float64) if Z.dtype == np.float64 else out)
 
     @torch.inference_mode()
     def sample(
@@ -98,8 +98,8 @@ class Decoding:
         condition: Any = None,
         *,
         random_state: int | np.random.RandomState | None = None,
-        observation_noise: bool = False,
-    ) -> np.ndarray:
+        observation_noise: bool | None = None,
+    ) -> Any:
         """Make new items: z from the prior, then the point of p(x | z).
 
         A model without a prior samples z from a normal fitted to its training codes.
@@ -112,13 +112,14 @@ class Decoding:
             One for each sample, or a single one for all; None is "no condition".
         random_state : int, RandomState or None
             None: different each time.
-        observation_noise : bool
-            Draw x from p(x | z) instead of showing its mean.
+        observation_noise : bool or None
+            Draw x from p(x | z) instead of showing its mean; None: for tables whose columns differ in kind,
+            of which a mean is no row.
 
         Returns
         -------
-        ndarray
-            ``(n_samples, *shape)``, float, in the input's units.
+        ndarray or DataFrame
+            ``(n_samples, *shape)``, in the input's units; a table where the model was fitted on one.
 
         Raises
         ------
@@ -140,7 +141,14 @@ class Decoding:
         posterior = None if model.posterior is None else model.posterior.plain
         p = model.sampler(model.conditioned(raw, n_samples), posterior=posterior)
         z = p.draw(1, noise).z[0] if p.batch_shape else p.draw(n_samples, noise).z
-        return self._decode(z, raw, noise if observation_noise else None)
+        if observation_noise is None:
+            observation_noise = model.space.likelihood == "columns"
+        return self._present(self._decode(z, raw, noise if observation_noise else None))
+
+    def _present(self, x: np.ndarray) -> Any:
+        """Give items as the user knows them: tables as tables."""
+        schema = self.model_.space.schema
+        return x if schema is None else schema.decode(x)
 
     def _decode(self, z: Tensor, raw: RawCondition | None, noise: Noise | None) -> np.ndarray:
         model = self.model_

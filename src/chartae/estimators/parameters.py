@@ -26,6 +26,8 @@ COMMON: dict[str, Any] = {
     "noise": "global",
     "scale": "auto",
     "layout": "auto",
+    "columns": None,
+    "missing": "auto",
     "max_epochs": 100,
     "batch_size": "auto",
     "learning_rate": 1e-3,
@@ -51,11 +53,13 @@ network : str or pair of nn.Module
     needs (two for ``noise="item"``, one for each category); images come as ``(n, channels, height, width)``.
 hidden : sequence of int or None
     Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
-likelihood : {"auto", "normal", "bernoulli", "categorical"}
-    p(x | z); "auto" takes "bernoulli" for data of two values, "normal" otherwise.
+likelihood : str
+    p(x | z): "normal", "laplace", "student-t", "normal-mixture", "bernoulli", "continuous-bernoulli",
+    "categorical", "poisson", "negative-binomial", or "columns" for a table whose columns differ in kind.
+    "auto" takes "columns" for such a table, "bernoulli" for data of two values, "normal" otherwise.
 noise : {"global", "feature", "item"} or float
-    Of a normal likelihood: estimated for all values, for each feature, given by the decoder for each
-    value of each item, or a fixed standard deviation in the input's units.
+    Of a likelihood that has one: the same for all values, one for each feature, given by the decoder for each
+    value of each item, or, of a normal or Laplace likelihood, a fixed one in the input's units.
 scale : {"auto", "global", "feature", "none"}
     Of a normal likelihood. "auto": columns are centered and share one scale; those of data frames have
     their own.
@@ -63,6 +67,12 @@ layout : {"auto", "flat", "hw", "hwc", "chw", "any"}
     How an item is ordered: as features, as an image (height, width, channels), or as neither. "auto" takes
     two axes of 8 or more for a gray image, three axes for an image if the last or the first counts 1, 3 or
     4 channels, and all else for "any".
+columns : dict or None
+    Of a table: what some of its columns hold, by name, where it is not what they look like: "continuous",
+    "binary", "categorical", "count", or the name of a likelihood.
+missing : {"auto", "mask", "refuse"}
+    What NaN and None mean: values that are left out of encoder and loss, and that :meth:`reconstruct` fills
+    in, or an error. "auto" is "mask" for tables, "refuse" for arrays.
 max_epochs : int
     Passes over the data, at most.
 batch_size : int or "auto"
@@ -119,6 +129,8 @@ CONSTRAINTS: dict[str, Any] = {
     "noise": [StrOptions({"global", "feature", "item"}), Interval(Real, 0, None, closed="neither")],
     "scale": [StrOptions({"auto", "global", "feature", "none"})],
     "layout": [StrOptions({"auto", *LAYOUTS})],
+    "columns": [dict, None],
+    "missing": [StrOptions({"auto", "mask", "refuse"})],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],

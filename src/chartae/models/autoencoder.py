@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chartae.core.contracts import Batch, Level, Likelihood, Model, Posterior, Prior, RawCondition, Trace
+from chartae.core.contracts import (
+    Batch,
+    Distribution,
+    Level,
+    Likelihood,
+    Model,
+    Posterior,
+    Prior,
+    RawCondition,
+    Trace,
+)
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
@@ -94,9 +104,7 @@ class Autoencoder(Model):
         p = None if self.prior is None else self.prior(c, posterior=self.posterior.plain)
         drawn = q.draw(k, noise)
         px = self.likelihood(drawn.z, c)
-        log_lik = px.log_prob(batch.x)
-        if self.log_volume:
-            log_lik = log_lik - self.log_volume
+        log_lik = self.log_likelihood(px, batch.x)
         if self.training:
             self.likelihood.observe(px, batch.x)
         return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c)
@@ -126,12 +134,31 @@ class Autoencoder(Model):
             self._width = max(max(sizes) // 2, math.prod(shape))
         return self._width
 
-    @property
-    def log_volume(self) -> float:
-        """Nats an item between the model's units and the input's."""
-        if not hasattr(self, "_log_volume"):
-            self._log_volume = self.space.log_det(self.likelihood.continuous)
-        return self._log_volume
+    def log_likelihood(self, px: Distribution, x: Tensor) -> Tensor:
+        """Log density or mass of what was observed, in the input's units.
+
+        Parameters
+        ----------
+        px : Distribution
+            p(x | z, c), batch shape ``(k, n)``.
+        x : Tensor
+            ``(n, *x)``, in the model's units; NaN where a value is missing, which counts for nothing.
+
+        Returns
+        -------
+        Tensor
+            ``(k, n)`` in nats.
+        """
+        if not hasattr(self, "_volume"):
+            each = self.likelihood.log_volume(self.space)
+            self._volume = each, float(each.sum())
+        each, whole = self._volume
+        if not self.space.gaps:
+            return px.log_prob(x) - whole if whole else px.log_prob(x)
+        missing = x.isnan()
+        # Filled before, masked after: the density of NaN has a gradient of NaN, masked or not.
+        rows = px.log_prob(x.masked_fill(missing, 0.0), per_dim=True) - each.to(x)
+        return rows.masked_fill(missing, 0.0).flatten(2).sum(2)
 
 
 def _size(out: Any) -> int:

@@ -26,6 +26,7 @@ from chartae.parts.networks import Foreign, networks
 from chartae.parts.objectives import IWAE, KL, CodeNorm, Contractive, NegLogLik
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
+from chartae.parts.tables import Inputs, Prepared
 
 __all__ = ["Recipe", "build", "build_from", "find", "recipe", "recipes"]
 
@@ -299,7 +300,7 @@ def assemble(
     activation : str
         Between layers.
     noise : str or float
-        Of a Normal likelihood; a float is in the input's units.
+        Of a likelihood that has one; a float is in the input's units.
     condition : Mapping or None
         Parameters of :class:`~chartae.parts.conditions.Condition`.
 
@@ -327,16 +328,16 @@ def assemble(
     if not all(isinstance(width, Integral) and int(width) > 0 for width in widths):
         raise PlanError(f"hidden={widths}: a layer has a whole number of units, one or more")
     likelihood_class = likelihoods[space.likelihood]
-    noise = likelihood_class.noise_in_model_units(noise, space)
     conditioner = Condition(**condition) if condition else None
     width = conditioner.width if conditioner else 0
     features = posteriors[posterior].features(latent_dim)  # type: ignore[attr-defined]
-    per_value = likelihood_class.per_value(noise, space.levels)
-    out_shape = (per_value * space.model_shape[0], *space.model_shape[1:])
+    out_shape = likelihood_class.out_shape(space, noise)
+    inputs = Inputs(space) if space.gaps or space.likelihood == "columns" else None
+    in_shape = space.model_shape if inputs is None else inputs.shape
     if isinstance(network, str):
         name = _network_for(space) if network == "auto" else network
         make = networks[name]
-        encoder, decoder = make(space.model_shape, features, per_value, latent_dim, hidden, width, activation)
+        encoder, decoder = make(in_shape, out_shape, features, latent_dim, hidden, width, activation)
     else:
         name = "yours"
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
@@ -348,13 +349,15 @@ def assemble(
                 "a copy of these modules cannot be trained (TorchScript?): pass the plain modules"
             )
         mine = [m.cpu() for m in mine]
-        encoder = Foreign(mine[0], space.model_shape, (features,), width, head=True)
+        encoder = Foreign(mine[0], in_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
     q = posteriors[posterior](encoder, latent_dim)
     if corruption is not None:
         q = Corrupted(q, *corruption)
+    if inputs is not None:
+        q = Prepared(q, inputs)
     p = None if prior is None else priors[prior](latent_dim, width)
-    x = likelihood_class(decoder, space.model_shape, noise=noise, levels=space.levels)
+    x = likelihood_class.of(space, decoder, noise)
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     return Plan(model, objective, facts={"network": name})
 

@@ -13,19 +13,40 @@ from chartae.core.contracts import Distribution, Likelihood
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import Registry
 from chartae.core.spaces import Space, Support, Units
-from chartae.parts.distributions import Bernoulli, Categorical, DiagonalNormal
+from chartae.parts.distributions import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiagonalNormal,
+    Laplace,
+    NegativeBinomial,
+    NormalMixture,
+    Poisson,
+    StudentT,
+)
 from chartae.parts.posteriors import bounded, full
 
 if TYPE_CHECKING:
     from chartae.parts.units import Facts
 
-__all__ = ["BernoulliLikelihood", "CategoricalLikelihood", "NormalLikelihood", "likelihoods"]
+__all__ = [
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "LaplaceLikelihood",
+    "NegativeBinomialLikelihood",
+    "NormalLikelihood",
+    "NormalMixtureLikelihood",
+    "PoissonLikelihood",
+    "StudentTLikelihood",
+    "likelihoods",
+]
 
-#: Classes with ``per_value(noise, levels)`` and ``units(facts, scale)``, built as
-#: ``(network, shape, noise=..., levels=...)``.
+#: Classes with ``per_value(noise, levels)`` and ``units(facts, scale)``, built by
+#: ``of(space, network, noise)``.
 likelihoods: Registry[type[NetworkLikelihood]] = Registry("likelihood")
 
-LOG_VAR_FLOOR = math.log(1e-6)  # a thousandth of the data's scale: below it, likelihoods only reward rounding
+SMALLEST = 1e-3  # spread, in units of the data's scale: below it, likelihoods only reward rounding
 
 
 class NetworkLikelihood(Likelihood):
@@ -37,8 +58,9 @@ class NetworkLikelihood(Likelihood):
         From ``(n, d)`` to ``per_value`` numbers for each value of x.
     shape : tuple of int
         Shape of one item.
-    noise, levels : object
-        For subclasses that have a noise, or categories.
+    noise, levels, step : object
+        For subclasses that have a noise, or categories, or whole numbers: ``step`` is 1 of the input's units
+        in the model's, a number or an array that broadcasts against an item.
 
     Examples
     --------
@@ -48,18 +70,91 @@ class NetworkLikelihood(Likelihood):
     """
 
     offers = frozenset({"log_prob", "point"})
+    #: Whether values may be missing, as NaN; set where that is known.
+    gaps = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # A score is of the very numbers that the network gave: whoever makes others of them says so anew.
-        if {"forward", "decode"} & vars(cls).keys() and "offers" not in vars(cls):
+        if {"forward", "decode", "distribution"} & vars(cls).keys() and "offers" not in vars(cls):
             cls.offers = cls.offers - {"score"}
 
     def __init__(
-        self, network: nn.Module, shape: tuple[int, ...], *, noise: Any = None, levels: int | None = None
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        *,
+        noise: Any = None,
+        levels: int | None = None,
+        step: Any = None,
     ) -> None:
         super().__init__()
         self.network, self.shape = network, tuple(shape)
+
+    @classmethod
+    def of(cls, space: Space, network: nn.Module, noise: Any = None) -> NetworkLikelihood:
+        """Make the likelihood of the items of a space.
+
+        Parameters
+        ----------
+        space : Space
+            Shape and units of the data.
+        network : nn.Module
+            From ``(n, d)`` to ``out_shape(space, noise)``.
+        noise : object
+            As the user gives it.
+
+        Returns
+        -------
+        NetworkLikelihood
+            Of this class.
+        """
+        noise = cls.noise_in_model_units(noise, space)
+        step = 1.0 / space.scale.float()
+        made = cls(network, space.model_shape, noise=noise, levels=space.levels, step=step)
+        made.gaps = space.gaps
+        return made
+
+    @classmethod
+    def out_shape(cls, space: Space, noise: Any = None) -> tuple[int, ...]:
+        """Say what the network must give for an item.
+
+        Parameters
+        ----------
+        space : Space
+            Shape and units of the data.
+        noise : object
+            As the user gives it.
+
+        Returns
+        -------
+        tuple of int
+            :meth:`per_value` times as many channels as an item has.
+        """
+        return (cls.per_value(noise, space.levels) * space.model_shape[0], *space.model_shape[1:])
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        return self.distribution(self.decode(z, c))
+
+    def distribution(self, out: Tensor) -> Distribution:
+        """Read what the network gave.
+
+        Parameters
+        ----------
+        out : Tensor
+            ``(k, n, *out_shape)``.
+
+        Returns
+        -------
+        Distribution
+            With batch shape ``(k, n)`` and event shape ``(*x)``.
+
+        Raises
+        ------
+        NotImplementedError
+            If a subclass has neither this nor a ``forward`` of its own.
+        """
+        raise NotImplementedError
 
     @staticmethod
     def per_value(noise: object = None, levels: int | None = None) -> int:
@@ -101,12 +196,13 @@ class NetworkLikelihood(Likelihood):
         >>> from chartae.parts.likelihoods import likelihoods
         >>> from chartae.parts.units import Facts
         >>> data = Facts(np.array([[0.0, 16.0], [8.0, 4.0]]))
-        >>> for name in likelihoods:
+        >>> for name in ("normal", "bernoulli", "categorical", "poisson"):
         ...     units = likelihoods[name].units(data)
         ...     print(name, np.round(units.center, 1), np.round(units.scale, 1), units.support)
         normal [ 4. 10.] 5.1 values
         bernoulli 0.0 16.0 values from 0 to 16
         categorical 0.0 16 whole numbers from 0 to 16
+        poisson 0.0 7.0 whole numbers from 0 up
         """
         return Units()
 
@@ -152,9 +248,8 @@ class NetworkLikelihood(Likelihood):
         return full(out).unflatten(0, (k, n))
 
 
-@likelihoods.register("normal")
-class NormalLikelihood(NetworkLikelihood):
-    """A normal around the decoder's output.
+class LocationLikelihood(NetworkLikelihood):
+    """Base of densities around the decoder's output, whose spread is that of the residuals.
 
     Parameters
     ----------
@@ -163,59 +258,52 @@ class NormalLikelihood(NetworkLikelihood):
     shape : tuple of int
         Shape of one item.
     noise : {"global", "feature", "item"} or float
-        "global": one variance, the mean squared residual of the training data: a running estimate in
+        "global": one spread, estimated from the residuals of the training data: a running estimate in
         training, taken once more with the final weights and then frozen; "feature": one for each
         value, likewise; "item": the network gives it for each value of each item; a float: a fixed
-        standard deviation, in the model's units.
-    levels : None
+        one, in the model's units.
+    levels, step : None
         No effect.
 
     Raises
     ------
     PlanError
         If ``noise`` is none of these.
-
-    References
-    ----------
-    Rybkin, Daniilidis and Levine 2021, arXiv:2006.13202 (the optimal global variance).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.parts.likelihoods import NormalLikelihood
-    >>> from chartae.parts.networks import MLP
-    >>> p = NormalLikelihood(MLP((2,), (4,), hidden=(8,)), (4,), noise=0.5)
-    >>> p(torch.zeros(1, 3, 2)).std().unique()
-    tensor([0.5000])
     """
 
-    offers = frozenset({"log_prob", "point", "score"})
-    momentum = 0.05
-    log_var: Tensor
+    log_spread: Tensor
     seen: Tensor
+    momentum = 0.05
 
     def __init__(
         self,
         network: nn.Module,
         shape: tuple[int, ...],
         *,
-        noise: str | float = "global",
+        noise: Any = "global",
         levels: int | None = None,
+        step: Any = None,
     ) -> None:
         super().__init__(network, shape)
-        fixed = not isinstance(noise, str | bool)
+        fixed = isinstance(noise, int | float) and not isinstance(noise, bool)
         if not (noise in ("global", "feature", "item") or (fixed and 0 < float(noise) < math.inf)):
-            raise PlanError(
-                f"noise={noise!r}: use 'global', 'feature', 'item', or a positive standard deviation"
-            )
-        self.noise = noise
-        if noise == "item":
+            raise PlanError(f"noise={noise!r}: use 'global', 'feature', 'item' or a positive number")
+        self.noise, self.estimated = noise, noise in ("global", "feature")
+        if noise == "item":  # the network gives more than the location
             self.offers = self.offers - {"score"}
-        self.estimated = noise in ("global", "feature")
-        if noise != "item":
-            start = torch.zeros(shape if noise == "feature" else ())
-            self.register_buffer("log_var", start + 2 * math.log(float(noise)) if fixed else start)
-            self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        size = self.shape if noise == "feature" else ()
+        start = self._spread(torch.tensor(float(noise))).log() if fixed else torch.zeros(())
+        self.register_buffer("log_spread", start.expand(size).clone())
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    @staticmethod
+    def _spread(residual: Tensor) -> Tensor:
+        """Say what is averaged over residuals, of which the estimate of the spread is the mean."""
+        raise NotImplementedError
+
+    def _around(self, location: Tensor, log_spread: Tensor) -> Distribution:
+        """Make the distribution, of batch shape ``(k, n)``."""
+        raise NotImplementedError
 
     @staticmethod
     def per_value(noise: object = None, levels: int | None = None) -> int:
@@ -246,6 +334,8 @@ class NormalLikelihood(NetworkLikelihood):
         PlanError
             If columns have different scales, so that one number in the input's units is many in the model's.
         """
+        if noise is None:
+            return "global"
         if isinstance(noise, str | bool):
             return noise
         scales = space.scale.flatten()
@@ -256,25 +346,243 @@ class NormalLikelihood(NetworkLikelihood):
             )
         return float(noise) / float(scales[0])
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        out = self.decode(z, c)
+    def distribution(self, out: Tensor) -> Distribution:
         if self.noise == "item":
-            mean, log_var = out.chunk(2, 2)
-            return DiagonalNormal(mean, bounded(log_var), len(self.shape))
+            location, log_spread = out.chunk(2, 2)
+            return self._around(location, bounded(log_spread))
         # A copy: the running estimate moves on, and what was said of this batch must not.
-        return DiagonalNormal(out, self.log_var.clone(), len(self.shape))
+        return self._around(out, self.log_spread.clone())
 
     @torch.no_grad()
     def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
         if not self.estimated:
             return
-        assert isinstance(px, DiagonalNormal)
-        squares = (x - px.mean).square()
-        now = squares.mean() if self.noise == "global" else squares.mean((0, 1))
+        sizes = self._spread(x - px.point())
+        mean = torch.nanmean if self.gaps else torch.mean
+        now = mean(sizes) if self.noise == "global" else mean(sizes, (0, 1))
+        if self.gaps:  # a value that no row of the batch has says nothing
+            now = torch.where(now.isnan(), self.log_spread.exp(), now)
         # The first batch replaces the starting value; later ones are averaged in.
         weight = 1.0 - (1.0 - self.momentum) * (self.seen > 0) if share is None else now.new_tensor(share)
-        self.log_var.copy_(torch.lerp(self.log_var.exp(), now, weight).log().clamp_min(LOG_VAR_FLOOR))
+        self.log_spread.copy_(torch.lerp(self.log_spread.exp(), now, weight).log().clamp_min(self.floor))
         self.seen += 1
+
+    @property
+    def floor(self) -> float:
+        """Least log spread: below it, likelihoods only reward rounding."""
+        return float(self._spread(torch.tensor(SMALLEST)).log())
+
+
+@likelihoods.register("normal")
+class NormalLikelihood(LocationLikelihood):
+    """A normal around the decoder's output; its variance is the mean squared residual.
+
+    Parameters
+    ----------
+    network, shape, noise, levels, step
+        As in :class:`LocationLikelihood`; a fixed noise is a standard deviation.
+
+    Raises
+    ------
+    PlanError
+        If ``noise`` is none that is known.
+
+    References
+    ----------
+    Rybkin, Daniilidis and Levine 2021, arXiv:2006.13202 (the optimal global variance).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import NormalLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = NormalLikelihood(MLP((2,), (4,), hidden=(8,)), (4,), noise=0.5)
+    >>> p(torch.zeros(1, 3, 2)).std().unique()
+    tensor([0.5000])
+    """
+
+    offers = frozenset({"log_prob", "point", "score"})
+
+    @staticmethod
+    def _spread(residual: Tensor) -> Tensor:
+        return residual.square()
+
+    def _around(self, location: Tensor, log_spread: Tensor) -> Distribution:
+        return DiagonalNormal(location, log_spread, len(self.shape))
+
+
+@likelihoods.register("laplace")
+class LaplaceLikelihood(LocationLikelihood):
+    """A Laplace density around the decoder's output, which a few wild values move less than a normal.
+
+    Parameters
+    ----------
+    network, shape, noise, levels, step
+        As in :class:`LocationLikelihood`; a fixed noise is the scale b, the mean absolute deviation.
+
+    References
+    ----------
+    Norton 1984, doi:10.1080/00031305.1984.10483185 (the mean absolute residual maximizes the likelihood).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import LaplaceLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = LaplaceLikelihood(MLP((2,), (4,), hidden=(8,)), (4,))
+    >>> p(torch.zeros(6, 5, 2)).log_prob(torch.zeros(5, 4)).shape
+    torch.Size([6, 5])
+    """
+
+    @staticmethod
+    def _spread(residual: Tensor) -> Tensor:
+        return residual.abs()
+
+    def _around(self, location: Tensor, log_spread: Tensor) -> Distribution:
+        return Laplace(location, log_spread, len(self.shape))
+
+
+class LearnedSpread(NetworkLikelihood):
+    """Base of likelihoods whose spread is learned by its gradient: one for all values, or one for each.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From ``(n, d)`` to ``(n, *x)``, or twice as many channels for ``noise="item"``.
+    shape : tuple of int
+        Shape of one item.
+    noise : {"global", "feature", "item"}
+        One spread for all values, one for each value, or one that the network gives.
+    levels : None
+        No effect.
+    step : Tensor or None
+        1 of the input's units in the model's.
+
+    Raises
+    ------
+    PlanError
+        If ``noise`` is none of these.
+    """
+
+    step: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        *,
+        noise: Any = "global",
+        levels: int | None = None,
+        step: Any = None,
+    ) -> None:
+        super().__init__(network, shape)
+        noise = "global" if noise is None else noise
+        if noise not in ("global", "feature", "item"):
+            raise PlanError(f"noise={noise!r}: use 'global', 'feature' or 'item' with this likelihood")
+        self.noise = noise
+        if noise != "item":
+            self.log_spread = nn.Parameter(torch.zeros(self.shape if noise == "feature" else ()))
+        self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
+
+    @staticmethod
+    def per_value(noise: object = None, levels: int | None = None) -> int:
+        return 2 if noise == "item" else 1
+
+    def _split(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell the location from the log of the spread, bounded; the two broadcast."""
+        if self.noise == "item":
+            location, log_spread = out.chunk(2, 2)
+            return location, bounded(log_spread)
+        return out, bounded(self.log_spread)
+
+
+@likelihoods.register("student-t")
+class StudentTLikelihood(LearnedSpread):
+    """Student's t around the decoder's output, for values with outliers; scale and tails are learned.
+
+    Parameters
+    ----------
+    network, shape, noise, levels, step
+        As in :class:`LearnedSpread`; the spread is the scale.
+
+    References
+    ----------
+    Lange, Little and Taylor 1989, doi:10.1080/01621459.1989.10478852.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import StudentTLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = StudentTLikelihood(MLP((2,), (4,), hidden=(8,)), (4,))
+    >>> p(torch.zeros(6, 5, 2)).log_prob(torch.zeros(5, 4)).shape
+    torch.Size([6, 5])
+    """
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], **options: Any) -> None:
+        super().__init__(network, shape, **options)
+        start = math.log(5.0)  # degrees of freedom: a variance exists, and tails are heavy
+        self.log_dof = nn.Parameter(torch.full(self.shape if self.noise == "feature" else (), start))
+
+    @staticmethod
+    def units(facts: Facts, scale: str = "auto") -> Units:
+        return facts.standardized(scale)
+
+    def distribution(self, out: Tensor) -> Distribution:
+        location, log_scale = self._split(out)
+        # Half a degree has no mean, and beyond a thousand it is a normal in float32.
+        log_dof = self.log_dof.clamp(math.log(0.5), math.log(1e3))
+        return StudentT(location, log_scale.clamp_min(math.log(SMALLEST)), log_dof, len(self.shape))
+
+
+@likelihoods.register("normal-mixture")
+class NormalMixtureLikelihood(NetworkLikelihood):
+    """A mixture of normals for each value, given by the decoder: for skewed and many-peaked values.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From ``(n, d)`` to 15 times as many channels as x has: weights, means and spreads of five normals.
+    shape : tuple of int
+        Shape of one item.
+    noise, levels, step : None
+        No effect.
+
+    References
+    ----------
+    Bishop 1994, "Mixture density networks", equation 22.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import NormalMixtureLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = NormalMixtureLikelihood(MLP((2,), (15 * 4,), hidden=(8,)), (4,))
+    >>> p(torch.zeros(6, 5, 2)).log_prob(torch.zeros(5, 4)).shape
+    torch.Size([6, 5])
+    """
+
+    starts: Tensor
+    components = 5
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], **options: Any) -> None:
+        super().__init__(network, shape)
+        # Components that start alike would stay alike.
+        self.register_buffer("starts", torch.linspace(-1.5, 1.5, self.components), persistent=False)
+
+    @staticmethod
+    def per_value(noise: object = None, levels: int | None = None) -> int:
+        return 3 * NormalMixtureLikelihood.components
+
+    @staticmethod
+    def units(facts: Facts, scale: str = "auto") -> Units:
+        return facts.standardized(scale)
+
+    def distribution(self, out: Tensor) -> Distribution:
+        parts = out.unflatten(2, (3, self.components, self.shape[0])).movedim(3, -1).unbind(2)
+        logits, mean, log_scale = parts
+        log_scale = bounded(log_scale - 0.5).clamp_min(math.log(SMALLEST))
+        return NormalMixture(logits, mean + self.starts, log_scale, len(self.shape))
 
 
 @likelihoods.register("bernoulli")
@@ -287,7 +595,7 @@ class BernoulliLikelihood(NetworkLikelihood):
         From ``(n, d)`` to ``(n, *x)``.
     shape : tuple of int
         Shape of one item.
-    noise, levels : None
+    noise, levels, step : None
         No effect.
 
     References
@@ -306,11 +614,6 @@ class BernoulliLikelihood(NetworkLikelihood):
 
     offers = frozenset({"log_prob", "point", "score"})
     continuous = False
-
-    def __init__(
-        self, network: nn.Module, shape: tuple[int, ...], *, noise: object = None, levels: int | None = None
-    ):
-        super().__init__(network, shape)
 
     @staticmethod
     def units(facts: Facts, scale: str = "auto") -> Units:
@@ -349,8 +652,43 @@ class BernoulliLikelihood(NetworkLikelihood):
             )
         return Units(scale=top, support=support)
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        return Bernoulli(self.decode(z, c), len(self.shape))
+    def distribution(self, out: Tensor) -> Distribution:
+        return Bernoulli(out, len(self.shape))
+
+
+@likelihoods.register("continuous-bernoulli")
+class ContinuousBernoulliLikelihood(NetworkLikelihood):
+    """A density on [0, 1] from logits: what the cross-entropy of gray values should have been.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From ``(n, d)`` to ``(n, *x)``.
+    shape : tuple of int
+        Shape of one item.
+    noise, levels, step : None
+        No effect.
+
+    References
+    ----------
+    Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import ContinuousBernoulliLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = ContinuousBernoulliLikelihood(MLP((2,), (4,), hidden=(8,)), (4,))
+    >>> p(torch.zeros(6, 5, 2)).log_prob(torch.zeros(5, 4)).shape
+    torch.Size([6, 5])
+    """
+
+    @staticmethod
+    def units(facts: Facts, scale: str = "auto") -> Units:
+        return BernoulliLikelihood.units(facts, scale)
+
+    def distribution(self, out: Tensor) -> Distribution:
+        return ContinuousBernoulli(out, len(self.shape))
 
 
 @likelihoods.register("categorical")
@@ -367,6 +705,8 @@ class CategoricalLikelihood(NetworkLikelihood):
         No effect.
     levels : int
         m, the number of categories.
+    step : float or None
+        Between the values of neighboring categories; None: they lie evenly on [0, 1].
 
     Raises
     ------
@@ -390,12 +730,20 @@ class CategoricalLikelihood(NetworkLikelihood):
     continuous = False
 
     def __init__(
-        self, network: nn.Module, shape: tuple[int, ...], *, noise: object = None, levels: int | None = None
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        *,
+        noise: object = None,
+        levels: int | None = None,
+        step: Any = None,
     ) -> None:
         super().__init__(network, shape)
-        if levels is None or levels < 2:
-            raise PlanError("a categorical likelihood needs two categories or more: use 'normal'")
+        if levels is None or levels < 1:
+            raise PlanError("a categorical likelihood needs the number of categories: use 'normal'")
         self.levels = levels
+        # Values of as many categories have one step, however many values there are.
+        self.step = 1 / max(1, levels - 1) if step is None else float(torch.as_tensor(step).flatten()[0])
 
     @staticmethod
     def per_value(noise: object = None, levels: int | None = None) -> int:
@@ -430,6 +778,108 @@ class CategoricalLikelihood(NetworkLikelihood):
         levels = max(2, int(facts.high) + 1)
         return Units(scale=levels - 1, levels=levels, support=Support(0.0, levels - 1.0, whole=True))
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        logits = self.decode(z, c).unflatten(2, (self.levels, self.shape[0])).movedim(2, -1)
-        return Categorical(logits, len(self.shape), step=1 / (self.levels - 1))
+    def distribution(self, out: Tensor) -> Distribution:
+        logits = out.unflatten(2, (self.levels, self.shape[0])).movedim(2, -1)
+        return Categorical(logits, len(self.shape), step=self.step)
+
+
+def _counted(facts: Facts, scale: str) -> Units:
+    """Units of counts: one is their mean, so that a decoder that says nothing says the mean."""
+    if facts.low < 0 or not facts.whole:
+        raise DataError(
+            f"counts are whole numbers from 0 up, and values lie in [{facts.low:g}, {facts.high:g}]"
+            f"{'' if facts.whole else ', some between whole numbers'}: use 'normal'"
+        )
+    mean = facts.moments[0]
+    each = scale == "feature" or (scale == "auto" and facts.named)
+    unit = np.where(mean > 0, mean, 1.0) if each else float(mean.mean()) or 1.0
+    return Units(scale=unit, support=Support(0.0, whole=True))
+
+
+@likelihoods.register("poisson")
+class PoissonLikelihood(NetworkLikelihood):
+    """Independent counts whose rates the decoder gives, as logarithms.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From ``(n, d)`` to ``(n, *x)``.
+    shape : tuple of int
+        Shape of one item.
+    noise, levels : None
+        No effect.
+    step : Tensor or None
+        A count of 1 in the model's units.
+
+    References
+    ----------
+    Gopalan, Hofman and Blei 2015, arXiv:1311.1704 (counts from latent factors).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import PoissonLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = PoissonLikelihood(MLP((2,), (4,), hidden=(8,)), (4,))
+    >>> p(torch.zeros(6, 5, 2)).log_prob(torch.ones(5, 4)).shape
+    torch.Size([6, 5])
+    """
+
+    continuous = False
+    step: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        *,
+        noise: object = None,
+        levels: int | None = None,
+        step: Any = None,
+    ) -> None:
+        super().__init__(network, shape)
+        self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
+
+    @staticmethod
+    def units(facts: Facts, scale: str = "auto") -> Units:
+        return _counted(facts, scale)
+
+    def distribution(self, out: Tensor) -> Distribution:
+        return Poisson(bounded(out) - self.step.log(), len(self.shape), step=self.step)
+
+
+@likelihoods.register("negative-binomial")
+class NegativeBinomialLikelihood(LearnedSpread):
+    """Independent counts that vary more than a Poisson's; means from the decoder, dispersion learned.
+
+    Parameters
+    ----------
+    network, shape, noise, levels, step
+        As in :class:`LearnedSpread`; the spread is the inverse of the dispersion r, so that the variance is
+        mean + spread * mean^2.
+
+    References
+    ----------
+    Lopez et al. 2018, doi:10.1038/s41592-018-0229-2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.likelihoods import NegativeBinomialLikelihood
+    >>> from chartae.parts.networks import MLP
+    >>> p = NegativeBinomialLikelihood(MLP((2,), (4,), hidden=(8,)), (4,))
+    >>> p(torch.zeros(6, 5, 2)).log_prob(torch.ones(5, 4)).shape
+    torch.Size([6, 5])
+    """
+
+    continuous = False
+
+    @staticmethod
+    def units(facts: Facts, scale: str = "auto") -> Units:
+        return _counted(facts, scale)
+
+    def distribution(self, out: Tensor) -> Distribution:
+        log_mean, log_spread = self._split(out)
+        return NegativeBinomial(
+            bounded(log_mean) - self.step.log(), -log_spread, len(self.shape), step=self.step
+        )

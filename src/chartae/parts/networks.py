@@ -27,9 +27,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-#: Builders ``(x_shape, code_features, per_value, latent_dim, hidden, condition_dim, activation)``
-#: of an encoder from ``x_shape`` to ``(code_features,)`` and a decoder from ``(latent_dim,)`` to
-#: ``per_value`` numbers for each value of x.
+#: Builders ``(in_shape, out_shape, code_features, latent_dim, hidden, condition_dim, activation)``
+#: of an encoder from ``in_shape`` to ``(code_features,)`` and a decoder from ``(latent_dim,)`` to
+#: ``out_shape``.
 networks: Registry[Callable[..., tuple[nn.Module, nn.Module]]] = Registry("network")
 
 
@@ -320,27 +320,26 @@ class Foreign(nn.Module):
 
 @networks.register("mlp")
 def _mlp(
-    x_shape: Shape,
+    in_shape: Shape,
+    out_shape: Shape,
     code_features: int,
-    per_value: int,
     latent_dim: int,
     hidden: Sequence[int] | None,
     condition_dim: int,
     activation: str,
 ) -> tuple[nn.Module, nn.Module]:
     hidden = (512, 256) if hidden is None else tuple(hidden)
-    out_shape = (per_value * x_shape[0], *x_shape[1:])
     return (
-        MLP(x_shape, (code_features,), hidden, condition_dim, activation),
+        MLP(in_shape, (code_features,), hidden, condition_dim, activation),
         MLP((latent_dim,), out_shape, hidden[::-1], condition_dim, activation),
     )
 
 
 @networks.register("linear")
 def _linear(
-    x_shape: Shape,
+    in_shape: Shape,
+    out_shape: Shape,
     code_features: int,
-    per_value: int,
     latent_dim: int,
     hidden: Sequence[int] | None,
     condition_dim: int,
@@ -348,30 +347,29 @@ def _linear(
 ) -> tuple[nn.Module, nn.Module]:
     if hidden:
         raise PlanError("a linear network has no hidden layers: leave hidden out, or use network='mlp'")
-    return _mlp(x_shape, code_features, per_value, latent_dim, (), condition_dim, activation)
+    return _mlp(in_shape, out_shape, code_features, latent_dim, (), condition_dim, activation)
 
 
 @networks.register("conv2d")
 def _conv2d(
-    x_shape: Shape,
+    in_shape: Shape,
+    out_shape: Shape,
     code_features: int,
-    per_value: int,
     latent_dim: int,
     hidden: Sequence[int] | None,
     condition_dim: int,
     activation: str,
 ) -> tuple[nn.Module, nn.Module]:
-    if len(x_shape) != 3:
+    if len(in_shape) != 3:
         raise PlanError(
-            f"conv2d needs images, and an item has shape {x_shape}: use network='mlp', or say how its axes "
+            f"conv2d needs images, and an item has shape {in_shape}: use network='mlp', or say how its axes "
             "are ordered, as in layout='hw'"
         )
-    channels = (32, 64, 128)[: max(1, min(3, int(math.log2(max(2, min(x_shape[1:])))) - 1))]
+    channels = (32, 64, 128)[: max(1, min(3, int(math.log2(max(2, min(in_shape[1:])))) - 1))]
     channels = channels if hidden is None else tuple(hidden)
     if not channels:
         raise PlanError("convolutions need channels: give hidden some, such as (32, 64), or leave it out")
-    out_shape = (per_value * x_shape[0], *x_shape[1:])
     return (
-        ConvEncoder(x_shape, code_features, channels, condition_dim, activation),
+        ConvEncoder(in_shape, code_features, channels, condition_dim, activation),
         ConvDecoder(latent_dim, out_shape, channels[::-1], condition_dim, activation),
     )

@@ -10,9 +10,17 @@ from torch import Tensor, nn
 from chartae.core.contracts import Distribution, Posterior
 from chartae.core.errors import PlanError
 from chartae.core.registry import Registry
-from chartae.parts.distributions import Delta, DiagonalNormal
+from chartae.parts.distributions import Delta, DiagonalNormal, FullNormal
 
-__all__ = ["Corrupted", "DeltaPosterior", "NormalPosterior", "bounded", "bounded_slope", "posteriors"]
+__all__ = [
+    "Corrupted",
+    "DeltaPosterior",
+    "FullNormalPosterior",
+    "NormalPosterior",
+    "bounded",
+    "bounded_slope",
+    "posteriors",
+]
 
 #: Classes with a ``features(latent_dim)`` that says how wide the encoder must be.
 posteriors: Registry[type[Posterior]] = Registry("posterior")
@@ -197,6 +205,65 @@ class NormalPosterior(Posterior):
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         mean, log_var = full(self.network(x) if c is None else self.network(x, c)).chunk(2, 1)
         return DiagonalNormal(mean, bounded(log_var))
+
+
+@posteriors.register("full-normal")
+class FullNormalPosterior(Posterior):
+    """A normal with any covariance, whose Cholesky factor the encoder gives.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From x to ``(n, d + d (d + 1) / 2)``: mean, log variances given the dimensions before, and how each
+        dimension follows those before it.
+    latent_dim : int
+        d.
+
+    References
+    ----------
+    Kingma and Welling 2019, arXiv:1906.02691, section 2.5.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP
+    >>> from chartae.parts.posteriors import FullNormalPosterior
+    >>> q = FullNormalPosterior(MLP((4,), (9,), hidden=(8,)), latent_dim=3)(torch.zeros(5, 4))
+    >>> q.point().shape, q.scale_tril.shape
+    (torch.Size([5, 3]), torch.Size([5, 3, 3]))
+    """
+
+    offers = frozenset({"log_prob", "point", "reparameterized"})
+
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.network, self.latent_dim = network, latent_dim
+
+    @staticmethod
+    def features(latent_dim: int) -> int:
+        """Width of the encoder's output.
+
+        Parameters
+        ----------
+        latent_dim : int
+            d.
+
+        Returns
+        -------
+        int
+            d + d (d + 1) / 2.
+        """
+        return latent_dim + latent_dim * (latent_dim + 1) // 2
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        d = self.latent_dim
+        out = full(self.network(x) if c is None else self.network(x, c))
+        mean, log_var, below = out.split([d, d, d * (d - 1) // 2], 1)
+        row, column = torch.tril_indices(d, d, -1, device=out.device)
+        unit = torch.eye(d, dtype=out.dtype, device=out.device).repeat(len(out), 1, 1)
+        # Over the root of d, so that a fresh encoder says nearly diagonal, however many dimensions add up.
+        unit[:, row, column] = below / d**0.5
+        return FullNormal(mean, (0.5 * bounded(log_var)).exp().unsqueeze(-1) * unit)
 
 
 class Corrupted(Posterior):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from chartae.core.arrays import blocks, ends, whole
+from chartae.core.columns import Schema
 from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Space, Units, layout_of
 from chartae.parts.likelihoods import likelihoods
@@ -34,6 +36,10 @@ class Facts:
         Whether columns have names, and so probably different units.
     rows : ndarray or None
         ``(m,)`` row numbers over which moments are taken; None for all.
+    schema : Schema or None
+        The columns of a table.
+    gaps : bool
+        Whether NaN stands for a missing value.
 
     Raises
     ------
@@ -50,47 +56,85 @@ class Facts:
     """
 
     def __init__(
-        self, X: np.ndarray, layout: str = "auto", *, named: bool = False, rows: np.ndarray | None = None
+        self,
+        X: np.ndarray,
+        layout: str = "auto",
+        *,
+        named: bool = False,
+        rows: np.ndarray | None = None,
+        schema: Schema | None = None,
+        gaps: bool = False,
     ) -> None:
         if X.size == 0:
             raise DataError(f"{len(X)} items of shape {X.shape[1:]} hold no values: give data")
         self._X, self._rows, self.named = X, rows, named
         self.layout, self.dtype = layout_of(X.shape[1:], layout), X.dtype
-        self.low, self.high = ends(X)
+        self.schema, self.gaps = schema, gaps
+        if not gaps:
+            self.low, self.high = ends(X)
+            return
+        seen = [b[~np.isnan(b)] for b in blocks(X)]
+        if not any(b.size for b in seen):
+            raise DataError("all values are missing: give data")
+        self.low = float(min(b.min() for b in seen if b.size))
+        self.high = float(max(b.max() for b in seen if b.size))
+
+    def of_column(self, i: int) -> Facts:
+        """Look at one column of a table alone.
+
+        Parameters
+        ----------
+        i : int
+            Its place.
+
+        Returns
+        -------
+        Facts
+            Of an array ``(n, 1)``.
+        """
+        return Facts(self._X[:, i : i + 1], "flat", rows=self._rows, gaps=self.gaps)
 
     @cached_property
     def two_valued(self) -> bool:
         """Whether all values are 0 or one positive number, and both occur."""
         if self.low != 0 or self.high <= 0:
             return False
-        return all(bool(((b == 0) | (b == self.high)).all()) for b in blocks(self._X))
+        return all(
+            bool(((b == 0) | (b == self.high) | (self.gaps & np.isnan(b))).all()) for b in blocks(self._X)
+        )
 
     @cached_property
     def whole(self) -> bool:
         """Whether all values are whole numbers."""
-        return whole(self._X)
+        return all(whole(b[~np.isnan(b)]) for b in blocks(self._X)) if self.gaps else whole(self._X)
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each column, ``(*shape)``, or channel, ``(channels, 1, 1)``."""
         axes = POOLED.get(self.layout, (0,))
-        count, mean, squares = 0, np.float64(0.0), np.float64(0.0)
+        count: Any = 0
+        mean, squares = np.float64(0.0), np.float64(0.0)
         # In units of the largest value: the squares of what float64 can hold may overflow or vanish.
         unit = max(abs(self.low), abs(self.high)) or 1.0
         for block in blocks(self._X, self._rows):
             # Chan's pairwise update: stable where the mean is far from zero.
             b = block.astype(np.float64) / unit
-            m = b.mean(axes)
-            size = b.size // m.size
-            delta = m - mean
+            if self.gaps:
+                size: Any = (~np.isnan(b)).sum(axes)
+                m = np.nansum(b, axes) / np.maximum(size, 1)
+            else:
+                m = b.mean(axes)
+                size = b.size // m.size
+            delta, total = m - mean, np.maximum(count + size, 1)
+            within = np.square(b - np.expand_dims(m, axes))
             squares = (
                 squares
-                + np.square(b - np.expand_dims(m, axes)).sum(axes)
-                + delta**2 * count * size / (count + size)
+                + (np.nansum(within, axes) if self.gaps else within.sum(axes))
+                + delta**2 * count * size / total
             )
-            mean = mean + delta * size / (count + size)
-            count += size
-        spread = np.sqrt(squares / count)
+            mean = mean + delta * size / total
+            count = count + size
+        spread = np.sqrt(squares / np.maximum(count, 1))
         # A constant column has the spread that rounding of its mean leaves: dividing by it would blow it up.
         spread = np.where(spread > ROUNDING * np.abs(mean), spread, 0.0)
         shape = (-1, 1, 1) if self.layout in POOLED else self._X.shape[1:]
@@ -135,6 +179,8 @@ def infer_space(
     layout: str = "auto",
     columns: tuple[str, ...] | None = None,
     rows: np.ndarray | None = None,
+    schema: Schema | None = None,
+    gaps: bool = False,
 ) -> Space:
     """Look at data, in blocks, and choose shape, layout, units and likelihood.
 
@@ -157,6 +203,10 @@ def infer_space(
     rows : ndarray or None
         ``(m,)``, the training rows, over which mean and spread are taken; None for all. The range of
         values, and with it the likelihood, is that of all rows.
+    schema : Schema or None
+        The columns of a table; if they are of several kinds, "auto" is "columns".
+    gaps : bool
+        Whether NaN stands for a missing value.
 
     Returns
     -------
@@ -179,9 +229,15 @@ def infer_space(
     """
     if scale not in ("auto", "global", "feature", "none"):
         raise PlanError(f"scale={scale!r}: use 'auto', 'global', 'feature' or 'none'")
-    facts = Facts(X, layout, named=columns is not None, rows=rows)
-    if likelihood == "auto":
+    facts = Facts(X, layout, named=columns is not None, rows=rows, schema=schema, gaps=gaps)
+    if likelihood == "auto" and schema is not None and not schema.uniform:
+        likelihood = "columns"
+    elif likelihood == "auto":
         likelihood = "bernoulli" if facts.two_valued else "normal"
+    if schema is not None and likelihood != "columns" and (text := schema.wordy) is not None:
+        raise DataError(
+            f"column {text!r} holds no numbers, which likelihood={likelihood!r} needs: use 'columns'"
+        )
     return Space(
         X.shape[1:],
         likelihood,
@@ -189,5 +245,7 @@ def infer_space(
         dtype=str(X.dtype),
         columns=columns,
         layout=facts.layout,
+        gaps=gaps,
+        schema=schema,
         **vars(likelihoods[likelihood].units(facts, scale)),
     )

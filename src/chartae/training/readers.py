@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chartae.core.columns import Schema, as_pandas, is_frame
 from chartae.core.errors import DataError
+from chartae.core.files import SOUNDS, folder_labels, visible_files
 
 __all__ = ["Dataset", "array_of", "read", "read_array", "refuse_bad_values"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _DATA_NAMES = ("x", "x_train", "data", "images", "embedding")
 _LABEL_NAMES = ("y", "y_train", "label", "labels", "target")
+_LONGEST = 64  # pixels of the longer side, where images differ in size and none is given
 _BLOCK = 1 << 26  # bytes looked at in one go: a memory-mapped file need not fit in memory
 
 
@@ -30,8 +34,8 @@ class Dataset:
 
     Parameters
     ----------
-    X : ndarray or memmap of shape (n, features), (n, H, W) or (n, H, W, C)
-        The items, in their own units and dtype; finite.
+    X : ndarray, memmap or DataFrame of shape (n, features), (n, H, W) or (n, H, W, C)
+        The items, in their own units and dtype; arrays are finite, and tables stay tables.
     y : ndarray of shape (n,) or (n, k), optional
         Labels, or one number or vector an item.
     columns : tuple of str, optional
@@ -40,6 +44,8 @@ class Dataset:
         Where the items come from.
     note : str
         What was chosen on the way, for the summary.
+    medium : LogMel, TextEncoder or SentenceEncoder, optional
+        How sounds or texts became the items; it has ``encode``, ``config`` and ``tensors``.
 
     Examples
     --------
@@ -49,11 +55,12 @@ class Dataset:
     ((1797, 8, 8), (1797,), True)
     """
 
-    X: NDArray[Any]
+    X: Any
     y: NDArray[Any] | None = None
     columns: tuple[str, ...] | None = None
     name: str = "array"
     note: str = ""
+    medium: Any = None
 
     @property
     def summary(self) -> str:
@@ -73,15 +80,22 @@ class Dataset:
         n, *shape = self.X.shape
         sizes = " × ".join(str(s) for s in shape)
         kind = {1: "row", 2: "image", 3: "image"}.get(len(shape), "item")
+        kind = self.medium.noun if self.medium else kind
         of = f"of {_count(shape[0], 'column')}" if len(shape) == 1 else f"of {sizes}"
-        parts = [f"{_count(n, kind)} {of}", str(self.X.dtype)]
+        parts = [f"{_count(n, kind)} {of}"]
+        if not is_frame(self.X):
+            parts.append(str(self.X.dtype))
+        elif share := float(self.X.isna().to_numpy().mean()):
+            parts.append(f"{share:.1%} of values missing")
         if self.y is not None:
             parts.append(_describe_labels(self.y))
         parts.append(f"from {self.name}" + (f" ({self.note})" if self.note else ""))
         return ", ".join(parts)
 
 
-def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None) -> Dataset:
+def read(
+    source: Any, *, labels: Any = None, size: tuple[int, int] | None = None, encoder: Any = None
+) -> Dataset:
     """Read items, and labels where there are any, from a file, a folder or an object in memory.
 
     Parameters
@@ -89,20 +103,28 @@ def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None
     source : str, path, array, tensor, DataFrame or (X, y)
         ``"digits"`` (bundled: 1,797 images of 8 × 8, values 0 to 16), a ``.npy`` file (memory-mapped), a
         ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` file of numbers, a folder of images
-        (one subfolder a label, or none; values as stored, color as RGB), or an object in memory: anything
-        that numpy turns into an array of shape (n, ...), a torch tensor, a pandas DataFrame, or a tuple.
+        (one subfolder a label, or none; values as stored, color as RGB), speech (a folder of ``.wav`` and
+        ``.flac`` files, or a ``.npz`` file with ``wave`` and ``offsets``; see
+        :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
+        :func:`~chartae.training.text.read_text`), or an object in memory: anything that numpy turns into an
+        array of shape (n, ...), a torch tensor, a pandas DataFrame, or a tuple.
     labels : str or array of shape (n,) or (n, k), optional
         Where the labels are: a key of the ``.npz``, a column of the table, a ``.npy`` file, or the labels
         themselves. Left out, a ``.npz`` is searched for y, y_train, label, labels and target.
     size : (int, int), optional
-        Height and width in pixels that every image of a folder is resized to.
+        Height and width in pixels that every image of a folder is resized to. Left out, images of several
+        sizes are resized to the median height and width, of at most 64 pixels.
+    encoder : str, encoder or callable, optional
+        How texts or sounds become items. For texts "tfidf" (if left out), "sentence-transformers/NAME" or a
+        function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
+        the data that a model was trained on.
 
     Returns
     -------
     Dataset
         The items in their own dtype, as arrays for ``fit(data.X, data.y)``. Nothing is scaled, and no array
-        is copied that need not be. ``pandas.DataFrame(data.X, columns=data.columns)`` is a table that an
-        estimator scales column by column, as the command line does.
+        is copied that need not be. A table stays one: an estimator scales it column by column, and knows
+        categories, counts and missing values in it.
 
     Raises
     ------
@@ -127,15 +149,17 @@ def read(source: Any, *, labels: Any = None, size: tuple[int, int] | None = None
         return source
     if size is not None and not (isinstance(source, str | Path) and Path(source).is_dir()):
         raise DataError("a size resizes the images of a folder, and the data are none: leave it out")
+    if encoder is not None and (not isinstance(source, str | Path) or source == "digits"):
+        raise DataError(_NOTHING_TO_ENCODE)
     if isinstance(source, str) and source == "digits":  # and not Path("digits"), which is a folder
         return _digits(labels)
     if isinstance(source, str | Path):
-        return _read_path(str(source), labels, size)
+        return _read_path(str(source), labels, size, encoder)
     if isinstance(source, tuple) and len(source) == 2 and labels is None:
         source, labels = source
-    # Only a caller who has imported pandas or torch can hold one of their objects.
-    if (pandas := sys.modules.get("pandas")) and isinstance(source, pandas.DataFrame):
-        return _table(source, labels, "table")
+    if is_frame(source):
+        return _table(source if hasattr(source, "iloc") else as_pandas(source), labels, "table")
+    # Only a caller who has imported torch can hold a tensor.
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
         return _dataset(array_of(source), labels, name="tensor")
     if hasattr(source, "toarray"):
@@ -216,11 +240,11 @@ def array_of(values: Any) -> NDArray[Any]:
 
 
 def refuse_bad_values(X: Any, name: str = "X") -> None:
-    """Name the first value of a table or an array that is no finite number.
+    """Name the first value of an array that is no finite number.
 
     Parameters
     ----------
-    X : DataFrame or array of shape (n, features) or (n, ...)
+    X : array of shape (n, features) or (n, ...)
         Anything else passes.
     name : str
         What it is called, for the message.
@@ -232,32 +256,35 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
 
     Examples
     --------
-    >>> import pandas as pd
+    >>> import numpy as np
     >>> from chartae.training.readers import refuse_bad_values
-    >>> refuse_bad_values(pd.DataFrame({"size": [1.0, 2.0], "kind": ["a", "b"]}))
+    >>> refuse_bad_values(np.array([[1.0, np.nan]]))
     Traceback (most recent call last):
     ...
-    chartae.core.errors.DataError: column 'kind' of X is not numeric ('a' in row 0, from 0): drop ...
+    chartae.core.errors.DataError: X holds NaN in row 0, column 1 (from 0): fill such values, or drop the rows
     """
-    # Only a caller who has imported pandas can hold a frame.
-    if (pandas := sys.modules.get("pandas")) and isinstance(X, pandas.DataFrame):
-        _table(X, None, name)
-    elif isinstance(X, np.ndarray) and X.size and X.ndim > 1:
+    if isinstance(X, np.ndarray) and X.size and X.ndim > 1:
         _refuse_non_finite(X, None, name)
 
 
 # ------------------------------------------------------------------------------------------------- files
 
 
-def _read_path(source: str, labels: Any, size: tuple[int, int] | None) -> Dataset:
+def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any) -> Dataset:
     file, archived, key = source.partition(".npz:")
     path = Path(file + ".npz" if archived else file)
     if not path.exists():
         _missing(path)
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path} is empty: write it again, or pass another file")
+    if not key and (encoded := _reader_of_encoded(path)):
+        if size is not None:
+            raise DataError(f"a size resizes images, and {path} holds none: leave it out")
+        return encoded(path, labels, encoder)
+    if encoder is not None:
+        raise DataError(_NOTHING_TO_ENCODE)
     if path.is_dir():
         return _folder(path, labels, size)
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty: write it again, or pass another file")
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return _npz(path, key or None, labels)
@@ -265,7 +292,42 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None) -> Datase
         return _READERS[suffix](path, labels)
     if suffix in _IMAGES:
         raise DataError(f"{path} is one image: pass the folder that holds the images")
-    raise DataError(f"{path} has a format that is not read: pass .npy, .npz, .csv or a folder of images")
+    if suffix in SOUNDS:
+        raise DataError(f"{path} is one sound: pass the folder that holds the sounds")
+    raise DataError(
+        f"{path} has a format that is not read: pass .npy, .npz, .csv, .txt or a folder of images or sounds"
+    )
+
+
+_NOTHING_TO_ENCODE = "an encoder is for texts and sounds in files, and the data are none: leave it out"
+
+
+def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None:
+    """Find the reader of what becomes numbers by an encoder; None for what is numbers already."""
+    if path.is_dir():
+        count = Counter(file.suffix.lower() for file in visible_files(path))
+        return _sounds if sum(count[s] for s in SOUNDS) > sum(count[s] for s in _IMAGES) else None
+    if path.suffix.lower() == ".npz":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return _sounds if {"wave.npy", "offsets.npy"} <= set(archive.namelist()) else None
+        except (OSError, zipfile.BadZipFile):  # which the reader of arrays puts into words
+            return None
+    return _texts if path.suffix.lower() == ".txt" else None
+
+
+def _sounds(path: Path, labels: Any, encoder: Any) -> Dataset:
+    from chartae.training.audio import read_audio
+
+    X, y, medium, note = read_audio(path, labels, encoder)
+    return replace(_dataset(X, y, name=path.resolve().name, note=note), medium=medium)
+
+
+def _texts(path: Path, labels: Any, encoder: Any) -> Dataset:
+    from chartae.training.text import read_text
+
+    X, _, medium, note = read_text(path, "tfidf" if encoder is None else encoder)
+    return replace(_dataset(X, labels, name=path.name, note=note), medium=medium)
 
 
 def _digits(labels: Any) -> Dataset:
@@ -403,18 +465,11 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
         note = f"{note}, labels {labels}".lstrip(", ")
         column = frame.pop(labels) if labels in frame else None
         labels = _label_column(column, labels, name)
-    frame = _as_numbers(frame, name)
-    gaps = frame.isna().to_numpy()
-    if gaps.any():
-        row, column = np.argwhere(gaps)[0]
-        raise DataError(
-            f"column {frame.columns[column]!r} of {name} has no value in row {row} (from 0):"
-            " fill the gaps, or drop such rows"
-        )
-    # pandas' own dtypes (Int64, sparse, arrow) name the numpy dtype that they stand for.
-    dtypes = [getattr(d, "numpy_dtype", getattr(d, "subtype", d)) for d in frame.dtypes]
-    X = frame.to_numpy(dtype=np.result_type(*dtypes)) if dtypes else np.empty((len(frame), 0))
-    return _dataset(X, labels, columns=tuple(frame.columns), name=name, note=note)
+    if not len(frame.columns):
+        raise DataError(f"{name} is empty, it has no columns but the labels: pass one feature at least")
+    Schema.learn(frame)  # refuses what no model can use, by the column's name
+    y = None if labels is None else _labels(labels, len(frame), name)
+    return Dataset(frame, y, tuple(frame.columns), name, note)
 
 
 def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
@@ -427,26 +482,6 @@ def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
     return array.astype(str) if array.dtype == object else array
 
 
-def _as_numbers(frame: Any, name: str) -> Any:
-    """Make numbers of columns that hold some as objects, text or categories."""
-    import pandas as pd
-
-    made = {}
-    for label in frame.columns:
-        column = frame[label]
-        if pd.api.types.is_numeric_dtype(column.dtype):
-            continue
-        made[label] = pd.to_numeric(column.astype(str), errors="coerce")
-        bad = (made[label].isna() & column.notna()).to_numpy()
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(
-                f"column {label!r} of {name} is not numeric ({str(column.iloc[row])!r:.40} in row {row},"
-                " from 0): drop the column, or pass it as the labels"
-            )
-    return frame.assign(**made)
-
-
 _READERS = {".npy": _npy, ".csv": _csv}
 
 
@@ -454,29 +489,15 @@ _READERS = {".npy": _npy, ".csv": _csv}
 
 
 def _folder(folder: Path, labels: Any, size: tuple[int, int] | None) -> Dataset:
-    visible = [
-        p
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and not any(part.startswith((".", "__")) for part in p.relative_to(folder).parts)
-    ]
+    visible = visible_files(folder)
     files = [p for p in visible if p.suffix.lower() in _IMAGES]
     if not files:
-        arrays = [str(p) for p in visible if p.suffix.lower() in (".npz", *_READERS)]
+        arrays = [str(p) for p in visible if p.suffix.lower() in (".npz", ".txt", *_READERS)]
         cure = f"pass the file {arrays[0]}" if arrays else "pass another folder"
-        raise DataError(f"folder {folder} holds no images ({', '.join(_IMAGES)}): {cure}")
-    notes = (
-        [f"without {_count(len(visible) - len(files), 'other file')}"] if len(visible) > len(files) else []
-    )
-    parts = [p.relative_to(folder).parts for p in files]
-    nested = [len(p) > 1 for p in parts]
-    if any(nested) and labels is None:
-        if not all(nested):
-            loose, deep = files[nested.index(False)], files[nested.index(True)]
-            raise DataError(
-                f"{loose} lies beside subfolders and {deep} in one: put every image into a subfolder"
-                " named after its label, or none"
-            )
-        labels = np.array([p[0] for p in parts])
+        raise DataError(f"folder {folder} holds no images ({', '.join(_IMAGES)}) or sounds: {cure}")
+    others = len(visible) - len(files)
+    notes = [f"without {_count(others, 'other file')}"] if others else []
+    labels = folder_labels(folder, files) if labels is None else labels
     X, more = _load_images(files, size)
     return _dataset(X, labels, name=folder.resolve().name, note=", ".join(notes + more))
 
@@ -484,23 +505,20 @@ def _folder(folder: Path, labels: Any, size: tuple[int, int] | None) -> Dataset:
 def _load_images(files: Sequence[Path], size: tuple[int, int] | None) -> tuple[NDArray[Any], list[str]]:
     """Load images of one size into one array: a first pass reads the headers, a second the pixels."""
     heads = [_head(file) for file in files]
-    sizes = Counter(head[0] for head in heads)
+    notes = []
+    sizes = sorted({head[0] for head in heads}, key=math.prod)
     if size is None and len(sizes) > 1:
-        (usual, _), *_ = sizes.most_common()
-        one = [head[0] for head in heads].index(usual)
-        other = next(i for i, head in enumerate(heads) if head[0] != usual)
-        (h, w), (h2, w2) = heads[one][0], heads[other][0]
-        raise DataError(
-            f"images differ in size: {files[one]} is {h} × {w} and {files[other]} is {h2} × {w2}"
-            f" (height × width): give one size for all, --size {h}x{w}"
-        )
+        size = _usual_size([head[0] for head in heads])
+        to, least, most = (f"{h} × {w}" for h, w in (size, sizes[0], sizes[-1]))
+        notes.append(f"resized to {to} from sizes between {least} and {most}; --size chooses")
     kinds = [head[1] for head in heads]
     kind = "RGB" if set(kinds) == {"L", "RGB"} else kinds[0]
     odd = [i for i, k in enumerate(kinds) if k != kind]
     if odd and set(kinds) != {"L", "RGB"}:
         types = f"{files[0]} has pixels of type {kind} and {files[odd[0]]} of type {kinds[odd[0]]}"
         raise DataError(f"{types}: save all images as one type")
-    notes = [f"{_count(len(odd), 'gray image')} as color"] if odd else []
+    if odd:
+        notes.append(f"{_count(len(odd), 'gray image')} as color")
     if any(head[2] for head in heads):
         notes.append("transparency on white")
     first = _pixels(files[0], kind, size)
@@ -508,6 +526,13 @@ def _load_images(files: Sequence[Path], size: tuple[int, int] | None) -> tuple[N
     for i, file in enumerate(files):
         X[i] = _pixels(file, kind, size)
     return X, notes
+
+
+def _usual_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Choose one size for images of several: the median height and width, scaled down to ``_LONGEST``."""
+    height, width = (float(side) for side in np.median(sizes, axis=0))
+    factor = min(1.0, _LONGEST / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _head(file: Path) -> tuple[tuple[int, int], str, bool]:

@@ -1,0 +1,114 @@
+"""Files: written whole or not at all, and found in folders whose subfolders are labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from chartae.core.errors import DataError
+
+__all__ = ["SOUNDS", "atomic", "folder_labels", "visible_files"]
+
+SOUNDS = (".wav", ".flac")  # what is read as sound
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name only once it is whole.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; missing folders are made, and a file of that name is replaced.
+
+    Yields
+    ------
+    binary file
+        What is written into it stands beside ``path`` until the block ends; after an error it is removed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.core.files import atomic
+    >>> with atomic("out/codes.bin") as file:
+    ...     _ = file.write(b"abc")
+    >>> Path("out/codes.bin").read_bytes()
+    b'abc'
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            yield file
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """List the files below a folder, without what a name that starts with ``.`` or ``__`` hides.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look, in subfolders too.
+
+    Returns
+    -------
+    list of Path
+        Sorted.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.core.files import visible_files
+    >>> for name in ("b.txt", "a.txt", ".hidden"):
+    ...     Path(name).touch()
+    >>> [str(file) for file in visible_files(Path("."))]
+    ['a.txt', 'b.txt']
+    """
+    hidden = (".", "__")
+    found = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return [p for p in found if not any(part.startswith(hidden) for part in p.relative_to(folder).parts)]
+
+
+def folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
+    """Label files by the subfolder that holds them.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the subfolders are.
+    files : sequence of Path
+        Below it, at least one.
+
+    Returns
+    -------
+    list of str or None
+        The name of each file's first subfolder; None if there are no subfolders.
+
+    Raises
+    ------
+    DataError
+        If some files are in subfolders and some are not.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.core.files import folder_labels
+    >>> folder_labels(Path("pets"), [Path("pets/cat/1.png"), Path("pets/dog/1.png")])
+    ['cat', 'dog']
+    """
+    parts = [file.relative_to(folder).parts for file in files]
+    nested = [len(p) > 1 for p in parts]
+    if any(nested) and not all(nested):
+        loose, deep = files[nested.index(False)], files[nested.index(True)]
+        raise DataError(
+            f"{loose} lies beside subfolders and {deep} in one: put every file into a subfolder"
+            " named after its label, or none"
+        )
+    return [p[0] for p in parts] if any(nested) else None

@@ -1,0 +1,323 @@
+"""Parts for data whose values differ in kind, or are missing: tables first of all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Distribution, Draw, Posterior
+from chartae.core.errors import PlanError
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space, Units
+from chartae.parts.likelihoods import NetworkLikelihood, likelihoods
+
+if TYPE_CHECKING:
+    from chartae.parts.units import Facts
+
+__all__ = ["ColumnsLikelihood", "Inputs", "Joint", "Prepared"]
+
+
+class Joint(Distribution):
+    """Independent groups of values, each with a distribution of its own.
+
+    Parameters
+    ----------
+    groups : list of (Tensor, Distribution)
+        Which places of the event, ``(g,)``, and the distribution of these, of event shape ``(g,)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.distributions import Bernoulli, DiagonalNormal
+    >>> from chartae.parts.tables import Joint
+    >>> numbers = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
+    >>> joint = Joint([(torch.tensor([0, 2]), numbers), (torch.tensor([1]), Bernoulli(torch.zeros(5, 1)))])
+    >>> joint.event_shape, joint.log_prob(torch.zeros(5, 3), per_dim=True)[0]
+    (torch.Size([3]), tensor([-0.9189, -0.6931, -0.9189]))
+    """
+
+    def __init__(self, groups: list[tuple[Tensor, Distribution]]) -> None:
+        self.groups = groups
+        self.offers = frozenset.intersection(*(part.offers for _, part in groups)) & {"log_prob", "point"}
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.groups[0][1].batch_shape
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return torch.Size((sum(len(places) for places, _ in self.groups),))
+
+    def _together(self, parts: list[Tensor]) -> Tensor:
+        places = torch.cat([places for places, _ in self.groups])
+        return torch.cat(parts, -1)[..., places.argsort()]
+
+    def draw(self, k: int, noise: Noise) -> Draw:
+        return Draw(self._together([part.draw(k, noise).z for _, part in self.groups]))
+
+    def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
+        rows = [part.log_prob(v[..., places], per_dim=per_dim) for places, part in self.groups]
+        if per_dim:
+            return self._together(rows)
+        total = rows[0]
+        for row in rows[1:]:
+            total = total + row
+        return total
+
+    def point(self) -> Tensor:
+        return self._together([part.point() for _, part in self.groups])
+
+
+@likelihoods.register("columns")
+class ColumnsLikelihood(NetworkLikelihood):
+    """Each column of a table has the likelihood that its schema names; they share one network.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From ``(n, d)`` to ``out_shape(space, noise)``.
+    space : Space
+        Of the table, with its schema.
+    noise : {"global", "feature", "item"}
+        Of the columns that have a noise; each of them has its own.
+
+    References
+    ----------
+    Nazábal et al. 2020, arXiv:1807.03653 (variational autoencoders of heterogeneous, incomplete data).
+
+    Examples
+    --------
+    >>> import pandas as pd, torch
+    >>> from chartae.core.columns import Schema
+    >>> from chartae.parts.tables import ColumnsLikelihood
+    >>> from chartae.parts.units import infer_space
+    >>> table = pd.DataFrame({"size": [1.5, 2.0, 0.5], "color": ["red", "blue", "red"]})
+    >>> schema = Schema.learn(table)
+    >>> space = infer_space(schema.encode(table), schema=schema)
+    >>> network = torch.nn.Linear(2, *ColumnsLikelihood.out_shape(space))
+    >>> ColumnsLikelihood.of(space, network)(torch.zeros(1, 3, 2)).event_shape
+    torch.Size([2])
+    """
+
+    def __init__(self, network: nn.Module, space: Space, noise: Any = None) -> None:
+        super().__init__(network, space.model_shape)
+        self.parts = nn.ModuleList()
+        self.places, self.widths = [], []
+        for kind, places, part in _groups(space):
+            self.parts.append(kind.of(part, nn.Identity(), _each(noise)))
+            self.places.append(places)
+            self.widths.append(kind.out_shape(part, _each(noise))[0])
+        self.estimated = any(part.estimated for part in self.parts)
+        self.gaps = space.gaps
+
+    @classmethod
+    def of(cls, space: Space, network: nn.Module, noise: Any = None) -> ColumnsLikelihood:
+        return cls(network, space, noise)
+
+    @classmethod
+    def out_shape(cls, space: Space, noise: Any = None) -> tuple[int, ...]:
+        return (sum(kind.out_shape(part, _each(noise))[0] for kind, _, part in _groups(space)),)
+
+    @staticmethod
+    def units(facts: Facts, scale: str = "auto") -> Units:
+        """Give each column the units that its own likelihood wants.
+
+        Parameters
+        ----------
+        facts : Facts
+            What the table looks like.
+        scale : str
+            No effect: columns of a table have units of their own.
+
+        Returns
+        -------
+        Units
+            Of all columns.
+
+        Raises
+        ------
+        PlanError
+            If the data are no table.
+        """
+        if facts.schema is None:
+            raise PlanError("likelihood='columns' is for tables: pass a DataFrame, or use another")
+        center, scales = np.zeros(len(facts.schema.columns)), np.ones(len(facts.schema.columns))
+        for i, column in enumerate(facts.schema.columns):
+            if column.categories is None:
+                units = likelihoods[column.likelihood].units(facts.of_column(i), "global")
+                center[i], scales[i] = np.ravel(units.center)[0], np.ravel(units.scale)[0]
+        return Units(center, scales)
+
+    def log_volume(self, space: Space) -> Tensor:
+        out = space.scale.new_zeros(space.model_shape)
+        for (_, places, part), likelihood in zip(_groups(space), self.parts, strict=True):
+            out[places] = likelihood.log_volume(part)  # type: ignore[operator]
+        return out
+
+    def distribution(self, out: Tensor) -> Distribution:
+        split = out.split(self.widths, 2)
+        return Joint(
+            [
+                (torch.tensor(places, device=out.device), part.distribution(piece))  # type: ignore[operator]
+                for places, part, piece in zip(self.places, self.parts, split, strict=True)
+            ]
+        )
+
+    def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
+        assert isinstance(px, Joint)
+        for (places, of), part in zip(px.groups, self.parts, strict=True):
+            if part.estimated:
+                part.observe(of, x[..., places], share=share)  # type: ignore[operator]
+
+
+def _each(noise: Any) -> Any:
+    if noise in (None, "global", "feature"):
+        return "feature"
+    if noise == "item":
+        return noise
+    raise PlanError(
+        f"noise={noise!r} is one number, and the columns of a table differ: use 'feature' or 'item'"
+    )
+
+
+def _groups(space: Space) -> list[tuple[type[NetworkLikelihood], list[int], Space]]:
+    """Columns of one likelihood and number of categories go together, in a space of their own."""
+    assert space.schema is not None
+    together: defaultdict[tuple[str, int | None], list[int]] = defaultdict(list)
+    for i, column in enumerate(space.schema.columns):
+        levels = column.levels if column.likelihood == "categorical" else None
+        together[column.likelihood, levels].append(i)
+    return [
+        (
+            likelihoods[name],
+            places,
+            Space(
+                (len(places),),
+                name,
+                levels,
+                center=space.center[places].cpu().numpy(),
+                scale=space.scale[places].cpu().numpy(),
+                gaps=space.gaps,
+            ),
+        )
+        for (name, levels), places in together.items()
+    ]
+
+
+class Inputs(nn.Module):
+    """What an encoder sees of an item: categories one-hot, counts as logarithms, and what is missing.
+
+    Where values may be missing, zeros stand in their place, and as many flags follow that are 1 where a value
+    was there.
+
+    Parameters
+    ----------
+    space : Space
+        Of the data.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of what it gives for an item.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.spaces import Space
+    >>> from chartae.parts.tables import Inputs
+    >>> Inputs(Space((2,), gaps=True))(torch.tensor([[1.5, torch.nan]]))
+    tensor([[1.5000, 0.0000, 1.0000, 0.0000]])
+    """
+
+    codes: Tensor
+    rest: Tensor
+    counts: Tensor
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.gaps = space.gaps
+        columns = () if space.schema is None or space.likelihood != "columns" else space.schema.columns
+        # Two categories need one number.
+        one_hot = [i for i, c in enumerate(columns) if c.kind == "categorical" and (c.levels or 0) > 2]
+        self.levels = [int(columns[i].levels or 0) for i in one_hot]
+        self.register_buffer("codes", torch.tensor(one_hot, dtype=torch.int64), persistent=False)
+        rest = [i for i in range(len(columns)) if i not in one_hot]
+        self.register_buffer("rest", torch.tensor(rest, dtype=torch.int64), persistent=False)
+        counts = torch.tensor([columns[i].kind == "count" for i in rest], dtype=torch.bool)
+        self.register_buffer("counts", counts, persistent=False)
+        first, *others = space.model_shape
+        width = len(rest) + sum(self.levels) if columns else first
+        self.shape = (width + (first if self.gaps else 0), *others)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Prepare a batch.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``, in the model's units; NaN where a value is missing.
+
+        Returns
+        -------
+        Tensor
+            ``(n, *shape)``.
+        """
+        seen = ~x.isnan() if self.gaps else None
+        filled = x if seen is None else x.masked_fill(~seen, 0.0)
+        parts = [filled]
+        if len(self.rest) or len(self.codes):
+            rest: Tensor = filled[:, self.rest]
+            parts = [torch.where(self.counts, rest.clamp_min(0).log1p(), rest)]
+            for place, levels in zip(self.codes.tolist(), self.levels, strict=True):
+                code = filled[:, place].round().long().clamp(0, levels - 1)
+                one_hot = nn.functional.one_hot(code, levels).to(x.dtype)
+                parts.append(one_hot if seen is None else one_hot * seen[:, place, None])
+        if seen is not None:
+            parts.append(seen.to(x.dtype))
+        return torch.cat(parts, 1)
+
+
+class Prepared(Posterior):
+    """A posterior whose encoder sees prepared items.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        What is wrapped.
+    inputs : Inputs
+        Prepares.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.spaces import Space
+    >>> from chartae.parts.networks import MLP
+    >>> from chartae.parts.posteriors import NormalPosterior
+    >>> from chartae.parts.tables import Inputs, Prepared
+    >>> inputs = Inputs(Space((2,), gaps=True))
+    >>> q = Prepared(NormalPosterior(MLP(inputs.shape, (6,), hidden=(8,)), 3), inputs)
+    >>> bool(q(torch.tensor([[1.0, torch.nan]])).point().isfinite().all())
+    True
+    """
+
+    def __init__(self, posterior: Posterior, inputs: Inputs) -> None:
+        super().__init__()
+        self.posterior, self.inputs = posterior, inputs
+        self.offers = posterior.offers
+
+    @property
+    def plain(self) -> Posterior:
+        plain = self.posterior.plain
+        return self if plain is self.posterior else Prepared(plain, self.inputs)
+
+    @property
+    def network(self) -> nn.Module:
+        """The encoder itself."""
+        return self.posterior.network  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        return self.posterior(self.inputs(x), c)

@@ -1,0 +1,278 @@
+"""Tables: columns of several kinds, missing values, and the parts that know them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import chartae as ct
+from chartae.core.columns import Schema
+from chartae.core.errors import DataError, PlanError
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space
+from chartae.models.recipes import build
+from chartae.parts.tables import Inputs
+from chartae.parts.units import infer_space
+
+SMALL = {"latent_dim": 2, "hidden": (16,), "max_epochs": 3, "random_state": 0}
+
+
+def mixed(n=200, seed=0, gaps=0.0):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=n)
+    table = pd.DataFrame(
+        {
+            "size": 3 * z + rng.normal(size=n),
+            "precise": (z + rng.normal(size=n)).astype(np.float32),
+            "whole": np.round(1000 * z).astype(np.int64) - 5000,
+            "visits": rng.poisson(np.exp(1 + 0.5 * z)),
+            "member": z + rng.normal(size=n) > 0,
+            "flag": (z > 0).astype(np.int64) * 3 + 1,
+            "color": np.array(["red", "green", "blue"])[rng.integers(0, 3, n)],
+            "grade": pd.Categorical(
+                np.array(["a", "b", "c"])[rng.integers(0, 3, n)], ["c", "b", "a"], ordered=True
+            ),
+            "when": pd.Timestamp("2026-01-01") + pd.to_timedelta(np.round(1e6 * z), unit="s"),
+        }
+    )
+    if gaps:
+        table = table.mask(rng.random(table.shape) < gaps)
+    return table
+
+
+def test_kinds_are_seen():
+    kinds = {column.name: column.kind for column in Schema.learn(mixed()).columns}
+    assert kinds == {
+        "size": "continuous",
+        "precise": "continuous",
+        "whole": "continuous",
+        "visits": "count",
+        "member": "binary",
+        "flag": "binary",
+        "color": "categorical",
+        "grade": "categorical",
+        "when": "continuous",
+    }
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.2])
+def test_tables_come_back_as_they_went_in(gaps):
+    table = mixed(gaps=gaps)
+    schema = Schema.from_config(Schema.learn(table).config())
+    back = schema.decode(schema.encode(table))
+    if gaps:  # pandas has several values for none, and keeps whichever it was given
+        back, table = (t.astype(object).where(t.notna(), None) for t in (back, table))
+    pd.testing.assert_frame_equal(back, table)
+
+
+def test_kinds_may_be_said():
+    table = mixed()
+    asked = {"visits": "categorical", "size": "laplace", "flag": "count", "whole": "student-t"}
+    by_name = {c.name: c for c in Schema.learn(table, asked, ("laplace", "student-t")).columns}
+    assert by_name["visits"].kind == "categorical"
+    assert by_name["visits"].categories == tuple(sorted(set(table["visits"])))
+    assert (by_name["size"].kind, by_name["size"].likelihood) == ("continuous", "laplace")
+    assert (by_name["flag"].kind, by_name["flag"].categories) == ("count", None)
+    with pytest.raises(PlanError, match="did you mean 'visits'"):
+        Schema.learn(table, {"visit": "count"})
+    with pytest.raises(PlanError, match="cannot be 'counts': did you mean 'count'"):
+        Schema.learn(table, {"visits": "counts"})
+    with pytest.raises(PlanError, match="holds text"):
+        Schema.learn(table, {"color": "count"})
+    with pytest.raises(PlanError, match="holds 3 values and cannot be binary"):
+        Schema.learn(table, {"color": "binary"})
+
+
+@pytest.mark.parametrize(
+    "column, words",
+    [
+        ({"a": [None, None]}, "'a' holds no values"),
+        ({"a": [1.0, np.inf]}, "'a' is infinite in row 1"),
+        ({"a": [f"id-{i}" for i in range(2000)]}, "2,000 different texts"),
+    ],
+)
+def test_columns_that_no_model_can_use_are_named(column, words):
+    with pytest.raises(DataError, match=words):
+        Schema.learn(pd.DataFrame(column))
+
+
+def test_values_that_are_not_known_are_named():
+    table = mixed()
+    m = ct.VAE(**SMALL).fit(table)
+    for name, value, words in (
+        ("color", "pink", "'pink', which is not known: it knows 'blue', 'green', 'red'"),
+        ("visits", -1, "whole numbers from 0 up are needed"),
+        ("size", np.inf, "finite numbers are needed"),
+        ("size", np.nan, "'size' of the table has no value in row 0"),
+    ):
+        bad = table[:5].astype({name: object})
+        bad.loc[0, name] = value
+        with pytest.raises(DataError, match=words):
+            m.transform(bad)
+    with pytest.raises(ValueError, match="feature names should match"):
+        m.transform(table.drop(columns="size"))
+    with pytest.raises(DataError, match="pass a DataFrame"):
+        m.transform(np.zeros((3, 9)))
+
+
+def test_a_constant_column_warns():
+    table = pd.DataFrame({"a": np.arange(30.0) / 7, "b": np.ones(30)})
+    with pytest.warns(UserWarning, match="column 'b' is constant"):
+        ct.AE(**SMALL).fit(table)
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.2])
+@pytest.mark.parametrize("recipe", ["ae", "vae", "iwae", "denoising-ae", "contractive-ae", "beta-vae"])
+def test_every_recipe_takes_tables(recipe, gaps, tmp_path):
+    table = mixed(gaps=gaps)
+    m = ct.Autoencoder(recipe=recipe, **SMALL).fit(table)
+    assert m.space_.likelihood == "columns"
+    assert all(math.isfinite(row["loss"]) for row in m.history_)
+    codes = m.transform(table)
+    assert np.isfinite(codes).all()
+    assert np.isfinite(m.score_samples(table)).all()
+    complete = mixed()
+    for made in (m.sample(20, random_state=0), m.inverse_transform(codes), m.reconstruct(table)):
+        assert list(made.columns) == list(table.columns)
+        assert not made.isna().to_numpy().any()
+        assert set(made["color"]) <= {"red", "green", "blue"}
+        if not gaps:
+            assert made.dtypes.equals(complete.dtypes)
+    again = ct.load(m.save(tmp_path / "run"))
+    pd.testing.assert_frame_equal(again.sample(20, random_state=0), m.sample(20, random_state=0))
+    np.testing.assert_array_equal(again.score_samples(table), m.score_samples(table))
+    decoder = ct.load_decoder(m.export_decoder(tmp_path / "decoder"))
+    pd.testing.assert_frame_equal(decoder.sample(20, random_state=0), m.sample(20, random_state=0))
+
+
+def test_a_joint_likelihood_is_the_sum_of_its_columns():
+    table = mixed()
+    schema = Schema.learn(table)
+    X = schema.encode(table)
+    space = infer_space(X, schema=schema)
+    torch.manual_seed(0)
+    likelihood = build("vae", space, latent_dim=2, hidden=(8,)).model.likelihood
+    px = likelihood(torch.zeros(1, len(X), 2))
+    x = space.to_model(torch.from_numpy(X))
+    each = px.log_prob(x, per_dim=True)
+    torch.testing.assert_close(each.sum(-1), px.log_prob(x))
+    # Masses lose nothing by a change of units, densities the log of their scale.
+    volume = likelihood.log_volume(space)
+    kinds = [column.kind for column in schema.columns]
+    for i, kind in enumerate(kinds):
+        assert float(volume[i]) == (pytest.approx(math.log(X[:, i].std())) if kind == "continuous" else 0.0)
+    drawn = space.from_model(px.draw(1, Noise(0)).z[0, 0].detach()).numpy()
+    assert set(drawn[:, kinds.index("categorical")]) <= {0.0, 1.0, 2.0}
+    counts = drawn[:, kinds.index("count")]
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-4)
+
+
+def test_missing_values_count_for_nothing():
+    """An item with gaps scores as the item without those values does, given the code."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 4)) * [1, 2, 3, 4]
+    space = infer_space(X, scale="feature", gaps=True)
+    model = build("vae", space, latent_dim=2, hidden=(8,)).model.eval()
+    px = model.likelihood(torch.zeros(1, 50, 2))
+    x = space.to_model(torch.from_numpy(X))
+    whole = px.log_prob(x, per_dim=True) - model.likelihood.log_volume(space).float()
+    holes = torch.from_numpy(rng.random(X.shape) < 0.3)
+    got = model.log_likelihood(px, x.masked_fill(holes, torch.nan))
+    torch.testing.assert_close(got, whole.masked_fill(holes, 0.0).sum(-1))
+    torch.testing.assert_close(model.log_likelihood(px, x), whole.sum(-1))
+
+
+def test_gradients_do_not_see_what_is_missing():
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    X[::2, 1] = np.nan
+    space = infer_space(X, gaps=True)
+    plan = build("vae", space, latent_dim=2, hidden=(8,))
+    from chartae.core.contracts import Batch
+    from chartae.training.kernels import Gradients
+
+    found = []
+    for gradients in (Gradients(plan),):
+        _, terms = gradients(Batch(space.to_model(torch.from_numpy(X))), Noise(0))
+        found.append(all(bool(p.grad.isfinite().all()) for p in plan.model.parameters()))
+        assert bool(terms["nll"].rows.isfinite().all())
+    assert found == [True]
+
+
+def test_inputs_say_what_is_missing():
+    inputs = Inputs(Space((2, 3, 3), layout="chw", gaps=True))
+    x = torch.ones(1, 2, 3, 3)
+    x[0, 1, 2, 2] = torch.nan
+    out = inputs(x)
+    assert out.shape[1:] == inputs.shape == (4, 3, 3)
+    assert float(out[0, 1, 2, 2]) == 0.0 == float(out[0, 3, 2, 2])
+    assert float(out[0, 2:].sum()) == 17.0
+
+
+def test_arrays_with_gaps_need_leave():
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    X[0, 0] = np.nan
+    with pytest.raises(DataError, match="NaN in row 0"):
+        ct.VAE(**SMALL).fit(X)
+    m = ct.VAE(missing="mask", **SMALL).fit(X)
+    assert np.isfinite(m.transform(X)).all()
+    assert np.isfinite(m.score_samples(X)).all()
+
+
+def test_reconstruct_fills_gaps_and_keeps_the_rest():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(2000, 1))
+    X = z @ np.ones((1, 4)) + 0.1 * rng.normal(size=(2000, 4)) + [0, 5, 10, 15]
+    truth = X.copy()
+    holes = rng.random(X.shape) < 0.2
+    X[holes] = np.nan
+    m = ct.VAE(latent_dim=1, hidden=(32,), missing="mask", max_epochs=30, random_state=0).fit(X)
+    filled = m.reconstruct(X)
+    np.testing.assert_array_equal(filled[~holes], X[~holes])
+    known = holes & (holes.sum(1) < 4)[:, None]
+    error = np.sqrt(np.mean((filled - truth)[known] ** 2))
+    assert error < 0.3  # the mean of a column is off by 1, and 0.1 is noise
+    draws = m.reconstruct(X, n_draws=20, random_state=0)
+    assert draws.shape == (20, 2000, 4)
+    np.testing.assert_array_equal(draws[0][~holes], X[~holes])
+    # Draws scatter about as much as they are wrong.
+    assert 0.5 < draws.std(0)[known].mean() / error < 2.0
+    np.testing.assert_array_equal(draws, m.reconstruct(X, n_draws=20, random_state=0))
+
+
+def test_likelihoods_that_suit_the_data_do_better():
+    """Of data made by it, the right likelihood has the greater score; the order is far beyond chance."""
+    rng = np.random.default_rng(0)
+    n = 2000
+
+    def score(X, likelihood):
+        m = ct.VAE(latent_dim=1, hidden=(16,), likelihood=likelihood, max_epochs=15, random_state=0)
+        return m.fit(X[: n // 2]).score(X[n // 2 :])
+
+    outliers = rng.standard_t(1.5, size=(n, 3))
+    assert score(outliers, "student-t") > score(outliers, "normal") + 0.5
+    sharp = rng.laplace(size=(n, 3))
+    assert score(sharp, "laplace") > score(sharp, "normal")
+    dispersed = rng.negative_binomial(1, 0.1, size=(n, 3))
+    assert score(dispersed, "negative-binomial") > score(dispersed, "poisson") + 0.5
+    peaks = rng.choice([-5.0, 0.0, 5.0], size=(n, 3)) + 0.1 * rng.normal(size=(n, 3))
+    assert score(peaks, "normal-mixture") > score(peaks, "normal") + 1.0
+
+
+def test_counts_refuse_what_is_none():
+    with pytest.raises(DataError, match="counts are whole numbers"):
+        ct.VAE(likelihood="poisson", **SMALL).fit(np.random.default_rng(0).normal(size=(30, 2)))
+
+
+def test_polars_come_back_as_polars():
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame({"a": [1.5, 2.0, None] * 20, "b": ["x", "y", "x"] * 20, "n": [0, 9, 4] * 20})
+    schema = Schema.learn(table)
+    assert [column.kind for column in schema.columns] == ["continuous", "categorical", "count"]
+    assert schema.decode(schema.encode(table)).equals(table)
+    sampled = ct.VAE(**SMALL).fit(table).sample(5, random_state=0)
+    assert isinstance(sampled, pl.DataFrame)
+    assert sampled.schema == table.schema
