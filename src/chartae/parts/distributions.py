@@ -487,7 +487,7 @@ class StudentT(_Independent):
 
     References
     ----------
-    Bailey 1994, doi:10.1090/S0025-5718-1994-1219705-3 (draws).
+    Bailey 1994, "Polar generation of random variates with the t-distribution" (draws).
 
     Examples
     --------
@@ -645,7 +645,7 @@ class ContinuousBernoulli(_Independent):
 
     References
     ----------
-    Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845, equations 6 to 8, with λ = sigmoid(η).
+    Loaiza-Ganem and Cunningham 2019, arXiv:1907.06845, with λ = sigmoid(η).
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Networks: from the shape of one item to the shape of another, with an optional condition.
 
-Every network is called as ``net(h)`` or ``net(h, c)``; the condition is concatenated to the input
-(as constant planes for images).
+Every network is called as ``net(h)`` or ``net(h, c)``. The condition is concatenated to the input (as
+constant planes for images and series), or it scales and shifts the hidden layers (FiLM).
 """
 
 from __future__ import annotations
@@ -9,14 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from chartae.core.errors import PlanError
-from chartae.core.registry import Registry
+from chartae.core.registry import Registry, suggest
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Foreign", "networks"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Film",
+    "Foreign",
+    "Layers",
+    "Reshaped",
+    "Residual",
+    "networks",
+]
 
 Shape = tuple[int, ...]
 
@@ -27,10 +38,201 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-#: Builders ``(in_shape, out_shape, code_features, latent_dim, hidden, condition_dim, activation)``
-#: of an encoder from ``in_shape`` to ``(code_features,)`` and a decoder from ``(latent_dim,)`` to
-#: ``out_shape``.
+BLOCKS = 1  # residual blocks for each width of a "resnet"
+
+#: Ways of conditioning: how wide the condition beside the input is, and how wide the one inside the layers.
+CONDITIONING: dict[str, Callable[[int], tuple[int, int]]] = {
+    "concat": lambda width: (width, 0),
+    "film": lambda width: (0, width),
+}
+
+#: Builders ``(in_shape, out_shape, code_features, latent_dim, hidden, condition_dim, activation,
+#: conditioning)`` of an encoder from ``in_shape`` to ``(code_features,)`` and a decoder from
+#: ``(latent_dim,)`` to ``out_shape``.
 networks: Registry[Callable[..., tuple[nn.Module, nn.Module]]] = Registry("network")
+
+
+class Film(nn.Module):
+    """Scale and shift the features of a layer by a linear function of the condition.
+
+    It starts as the identity.
+
+    Parameters
+    ----------
+    condition_dim : int
+        Width of the condition.
+    features : int
+        Features of the layer, or channels.
+
+    References
+    ----------
+    Perez et al. 2018, arXiv:1709.07871.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import Film
+    >>> Film(2, 3)(torch.ones(5, 3, 8), torch.ones(5, 2)).unique()
+    tensor([1.], grad_fn=<Unique2Backward0>)
+    """
+
+    def __init__(self, condition_dim: int, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(condition_dim, 2 * features)
+        for parameter in self.linear.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, features, ...)``.
+        c : Tensor or None
+            ``(n, condition_dim)``; None for the identity.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of ``h``.
+        """
+        if c is None:
+            return h
+        out = self.linear(c)
+        scale, shift = out.reshape(*out.shape, *(1,) * (h.dim() - 2)).chunk(2, 1)
+        return h * (1 + scale) + shift
+
+
+class Layers(nn.Sequential):
+    """Layers one after the other; those that use the condition are given it.
+
+    Parameters
+    ----------
+    *layers : nn.Module
+        From the first to the last.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import Film, Layers
+    >>> Layers(torch.nn.Linear(4, 3), Film(2, 3))(torch.zeros(5, 4), torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
+    """
+
+    def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, ...)``.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, ...)``.
+        """
+        for layer in self:
+            h = layer(h, c) if isinstance(layer, Film | Residual) else layer(h)
+        return h
+
+
+class Residual(nn.Module):
+    """A residual block: its input plus two layers of it, each after an activation.
+
+    The second layer starts at zero, and the block as the identity.
+
+    Parameters
+    ----------
+    features : int
+        Of its input and its output, or channels.
+    axes : int
+        Spatial axes: 0 for linear layers, 1 or 2 for convolutions of width 3.
+    condition_dim : int
+        Width of the condition that scales and shifts what is between the layers; 0 for none.
+    activation : str
+        Before each layer.
+
+    References
+    ----------
+    He et al. 2016, arXiv:1603.05027, figure 1b (without normalization);
+    Zhang, Dauphin and Ma 2019, arXiv:1901.09321 (the start at zero).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import Residual
+    >>> h = torch.ones(5, 3, 8)
+    >>> torch.equal(Residual(3, axes=1)(h), h)
+    True
+    """
+
+    def __init__(
+        self, features: int, axes: int = 0, condition_dim: int = 0, activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        act = _activation(activation)
+        first, last = (_same(features, axes) for _ in range(2))
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        # Not in place: the input is needed for the sum.
+        before = nn.ReLU() if activation == "relu" else act()
+        film = [Film(condition_dim, features)] if condition_dim else []
+        self.layers = Layers(before, first, *film, act(), last)
+
+    def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, features, ...)``.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of ``h``.
+        """
+        out: Tensor = h + self.layers(h, c)
+        return out
+
+
+CONV: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
+TRANSPOSED: dict[int, Callable[..., nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
+
+
+def _same(features: int, axes: int) -> nn.Module:
+    return CONV[axes](features, features, 3, padding=1) if axes else nn.Linear(features, features)
+
+
+def _activation(name: str) -> Callable[[], nn.Module]:
+    if name not in ACTIVATIONS:
+        raise PlanError(f"unknown activation {name!r} (known: {', '.join(ACTIVATIONS)})")
+    return ACTIVATIONS[name]
+
+
+def _ways(conditioning: str, condition_dim: int) -> tuple[int, int]:
+    if conditioning not in CONDITIONING:
+        raise PlanError(f"unknown conditioning {conditioning!r}: {suggest(conditioning, CONDITIONING)}")
+    return CONDITIONING[conditioning](condition_dim)
+
+
+def _hidden(features: int, axes: int, film: int, blocks: int, activation: str) -> list[nn.Module]:
+    """What follows a hidden layer: scale and shift, residual blocks, activation."""
+    between = [Film(film, features)] if film else []
+    residual = [Residual(features, axes, film, activation) for _ in range(blocks)]
+    return [*between, *residual, _activation(activation)()]
+
+
+def _beside(h: Tensor, c: Tensor) -> Tensor:
+    """Concatenate a condition, as constant planes where there are spatial axes."""
+    planes = c.reshape(*c.shape, *(1,) * (h.dim() - 2))
+    return torch.cat([h, planes.expand(-1, -1, *h.shape[2:])], 1)
 
 
 class MLP(nn.Module):
@@ -43,14 +245,18 @@ class MLP(nn.Module):
     hidden : sequence of int
         Widths of the layers between; none gives a linear map.
     condition_dim : int
-        Width of the condition that is concatenated to the input.
+        Width of the condition.
     activation : {"relu", "silu", "gelu", "tanh"}
         Between layers.
+    conditioning : {"concat", "film"}
+        Whether the condition is concatenated to the input, or scales and shifts hidden layers.
+    blocks : int
+        Residual blocks after each hidden layer.
 
     Raises
     ------
     PlanError
-        If the activation is unknown.
+        If the activation or the conditioning is unknown, or there is no hidden layer to scale.
 
     Examples
     --------
@@ -67,16 +273,23 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (512, 256),
         condition_dim: int = 0,
         activation: str = "relu",
+        conditioning: str = "concat",
+        blocks: int = 0,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise PlanError(f"unknown activation {activation!r} (known: {', '.join(ACTIVATIONS)})")
+        _activation(activation)
         self.in_features, self.out_shape = math.prod(in_shape), tuple(out_shape)
-        widths = (self.in_features + condition_dim, *hidden, math.prod(out_shape))
+        self.beside, film = _ways(conditioning, condition_dim)
+        if (film or blocks) and not hidden:
+            raise PlanError(
+                "conditioning='film' and residual blocks act on hidden layers, and here are none: "
+                "give hidden some, such as (512, 256), or use network='linear' with conditioning='concat'"
+            )
         layers: list[nn.Module] = []
+        widths = (self.in_features + self.beside, *hidden)
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers[:-1])
+            layers += [nn.Linear(before, after), *_hidden(after, 0, film, blocks, activation)]
+        self.layers = Layers(*layers, nn.Linear(widths[-1], math.prod(out_shape)))
         #: A training engine may put a faster way to evaluate the same layers here.
         self.kernel: Callable[[Tensor], Tensor] | None = None
 
@@ -96,41 +309,46 @@ class MLP(nn.Module):
             ``(n, *out_shape)``.
         """
         h = h.flatten(1) if h.dim() > 2 else h
-        layers = self.kernel if self.kernel is not None and self.training else self.layers
-        out = layers(h if c is None else torch.cat([h, c], 1))
+        h = _beside(h, c) if self.beside and c is not None else h
+        out = self.kernel(h) if self.kernel is not None and self.training else self.layers(h, c)
         return out if len(self.out_shape) == 1 else out.unflatten(1, self.out_shape)
 
 
-def _sizes(size: tuple[int, int], steps: int) -> list[tuple[int, int]]:
-    """Heights and widths under repeated halving, rounded up."""
-    out = [size]
+def _sizes(size: Shape, steps: int) -> list[Shape]:
+    """Sizes under repeated halving, rounded up."""
+    out = [tuple(size)]
     for _ in range(steps):
-        h, w = out[-1]
-        out.append(((h + 1) // 2, (w + 1) // 2))
+        out.append(tuple((s + 1) // 2 for s in out[-1]))
     return out
 
 
 class ConvEncoder(nn.Module):
-    """Strided 3 x 3 convolutions, then one linear layer.
+    """Strided convolutions of width 3, then one linear layer.
 
     Parameters
     ----------
     in_shape : tuple of int
-        ``(channels, height, width)``, of any size.
+        ``(channels, length)`` or ``(channels, height, width)``, of any size.
     out_features : int
         Width of the output.
     channels : sequence of int
         Channels after each halving.
     condition_dim : int
-        Width of the condition, added as constant planes.
+        Width of the condition.
     activation : str
         Between layers.
+    conditioning : {"concat", "film"}
+        Whether the condition is added as constant planes, or scales and shifts channels.
+    blocks : int
+        Residual blocks after each halving.
 
     Examples
     --------
     >>> import torch
     >>> from chartae.parts.networks import ConvEncoder
     >>> ConvEncoder((3, 7, 5), 4, channels=(8, 16))(torch.zeros(2, 3, 7, 5)).shape
+    torch.Size([2, 4])
+    >>> ConvEncoder((3, 7), 4, channels=(8, 16))(torch.zeros(2, 3, 7)).shape
     torch.Size([2, 4])
     """
 
@@ -141,14 +359,21 @@ class ConvEncoder(nn.Module):
         channels: Sequence[int] = (32, 64),
         condition_dim: int = 0,
         activation: str = "relu",
+        conditioning: str = "concat",
+        blocks: int = 0,
     ) -> None:
         super().__init__()
         c, *size = in_shape
-        h, w = _sizes((size[0], size[1]), len(channels))[-1]
+        axes, last = len(size), _sizes(tuple(size), len(channels))[-1]
+        self.beside, film = _ways(conditioning, condition_dim)
         layers: list[nn.Module] = []
-        for before, after in pairwise((c + condition_dim, *channels)):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * h * w, out_features))
+        for before, after in pairwise((c + self.beside, *channels)):
+            layers += [
+                CONV[axes](before, after, 3, stride=2, padding=1),
+                *_hidden(after, axes, film, blocks, activation),
+            ]
+        head = nn.Linear(channels[-1] * math.prod(last), out_features)
+        self.layers = Layers(*layers, nn.Flatten(), head)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
@@ -156,7 +381,7 @@ class ConvEncoder(nn.Module):
         Parameters
         ----------
         x : Tensor
-            ``(n, channels, height, width)``.
+            ``(n, *in_shape)``.
         c : Tensor or None
             ``(n, condition_dim)``.
 
@@ -165,26 +390,30 @@ class ConvEncoder(nn.Module):
         Tensor
             ``(n, out_features)``.
         """
-        if c is not None:
-            x = torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[-2:])], 1)
-        return self.layers(x)
+        x = _beside(x, c) if self.beside and c is not None else x
+        out: Tensor = self.layers(x, c)
+        return out
 
 
 class ConvDecoder(nn.Module):
-    """One linear layer, then transposed 3 x 3 convolutions that double up to the exact size.
+    """One linear layer, then transposed convolutions of width 3 that double up to the exact size.
 
     Parameters
     ----------
     in_features : int
         Width of the code.
     out_shape : tuple of int
-        ``(channels, height, width)``, of any size.
+        ``(channels, length)`` or ``(channels, height, width)``, of any size.
     channels : sequence of int
         Channels before each doubling, coarsest first.
     condition_dim : int
-        Width of the condition that is concatenated to the code.
+        Width of the condition.
     activation : str
         Between layers.
+    conditioning : {"concat", "film"}
+        Whether the condition is concatenated to the code, or scales and shifts channels.
+    blocks : int
+        Residual blocks before each doubling.
 
     Examples
     --------
@@ -192,6 +421,8 @@ class ConvDecoder(nn.Module):
     >>> from chartae.parts.networks import ConvDecoder
     >>> ConvDecoder(4, (3, 7, 5), channels=(16, 8))(torch.zeros(2, 4)).shape
     torch.Size([2, 3, 7, 5])
+    >>> ConvDecoder(4, (3, 7), channels=(16, 8))(torch.zeros(2, 4)).shape
+    torch.Size([2, 3, 7])
     """
 
     def __init__(
@@ -201,26 +432,27 @@ class ConvDecoder(nn.Module):
         channels: Sequence[int] = (64, 32),
         condition_dim: int = 0,
         activation: str = "relu",
+        conditioning: str = "concat",
+        blocks: int = 0,
     ) -> None:
         super().__init__()
-        sizes = _sizes((out_shape[1], out_shape[2]), len(channels))[::-1]
-        act = ACTIVATIONS[activation]
+        axes = len(out_shape) - 1
+        sizes = _sizes(tuple(out_shape[1:]), len(channels))[::-1]
+        self.beside, film = _ways(conditioning, condition_dim)
         start = (channels[0], *sizes[0])
         layers: list[nn.Module] = [
-            nn.Linear(in_features + condition_dim, math.prod(start)),
+            nn.Linear(in_features + self.beside, math.prod(start)),
             nn.Unflatten(1, start),
-            act(),
         ]
-        for (before, after), (low, high) in zip(
-            pairwise((*channels, out_shape[0])), pairwise(sizes), strict=True
-        ):
+        steps = zip(pairwise((*channels, out_shape[0])), pairwise(sizes), strict=True)
+        for (before, after), (low, high) in steps:
             # 2 s - 1 + output_padding: an odd size needs no padding, an even one a row.
-            extra = (high[0] - (2 * low[0] - 1), high[1] - (2 * low[1] - 1))
+            extra = tuple(h - (2 * s - 1) for s, h in zip(low, high, strict=True))
             layers += [
-                nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=extra),
-                act(),
+                *_hidden(before, axes, film, blocks, activation),
+                TRANSPOSED[axes](before, after, 3, stride=2, padding=1, output_padding=extra),
             ]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.layers = Layers(*layers)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
@@ -235,9 +467,53 @@ class ConvDecoder(nn.Module):
         Returns
         -------
         Tensor
-            ``(n, channels, height, width)``.
+            ``(n, *out_shape)``.
         """
-        return self.layers(z if c is None else torch.cat([z, c], 1))
+        z = _beside(z, c) if self.beside and c is not None else z
+        out: Tensor = self.layers(z, c)
+        return out
+
+
+class Reshaped(nn.Module):
+    """A network whose items have another shape before or after it.
+
+    Parameters
+    ----------
+    network : nn.Module
+        What is wrapped.
+    before, after : tuple of int or None
+        Shape of an item as the network takes it, and as this one gives it; None: as it comes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP, Reshaped
+    >>> Reshaped(MLP((1, 6), (4,), hidden=()), before=(1, 6), after=(2, 2))(torch.zeros(5, 6)).shape
+    torch.Size([5, 2, 2])
+    """
+
+    def __init__(self, network: nn.Module, before: Shape | None = None, after: Shape | None = None) -> None:
+        super().__init__()
+        self.network, self.before, self.after = network, before, after
+
+    def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, ...)``.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, *after)``.
+        """
+        h = h if self.before is None else h.reshape(len(h), *self.before)
+        out: Tensor = self.network(h, c)
+        return out if self.after is None else out.reshape(len(out), *self.after)
 
 
 class Foreign(nn.Module):
@@ -327,11 +603,14 @@ def _mlp(
     hidden: Sequence[int] | None,
     condition_dim: int,
     activation: str,
+    conditioning: str = "concat",
+    blocks: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
     hidden = (512, 256) if hidden is None else tuple(hidden)
+    shared = (condition_dim, activation, conditioning, blocks)
     return (
-        MLP(in_shape, (code_features,), hidden, condition_dim, activation),
-        MLP((latent_dim,), out_shape, hidden[::-1], condition_dim, activation),
+        MLP(in_shape, (code_features,), hidden, *shared),
+        MLP((latent_dim,), out_shape, hidden[::-1], *shared),
     )
 
 
@@ -344,14 +623,14 @@ def _linear(
     hidden: Sequence[int] | None,
     condition_dim: int,
     activation: str,
+    conditioning: str = "concat",
 ) -> tuple[nn.Module, nn.Module]:
     if hidden:
         raise PlanError("a linear network has no hidden layers: leave hidden out, or use network='mlp'")
-    return _mlp(in_shape, out_shape, code_features, latent_dim, (), condition_dim, activation)
+    return _mlp(in_shape, out_shape, code_features, latent_dim, (), condition_dim, activation, conditioning)
 
 
-@networks.register("conv2d")
-def _conv2d(
+def _convolutions(
     in_shape: Shape,
     out_shape: Shape,
     code_features: int,
@@ -359,17 +638,51 @@ def _conv2d(
     hidden: Sequence[int] | None,
     condition_dim: int,
     activation: str,
+    conditioning: str = "concat",
+    blocks: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
+    """Over one or two spatial axes, after that of the channels."""
+    channels = (32, 64, 128)[: max(1, min(3, int(math.log2(max(2, min(in_shape[1:])))) - 1))]
+    channels = channels if hidden is None else tuple(hidden)
+    if not channels:
+        raise PlanError("convolutions need channels: give hidden some, such as (32, 64), or leave it out")
+    shared = (condition_dim, activation, conditioning, blocks)
+    return (
+        ConvEncoder(in_shape, code_features, channels, *shared),
+        ConvDecoder(latent_dim, out_shape, channels[::-1], *shared),
+    )
+
+
+@networks.register("conv2d")
+def _conv2d(in_shape: Shape, *rest: Any) -> tuple[nn.Module, nn.Module]:
     if len(in_shape) != 3:
         raise PlanError(
             f"conv2d needs images, and an item has shape {in_shape}: use network='mlp', or say how its axes "
             "are ordered, as in layout='hw'"
         )
-    channels = (32, 64, 128)[: max(1, min(3, int(math.log2(max(2, min(in_shape[1:])))) - 1))]
-    channels = channels if hidden is None else tuple(hidden)
-    if not channels:
-        raise PlanError("convolutions need channels: give hidden some, such as (32, 64), or leave it out")
-    return (
-        ConvEncoder(in_shape, code_features, channels, condition_dim, activation),
-        ConvDecoder(latent_dim, out_shape, channels[::-1], condition_dim, activation),
-    )
+    return _convolutions(in_shape, *rest)
+
+
+@networks.register("conv1d")
+def _conv1d(in_shape: Shape, out_shape: Shape, *rest: Any) -> tuple[nn.Module, nn.Module]:
+    if len(in_shape) == 2:
+        return _convolutions(in_shape, out_shape, *rest)
+    if len(in_shape) != 1 or out_shape[0] % in_shape[0]:
+        raise PlanError(
+            f"conv1d needs series, and goes from shape {in_shape} to {out_shape}: give items of shape "
+            "(channels, length), or use network='mlp'"
+        )
+    # One channel; several numbers for each value follow one another as channels do.
+    series = (out_shape[0] // in_shape[0], in_shape[0])
+    encoder, decoder = _convolutions((1, *in_shape), series, *rest)
+    return Reshaped(encoder, before=(1, *in_shape)), Reshaped(decoder, after=tuple(out_shape))
+
+
+@networks.register("resnet")
+def _resnet(in_shape: Shape, out_shape: Shape, *rest: Any) -> tuple[nn.Module, nn.Module]:
+    if len(in_shape) > 3:
+        raise PlanError(
+            f"resnet takes flat items, series and images, and an item has shape {in_shape}: use network='mlp'"
+        )
+    make: Callable[..., tuple[nn.Module, nn.Module]] = _mlp if len(in_shape) == 1 else _convolutions
+    return make(in_shape, out_shape, *rest, blocks=BLOCKS)
