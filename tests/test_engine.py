@@ -20,6 +20,7 @@ from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build
 from chartae.parts.units import infer_space
+from chartae.training import engine
 from chartae.training.engine import Epoch, evaluate, train
 from chartae.training.kernels import Gradients, gradients_for
 from chartae.training.sources import Source
@@ -745,3 +746,23 @@ def test_a_term_may_not_take_a_name_of_the_log():
 
     with pytest.raises(PlanError, match="a term may not be called 'loss'"):
         list(train(Plan(plan_of().model, Named()), sources()[0], epochs=1))
+
+
+def test_what_is_gone_back_to_stays_as_it_was():
+    """A second fault goes back to the same state: optimizers may keep the tensors that they are given."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    def step():
+        optimizer.zero_grad()
+        model(torch.ones(4, 3)).square().sum().backward()
+        optimizer.step()
+
+    step()
+    good = engine._snapshot(model, optimizer)
+    kept = copy.deepcopy(good)
+    engine._restore(good, model, optimizer)
+    step()
+    for now, then in zip(good[1]["state"].values(), kept[1]["state"].values(), strict=True):
+        assert all(torch.equal(now[name], then[name]) for name in then)

@@ -436,7 +436,8 @@ def _snapshot(*parts: Any) -> list[Any]:
 
 def _restore(states: list[Any], *parts: Any) -> None:
     for state, part in zip(states, parts, strict=True):
-        part.load_state_dict(state)
+        # A copy: torch's optimizers keep what they are given, and change it in their next step.
+        part.load_state_dict(copy.deepcopy(state))
 
 
 def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], place: str) -> str:
@@ -473,7 +474,7 @@ def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], place: str) -
     what = f"the term {term!r} is not finite" if term else "the gradient is not finite"
     weights = next((name for name, p in plan.model.named_parameters() if broken(p)), None)
     grads = next((name for name, p in plan.model.named_parameters() if broken(p.grad)), None)
-    if broken(batch.x):
+    if broken(batch.x.nan_to_num(nan=0.0) if plan.model.likelihood.gaps else batch.x):
         where = "the data themselves are not finite"
     elif found:
         where = f"first seen in the output of layer {found[0]}"
