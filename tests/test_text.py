@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import chartae as ct
+from chartae.apps.cli import main
 from chartae.core.errors import DataError, PlanError
 from chartae.training.text import SentenceEncoder, TextEncoder, read_text
 
@@ -181,3 +182,19 @@ def test_a_model_of_the_package_is_kept_by_its_name(tmp_path, monkeypatch):
     assert SentenceEncoder.from_config(json.loads(json.dumps(data.medium.config()))) == data.medium
     with pytest.raises(PlanError):
         SentenceEncoder.from_config({"kind": "tfidf"})
+
+
+def test_a_run_reads_further_texts_as_it_read_the_first(tmp_path):
+    """Other texts have other words: with an encoder of their own, their codes would mean nothing."""
+    words = np.array(["red", "blue", "green", "fox", "car", "tree", "runs", "stands", "sleeps"])
+    lines = [" ".join(row) for row in np.random.default_rng(0).choice(words, (60, 5))]
+    (tmp_path / "all.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "some.txt").write_text("\n".join(lines[:7]), encoding="utf-8")
+    run, codes = str(tmp_path / "run"), str(tmp_path / "codes.npy")
+    options = ["--latent-dim", "2", "--epochs", "2", "--seed", "0", "-q"]
+    assert main(["fit", str(tmp_path / "all.txt"), "--out", run, *options]) == 0
+    assert main(["encode", run, str(tmp_path / "some.txt"), "--out", codes]) == 0
+    model, data = ct.load(run), ct.read(str(tmp_path / "all.txt"))
+    np.testing.assert_allclose(np.load(codes), model.transform(data.X)[:7], atol=1e-6)
+    np.testing.assert_array_equal(model.medium_.encode(lines), data.X)
+    assert ct.load_decoder(model.export_decoder(tmp_path / "decoder")).medium_ is not None

@@ -254,7 +254,8 @@ def _fit(
         typer.Option(metavar="NAME", help="normal, laplace, poisson ...; inferred by default."),
     ] = None,
     network: Annotated[
-        str | None, typer.Option(metavar="NAME", help="linear, mlp or conv2d; chosen by default.")
+        str | None,
+        typer.Option(metavar="NAME", help="linear, mlp, conv1d, conv2d or resnet; chosen by default."),
     ] = None,
     hidden: Annotated[
         Any, typer.Option(parser=_hidden, metavar="N,N", help="Widths of the layers, such as 512,256.")
@@ -282,6 +283,10 @@ def _fit(
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
     seed: _Seed = None,
     size: _Size = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of texts: tfidf (the default) or sentence-transformers/NAME."),
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -317,17 +322,16 @@ def _fit(
     own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
         given["columns"] = dict(_kind_of(pair) for pair in column)
-    items = _read(data, labels, size)
+    items = _read(data, labels, size, encoder)
     if entry.conditional and items.y is None:
         raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:
         typer.echo(f"data      {items.summary}")
-        _show_columns(items.X, given.get("columns"))
     estimator = chartae.Autoencoder(
         recipe=recipe, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
     try:
-        estimator.fit(items.X, items.y if entry.conditional else None)
+        estimator.fit(items)
     except ValueError as error:
         raise PlanError(_as_options(str(error), {*entry.parameters, *COMMON})) from error
     try:
@@ -375,7 +379,7 @@ def _encode(
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
     estimator = _open(run, encoder=True)
-    items = _read(data, labels, size)
+    items = _read(data, labels, size, _medium(estimator, data))
     codes = estimator.transform(
         _features(items, estimator), condition=_condition(estimator, items), return_std=std
     )
@@ -413,7 +417,7 @@ def _reconstruct(
 
     estimator = _open(run, encoder=True)
     target = _target(out, run, "reconstructions", estimator)
-    items = _read(data, labels, size)
+    items = _read(data, labels, size, _medium(estimator, data))
     if target.suffix == ".png":
         y = None if items.y is None else items.y[:_SHOWN]
         items = replace(items, X=_shown(items.X, target), y=y)
@@ -459,10 +463,17 @@ def _open(run: Path, *, encoder: bool = False) -> Any:
     return chartae.load_decoder(run)
 
 
-def _read(data: str, labels: str | None, size: tuple[int, int] | None) -> Dataset:
+def _read(data: str, labels: str | None, size: tuple[int, int] | None, encoder: Any = None) -> Dataset:
     from chartae.training.readers import read
 
-    return read(data, labels=labels, size=size)
+    return read(data, labels=labels, size=size, encoder=encoder)
+
+
+def _medium(estimator: Any, data: str) -> Any:
+    """Read what must become numbers first as the data of the fit were read."""
+    from chartae.training.readers import is_encoded
+
+    return estimator.medium_ if is_encoded(data) else None
 
 
 def _features(items: Dataset, estimator: Any) -> Any:
@@ -481,22 +492,6 @@ def _features(items: Dataset, estimator: Any) -> Any:
     import pandas as pd
 
     return pd.DataFrame(items.X, columns=columns, copy=False)
-
-
-def _show_columns(X: Any, asked: dict[str, str] | None) -> None:
-    """List what the columns of a table hold, unless they are all plain numbers."""
-    from chartae.core.columns import Schema, is_frame
-    from chartae.parts.likelihoods import likelihoods
-
-    if not is_frame(X):
-        return
-    schema = Schema.learn(X, asked, likelihoods)
-    if schema.uniform and not any(column.missing for column in schema.columns):
-        return
-    table = _table("column", "kind", "likelihood", "missing", "values")
-    for row in schema.describe():
-        table.add_row(*row)
-    _print(table)
 
 
 def _condition(estimator: Any, items: Dataset) -> Any:
@@ -552,7 +547,7 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
     import numpy as np
 
     from chartae.apps.images import save_grid
-    from chartae.core.columns import is_frame
+    from chartae.core.columns import as_pandas, is_frame
     from chartae.core.files import atomic
 
     if target.suffix == ".png":
@@ -561,9 +556,9 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
         return
     with atomic(target) as file:
         if target.suffix == ".csv":
-            (X if hasattr(X, "iloc") else X.to_pandas()).to_csv(file, index=False)
+            as_pandas(X).to_csv(file, index=False)
         elif target.suffix == ".parquet":
-            X.to_parquet(file) if hasattr(X, "iloc") else X.write_parquet(file)
+            as_pandas(X).to_parquet(file)
         else:
             np.save(file, X)
     of = "rows" if is_frame(X) else str(X.dtype)

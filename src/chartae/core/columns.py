@@ -236,25 +236,18 @@ class Schema:
 
         return pl.DataFrame([_polars_series(column, made[column.name]) for column in self.columns])
 
-    def describe(self) -> list[tuple[str, str, str, str, str]]:
-        """List the columns for people.
-
-        Returns
-        -------
-        list of tuple of str
-            Name, kind, likelihood, share of missing values, and categories or type of each.
-        """
-        rows = []
+    def __str__(self) -> str:
+        rows = [("column", "kind", "likelihood", "missing", "values")]
         for column in self.columns:
             shown = column.dtype
             if column.categories is not None:
-                some = ", ".join(map(str, column.categories[:4])) + (
-                    ", ..." if (column.levels or 0) > 4 else ""
-                )
-                shown = f"{column.levels}: {some}"
+                some = ", ".join(map(str, column.categories[:4]))
+                shown = f"{column.levels}: {some}" + (", ..." if len(column.categories) > 4 else "")
             missing = f"{column.missing:.1%}" if column.missing else ""
             rows.append((column.name, column.kind, column.likelihood, missing, shown))
-        return rows
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
 
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again.
@@ -346,21 +339,21 @@ def _column(name: str, values: Any, dtype: str) -> Column:
         return _categorical(replace(made, ordered=bool(values.dtype.ordered)), categories)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         return made
-    if pd.api.types.is_bool_dtype(values.dtype) or all(isinstance(v, bool | np.bool_) for v in seen[:100]):
+    holds = pd.api.types.infer_dtype(seen, skipna=True)
+    if holds == "boolean":
         return replace(made, kind="binary", likelihood=KINDS["binary"], categories=(False, True))
-    if not pd.api.types.is_numeric_dtype(values.dtype):
-        odd = next((v for v in seen if not isinstance(v, str | int | float | np.number)), None)
-        if odd is not None:
-            raise DataError(
-                f"column {name!r} holds {str(odd)!r:.40}, neither number nor text: convert it or drop it"
-            )
-        if not all(isinstance(v, str) for v in seen) and not any(isinstance(v, str) for v in seen):
-            return _column(name, pd.to_numeric(values), dtype)
-        if not all(isinstance(v, str) for v in seen):
-            raise DataError(f"column {name!r} mixes numbers and text: make all its values text, or numbers")
+    if holds == "string":
         return _categorical(made, tuple(sorted(set(seen))))
-    if pd.api.types.is_complex_dtype(values.dtype):
-        raise DataError(f"column {name!r} holds complex numbers: split them into two columns")
+    if holds not in ("integer", "floating", "mixed-integer-float"):
+        if any(isinstance(v, str) for v in seen) and any(
+            isinstance(v, int | float | np.number) for v in seen
+        ):
+            raise DataError(f"column {name!r} mixes numbers and text: make all its values text, or numbers")
+        what = f"column {name!r} holds {str(seen.iloc[0])!r:.40}"
+        raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        values = pd.to_numeric(values)
+        seen = values.dropna()
     numbers = seen.to_numpy(dtype=np.float64)
     if not np.isfinite(numbers).all():
         row = int(np.flatnonzero(np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)))[0])

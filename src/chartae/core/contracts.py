@@ -11,13 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
+
+if TYPE_CHECKING:
+    from chartae.core.spaces import Space
 
 __all__ = [
     "Batch",
@@ -307,9 +310,9 @@ class Likelihood(nn.Module, ABC):
     """p(x | z, c): what the decoder says about x.
 
     ``continuous`` tells whether it is a density (so that a change of units changes its logarithm),
-    ``estimated`` whether it keeps estimates of the training data (see :meth:`observe`). One that offers
-    "score" gives distributions with a method of that name: the derivative of the log density by what the
-    network gave, so that no graph is needed to train it.
+    ``estimated`` whether it keeps estimates of the training data (see :meth:`observe`), ``gaps`` whether
+    values may be missing, as NaN. One that offers "score" gives distributions with a method of that name: the
+    derivative of the log density by what the network gave, so that no graph is needed to train it.
 
     Examples
     --------
@@ -324,6 +327,7 @@ class Likelihood(nn.Module, ABC):
     offers: frozenset[str] = frozenset()
     continuous: bool = True
     estimated: bool = False
+    gaps: bool = False
 
     @abstractmethod
     def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
@@ -342,7 +346,7 @@ class Likelihood(nn.Module, ABC):
             With batch shape ``(k, n)`` and event shape ``(*x)``.
         """
 
-    def log_volume(self, space: Any) -> Tensor:
+    def log_volume(self, space: Space) -> Tensor:
         """Log of the model's unit in the input's, for each value: what a density loses by it.
 
         Parameters

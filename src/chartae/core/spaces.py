@@ -283,6 +283,8 @@ class Space(nn.Module):
         ...
         chartae.core.errors.DataError: the model knows values from 0 to 16, and the data hold others, ...
         """
+        if self.gaps:
+            X, range = X[~np.isnan(X)], None
         if not self.support.holds(X, range):
             known = str(self.support) if self.levels is None else f"the categories 0 to {self.levels - 1}"
             raise DataError(

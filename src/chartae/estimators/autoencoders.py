@@ -21,6 +21,7 @@ from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.noise import Noise, SharedNoise
 from chartae.density.bounds import log_likelihood_bound
+from chartae.density.completion import complete
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Decoding, count, seed_of
 from chartae.estimators.parameters import CONSTRAINTS, constructor, documented, of_recipe, plain
@@ -33,7 +34,7 @@ from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.precision import autocast, choose_device, choose_precision, start_threads
-from chartae.training.readers import array_of, refuse_bad_values
+from chartae.training.readers import Dataset, array_of, refuse_bad_values
 from chartae.training.sources import Source
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
@@ -64,7 +65,8 @@ class _Estimator(
         Parameters
         ----------
         X : array_like
-            ``(n, features)`` or ``(n, *shape)``: arrays, tensors, data frames of numbers, memory maps.
+            ``(n, features)`` or ``(n, *shape)``: arrays, tensors, memory maps, tables of pandas or polars; or
+            what :func:`chartae.read` gives, which brings its labels and knows how it was made.
         y : array_like, dict or None
             The condition, in a conditional recipe (labels, a scalar, vectors, or a dict of
             ``label`` and ``vector``); otherwise it has no effect.
@@ -101,6 +103,8 @@ class _Estimator(
         self._validate_params()
         start_threads()
         name, own = self._recipe()
+        self.medium_ = X.medium if isinstance(X, Dataset) else None
+        X, y = (X.X, X.y if y is None else y) if isinstance(X, Dataset) else (X, y)
         X = self._check(X, reset=True)
         schema = self.schema_
         seed, device = seed_of(self.random_state), choose_device(self.device)
@@ -147,7 +151,10 @@ class _Estimator(
             f"{str(precision).removeprefix('torch.')} on {device}"
         )
         if self.verbose:
-            print(self.summary_, flush=True)
+            # Plain numbers need no list of their kinds.
+            mixed = self.space_.likelihood == "columns" or self.gaps_
+            listed = f"{schema}\n" if schema is not None and mixed else ""
+            print(listed + self.summary_, flush=True)
         # What cannot be scored in the end had better fail before hours of training.
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
@@ -248,11 +255,15 @@ class _Estimator(
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
         if is_frame(X):
-            return self._check_table(X, reset=reset)
+            return self._check_table(X, reset=reset, named=named)
         X = array_of(X) if isinstance(X, Tensor) else X
         if reset:
             self.schema_: Schema | None = None
             self.gaps_ = self.missing == "mask"
+            if self.columns:
+                raise PlanError(
+                    "columns= says what columns of a table hold, and the data are none: leave it out"
+                )
         elif self.space_.schema is not None and self.space_.schema.wordy is not None:
             raise DataError("the model was fitted on a table: pass a DataFrame with its columns")
         gaps = self.gaps_ if reset else self.space_.gaps
@@ -282,9 +293,10 @@ class _Estimator(
             self.space_.check(X, None if np.isnan(low) else (low, high))
         return X
 
-    def _check_table(self, X: Any, *, reset: bool) -> np.ndarray:
+    def _check_table(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Turn a table into numbers, NaN where a value is missing."""
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        if named:
+            validate_data(self, X, reset=reset, skip_check_array=True)
         if reset:
             learned = self.schema_ = Schema.learn(X, self.columns, likelihoods)
             for column in learned.columns:
@@ -453,7 +465,6 @@ class _Estimator(
         self._ready()
         return self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
 
-    @torch.no_grad()
     def reconstruct(
         self,
         X: Any,
@@ -466,8 +477,8 @@ class _Estimator(
         """Complete items whose values are missing; the values that are there stay as they are.
 
         Codes are drawn from q(z | observed values) and weighted by their importance, so that what is filled
-        in follows p(missing | observed): its mean, or the likeliest category, or draws. Items without gaps
-        come back as :meth:`project` gives them.
+        in follows p(missing | observed): its mean, or the likeliest category, or draws. Where no item has a
+        gap, and no draws are asked for, all come back as :meth:`project` gives them.
 
         Parameters
         ----------
@@ -504,41 +515,19 @@ class _Estimator(
         model: Any = self._ready()
         X = self._check(X, reset=False)
         if not np.isnan(X).any() and n_draws is None:
-            return self._present(self._decode(*self._reencoded(X, condition)))
+            return self.inverse_transform(self._encode(X, condition)[0], condition)
         k, draws = count(n_importance, "n_importance"), None if n_draws is None else count(n_draws, "n_draws")
         noise = SharedNoise(0) if draws is None else Noise(seed_of(random_state))
         source = Source(X, model.space, self._raw(condition, len(X)), device=self._device)
-        made = []
-        for batch in source.batches(self._rows_at_once(k)):
-            trace = model.trace(batch, k=k, noise=noise)
-            if "log_prob" in model.posterior.offers and model.prior is not None:
-                weight = torch.softmax(trace.log_joint_ratio.double(), 0)
-            else:
-                weight = torch.full_like(trace.log_lik, 1 / k, dtype=torch.float64)
-            if draws is None:
-                values = expected(trace.px.point(), weight, self._discrete())[None]
-            else:
-                chosen = torch.multinomial(weight.T, draws, replacement=True, generator=noise.generator).T
-                values = trace.px.draw(draws, noise).z
-                values = values.gather(1, _along(chosen[:, None], values))[:, 0]
-            values = model.space.from_model(values).cpu().numpy()
-            made.append(values)
+        made = [
+            complete(model, model.space, batch, k=k, noise=noise, draws=draws).cpu().numpy()
+            for batch in source.batches(self._rows_at_once(k))
+        ]
         filled = np.concatenate(made, 1)
         filled = np.where(np.isnan(X), filled, X).astype(filled.dtype, copy=False)
         if draws is None:
             return self._present(filled[0])
-        return filled if self.space_.schema is None else [self._present(one) for one in filled]
-
-    def _reencoded(self, X: np.ndarray, condition: Any) -> tuple[Tensor, Any, None]:
-        codes = torch.from_numpy(self._encode(X, condition)[0].astype(np.float32))
-        return codes, self._raw(condition, len(X)), None
-
-    def _discrete(self) -> list[int]:
-        """Which values of an item are categories: they have no mean."""
-        schema = self.space_.schema
-        if self.space_.likelihood == "columns" and schema is not None:
-            return [i for i, column in enumerate(schema.columns) if column.kind == "categorical"]
-        return []
+        return filled if model.space.schema is None else [self._present(one) for one in filled]
 
     def interpolate(
         self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None
@@ -586,7 +575,12 @@ class _Estimator(
         items = [array_of(start), array_of(stop)]
         if items[0].shape != items[1].shape:
             raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
-        both = self._check(self._two(start, stop, items), reset=False, named=False)
+        both: Any = np.stack(items)
+        if self.space_.schema is not None:
+            import pandas as pd
+
+            both = pd.DataFrame(items, columns=self.space_.schema.names)
+        both = self._check(both, reset=False, named=False)
         a, b = self._encode(both, condition)[0]
         t = np.linspace(0, 1, steps)[:, None]
         norms = np.linalg.norm(a) * np.linalg.norm(b)
@@ -596,14 +590,6 @@ class _Estimator(
         else:
             codes = (1 - t) * a + t * b
         return self.inverse_transform(codes.astype(np.float32), condition)
-
-    def _two(self, start: Any, stop: Any, items: list[np.ndarray]) -> Any:
-        schema = self.space_.schema
-        if schema is None or schema.wordy is None:
-            return np.stack(items)
-        import pandas as pd
-
-        return pd.DataFrame(items, columns=schema.names)
 
     # ---------------------------------------------------------------- scores
 
@@ -785,36 +771,6 @@ class _Estimator(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def expected(points: Tensor, weight: Tensor, discrete: list[int]) -> Tensor:
-    """Average what codes say by the weights of the codes; categories are put to the vote.
-
-    Parameters
-    ----------
-    points : Tensor
-        ``(k, n, *x)``.
-    weight : Tensor
-        ``(k, n)``, adding up to 1 over k.
-    discrete : list of int
-        Columns that hold categories.
-
-    Returns
-    -------
-    Tensor
-        ``(n, *x)``.
-    """
-    mean = (_along(weight, points) * points).sum(0).to(points.dtype)
-    for place in discrete:
-        codes = points[..., place].round().long()
-        votes = weight.new_zeros(len(mean), int(codes.max()) + 1).scatter_add_(1, codes.T, weight.T)
-        mean[:, place] = votes.argmax(1).to(mean.dtype)
-    return mean
-
-
-def _along(t: Tensor, like: Tensor) -> Tensor:
-    """Expand over the trailing dimensions of another tensor."""
-    return t.reshape(*t.shape, *(1,) * (like.dim() - t.dim())).expand(*t.shape, *like.shape[t.dim() :])
 
 
 @of_recipe("ae")

@@ -229,7 +229,7 @@ class Generator(Decoding):
         Its posterior is None.
     condition_ : ConditionSchema
         What it was conditioned on.
-    space_, latent_dim_, summary_, history_, best_epoch_ : object
+    space_, medium_, latent_dim_, summary_, history_, best_epoch_ : object
         As those of the estimator that it was exported from.
 
     Examples
@@ -244,6 +244,7 @@ class Generator(Decoding):
     """
 
     space_: Space
+    medium_: Any
     latent_dim_: int
     summary_: str
     history_: list[dict[str, Any]]

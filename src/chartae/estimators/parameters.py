@@ -47,10 +47,11 @@ COMMON_TEXT = """
 latent_dim : int or "auto"
     d; "auto" takes an estimate of the data's intrinsic dimension, and ``summary_`` says which.
 network : str or pair of nn.Module
-    "auto" (convolutions for images of 16 pixels or more, layers for the rest), "linear", "mlp", "conv2d", or
-    your own encoder and decoder. The encoder maps ``(n, *shape)`` to anything that flattens; the
-    decoder maps ``(n, d)`` to ``(n, *shape)``, or to as many numbers for each value as the likelihood
-    needs (two for ``noise="item"``, one for each category); images come as ``(n, channels, height, width)``.
+    "auto" (convolutions for images of 16 pixels or more, layers for the rest), "linear", "mlp", "conv1d",
+    "conv2d", "resnet", or your own encoder and decoder. The encoder maps ``(n, *shape)`` to anything that
+    flattens; the decoder maps ``(n, d)`` to ``(n, *shape)``, or to as many numbers for each value as the
+    likelihood needs (two for ``noise="item"``, one for each category); images come as
+    ``(n, channels, height, width)``.
 hidden : sequence of int or None
     Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
 likelihood : str
@@ -112,6 +113,8 @@ summary_ : str
     What was inferred from the data.
 space_ : Space
     Shape, units and likelihood of the data.
+medium_ : object or None
+    How sounds or texts became items, where :func:`chartae.read` made them.
 validation_rows_ : ndarray
     ``(m,)`` row numbers that were held out.
 best_epoch_ : int

@@ -19,6 +19,7 @@ from chartae.models.persistence import read_run, write_run
 from chartae.models.recipes import build_from, find
 from chartae.parts.priors import priors
 from chartae.training.precision import channels_last, choose_device
+from chartae.training.readers import medium_of
 
 if TYPE_CHECKING:
     from chartae.estimators.autoencoders import Autoencoder
@@ -37,7 +38,7 @@ FITTED = (
 )
 #: What reading a configuration raises if someone has changed it.
 DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, AssertionError)
-DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.")
+DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.", "medium.")
 
 
 def save(
@@ -88,6 +89,7 @@ def save(
         "blueprint": estimator.blueprint_,
         "space": estimator.space_.config(),
         "condition": estimator.condition_.config(),
+        "medium": None if estimator.medium_ is None else estimator.medium_.config(),
         "fitted_prior": None if model.fitted_prior is None else _name_of(model.fitted_prior),
         "fitted": {name: getattr(estimator, name) for name in FITTED},
         "feature_names": list(map(str, getattr(estimator, "feature_names_in_", []))) or None,
@@ -98,6 +100,8 @@ def save(
         },
     }
     tensors = dict(model.state_dict())
+    if estimator.medium_ is not None:
+        tensors |= {f"medium.{name}": t for name, t in estimator.medium_.tensors().items()}
     if decoder_only:
         tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
     else:
@@ -225,6 +229,9 @@ def _fill(
     decoder_only: bool = False,
 ) -> None:
     """Give an estimator, or a generator, all that fitting it had learned."""
+    mine = [name for name in tensors if name.startswith("medium.")]
+    own = {name.removeprefix("medium."): tensors.pop(name) for name in mine}
+    fitted.medium_ = None if config["medium"] is None else medium_of(config["medium"], own)
     fitted.model_, fitted.condition_ = _model(path, config, tensors, network, decoder_only)
     fitted.space_, fitted.blueprint_, fitted.history_ = fitted.model_.space, config["blueprint"], history
     for name in FITTED:

@@ -399,8 +399,8 @@ class Categorical(_Independent):
         ``(*batch, *event, m)``.
     event_dims : int
         How many dimensions before the last are one event.
-    step : float
-        Between the values of neighboring categories.
+    step : float or Tensor
+        ``()``, or any shape that broadcasts against ``(*event)``: between values of neighboring categories.
 
     Examples
     --------
@@ -412,7 +412,7 @@ class Categorical(_Independent):
 
     offers = frozenset({"log_prob", "point"})
 
-    def __init__(self, logits: Tensor, event_dims: int = 1, step: float = 1.0) -> None:
+    def __init__(self, logits: Tensor, event_dims: int = 1, step: float | Tensor = 1.0) -> None:
         self.logits, self.event_dims, self.step = logits, event_dims, step
         self.shape = logits.shape[:-1]
 

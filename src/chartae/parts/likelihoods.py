@@ -70,8 +70,7 @@ class NetworkLikelihood(Likelihood):
     """
 
     offers = frozenset({"log_prob", "point"})
-    #: Whether values may be missing, as NaN; set where that is known.
-    gaps = False
+    step: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -90,6 +89,8 @@ class NetworkLikelihood(Likelihood):
     ) -> None:
         super().__init__()
         self.network, self.shape = network, tuple(shape)
+        # Not kept: it follows from the units of the data, which are.
+        self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
 
     @classmethod
     def of(cls, space: Space, network: nn.Module, noise: Any = None) -> NetworkLikelihood:
@@ -291,6 +292,8 @@ class LocationLikelihood(NetworkLikelihood):
         self.noise, self.estimated = noise, noise in ("global", "feature")
         if noise == "item":  # the network gives more than the location
             self.offers = self.offers - {"score"}
+            return
+        self.floor = float(self._spread(torch.tensor(SMALLEST)).log())
         size = self.shape if noise == "feature" else ()
         start = self._spread(torch.tensor(float(noise))).log() if fixed else torch.zeros(())
         self.register_buffer("log_spread", start.expand(size).clone())
@@ -366,11 +369,6 @@ class LocationLikelihood(NetworkLikelihood):
         weight = 1.0 - (1.0 - self.momentum) * (self.seen > 0) if share is None else now.new_tensor(share)
         self.log_spread.copy_(torch.lerp(self.log_spread.exp(), now, weight).log().clamp_min(self.floor))
         self.seen += 1
-
-    @property
-    def floor(self) -> float:
-        """Least log spread: below it, likelihoods only reward rounding."""
-        return float(self._spread(torch.tensor(SMALLEST)).log())
 
 
 @likelihoods.register("normal")
@@ -464,8 +462,6 @@ class LearnedSpread(NetworkLikelihood):
         If ``noise`` is none of these.
     """
 
-    step: Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -475,14 +471,13 @@ class LearnedSpread(NetworkLikelihood):
         levels: int | None = None,
         step: Any = None,
     ) -> None:
-        super().__init__(network, shape)
+        super().__init__(network, shape, step=step)
         noise = "global" if noise is None else noise
         if noise not in ("global", "feature", "item"):
             raise PlanError(f"noise={noise!r}: use 'global', 'feature' or 'item' with this likelihood")
         self.noise = noise
         if noise != "item":
             self.log_spread = nn.Parameter(torch.zeros(self.shape if noise == "feature" else ()))
-        self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
 
     @staticmethod
     def per_value(noise: object = None, levels: int | None = None) -> int:
@@ -738,12 +733,10 @@ class CategoricalLikelihood(NetworkLikelihood):
         levels: int | None = None,
         step: Any = None,
     ) -> None:
-        super().__init__(network, shape)
+        super().__init__(network, shape, step=1 / max(1, (levels or 1) - 1) if step is None else step)
         if levels is None or levels < 1:
             raise PlanError("a categorical likelihood needs the number of categories: use 'normal'")
         self.levels = levels
-        # Values of as many categories have one step, however many values there are.
-        self.step = 1 / max(1, levels - 1) if step is None else float(torch.as_tensor(step).flatten()[0])
 
     @staticmethod
     def per_value(noise: object = None, levels: int | None = None) -> int:
@@ -826,19 +819,6 @@ class PoissonLikelihood(NetworkLikelihood):
     """
 
     continuous = False
-    step: Tensor
-
-    def __init__(
-        self,
-        network: nn.Module,
-        shape: tuple[int, ...],
-        *,
-        noise: object = None,
-        levels: int | None = None,
-        step: Any = None,
-    ) -> None:
-        super().__init__(network, shape)
-        self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
 
     @staticmethod
     def units(facts: Facts, scale: str = "auto") -> Units:

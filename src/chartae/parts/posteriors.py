@@ -105,8 +105,33 @@ def full(t: Tensor) -> Tensor:
     return t.float() if t.element_size() < 4 else t
 
 
+class NetworkPosterior(Posterior):
+    """Base of posteriors whose parameters an encoder gives."""
+
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.network, self.latent_dim = network, latent_dim
+
+    def encode(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """Run the encoder.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, features)``, float32 or better.
+        """
+        return full(self.network(x) if c is None else self.network(x, c))
+
+
 @posteriors.register("delta")
-class DeltaPosterior(Posterior):
+class DeltaPosterior(NetworkPosterior):
     """A point mass on the encoder's output: a plain autoencoder.
 
     Parameters
@@ -131,10 +156,6 @@ class DeltaPosterior(Posterior):
 
     offers = frozenset({"point", "reparameterized"})
 
-    def __init__(self, network: nn.Module, latent_dim: int) -> None:
-        super().__init__()
-        self.network, self.latent_dim = network, latent_dim
-
     @staticmethod
     def features(latent_dim: int) -> int:
         """Width of the encoder's output.
@@ -152,11 +173,11 @@ class DeltaPosterior(Posterior):
         return latent_dim
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
-        return Delta(full(self.network(x) if c is None else self.network(x, c)))
+        return Delta(self.encode(x, c))
 
 
 @posteriors.register("normal")
-class NormalPosterior(Posterior):
+class NormalPosterior(NetworkPosterior):
     """A diagonal normal whose mean and log variance the encoder gives.
 
     Parameters
@@ -182,10 +203,6 @@ class NormalPosterior(Posterior):
 
     offers = frozenset({"log_prob", "point", "reparameterized"})
 
-    def __init__(self, network: nn.Module, latent_dim: int) -> None:
-        super().__init__()
-        self.network, self.latent_dim = network, latent_dim
-
     @staticmethod
     def features(latent_dim: int) -> int:
         """Width of the encoder's output.
@@ -203,12 +220,12 @@ class NormalPosterior(Posterior):
         return 2 * latent_dim
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
-        mean, log_var = full(self.network(x) if c is None else self.network(x, c)).chunk(2, 1)
+        mean, log_var = self.encode(x, c).chunk(2, 1)
         return DiagonalNormal(mean, bounded(log_var))
 
 
 @posteriors.register("full-normal")
-class FullNormalPosterior(Posterior):
+class FullNormalPosterior(NetworkPosterior):
     """A normal with any covariance, whose Cholesky factor the encoder gives.
 
     Parameters
@@ -235,10 +252,6 @@ class FullNormalPosterior(Posterior):
 
     offers = frozenset({"log_prob", "point", "reparameterized"})
 
-    def __init__(self, network: nn.Module, latent_dim: int) -> None:
-        super().__init__()
-        self.network, self.latent_dim = network, latent_dim
-
     @staticmethod
     def features(latent_dim: int) -> int:
         """Width of the encoder's output.
@@ -257,7 +270,7 @@ class FullNormalPosterior(Posterior):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         d = self.latent_dim
-        out = full(self.network(x) if c is None else self.network(x, c))
+        out = self.encode(x, c)
         mean, log_var, below = out.split([d, d, d * (d - 1) // 2], 1)
         row, column = torch.tril_indices(d, d, -1, device=out.device)
         unit = torch.eye(d, dtype=out.dtype, device=out.device).repeat(len(out), 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,12 @@ class Joint(Distribution):
 
     Parameters
     ----------
-    groups : list of (Tensor, Distribution)
-        Which places of the event, ``(g,)``, and the distribution of these, of event shape ``(g,)``.
+    parts : list of Distribution
+        Of event shape ``(g,)`` each.
+    order : Tensor
+        ``(d,)``, the places of an event that the parts are of, one part after the other.
+    back : Tensor or None
+        ``(d,)``, the inverse of that order, where the caller has it.
 
     Examples
     --------
@@ -35,41 +40,50 @@ class Joint(Distribution):
     >>> from chartae.parts.distributions import Bernoulli, DiagonalNormal
     >>> from chartae.parts.tables import Joint
     >>> numbers = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
-    >>> joint = Joint([(torch.tensor([0, 2]), numbers), (torch.tensor([1]), Bernoulli(torch.zeros(5, 1)))])
+    >>> joint = Joint([numbers, Bernoulli(torch.zeros(5, 1))], order=torch.tensor([0, 2, 1]))
     >>> joint.event_shape, joint.log_prob(torch.zeros(5, 3), per_dim=True)[0]
     (torch.Size([3]), tensor([-0.9189, -0.6931, -0.9189]))
     """
 
-    def __init__(self, groups: list[tuple[Tensor, Distribution]]) -> None:
-        self.groups = groups
-        self.offers = frozenset.intersection(*(part.offers for _, part in groups)) & {"log_prob", "point"}
+    offers = frozenset({"log_prob", "point"})
+
+    def __init__(self, parts: list[Distribution], order: Tensor, back: Tensor | None = None) -> None:
+        self.parts, self.order, self.back = parts, order, order.argsort() if back is None else back
 
     @property
     def batch_shape(self) -> torch.Size:
-        return self.groups[0][1].batch_shape
+        return self.parts[0].batch_shape
 
     @property
     def event_shape(self) -> torch.Size:
-        return torch.Size((sum(len(places) for places, _ in self.groups),))
+        return self.order.shape
 
-    def _together(self, parts: list[Tensor]) -> Tensor:
-        places = torch.cat([places for places, _ in self.groups])
-        return torch.cat(parts, -1)[..., places.argsort()]
+    def apart(self, v: Tensor) -> tuple[Tensor, ...]:
+        """Give each part what is its own.
+
+        Parameters
+        ----------
+        v : Tensor
+            ``(..., d)``.
+
+        Returns
+        -------
+        tuple of Tensor
+            ``(..., g)``, one for each part.
+        """
+        return v[..., self.order].split([part.event_shape.numel() for part in self.parts], -1)
 
     def draw(self, k: int, noise: Noise) -> Draw:
-        return Draw(self._together([part.draw(k, noise).z for _, part in self.groups]))
+        return Draw(torch.cat([part.draw(k, noise).z for part in self.parts], -1)[..., self.back])
 
     def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
-        rows = [part.log_prob(v[..., places], per_dim=per_dim) for places, part in self.groups]
-        if per_dim:
-            return self._together(rows)
-        total = rows[0]
-        for row in rows[1:]:
-            total = total + row
-        return total
+        rows = [
+            part.log_prob(mine, per_dim=per_dim) for part, mine in zip(self.parts, self.apart(v), strict=True)
+        ]
+        return torch.cat(rows, -1)[..., self.back] if per_dim else functools.reduce(torch.add, rows)
 
     def point(self) -> Tensor:
-        return self._together([part.point() for _, part in self.groups])
+        return torch.cat([part.point() for part in self.parts], -1)[..., self.back]
 
 
 @likelihoods.register("columns")
@@ -103,14 +117,17 @@ class ColumnsLikelihood(NetworkLikelihood):
     torch.Size([2])
     """
 
+    order: Tensor
+    back: Tensor
+
     def __init__(self, network: nn.Module, space: Space, noise: Any = None) -> None:
         super().__init__(network, space.model_shape)
-        self.parts = nn.ModuleList()
-        self.places, self.widths = [], []
-        for kind, places, part in _groups(space):
-            self.parts.append(kind.of(part, nn.Identity(), _each(noise)))
-            self.places.append(places)
-            self.widths.append(kind.out_shape(part, _each(noise))[0])
+        groups = _groups(space)
+        self.parts = nn.ModuleList(kind.of(part, nn.Identity(), _each(noise)) for kind, _, part in groups)
+        self.widths = [kind.out_shape(part, _each(noise))[0] for kind, _, part in groups]
+        order = torch.tensor([place for _, places, _ in groups for place in places])
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("back", order.argsort(), persistent=False)
         self.estimated = any(part.estimated for part in self.parts)
         self.gaps = space.gaps
 
@@ -153,25 +170,19 @@ class ColumnsLikelihood(NetworkLikelihood):
         return Units(center, scales)
 
     def log_volume(self, space: Space) -> Tensor:
-        out = space.scale.new_zeros(space.model_shape)
-        for (_, places, part), likelihood in zip(_groups(space), self.parts, strict=True):
-            out[places] = likelihood.log_volume(part)  # type: ignore[operator]
-        return out
+        density = [bool(part.continuous) for part in self.parts for _ in range(part.shape[0])]  # type: ignore
+        return super().log_volume(space) * torch.tensor(density, device=space.scale.device)[self.back]
 
     def distribution(self, out: Tensor) -> Distribution:
         split = out.split(self.widths, 2)
-        return Joint(
-            [
-                (torch.tensor(places, device=out.device), part.distribution(piece))  # type: ignore[operator]
-                for places, part, piece in zip(self.places, self.parts, split, strict=True)
-            ]
-        )
+        parts = [part.distribution(own) for part, own in zip(self.parts, split, strict=True)]  # type: ignore
+        return Joint(parts, self.order, self.back)
 
     def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
         assert isinstance(px, Joint)
-        for (places, of), part in zip(px.groups, self.parts, strict=True):
+        for part, of, own in zip(self.parts, px.parts, px.apart(x), strict=True):
             if part.estimated:
-                part.observe(of, x[..., places], share=share)  # type: ignore[operator]
+                part.observe(of, own, share=share)  # type: ignore[operator]
 
 
 def _each(noise: Any) -> Any:
@@ -233,7 +244,6 @@ class Inputs(nn.Module):
     tensor([[1.5000, 0.0000, 1.0000, 0.0000]])
     """
 
-    codes: Tensor
     rest: Tensor
     counts: Tensor
 
@@ -242,15 +252,15 @@ class Inputs(nn.Module):
         self.gaps = space.gaps
         columns = () if space.schema is None or space.likelihood != "columns" else space.schema.columns
         # Two categories need one number.
-        one_hot = [i for i, c in enumerate(columns) if c.kind == "categorical" and (c.levels or 0) > 2]
-        self.levels = [int(columns[i].levels or 0) for i in one_hot]
-        self.register_buffer("codes", torch.tensor(one_hot, dtype=torch.int64), persistent=False)
-        rest = [i for i in range(len(columns)) if i not in one_hot]
+        self.one_hot = {
+            i: len(c.categories) for i, c in enumerate(columns) if c.categories and len(c.categories) > 2
+        }
+        rest = [i for i in range(len(columns)) if i not in self.one_hot]
         self.register_buffer("rest", torch.tensor(rest, dtype=torch.int64), persistent=False)
         counts = torch.tensor([columns[i].kind == "count" for i in rest], dtype=torch.bool)
         self.register_buffer("counts", counts, persistent=False)
         first, *others = space.model_shape
-        width = len(rest) + sum(self.levels) if columns else first
+        width = len(rest) + sum(self.one_hot.values()) if columns else first
         self.shape = (width + (first if self.gaps else 0), *others)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -269,10 +279,10 @@ class Inputs(nn.Module):
         seen = ~x.isnan() if self.gaps else None
         filled = x if seen is None else x.masked_fill(~seen, 0.0)
         parts = [filled]
-        if len(self.rest) or len(self.codes):
+        if len(self.rest) or self.one_hot:
             rest: Tensor = filled[:, self.rest]
             parts = [torch.where(self.counts, rest.clamp_min(0).log1p(), rest)]
-            for place, levels in zip(self.codes.tolist(), self.levels, strict=True):
+            for place, levels in self.one_hot.items():
                 code = filled[:, place].round().long().clamp(0, levels - 1)
                 one_hot = nn.functional.one_hot(code, levels).to(x.dtype)
                 parts.append(one_hot if seen is None else one_hot * seen[:, place, None])

@@ -73,11 +73,11 @@ class Facts:
         if not gaps:
             self.low, self.high = ends(X)
             return
-        seen = [b[~np.isnan(b)] for b in blocks(X)]
-        if not any(b.size for b in seen):
+        seen = (b[~np.isnan(b)] for b in blocks(X))
+        pairs = [(float(b.min()), float(b.max())) for b in seen if b.size]
+        if not pairs:
             raise DataError("all values are missing: give data")
-        self.low = float(min(b.min() for b in seen if b.size))
-        self.high = float(max(b.max() for b in seen if b.size))
+        self.low, self.high = min(low for low, _ in pairs), max(high for _, high in pairs)
 
     def of_column(self, i: int) -> Facts:
         """Look at one column of a table alone.

@@ -7,7 +7,7 @@ import math
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from chartae.core.columns import Schema, as_pandas, is_frame
 from chartae.core.errors import DataError
 from chartae.core.files import SOUNDS, folder_labels, visible_files
 
-__all__ = ["Dataset", "array_of", "read", "read_array", "refuse_bad_values"]
+__all__ = ["Dataset", "array_of", "is_encoded", "medium_of", "read", "read_array", "refuse_bad_values"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _DATA_NAMES = ("x", "x_train", "data", "images", "embedding")
@@ -210,6 +210,64 @@ def read_array(path: str | Path) -> NDArray[Any]:
         array.close()
         raise DataError(f"{path} is an archive of arrays: rename it to end in .npz")
     return array
+
+
+def is_encoded(source: str | Path) -> bool:
+    """Tell whether items are made of what a file or a folder holds: of sounds, or of texts.
+
+    Parameters
+    ----------
+    source : str or path
+        As for :func:`read`.
+
+    Returns
+    -------
+    bool
+        Whether :func:`read` takes an encoder for it.
+
+    Examples
+    --------
+    >>> from chartae.training.readers import is_encoded
+    >>> is_encoded("news.txt"), is_encoded("digits")
+    (True, False)
+    """
+    return _reader_of_encoded(Path(source)) is not None
+
+
+def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
+    """Make again what turned sounds or texts into items.
+
+    Parameters
+    ----------
+    config : Mapping
+        As its ``config`` gave it.
+    tensors : Mapping of str to Tensor
+        As its ``tensors`` gave them, each of a shape of its own.
+
+    Returns
+    -------
+    LogMel, TextEncoder or SentenceEncoder
+        An equal one.
+
+    Raises
+    ------
+    DataError
+        If it is of no known kind.
+
+    Examples
+    --------
+    >>> from chartae.training.audio import LogMel
+    >>> from chartae.training.readers import medium_of
+    >>> medium_of(LogMel(8000).config(), {}) == LogMel(8000)
+    True
+    """
+    from chartae.training.audio import LogMel
+    from chartae.training.text import SentenceEncoder, TextEncoder
+
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (LogMel, TextEncoder, SentenceEncoder)}
+    if config["kind"] not in kinds:
+        raise DataError(f"there is no encoder of the kind {config['kind']!r}: known are {', '.join(kinds)}")
+    return kinds[config["kind"]].from_config(config, tensors)
 
 
 def array_of(values: Any) -> NDArray[Any]:
