@@ -301,7 +301,7 @@ def _fit(
     """Train on DATA and save the run to a folder."""
     from chartae.models.persistence import refuse_occupied
 
-    refuse_occupied(out, overwrite=overwrite, how="--overwrite")
+    refuse_occupied(out, overwrite=overwrite, how=("--overwrite", "--resume"))
     from chartae.estimators.parameters import COMMON
     from chartae.models.recipes import find
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 import time
 import warnings
@@ -24,7 +25,7 @@ from chartae.training.optimizers import Adam
 from chartae.training.precision import channels_last, flushed_denormals, start_threads
 from chartae.training.sources import Source
 
-__all__ = ["Epoch", "evaluate", "train"]
+__all__ = ["Epoch", "best_weights", "evaluate", "finish", "train"]
 
 TRIES = 3
 EVALUATED, VALUES = 1024, 1 << 24  # rows, and values of them, in a batch that needs no gradients
@@ -54,6 +55,10 @@ class Epoch:
         Whether this is the best epoch so far.
     model : nn.Module
         What is being trained.
+    complete : bool
+        Whether it has come to its end; if not, training was asked to pause within it, and there is no log.
+    loop : object
+        The training, of which :meth:`checkpoint` makes a copy.
 
     Examples
     --------
@@ -67,6 +72,8 @@ class Epoch:
     log: Mapping[str, Any]
     best: bool
     model: nn.Module = field(repr=False)
+    complete: bool = True
+    loop: Any = field(default=None, repr=False)
 
     def state(self) -> dict[str, Tensor]:
         """Copy the weights as they are now.
@@ -77,6 +84,29 @@ class Epoch:
             Parameters and buffers.
         """
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Copy all that training needs to go on from here, as :func:`train` takes it.
+
+        Returns
+        -------
+        dict
+            Weights, optimizer, random streams and what was measured so far: tensors, numbers, and lists and
+            dicts of them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae.core.spaces import Space
+        >>> from chartae.models.recipes import build
+        >>> from chartae.training.engine import train
+        >>> from chartae.training.sources import Source
+        >>> plan, source = build("ae", (4,)), Source(np.eye(4), Space((4,)))
+        >>> state = next(train(plan, source, epochs=2)).checkpoint()
+        >>> [epoch.number for epoch in train(plan, source, epochs=4, state=state)]
+        [2, 3, 4]
+        """
+        return self.loop.state()
 
 
 class _Mean:
@@ -106,6 +136,18 @@ class _Mean:
             self._flush()
         return (self.sum / self.rows).tolist()
 
+    def state(self) -> dict[str, Any]:
+        # As they are: added up now, the sum would be rounded in other places.
+        values = torch.stack(self.values) if self.values else None
+        return {"rows": self.rows, "sum": self.sum.clone(), "sizes": list(self.sizes), "values": values}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], device: torch.device) -> _Mean:
+        mean = cls()
+        mean.rows, mean.sum, mean.sizes = state["rows"], state["sum"], list(state["sizes"])
+        mean.values = [] if state["values"] is None else list(state["values"].to(device).unbind())
+        return mean
+
 
 class _Log:
     """Means over an epoch, each over the rows of those batches that it was given for."""
@@ -131,6 +173,17 @@ class _Log:
 
     def means(self) -> dict[str, Any]:
         return {name: mean.value() for name, mean in self.kept.items()}
+
+    def state(self) -> dict[str, Any]:
+        kept = {name: mean.state() for name, mean in self.kept.items()}
+        return {"rows": self.rows, "steps": self.steps, "kept": kept}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], device: torch.device) -> _Log:
+        log = cls()
+        log.rows, log.steps = state["rows"], state["steps"]
+        log.kept.update({name: _Mean.of(mean, device) for name, mean in state["kept"].items()})
+        return log
 
 
 def evaluate(plan: Plan, source: Source, *, batch_size: int = EVALUATED, seed: int = 0) -> dict[str, Any]:
@@ -203,6 +256,8 @@ def train(
     precision: torch.dtype = torch.float32,
     compile: bool = False,
     seed: int = 0,
+    state: Mapping[str, Any] | None = None,
+    pause: Callable[[], bool] | None = None,
 ) -> Iterator[Epoch]:
     """Train, and yield after every epoch.
 
@@ -236,11 +291,16 @@ def train(
         Compile the networks.
     seed : int
         Of data order, posterior samples and dropout.
+    state : Mapping or None
+        Where to go on, as :meth:`Epoch.checkpoint` has given it: with the same plan, rows and parameters,
+        what follows on the same machine is the same to the last bit as if training had never stopped.
+    pause : callable or None
+        Asked between batches; where it says yes, an epoch that is not complete is yielded.
 
     Yields
     ------
     Epoch
-        With its log.
+        With its log, or, in a pause, without.
 
     Raises
     ------
@@ -269,116 +329,247 @@ def train(
     if schedule not in SCHEDULES:
         raise PlanError(f"schedule={schedule!r}: use one of {', '.join(SCHEDULES)}")
     start_threads()
-    model, device = plan.model, source.device
-    channels_last(model.to(device))
-    plan.objective.to(device)
+    channels_last(plan.model.to(source.device))
+    plan.objective.to(source.device)
     gradients = gradients_for(plan, precision, compile=compile)
-    optimizer = (plan.optimizer or Adam)(gradients.parameters, lr=learning_rate)
-    rate, faults = learning_rate, 0
-    best_loss, best_epoch, best_state = math.inf, 0, None
 
-    def set_rate(done: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * SCHEDULES[schedule](done / epochs)
+    def shrink(done: float) -> float:
+        return SCHEDULES[schedule](done / epochs)
 
-    one_epoch = _steps(
-        plan, source, gradients, optimizer, set_rate, batch_size=batch_size, clip=clip, seed=seed
-    )
-    epoch = 0
-    good = None
+    loop = _Loop(plan, source, gradients, learning_rate, shrink, batch_size=batch_size, clip=clip, seed=seed)
+    if state is not None:
+        loop.restore(state)
+    model, warmup = plan.model, plan.objective.warmup
+    pause = pause or _never
     try:
-        while epoch < epochs:
-            begun, start = _snapshot(model, optimizer), time.perf_counter()
-            log, fault = one_epoch(epoch)
-            seconds = time.perf_counter() - start
+        while loop.epoch < epochs:
+            waited = loop.epoch - max(loop.best_epoch, warmup)
+            if patience is not None and validation is not None and loop.epoch and waited >= patience:
+                break
+            paused, fault = loop.steps(pause)
+            if paused:
+                yield Epoch(loop.epoch + 1, {}, False, model, complete=False, loop=loop)
+                continue
             # A state is good once a finite step has come from it; before the first one there is no other.
-            good = begun if log.steps or good is None else good
+            loop.good = loop.begun if loop.log.steps or loop.good is None else loop.good
             judged = None
             if fault is None:
-                plan.objective.advance(epoch + 1)
+                plan.objective.advance(loop.epoch + 1)
                 if validation is not None:
                     judged, fault = _evaluate(
-                        plan, validation, EVALUATED, seed, f"epoch {epoch + 1}, validation batch"
+                        plan, validation, EVALUATED, seed, f"epoch {loop.epoch + 1}, validation batch"
                     )
+            log, seconds = loop.end()
             if fault is not None:
-                faults += 1
-                _restore(good, model, optimizer)
+                loop.faults += 1
+                _restore(loop.good, model, loop.optimizer)
                 gradients.moved()
-                if faults >= TRIES:
+                if loop.faults >= TRIES:
                     raise TrainingError(
                         f"{fault}; {TRIES} tries with ever smaller steps did not help: look at that batch's "
                         f"rows, or lower learning_rate (it was {learning_rate:g})"
                     )
-                rate *= 0.3
+                loop.rate *= 0.3
                 warnings.warn(
-                    f"{fault}; back to the last good state with learning_rate {rate:.2g}", stacklevel=2
+                    f"{fault}; back to the last good state with learning_rate {loop.rate:.2g}", stacklevel=2
                 )
                 continue
-            epoch, faults = epoch + 1, 0
+            loop.epoch, loop.faults = loop.epoch + 1, 0
             speed = {"seconds": seconds, "rows_per_second": log.rows / seconds}
-            entry = {"epoch": epoch, **speed, "learning_rate": optimizer.param_groups[0]["lr"], **log.means()}
+            rate = loop.optimizer.param_groups[0]["lr"]
+            entry = {"epoch": loop.epoch, **speed, "learning_rate": rate, **log.means()}
             if judged is not None:
                 entry |= {f"val_{k}": v for k, v in judged.means().items()}
             # Losses before warm-ups have arrived are of another objective.
-            arrived = epoch >= plan.objective.warmup
-            best = arrived and entry.get("val_loss", math.inf) < best_loss
+            best = loop.epoch >= warmup and entry.get("val_loss", math.inf) < loop.best_loss
             if best:
-                best_loss, best_epoch, best_state = entry["val_loss"], epoch, _snapshot(model)
-            yield Epoch(epoch, {**entry, "best": best}, best, model)
-            waited = epoch - max(best_epoch, plan.objective.warmup)
-            if patience is not None and validation is not None and arrived and waited >= patience:
-                break
-        if best_state is not None:
-            _restore(best_state, model)
+                loop.best_loss, loop.best_epoch = entry["val_loss"], loop.epoch
+                (loop.best,) = _snapshot(model)
+            yield Epoch(loop.epoch, {**entry, "best": best}, best, model, loop=loop)
+        if loop.best is not None:
+            _restore([loop.best], model)
         _settle(plan, source, seed)
     finally:
         gradients.close()
         model.eval()
 
 
-def _steps(
-    plan: Plan,
-    source: Source,
-    gradients: Gradients,
-    optimizer: Any,
-    set_rate: Callable[[float], None],
-    *,
-    batch_size: int,
-    clip: float | None,
-    seed: int,
-) -> Callable[[int], tuple[_Log, str | None]]:
-    """Make a function that takes the steps of one epoch, and says what went wrong if anything did."""
-    order = torch.Generator().manual_seed(seed)
-    noise = Noise(torch.Generator().manual_seed(seed + 1))
-    dropout = _Stream(seed + 2, source.device)
-    steps = math.ceil(len(source) / batch_size)
+def _never() -> bool:
+    return False
 
-    def one_epoch(epoch: int) -> tuple[_Log, str | None]:
-        log = _Log()
+
+def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the weights that a training would keep if it ended in a state.
+
+    Parameters
+    ----------
+    state : Mapping
+        As :meth:`Epoch.checkpoint` gives it.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Those of the best epoch; where there was nothing to judge by, of the last one that is complete, or, in
+        the first, those of the last step.
+
+    Examples
+    --------
+    >>> from chartae.training.engine import best_weights
+    >>> best_weights({"best": None, "begun": None, "epoch": 3, "model": {"w": 1}})
+    {'w': 1}
+    """
+    if state["best"] is not None:
+        return state["best"]
+    return state["begun"][0] if state["begun"] is not None and state["epoch"] else state["model"]
+
+
+def finish(plan: Plan, source: Source, state: Mapping[str, Any], *, seed: int = 0) -> None:
+    """End a training that was broken off as one that ends by itself: with the best weights, and their noise.
+
+    Parameters
+    ----------
+    plan : Plan
+        What was trained; its model is changed in place.
+    source : Source
+        Training rows.
+    state : Mapping
+        As :meth:`Epoch.checkpoint` gives it.
+    seed : int
+        Of the training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.parts.units import infer_space
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.engine import finish, train
+    >>> from chartae.training.sources import Source
+    >>> X = np.random.default_rng(0).normal(size=(64, 3))
+    >>> space = infer_space(X)
+    >>> plan, source = build("vae", space, latent_dim=1, hidden=(8,)), Source(X, space)
+    >>> for epoch in train(plan, source, epochs=9):
+    ...     state = epoch.checkpoint()
+    ...     break
+    >>> finish(plan, source, state)
+    """
+    plan.model.load_state_dict(best_weights(state))
+    _settle(plan, source, seed)
+
+
+class _Loop:
+    """A training, with all that changes in it: its state is what :meth:`Epoch.checkpoint` gives."""
+
+    #: Plain numbers and snapshots, which are never changed in place.
+    KEPT = ("epoch", "step", "rate", "faults", "best_loss", "best_epoch", "best", "good", "begun", "seconds")
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Source,
+        gradients: Gradients,
+        learning_rate: float,
+        shrink: Callable[[float], float],
+        *,
+        batch_size: int,
+        clip: float | None,
+        seed: int,
+    ) -> None:
+        self.plan, self.source, self.gradients, self.shrink = plan, source, gradients, shrink
+        self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=learning_rate)
+        self.batch_size, self.clip, self.seed = batch_size, clip, seed
+        self.order = torch.Generator().manual_seed(seed)
+        self.noise = Noise(torch.Generator().manual_seed(seed + 1))
+        self.dropout = _Stream(seed + 2, source.device)
+        self.epoch, self.step, self.rate, self.faults = 0, 0, learning_rate, 0
+        self.best_loss, self.best_epoch, self.seconds = math.inf, 0, 0.0
+        self.best: Any = None
+        self.good: Any = None
+        self.begun: Any = None
+        self.log, self.shuffle = _Log(), self.order.get_state()
+        self.batches: Iterator[Batch] | None = None
+        self.held: Batch | None = None
+        self.asked = True  # whoever goes on goes on by one batch at least
+
+    def state(self) -> dict[str, Any]:
+        moving = zip(("model", "objective", "optimizer"), _snapshot(*self._moving()), strict=True)
+        streams = {
+            "order": self.shuffle,  # as it was before this epoch's order was drawn
+            "noise": self.noise.generator.get_state(),
+            "dropout": self.dropout.states,
+        }
+        return {**{name: getattr(self, name) for name in self.KEPT}, **dict(moving), **streams} | {
+            "begun": self.begun if self.step else None,  # before the first step it is what is there
+            "log": self.log.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name in self.KEPT:
+            setattr(self, name, state[name])
+        _restore([state["model"], state["objective"], state["optimizer"]], *self._moving())
+        self.gradients.moved()
+        self.shuffle = state["order"]
+        self.order.set_state(self.shuffle)
+        self.noise.generator.set_state(state["noise"])
+        self.dropout.states = state["dropout"]
+        self.log = _Log.of(state["log"], self.source.device)
+
+    def _moving(self) -> tuple[Any, Any, Any]:
+        return self.plan.model, self.plan.objective, self.optimizer
+
+    def steps(self, pause: Callable[[], bool]) -> tuple[bool, str | None]:
+        """Take the steps of an epoch up to its end, a pause or a fault, and say which."""
+        plan, gradients, optimizer = self.plan, self.gradients, self.optimizer
+        if self.batches is None:
+            if self.begun is None:
+                self.begun = _snapshot(plan.model, optimizer)
+            self.batches = self.source.batches(self.batch_size, self.order, skip=self.step)
+        batches = self.batches if self.held is None else itertools.chain((self.held,), self.batches)
+        self.held = None
+        steps, start = math.ceil(len(self.source) / self.batch_size), time.perf_counter()
         plan.model.train()
-        with dropout, flushed_denormals():
-            for step, batch in enumerate(source.batches(batch_size, order)):
-                plan.objective.advance(epoch + step / steps)
-                set_rate(epoch + step / steps)
-                loss, terms = gradients(batch, noise)
-                norm = gradients.norm()
-                # Beyond the limit the squares that Adam keeps would overflow, and stop it for good.
-                usable = norm < GRADIENT_LIMIT if clip is None else math.isfinite(norm)
-                if not (usable and math.isfinite(loss)):
-                    return log, _diagnose(plan, batch, terms, f"epoch {epoch + 1}, batch {step}")
-                if clip is not None:
-                    torch.nn.utils.clip_grads_with_norm_(gradients.parameters, clip, norm)
-                optimizer.step()
-                gradients.moved()
-                log.add(terms, len(batch), loss=loss, grad_norm=norm)
-            plan.model.eval()
-            # No further step would notice what the last one did.
-            with torch.no_grad():
-                terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=Noise(seed)))
-            broken = not math.isfinite(total(terms))
-        return log, _diagnose(plan, batch, terms, f"epoch {epoch + 1}, batch {step}") if broken else None
+        try:
+            with self.dropout, flushed_denormals():
+                for batch in batches:
+                    if not self.asked and pause():
+                        self.held, self.asked = batch, True
+                        plan.model.eval()
+                        return True, None
+                    self.asked = False
+                    done = self.epoch + self.step / steps
+                    plan.objective.advance(done)
+                    for group in optimizer.param_groups:
+                        group["lr"] = self.rate * self.shrink(done)
+                    loss, terms = gradients(batch, self.noise)
+                    norm = gradients.norm()
+                    # Beyond the limit the squares that Adam keeps would overflow, and stop it for good.
+                    usable = norm < GRADIENT_LIMIT if self.clip is None else math.isfinite(norm)
+                    if not (usable and math.isfinite(loss)):
+                        return False, self._diagnosis(batch, terms, self.step)
+                    if self.clip is not None:
+                        torch.nn.utils.clip_grads_with_norm_(gradients.parameters, self.clip, norm)
+                    optimizer.step()
+                    gradients.moved()
+                    self.log.add(terms, len(batch), loss=loss, grad_norm=norm)
+                    self.step += 1
+                plan.model.eval()
+                # No further step would notice what the last one did.
+                with torch.no_grad():
+                    noise = Noise(self.seed)
+                    terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
+                broken = not math.isfinite(total(terms))
+            return False, self._diagnosis(batch, terms, self.step - 1) if broken else None
+        finally:
+            self.seconds += time.perf_counter() - start
 
-    return one_epoch
+    def _diagnosis(self, batch: Batch, terms: Mapping[str, Term], step: int) -> str:
+        return _diagnose(self.plan, batch, terms, f"epoch {self.epoch + 1}, batch {step}")
+
+    def end(self) -> tuple[_Log, float]:
+        """Leave an epoch, whatever became of it, and say what was seen in it and how long it took."""
+        seen = self.log, self.seconds
+        self.log, self.seconds, self.step = _Log(), 0.0, 0
+        self.begun, self.batches, self.shuffle = None, None, self.order.get_state()
+        return seen
 
 
 class _Stream:
@@ -404,7 +595,8 @@ class _Stream:
                 torch.cuda.default_generators[index].manual_seed(self.seed)
         else:
             torch.set_rng_state(self.states[0])
-            for device, state in zip(self.devices, self.states[1:], strict=True):
+            # Not strictly: what was begun on a GPU may go on elsewhere.
+            for device, state in zip(self.devices, self.states[1:], strict=False):
                 torch.cuda.set_rng_state(state, device)
 
     def __exit__(self, *error: object) -> None:

@@ -125,7 +125,7 @@ class Source:
         index = rows if isinstance(rows, Tensor) else None
         return Batch(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, c, index)
 
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+    def batches(self, size: int, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Batch]:
         """Go through the rows once.
 
         Parameters
@@ -134,6 +134,8 @@ class Source:
             Rows of a batch; the last may have fewer, or one more where it would be left alone.
         generator : torch.Generator or None
             Shuffles; None: in order.
+        skip : int
+            Batches of that order to leave out at the beginning, whose rows are not read.
 
         Yields
         ------
@@ -149,5 +151,5 @@ class Source:
         if generator is not None and len(parts) > 1 and len(parts[-1]) == 1:
             # Statistics of a batch (normalization, kernels) are undefined for a single row.
             parts[-2:] = [torch.cat(parts[-2:])]
-        for rows in parts:
+        for rows in parts[skip:]:
             yield self.take(rows)
