@@ -402,6 +402,16 @@ def test_vectors_as_conditions(tiny, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 
+def test_conditions_inside_the_layers(tiny, tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.load(tiny), y=np.arange(40) % 3)
+    fit = ["fit", tmp_path / "a.npz", *SMALL, "--param", "conditioning=film", "-q", "--out", tmp_path / "run"]
+    said = refused(*fit)
+    assert "--param conditioning=film needs a condition" in said
+    done(*fit, "--recipe", "cvae")
+    assert ct.load(tmp_path / "run").conditioning == "film"
+    done("sample", tmp_path / "run", "--condition", 2, "--out", tmp_path / "x.npy")
+
+
 def test_truth_values_as_conditions(tiny, tmp_path):
     np.savez(tmp_path / "a.npz", X=np.load(tiny), y=np.arange(40) % 3 == 0)
     done("fit", tmp_path / "a.npz", "--recipe", "cvae", "--out", tmp_path / "run", *SMALL, "-q")

@@ -129,6 +129,7 @@ class _Estimator(
             "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
             "noise": self.noise,
             "condition": self.condition_.parameters,
+            "conditioning": self.conditioning,
         }
         taken = next((p for p in own if p in {*shared, "network"}), None)
         if taken:

@@ -278,6 +278,7 @@ def assemble(
     activation: str = "relu",
     noise: str | float = "global",
     condition: Mapping[str, Any] | None = None,
+    conditioning: str = "concat",
 ) -> Plan:
     """Put parts together: what every recipe ends with.
 
@@ -303,6 +304,8 @@ def assemble(
         Of a likelihood that has one; a float is in the input's units.
     condition : Mapping or None
         Parameters of :class:`~chartae.parts.conditions.Condition`.
+    conditioning : {"concat", "film"}
+        Whether networks take the condition beside their input, or it scales and shifts their hidden layers.
 
     Returns
     -------
@@ -330,6 +333,10 @@ def assemble(
     likelihood_class = likelihoods[space.likelihood]
     conditioner = Condition(**condition) if condition else None
     width = conditioner.width if conditioner else 0
+    if conditioning != "concat" and not width:
+        raise PlanError(
+            f"conditioning={conditioning!r} needs a condition: pass y to fit, with a recipe such as 'cvae'"
+        )
     features = posteriors[posterior].features(latent_dim)  # type: ignore[attr-defined]
     out_shape = likelihood_class.out_shape(space, noise)
     inputs = Inputs(space) if space.gaps or space.likelihood == "columns" else None
@@ -337,11 +344,17 @@ def assemble(
     if isinstance(network, str):
         name = _network_for(space) if network == "auto" else network
         make = networks[name]
-        encoder, decoder = make(in_shape, out_shape, features, latent_dim, hidden, width, activation)
+        shared = (hidden, width, activation, conditioning)
+        encoder, decoder = make(in_shape, out_shape, features, latent_dim, *shared)
     else:
         name = "yours"
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
             raise PlanError("network is a name or a pair of torch modules (encoder, decoder)")
+        if conditioning != "concat":
+            raise PlanError(
+                f"conditioning={conditioning!r} acts inside the networks, and these are yours: leave it out, "
+                "and use the condition that your modules are called with"
+            )
         # Copied: fitting must not change what the caller passed in. Together: they may share layers.
         mine = copy.deepcopy(list(network))
         if not all(p.is_leaf for m in mine for p in m.parameters()):
