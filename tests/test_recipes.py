@@ -455,6 +455,21 @@ def test_a_conditional_prior_needs_a_condition():
         ct.CVAE(conditional_prior=True, max_epochs=1).fit(np.eye(20))
 
 
+@pytest.mark.parametrize("name", ["vae", "beta-vae", "iwae", "cvae"])
+def test_a_full_covariance(name, tmp_path):
+    X = rows(60)
+    m = model(name, latent_dim=3, recipe_params={"covariance": "full"}).fit(X)
+    drawn = m.sample_posterior(X[:1], 4000, random_state=0)[:, 0]
+    q = m.model_.posterior(m.space_.to_model(torch.from_numpy(X[:1])))
+    np.testing.assert_allclose(np.cov(drawn.T), (q.scale_tril @ q.scale_tril.mT)[0].detach(), atol=0.15)
+    np.testing.assert_allclose(m.transform(X[:1], return_std=True)[1][0], drawn.std(0), rtol=0.1)
+    assert np.isfinite(m.score_samples(X)).all()
+    again = ct.load(m.save(tmp_path / "run"))
+    assert np.array_equal(again.score_samples(X), m.score_samples(X))
+    with pytest.raises(PlanError, match="unknown covariance 'ful': did you mean 'full'"):
+        build(name, (5,), covariance="ful")
+
+
 def test_modules_that_share_layers_go_on_sharing_them():
     shared = nn.Linear(2, 2)
     pair = (nn.Sequential(nn.Linear(4, 2), shared), nn.Sequential(shared, nn.Linear(2, 4)))

@@ -812,6 +812,8 @@ class VAE(_Estimator):
 
     Parameters
     ----------
+    covariance : {"diagonal", "full"}
+        Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float
         Nats of each latent dimension that cost nothing.
     warmup : float
@@ -850,6 +852,8 @@ class CVAE(_Estimator):
     ----------
     conditional_prior : bool
         Learn p(z | c) instead of N(0, I).
+    covariance : {"diagonal", "full"}
+        Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float
         Nats of each latent dimension that cost nothing.
     warmup : float

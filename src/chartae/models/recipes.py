@@ -189,7 +189,7 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
     >>> build("vae", (4,), latent_dim=2, gamma=1)
     Traceback (most recent call last):
     ...
-    chartae.core.errors.PlanError: recipe 'vae' has no parameter 'gamma': known: free_bits, warmup
+    chartae.core.errors.PlanError: recipe 'vae' has no parameter 'gamma': known: covariance, free_bits, warmup
     """
     chosen = find(name)
     for given in parameters:
@@ -384,6 +384,16 @@ def _network_for(space: Space) -> str:
     return "conv2d" if space.is_image and min(space.model_shape[1:]) >= 16 else "mlp"
 
 
+#: What a VAE's posterior may say of how the dimensions of a code go together, and the part that says it.
+COVARIANCES = {"diagonal": "normal", "full": "full-normal"}
+
+
+def _normal(covariance: str) -> str:
+    if covariance not in COVARIANCES:
+        raise PlanError(f"unknown covariance {covariance!r}: {suggest(covariance, COVARIANCES)}")
+    return COVARIANCES[covariance]
+
+
 @recipe("ae", paper="doi:10.1126/science.1127647", parts="delta posterior; nll")
 def ae(shape: Any, **common: Any) -> Plan:
     """Plain autoencoder: a chart of the data, without a density.
@@ -438,36 +448,42 @@ def l2_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
 
 
 @recipe("vae", paper="arXiv:1312.6114", parts="normal posterior, N(0, I) prior; nll + kl")
-def vae(shape: Any, *, free_bits: float = 0.0, warmup: float = 0.0, **common: Any) -> Plan:
+def vae(
+    shape: Any, *, covariance: str = "diagonal", free_bits: float = 0.0, warmup: float = 0.0, **common: Any
+) -> Plan:
     """Variational autoencoder.
 
     References
     ----------
-    Kingma and Welling 2014, arXiv:1312.6114.
+    Kingma and Welling 2014, arXiv:1312.6114; with a full covariance arXiv:1906.02691, section 2.5.1.
     """
-    return assemble(shape, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common)
+    objective = NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
+    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
 @recipe("beta-vae", paper="Higgins et al. 2017 (ICLR)", parts="normal posterior, N(0, I) prior; nll + β kl")
-def beta_vae(shape: Any, *, beta: float = 4.0, warmup: float = 0.0, **common: Any) -> Plan:
+def beta_vae(
+    shape: Any, *, beta: float = 4.0, covariance: str = "diagonal", warmup: float = 0.0, **common: Any
+) -> Plan:
     """VAE with a weight on the KL term.
 
     References
     ----------
     Higgins et al. 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework".
     """
-    return assemble(shape, objective=NegLogLik() + beta * KL(warmup=warmup), **common)
+    objective = NegLogLik() + beta * KL(warmup=warmup)
+    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
 @recipe("iwae", paper="arXiv:1509.00519", parts="normal posterior, N(0, I) prior; importance-weighted bound")
-def iwae(shape: Any, *, k: int = 5, **common: Any) -> Plan:
+def iwae(shape: Any, *, k: int = 5, covariance: str = "diagonal", **common: Any) -> Plan:
     """VAE trained on the bound of k importance samples.
 
     References
     ----------
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.
     """
-    return assemble(shape, objective=IWAE(k), **common)
+    return assemble(shape, posterior=_normal(covariance), objective=IWAE(k), **common)
 
 
 @recipe(
@@ -480,6 +496,7 @@ def cvae(
     shape: Any,
     *,
     conditional_prior: bool = False,
+    covariance: str = "diagonal",
     free_bits: float = 0.0,
     warmup: float = 0.0,
     **common: Any,
@@ -491,11 +508,12 @@ def cvae(
     Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional
     generative models".
     """
-    if not common.get("condition"):
-        if conditional_prior:
-            raise PlanError("conditional_prior=True needs a condition: pass y to fit")
-        return vae(shape, free_bits=free_bits, warmup=warmup, **common)
-    prior = "conditional-normal" if conditional_prior else "standard-normal"
+    if conditional_prior and not common.get("condition"):
+        raise PlanError("conditional_prior=True needs a condition: pass y to fit")
     return assemble(
-        shape, prior=prior, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common
+        shape,
+        posterior=_normal(covariance),
+        prior="conditional-normal" if conditional_prior else "standard-normal",
+        objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup),
+        **common,
     )
