@@ -412,6 +412,31 @@ def test_conditions_inside_the_layers(tiny, tmp_path):
     done("sample", tmp_path / "run", "--condition", 2, "--out", tmp_path / "x.npy")
 
 
+def test_numbers_and_maps_as_conditions(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(40, 3)), columns=["a", "b", "dose"])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    table.loc[::3, "a"] = np.nan
+    table.drop(columns="dose").to_csv(tmp_path / "gaps.csv", index=False)
+    np.save(tmp_path / "number.npy", table["dose"].to_numpy())
+    np.save(tmp_path / "map.npy", rng.normal(size=(40, 4, 5)).astype(np.float32))
+    np.save(tmp_path / "one.npy", np.ones((4, 5)))
+    np.save(tmp_path / "missing.npy", table[["a", "b"]].isna().to_numpy())
+    for data, labels, condition, asked in [
+        ("table.csv", "dose", "0.5", 0.5),
+        ("table.csv", tmp_path / "number.npy", "-1", -1),
+        ("table.csv", tmp_path / "map.npy", tmp_path / "one.npy", np.ones((4, 5))),
+        ("gaps.csv", tmp_path / "missing.npy", "[true, false]", [True, False]),
+    ]:
+        fit = ["fit", tmp_path / data, "--labels", labels, "--recipe", "cvae", "--out", tmp_path / "run"]
+        done(*fit, *SMALL, "-q", "--overwrite" if (tmp_path / "run").exists() else "-q")
+        out = tmp_path / "x.csv"
+        done("sample", tmp_path / "run", f"--condition={condition}", "--seed", 0, "--out", out)
+        expected = ct.load(tmp_path / "run").sample(64, condition=asked, random_state=0)
+        pd.testing.assert_frame_equal(pd.read_csv(out), expected, check_dtype=False)
+        done("encode", tmp_path / "run", tmp_path / data, "--labels", labels, "--out", tmp_path / "z.npy")
+
+
 def test_truth_values_as_conditions(tiny, tmp_path):
     np.savez(tmp_path / "a.npz", X=np.load(tiny), y=np.arange(40) % 3 == 0)
     done("fit", tmp_path / "a.npz", "--recipe", "cvae", "--out", tmp_path / "run", *SMALL, "-q")

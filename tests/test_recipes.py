@@ -335,6 +335,7 @@ CONDITIONS = {
     "objects": (LABELS.astype(object), "c"),
     "scalar": (VECTORS[:, 0], 0.5),
     "vectors": (VECTORS, [0.1, 0.2]),
+    "maps": (VECTORS.reshape(N, 1, 2) * np.ones((N, 3, 2)), np.ones((3, 2))),
     "both": ({"label": LABELS, "vector": VECTORS}, {"label": "a", "vector": [0.0, 1.0]}),
     "none": (None, None),
 }
