@@ -210,7 +210,7 @@ class ConditionSchema:
         classes, width = config["classes"], config["vector_dim"]
         # Runs from before there were maps know the width alone.
         shape = config.get("vector_shape") or ([width] if width else None)
-        return cls(None if classes is None else np.array(classes), shape and tuple(shape))
+        return cls(None if classes is None else np.array(classes), tuple(shape) if shape else None)
 
 
 def _type(label: object) -> str:
