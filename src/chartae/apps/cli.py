@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import tempfile
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,9 @@ class _Commands(TyperGroup):
         extra["standalone_mode"] = False  # leaves errors to this method
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
-            code = super().main(args, *rest, **extra)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                code = super().main(args, *rest, **extra)
         except KeyboardInterrupt:
             code = 130
         except Exception as e:
@@ -59,6 +62,13 @@ class _Commands(TyperGroup):
         if code == 130:
             typer.echo("Interrupted.", err=True)
         sys.exit(code or 0)
+
+
+def _warn(
+    message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Say a warning in one line, and not where in the code it was raised."""
+    typer.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 app = typer.Typer(
@@ -200,7 +210,7 @@ _Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, or a .npy, .npz (file.npz:key), .csv or folder of images.",
+        help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet or folder of images.",
         show_default=False,
     ),
 ]

@@ -21,6 +21,8 @@ KINDS: dict[str, str] = {
     "categorical": "categorical",
     "count": "negative-binomial",
 }
+#: What pandas finds in columns that can be used.
+HELD = ("categorical", "datetime64", "boolean", "string", "integer", "floating", "mixed-integer-float")
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
 
 
@@ -332,6 +334,14 @@ def _column(name: str, values: Any, dtype: str) -> Column:
     missing = 1.0 - len(seen) / len(values)
     if not len(seen):
         raise DataError(f"column {name!r} holds no values: drop it")
+    holds = pd.api.types.infer_dtype(seen, skipna=True)
+    if holds not in HELD:
+        if any(isinstance(v, str) for v in seen) and any(
+            isinstance(v, int | float | np.number) for v in seen
+        ):
+            raise DataError(f"column {name!r} mixes numbers and text: make all its values text, or numbers")
+        what = f"column {name!r} holds {str(seen.iloc[0])!r:.40}"
+        raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
     constant = bool((seen == seen.iloc[0]).all())
     made = Column(name, "continuous", KINDS["continuous"], dtype, missing=missing, constant=constant)
     if isinstance(values.dtype, pd.CategoricalDtype):
@@ -339,18 +349,10 @@ def _column(name: str, values: Any, dtype: str) -> Column:
         return _categorical(replace(made, ordered=bool(values.dtype.ordered)), categories)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         return made
-    holds = pd.api.types.infer_dtype(seen, skipna=True)
     if holds == "boolean":
         return replace(made, kind="binary", likelihood=KINDS["binary"], categories=(False, True))
     if holds == "string":
         return _categorical(made, tuple(sorted(set(seen))))
-    if holds not in ("integer", "floating", "mixed-integer-float"):
-        if any(isinstance(v, str) for v in seen) and any(
-            isinstance(v, int | float | np.number) for v in seen
-        ):
-            raise DataError(f"column {name!r} mixes numbers and text: make all its values text, or numbers")
-        what = f"column {name!r} holds {str(seen.iloc[0])!r:.40}"
-        raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
     if not pd.api.types.is_numeric_dtype(values.dtype):
         values = pd.to_numeric(values)
         seen = values.dropna()

@@ -283,8 +283,13 @@ class _Estimator(
             low, high = ends(X) if X.size else (0.0, 0.0)
             if not (np.isfinite(low) and np.isfinite(high)):
                 assert_all_finite(X, allow_nan=gaps, input_name="X")
-        except (ValueError, TypeError):
+        except (ValueError, TypeError) as error:
             refuse_bad_values(given)  # says where they are
+            first, *more = str(error).splitlines()
+            if more:  # the array itself
+                raise DataError(
+                    f"{first.rstrip(':')}: pass real numbers, (n, features) or (n, ...)"
+                ) from None
             raise
         if not reset and X.shape[1:] != self.space_.shape:
             raise DataError(
@@ -300,6 +305,8 @@ class _Estimator(
             validate_data(self, X, reset=reset, skip_check_array=True)
         if reset:
             learned = self.schema_ = Schema.learn(X, self.columns, likelihoods)
+            if len(X) < 2:
+                raise DataError("the table has 1 row, and a model needs two or more: give more")
             for column in learned.columns:
                 if column.constant:
                     warnings.warn(
@@ -312,8 +319,6 @@ class _Estimator(
         missing = np.isnan(array)
         if reset:
             self.gaps_ = self.missing == "mask" or (self.missing == "auto" and bool(missing.any()))
-            if len(array) < 2:
-                raise DataError(f"the table has {len(array)} row, and a model needs two or more: give more")
         if missing.any() and not (self.gaps_ if reset else self.space_.gaps):
             row, place = np.argwhere(missing)[0]
             raise DataError(

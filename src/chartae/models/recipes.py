@@ -262,6 +262,10 @@ def _check_type(name: str, value: Any, default: Any) -> None:
         raise PlanError(f"{name}={value!r}: give {words}")
 
 
+def _counts(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) > 0
+
+
 RESERVED = ("posterior", "prior", "objective", "corruption")
 
 
@@ -325,10 +329,10 @@ def assemble(
     2
     """
     space = shape if isinstance(shape, Space) else Space(shape)
-    if latent_dim < 1:
+    if not _counts(latent_dim):
         raise PlanError(f"latent_dim={latent_dim}: a code has one dimension or more")
     widths: Any = () if hidden is None else tuple(hidden)
-    if not all(isinstance(width, Integral) and int(width) > 0 for width in widths):
+    if not all(_counts(width) for width in widths):
         raise PlanError(f"hidden={widths}: a layer has a whole number of units, one or more")
     likelihood_class = likelihoods[space.likelihood]
     conditioner = Condition(**condition) if condition else None

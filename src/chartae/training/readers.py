@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import math
 import sys
+import tokenize
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
 from chartae.core.columns import Schema, as_pandas, is_frame
@@ -25,6 +29,11 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".
 _DATA_NAMES = ("x", "x_train", "data", "images", "embedding")
 _LABEL_NAMES = ("y", "y_train", "label", "labels", "target")
 _LONGEST = 64  # pixels of the longer side, where images differ in size and none is given
+#: What NumPy raises of a damaged file.
+_DAMAGE = (
+    *(ValueError, EOFError, OSError, KeyError, SyntaxError, NotImplementedError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 _BLOCK = 1 << 26  # bytes looked at in one go: a memory-mapped file need not fit in memory
 
 
@@ -102,7 +111,7 @@ def read(
     ----------
     source : str, path, array, tensor, DataFrame or (X, y)
         ``"digits"`` (bundled: 1,797 images of 8 × 8, values 0 to 16), a ``.npy`` file (memory-mapped), a
-        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` file of numbers, a folder of images
+        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` or ``.parquet`` table, a folder of images
         (one subfolder a label, or none; values as stored, color as RGB), speech (a folder of ``.wav`` and
         ``.flac`` files, or a ``.npz`` file with ``wave`` and ``offsets``; see
         :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
@@ -163,12 +172,7 @@ def read(
     # Only a caller who has imported torch can hold a tensor.
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
         return _dataset(array_of(source), labels, name="tensor")
-    if hasattr(source, "toarray"):
-        raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
-    try:
-        X = source if isinstance(source, np.ndarray) else np.asarray(source)
-    except ValueError as e:
-        raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
+    X = _as_array(source)
     return _dataset(X, labels, name="array")
 
 
@@ -203,10 +207,12 @@ def read_array(path: str | Path) -> NDArray[Any]:
         _missing(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
-        if "allow_pickle" in str(e) or "Python objects" in str(e):
+    except _DAMAGE as e:
+        ours = _is_npy(path)
+        if ours and ("allow_pickle" in str(e) or "Python objects" in str(e)):
             _pickled(str(path))
-        raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.save") from None
+        why = _line(e) if ours else "it is no array of NumPy"
+        raise DataError(f"cannot read {path} ({why}): write it again with np.save") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise DataError(f"{path} is an archive of arrays: rename it to end in .npz")
@@ -299,19 +305,20 @@ def array_of(values: Any) -> NDArray[Any]:
 
 
 def refuse_bad_values(X: Any, name: str = "X") -> None:
-    """Name the first value of an array that is no finite number.
+    """Say what is wrong with data that make no array of finite real numbers, and where.
 
     Parameters
     ----------
-    X : array of shape (n, features) or (n, ...)
-        Anything else passes.
+    X : array of shape (n, features) or (n, ...), or anything else
+        The data.
     name : str
-        What it is called, for the message.
+        What they are called, for the message.
 
     Raises
     ------
     DataError
-        If there is such a value.
+        If they are sparse or ragged, hold text or what is not finite, or are no items. What is left (an empty
+        array, complex numbers) passes.
 
     Examples
     --------
@@ -322,8 +329,17 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     ...
     chartae.core.errors.DataError: X holds NaN in row 0, column 1 (from 0): fill such values, or drop the rows
     """
-    if isinstance(X, np.ndarray) and X.size and X.ndim > 1:
-        _refuse_non_finite(X, None, name)
+    X = _as_array(X)
+    text = [i for i, value in enumerate(X.ravel()) if isinstance(value, str)] if X.dtype == object else []
+    if text:
+        row, *place = np.unravel_index(text[0], X.shape)
+        where = f"row {row}" + (f", column {', '.join(map(str, place))}" if place else "")
+        value = f"{X.ravel()[text[0]]!r:.40}"
+        raise DataError(f"{name} holds {value} in {where} (from 0), and numbers are needed: convert it")
+    if X.dtype.kind in "biufUSM":
+        _refuse_other_than_items(X, name)
+        if X.size:
+            _refuse_non_finite(X, None, name)
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -354,7 +370,8 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
     if suffix in SOUNDS:
         raise DataError(f"{path} is one sound: pass the folder that holds the sounds")
     raise DataError(
-        f"{path} has a format that is not read: pass .npy, .npz, .csv, .txt or a folder of images or sounds"
+        f"{path} has a format that is not read: pass .npy, .npz, .csv, .parquet, .txt, or a folder of "
+        "images or sounds"
     )
 
 
@@ -402,13 +419,23 @@ def _npy(path: Path, labels: Any) -> Dataset:
     return _dataset(read_array(path), labels, name=path.name)
 
 
+def _is_npy(path: Path) -> bool:
+    """Tell an array of NumPy by how its file begins; what begins otherwise is a pickle to NumPy."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX
+
+
 def _npz(path: Path, key: str | None, labels: Any) -> Dataset:
+    if not zipfile.is_zipfile(path):
+        if _is_npy(path):
+            raise DataError(f"{path} is a single array: rename it to end in .npy")
+        raise DataError(f"cannot read {path} (it is no archive of NumPy, or cut off): write it with np.savez")
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+    except _DAMAGE as e:
         raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.savez") from None
-    if isinstance(archive, np.ndarray):
-        raise DataError(f"{path} is a single array: rename it to end in .npy")
     with archive:
         names: list[str] = archive.files
         key, X = (key, _member(path, archive, key)) if key else _choose(path, archive)
@@ -430,24 +457,30 @@ def _choose(path: Path, archive: Any) -> tuple[str, NDArray[Any]]:
     """Pick the array that holds the items."""
     known = {name.lower(): name for name in reversed(archive.files)}
     for name in _DATA_NAMES:
-        if name in known and (X := _items(archive, known[name])) is not None:
+        if name in known and _are_items(X := _member(path, archive, known[name])):
             return known[name], X
-    found = {name: X for name in archive.files if (X := _items(archive, name)) is not None}
+    found, fault = {}, None
+    for name in archive.files:
+        try:
+            X = _member(path, archive, name)
+        except DataError as e:  # there may be others
+            fault = fault or e
+            continue
+        if _are_items(X):
+            found[name] = X
     if len(found) == 1:
         return next(iter(found.items()))
     if found:
         cure = f"name one, as in {path}:{next(iter(found))}"
         raise DataError(f"{path.name} holds several arrays of items ({', '.join(found)}): {cure}")
+    if fault:
+        raise fault
     listed = ", ".join(archive.files) or "nothing"
     raise DataError(f"{path.name} holds no array of numbers of shape (n, ...), only {listed}: save X in it")
 
 
-def _items(archive: Any, name: str) -> NDArray[Any] | None:
-    try:
-        array = archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile):  # Python objects, or a damaged member
-        return None
-    return array if isinstance(array, np.ndarray) and array.ndim >= 2 and array.dtype.kind in "biuf" else None
+def _are_items(array: NDArray[Any]) -> bool:
+    return array.ndim >= 2 and array.dtype.kind in "biuf"
 
 
 def _member(path: Path, archive: Any, name: str) -> NDArray[Any]:
@@ -455,7 +488,7 @@ def _member(path: Path, archive: Any, name: str) -> NDArray[Any]:
         raise DataError(f"{path.name} has no array {name!r}: its arrays are {', '.join(archive.files)}")
     try:
         array = archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+    except _DAMAGE as e:
         if "allow_pickle" in str(e):
             _pickled(f"{path.name}:{name}")
         raise DataError(f"cannot read {name!r} in {path} ({_line(e)}): write it again") from None
@@ -482,6 +515,8 @@ def _csv(path: Path, labels: Any) -> Dataset:
         head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
         headless = _is_number_line(head)
         frame = pd.read_csv(path, low_memory=False, header=None if headless else 0)
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
     except ValueError as e:
         raise DataError(f"cannot read {path} ({_line(e)}): write one row an item, with commas") from None
     first = frame.columns[0]
@@ -491,10 +526,39 @@ def _csv(path: Path, labels: Any) -> Dataset:
         frame.index, np.arange(len(frame))
     ):  # pandas takes the surplus for row names, silently
         raise DataError(f"the rows of {path} have more values than its header has names: name every column")
+    twice = head[head.duplicated()]
+    if len(twice) and not headless:  # pandas renames it, silently
+        raise DataError(f"column {twice.iloc[0]!r} is there twice in {path}: rename one of them")
+    if frame.iloc[:, -1].isna().any():
+        _refuse_short_lines(path, len(frame.columns))
     note = "no header, its first line is a row" if headless else ""
     if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
         frame, note = frame.drop(columns=first), "without its index column"
     return _table(frame, labels, path.name, note)
+
+
+def _refuse_short_lines(path: Path, width: int) -> None:
+    """Tell lines that end early, which pandas fills up silently, from missing values between commas."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        for row in lines:
+            if row and len(row) < width:
+                raise DataError(
+                    f"line {lines.line_num} of {path} ends after {_count(len(row), 'value')}, and there are "
+                    f"{width} columns: complete it, with a comma before each missing value"
+                )
+
+
+def _parquet(path: Path, labels: Any) -> Dataset:
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError:
+        raise DataError(f"to read {path}, chartae needs pyarrow: pip install pyarrow") from None
+    except (ValueError, OSError, TypeError, NotImplementedError, MemoryError) as e:
+        raise DataError(f"cannot read {path} ({_line(e)}): write it again") from None
+    return _table(frame.reset_index(drop=True), labels, path.name)
 
 
 def _is_number_line(names: Iterable[Any]) -> bool:
@@ -541,7 +605,7 @@ def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
     return array.astype(str) if array.dtype == object else array
 
 
-_READERS = {".npy": _npy, ".csv": _csv}
+_READERS = {".npy": _npy, ".csv": _csv, ".parquet": _parquet}
 
 
 # ------------------------------------------------------------------------------------------ folders of images
@@ -642,6 +706,27 @@ def _pixels(file: Path, kind: str, size: tuple[int, int] | None) -> NDArray[Any]
 # ------------------------------------------------------------------------------------------------- checks
 
 
+def _as_array(source: Any) -> NDArray[Any]:
+    if hasattr(source, "toarray"):
+        raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
+    try:
+        return source if isinstance(source, np.ndarray) else array_of(source)
+    except ValueError as e:
+        raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
+
+
+def _refuse_other_than_items(X: NDArray[Any], name: str) -> None:
+    if X.dtype.kind not in "biuf":
+        names = {"O": "Python objects", "U": "text", "S": "bytes", "c": "complex numbers", "M": "dates"}
+        what = names.get(X.dtype.kind, str(X.dtype))
+        raise DataError(f"{name} holds {what}, not real numbers: convert it with X.astype(float)")
+    if X.ndim < 2:
+        raise DataError(
+            f"{name} has shape {X.shape}, and items need (n, features). Reshape your data: X.reshape(-1, 1) "
+            "for one number an item, X.reshape(1, -1) for one item"
+        )
+
+
 def _dataset(
     X: NDArray[Any],
     labels: Any,
@@ -650,15 +735,7 @@ def _dataset(
     name: str,
     note: str = "",
 ) -> Dataset:
-    if X.dtype.kind not in "biuf":
-        names = {"O": "Python objects", "U": "text", "S": "bytes", "c": "complex numbers", "M": "dates"}
-        what = names.get(X.dtype.kind, str(X.dtype))
-        raise DataError(f"{name} holds {what}, not real numbers: convert it with X.astype(float)")
-    if X.ndim < 2:
-        raise DataError(
-            f"{name} has shape {X.shape}, and items need (n, features): reshape it, X.reshape(-1, 1) for one"
-            " number an item"
-        )
+    _refuse_other_than_items(X, name)
     if X.size == 0:
         raise DataError(f"{name} is empty (shape {X.shape}): pass at least one item with one feature")
     _refuse_non_finite(X, columns, name)
