@@ -282,7 +282,9 @@ class _Estimator(
                 raise DataError(f"data of type {X.dtype} are not numbers: convert them")
             low, high = ends(X) if X.size else (0.0, 0.0)
             if not (np.isfinite(low) and np.isfinite(high)):
-                assert_all_finite(X, allow_nan=gaps, input_name="X")
+                with np.errstate(invalid="ignore"):  # of infinity - infinity
+                    # As float64, which may have no number for a longer one.
+                    assert_all_finite(X.astype(np.float64), allow_nan=gaps, input_name="X")
         except (ValueError, TypeError) as error:
             refuse_bad_values(given)  # says where they are
             first, *more = str(error).splitlines()
@@ -380,6 +382,12 @@ class _Estimator(
                 out[1][rows] = q.std().cpu().numpy()
 
         self._each_posterior(X, condition, keep)
+        lost = ~np.isfinite(out[0]).all(1)
+        if lost.any():
+            raise DataError(
+                f"row {lost.argmax()} (from 0) is so far from the training data that it has no finite code: "
+                "give it in the units of the training data"
+            )
         return tuple(out)
 
     def _each_posterior(self, X: np.ndarray, condition: Any, use: Callable[[slice, Any], None]) -> None:
