@@ -312,6 +312,15 @@ def test_a_folder_that_may_not_be_written(tmp_path):
         ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
 
 
+def test_a_file_system_that_may_not_be_written(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(RunFolderError, match=r"cannot write .*a \(Read-only file system\): choose another"):
+        ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
+
+
 # ------------------------------------------------------------------- killed
 
 KILLED = """
