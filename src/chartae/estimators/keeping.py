@@ -22,6 +22,7 @@ __all__ = ["Keeping"]
 
 #: A checkpoint may cost one part in so many of the time; and seconds that are worth no checkpoint.
 SHARE, SELDOM = 20, 2.0
+PRECISIONS = ("float32", "bfloat16")
 #: What may differ when a fit goes on: how long, where, and what is said of it.
 FREE = {"max_time", "device", "verbose"}
 #: What may not, in the configuration and among the tensors, and what it is of.
@@ -87,7 +88,8 @@ class Keeping:
         if self.run is not None and self.run.begun:
             try:
                 self.config, self.begun, self.history = read_checkpoint(self.run.path)
-                if not self.begun.keys() >= {"weights", "state", "seed", "precision"}:
+                seed, precision = self.begun.get("seed"), self.begun.get("precision")
+                if not (isinstance(seed, int) and precision in PRECISIONS and "state" in self.begun):
                     raise RunFolderError(f"{path}: its checkpoint is not of a fit: fit again")
             except BaseException:
                 self.run.close()
