@@ -15,12 +15,14 @@ import pytest
 import typer
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.io import wavfile
 from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app, main
 from chartae.core.errors import RunFolderError
 from chartae.models.persistence import FILES, OpenRun
+from chartae.training.audio import LogMel
 
 SMALL = ["--epochs", "2", "--seed", "0", "--hidden", "16", "--latent-dim", "3"]
 COMMANDS = typer.main.get_command(app).commands
@@ -170,6 +172,72 @@ def test_what_the_command_line_reads_is_read_from_python_too(runs):
     data = ct.read(runs / "table.csv", labels="kind")
     assert data.columns == ("a", "b", "c")
     assert ct.CVAE(latent_dim=2, max_epochs=1).fit(data.X, data.y).sample(2, condition="b").shape == (2, 3)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """A run fitted on tones of three pitches, and the file of them."""
+    folder = tmp_path_factory.mktemp("speech")
+    t = np.arange(2000) / 8000
+    waves = np.concatenate([0.5 * np.sin(2 * np.pi * (300 + 300 * (i % 3)) * t) for i in range(30)])
+    np.savez(folder / "tones.npz", wave=waves, offsets=np.arange(31) * 2000, sr=8000, y=np.arange(30) % 3)
+    done("fit", folder / "tones.npz", "--recipe", "cvae", "--out", folder / "run", *SMALL, "-q")
+    return folder
+
+
+def test_sounds_are_written_as_sounds(speech, tmp_path):
+    sample = ["sample", speech / "run", "--condition", 1, "--seed", 0, "--out"]
+    said = done(*sample, tmp_path / "one.wav")
+    assert "1 × 0.25 s at 8,000 Hz" in said
+    rate, one = wavfile.read(tmp_path / "one.wav")
+    assert (rate, one.shape, one.dtype) == (8000, (2000,), np.int16)
+    estimator = ct.load(speech / "run")
+    expected = estimator.medium_.decode(estimator.sample(1, condition=1, random_state=0))[0]
+    np.testing.assert_allclose(one / 2**15, expected, atol=1 / 2**15)
+    (tmp_path / "empty").mkdir()
+    for folder in ("several", "empty"):
+        done(*sample, tmp_path / folder, "--n", 11)
+        assert names(tmp_path / folder) == [f"{i:02}.wav" for i in range(11)]
+    # In a folder of sounds, and of their codes and of reconstructions.
+    done("encode", speech / "run", speech / "tones.npz", "--out", tmp_path / "z.npy")
+    done("decode", speech / "run", tmp_path / "z.npy", "--out", tmp_path / "decoded")
+    done("reconstruct", speech / "run", tmp_path / "several", "--out", tmp_path / "again")
+    assert [len(names(tmp_path / folder)) for folder in ("decoded", "again")] == [30, 11]
+    assert ct.read(tmp_path / "several").X.shape == (11, 1, 40, 64)
+
+
+def test_sounds_that_cannot_be_written_leave_nothing(speech, runs, tmp_path, monkeypatch):
+    sample = ["sample", speech / "run", "--n", 2, "--out"]
+    assert "one sound, and there are 2: name a new folder" in refused(*sample, tmp_path / "a.wav")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    (tmp_path / "file").touch()
+    for taken in ("full", "file"):
+        assert "is there already: name a new folder" in refused(*sample, tmp_path / taken)
+    assert "not fitted on sounds" in refused("sample", runs / "digits", "--out", tmp_path / "a.wav")
+    assert "none of .npy" in refused("sample", runs / "digits", "--out", tmp_path / "a")
+    write = LogMel.write
+
+    def full(self, path, wave):
+        if Path(path).name == "1.wav":
+            raise OSError("no space left on device")
+        write(self, path, wave)
+
+    monkeypatch.setattr(LogMel, "write", full)
+    assert "no space left" in refused(*sample, tmp_path / "new")
+    assert names(tmp_path) == ["file", "full"]
+    assert names(tmp_path / "full") == ["mine.txt"]
+
+
+def test_spectra_stand_on_their_low_bands(speech, tmp_path):
+    """Tones below 1 kHz: the lower third of each picture, and 60 dB from white to black."""
+    done("reconstruct", speech / "run", speech / "tones.npz", "--out", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        first = np.asarray(image, dtype=float)[2:42, 2:66]
+    X = ct.read(speech / "tones.npz").X
+    seen = (X[0, 0, ::-1] - X.max()) / (6 * np.log(10)) + 1
+    np.testing.assert_allclose(first, 255 * np.clip(seen, 0, 1), atol=0.6)
+    assert first[20:].mean() > 2 * first[:20].mean()
 
 
 def test_fit_of_vectors_draws_no_pictures(runs):
@@ -404,6 +472,41 @@ def test_vectors_as_conditions(tiny, tmp_path):
     for condition in ("[0.5, 1]", tmp_path / "c.npy"):
         done("sample", tmp_path / "run", "--condition", condition, "--seed", 0, "--out", tmp_path / "x.npy")
         np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
+
+
+def test_conditions_inside_the_layers(tiny, tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.load(tiny), y=np.arange(40) % 3)
+    fit = ["fit", tmp_path / "a.npz", *SMALL, "--param", "conditioning=film", "-q", "--out", tmp_path / "run"]
+    said = refused(*fit)
+    assert "--param conditioning=film needs a condition" in said
+    done(*fit, "--recipe", "cvae")
+    assert ct.load(tmp_path / "run").conditioning == "film"
+    done("sample", tmp_path / "run", "--condition", 2, "--out", tmp_path / "x.npy")
+
+
+def test_numbers_and_maps_as_conditions(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(40, 3)), columns=["a", "b", "dose"])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    table.loc[::3, "a"] = np.nan
+    table.drop(columns="dose").to_csv(tmp_path / "gaps.csv", index=False)
+    np.save(tmp_path / "number.npy", table["dose"].to_numpy())
+    np.save(tmp_path / "map.npy", rng.normal(size=(40, 4, 5)).astype(np.float32))
+    np.save(tmp_path / "one.npy", np.ones((4, 5)))
+    np.save(tmp_path / "missing.npy", table[["a", "b"]].isna().to_numpy())
+    for data, labels, condition, asked in [
+        ("table.csv", "dose", "0.5", 0.5),
+        ("table.csv", tmp_path / "number.npy", "-1", -1),
+        ("table.csv", tmp_path / "map.npy", tmp_path / "one.npy", np.ones((4, 5))),
+        ("gaps.csv", tmp_path / "missing.npy", "[true, false]", [True, False]),
+    ]:
+        fit = ["fit", tmp_path / data, "--labels", labels, "--recipe", "cvae", "--out", tmp_path / "run"]
+        done(*fit, *SMALL, "-q", "--overwrite" if (tmp_path / "run").exists() else "-q")
+        out = tmp_path / "x.csv"
+        done("sample", tmp_path / "run", f"--condition={condition}", "--seed", 0, "--out", out)
+        expected = ct.load(tmp_path / "run").sample(64, condition=asked, random_state=0)
+        pd.testing.assert_frame_equal(pd.read_csv(out), expected, check_dtype=False)
+        done("encode", tmp_path / "run", tmp_path / data, "--labels", labels, "--out", tmp_path / "z.npy")
 
 
 def test_truth_values_as_conditions(tiny, tmp_path):

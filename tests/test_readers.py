@@ -140,7 +140,8 @@ def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
         ([0, 1], ("(2,)", "3 items")),
         ([0.0, np.inf, 1.0], ("row 1", "NaN for no condition")),
         (["a", None, "b"], ("labels are object",)),
-        (np.zeros((3, 1, 1)), ("(3, 1, 1)",)),
+        (np.zeros((2, 3, 1)), ("(2, 3, 1)", "3 items")),
+        (np.float64(1.0), ("shape ()",)),
         (np.zeros(3, complex), ("complex",)),
         ("y", ("no labels 'y'",)),
         ("absent.npy", ("there is no absent.npy",)),
@@ -154,6 +155,12 @@ def test_a_number_to_condition_on_may_be_absent():
     data = read(np.zeros((3, 2)), labels=[0.0, np.nan, 1.0])
     assert "one number an item to condition on (none in 1 row)" in data.summary
     assert np.isnan(data.y).tolist() == [False, True, False]
+
+
+def test_maps_to_condition_on():
+    data = read(np.zeros((3, 2)), labels=np.zeros((3, 4, 5), bool))
+    assert data.y.shape == (3, 4, 5)
+    assert "4 × 5 numbers an item to condition on" in data.summary
 
 
 @pytest.mark.parametrize("fmt", ["%.18e", "%.1f", "%d"])

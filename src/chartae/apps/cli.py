@@ -32,6 +32,7 @@ __all__ = ["app", "main"]
 
 _SHOWN = 64  # items in a picture: enough to judge by, few enough to look at
 _COLUMNS = 16  # pairs a row
+_SOUNDS = ("", ".wav")  # a folder of them, and one
 _PICTURES = ("samples.png", "reconstructions.png")  # that fit adds to the run folder of images
 
 
@@ -221,7 +222,12 @@ _Size = Annotated[
     Any, typer.Option(parser=_size, metavar="HxW", help="Resize the images of a folder, in pixels.")
 ]
 _Out = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A .npy, or a .png for images; by default in RUN.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A .npy, a .png for images, a .csv or .parquet for tables, a .wav for one sound or a new folder "
+        "for several; by default in RUN.",
+    ),
 ]
 _Condition = Annotated[
     str | None,
@@ -382,7 +388,10 @@ def _fit(
 @app.command("sample", epilog="Example: chartae sample runs/digits --n 100 --out new.png")
 def _sample(
     run: _Run,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="N", help="How many items.")] = 64,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=1, metavar="N", help="How many items; by default 64, or one .wav."),
+    ] = None,
     condition: _Condition = None,
     out: _Out = None,
     seed: _Seed = None,
@@ -390,6 +399,8 @@ def _sample(
     """Draw new items."""
     estimator = _open(run)
     target = _target(out, run, "samples", estimator)
+    n = n or (1 if target.suffix == ".wav" else 64)
+    _refuse_several(target, n)
     X = estimator.sample(n, condition=_asked(estimator, condition), random_state=seed)
     _write(target, X, estimator)
 
@@ -432,6 +443,7 @@ def _decode(
     estimator = _open(run)
     target = _target(out, run, "decoded", estimator)
     Z = _shown(_read(codes, None, None).X, target)
+    _refuse_several(target, len(Z))
     X = estimator.inverse_transform(Z, condition=_asked(estimator, condition))
     _write(target, X, estimator)
 
@@ -451,6 +463,7 @@ def _reconstruct(
     if target.suffix == ".png":
         y = None if items.y is None else items.y[:_SHOWN]
         items = replace(items, X=_shown(items.X, target), y=y)
+    _refuse_several(target, len(items.X))
     X = estimator.reconstruct(_features(items, estimator), condition=_condition(estimator, items))
     if target.suffix != ".png":
         _write(target, X, estimator)
@@ -556,13 +569,23 @@ def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     space = estimator.space_
     usual = ".csv" if space.schema is not None else ".png" if is_picture(space) else ".npy"
     target = out or run / f"{name}{usual}"
+    if target.suffix in _SOUNDS and hasattr(estimator.medium_, "write"):
+        return target
+    if target.suffix == ".wav":
+        raise DataError(f"the model was not fitted on sounds, and {target} is one: name it .npy")
     if target.suffix in (".csv", ".parquet") and space.schema is None:
         raise DataError(f"the model was fitted on arrays, and {target} is a table: name it .npy")
     if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
-        raise DataError(f"{target} ends in none of .npy (arrays), .png (images), .csv and .parquet (tables)")
+        others = ".png (images), .csv and .parquet (tables), .wav (a sound)"
+        raise DataError(f"{target} ends in none of .npy (arrays), {others}")
     if target.suffix == ".png" and not is_picture(space):
         raise DataError(f"items of shape {space.shape} are no images: name {target} .npy")
     return target
+
+
+def _refuse_several(target: Path, n: int) -> None:
+    if target.suffix == ".wav" and n != 1:
+        raise DataError(f"{target} is one sound, and there are {n:,}: name a new folder, as in {target.stem}")
 
 
 def _shown(X: Any, target: Path) -> Any:
@@ -584,6 +607,9 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
         save_grid(target, X, columns, **_look(estimator))
         typer.echo(f"{target}")
         return
+    if target.suffix in _SOUNDS:
+        _write_sounds(target, X, estimator.medium_)
+        return
     with atomic(target) as file:
         if target.suffix == ".csv":
             as_pandas(X).to_csv(file, index=False)
@@ -595,9 +621,25 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
     typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {of}")
 
 
+def _write_sounds(target: Path, X: Any, medium: Any) -> None:
+    from chartae.core.files import atomic_folder
+
+    if target.suffix:
+        waves = medium.decode(X)
+        medium.write(target, waves[0])
+    else:
+        with atomic_folder(target) as folder:
+            waves = medium.decode(X)
+            for i, wave in enumerate(waves):
+                medium.write(folder / f"{i:0{len(str(len(waves) - 1))}}.wav", wave)
+    typer.echo(f"{target}  {len(waves)} × {len(waves[0]) / medium.rate:.2f} s at {medium.rate:,} Hz")
+
+
 def _look(estimator: Any) -> dict[str, Any]:
     """Say how a model's items are shown."""
-    return {"value_range": estimator.space_.value_range, "layout": estimator.space_.layout}
+    space, medium = estimator.space_, estimator.medium_
+    look = {"value_range": space.value_range, "layout": space.layout}
+    return look | medium.look(space.value_range) if hasattr(medium, "look") else look
 
 
 def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:

@@ -161,6 +161,7 @@ class _Estimator(
             "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
             "noise": self.noise,
             "condition": self.condition_.parameters,
+            "conditioning": self.conditioning,
         }
         taken = next((p for p in own if p in {*shared, "network"}), None)
         if taken:
@@ -872,6 +873,8 @@ class VAE(_Estimator):
 
     Parameters
     ----------
+    covariance : {"diagonal", "full"}
+        Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float
         Nats of each latent dimension that cost nothing.
     warmup : float
@@ -910,6 +913,8 @@ class CVAE(_Estimator):
     ----------
     conditional_prior : bool
         Learn p(z | c) instead of N(0, I).
+    covariance : {"diagonal", "full"}
+        Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float
         Nats of each latent dimension that cost nothing.
     warmup : float

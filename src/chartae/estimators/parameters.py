@@ -14,6 +14,7 @@ from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.core.spaces import LAYOUTS
 from chartae.models.recipes import find
+from chartae.parts.networks import CONDITIONING
 
 __all__ = ["COMMON", "CONSTRAINTS", "plain"]
 
@@ -22,6 +23,7 @@ COMMON: dict[str, Any] = {
     "latent_dim": "auto",
     "network": "auto",
     "hidden": None,
+    "conditioning": "concat",
     "likelihood": "auto",
     "noise": "global",
     "scale": "auto",
@@ -55,6 +57,9 @@ network : str or pair of nn.Module
     ``(n, channels, height, width)``.
 hidden : sequence of int or None
     Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
+conditioning : {"concat", "film"}
+    How a conditional recipe's networks take the condition: beside their input, or as what scales and shifts
+    their hidden layers (arXiv:1709.07871). Modules of your own get it as their second argument.
 likelihood : str
     p(x | z): "normal", "laplace", "student-t", "normal-mixture", "bernoulli", "continuous-bernoulli",
     "categorical", "poisson", "negative-binomial", or "columns" for a table whose columns differ in kind.
@@ -131,6 +136,7 @@ CONSTRAINTS: dict[str, Any] = {
     "latent_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "network": [str, "array-like"],
     "hidden": [None, "array-like"],
+    "conditioning": [StrOptions(set(CONDITIONING))],
     "likelihood": [str],
     "noise": [StrOptions({"global", "feature", "item"}), Interval(Real, 0, None, closed="neither")],
     "scale": [StrOptions({"auto", "global", "feature", "none"})],

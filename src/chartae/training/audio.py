@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
-from math import gcd, isfinite
+from math import gcd, isfinite, log
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ _INVERSIONS = 50  # multiplicative updates of the power spectrum: later ones cha
 _ITERATIONS = 60  # of Griffin and Lim
 _MOMENTUM = 0.99  # Perraudin et al. recommend it
 _SEED = 0  # of the phases: the same item always sounds the same
+_SHOWN = 6 * log(10)  # nats of power from white down to black, which are 60 dB
 _TOGETHER = 64  # waves made at a time, which bounds memory
 
 
@@ -232,6 +233,21 @@ class LogMel:
         levels = np.rint(np.asarray(wave, dtype=np.float64) * 2**15).clip(-(2**15), 2**15 - 1)
         with atomic(path) as file:
             wavfile.write(file, self.rate, levels.astype(np.int16))
+
+    def look(self, value_range: tuple[float, float]) -> dict[str, Any]:
+        """Say how items are drawn: low bands at the bottom, and white down to 60 dB below it.
+
+        Parameters
+        ----------
+        value_range : (float, float)
+            Least and greatest value of the items, in nats; the greatest is white.
+
+        Returns
+        -------
+        dict
+            Options of :func:`~chartae.apps.images.save_grid`.
+        """
+        return {"origin": "lower", "value_range": (value_range[1] - _SHOWN, value_range[1])}
 
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again.

@@ -36,8 +36,8 @@ class Dataset:
     ----------
     X : ndarray, memmap or DataFrame of shape (n, features), (n, H, W) or (n, H, W, C)
         The items, in their own units and dtype; arrays are finite, and tables stay tables.
-    y : ndarray of shape (n,) or (n, k), optional
-        Labels, or one number or vector an item.
+    y : ndarray of shape (n,) or (n, ...), optional
+        Labels, or one number, vector or map an item.
     columns : tuple of str, optional
         The names of the features of a table.
     name : str
@@ -108,9 +108,10 @@ def read(
         :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
         :func:`~chartae.training.text.read_text`), or an object in memory: anything that numpy turns into an
         array of shape (n, ...), a torch tensor, a pandas DataFrame, or a tuple.
-    labels : str or array of shape (n,) or (n, k), optional
-        Where the labels are: a key of the ``.npz``, a column of the table, a ``.npy`` file, or the labels
-        themselves. Left out, a ``.npz`` is searched for y, y_train, label, labels and target.
+    labels : str or array of shape (n,) or (n, ...), optional
+        Where the labels are, or the numbers to condition on: a key of the ``.npz``, a column of the table, a
+        ``.npy`` file, or the labels themselves. Left out, a ``.npz`` is searched for y, y_train, label,
+        labels and target.
     size : (int, int), optional
         Height and width in pixels that every image of a folder is resized to. Left out, images of several
         sizes are resized to the median height and width, of at most 64 pixels.
@@ -694,12 +695,12 @@ def _labels(labels: Any, n: int, name: str) -> NDArray[Any]:
         raise DataError(f"the labels are {y.dtype}: pass text, whole numbers, or floats to condition on")
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind != "f":
         y = y[:, 0]  # a column of classes is one label an item; a column of floats is a vector of one
-    if y.ndim not in (1, 2) or len(y) != n:
+    if y.ndim == 0 or len(y) != n:
         raise DataError(f"the labels have shape {y.shape} and {name} has {n} items: pass one label an item")
     if y.dtype.kind == "f" and np.isinf(y).any():
         row = int(np.argwhere(np.isinf(y))[0][0])
         raise DataError(
-            f"the condition in row {row} (from 0) is {y[row]}: correct it, or write NaN for no condition"
+            f"the condition in row {row} (from 0) is infinite: correct it, or write NaN for no condition"
         )
     return y
 
@@ -708,7 +709,8 @@ def _describe_labels(y: NDArray[Any]) -> str:
     if y.ndim == 1 and y.dtype.kind != "f":
         return _count(len(np.unique(y)), "label")
     absent = int(np.isnan(y).reshape(len(y), -1).any(1).sum()) if y.dtype.kind == "f" else 0
-    numbers = "one number" if y.ndim == 1 else _count(y.shape[1], "number")
+    size = " × ".join(map(str, y.shape[1:]))
+    numbers = "one number" if y.ndim == 1 else f"{size} number" + "s" * (size != "1")
     return f"{numbers} an item to condition on" + (f" (none in {_count(absent, 'row')})" if absent else "")
 
 
