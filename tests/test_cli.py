@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 import typer
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy.io import wavfile
 from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app, main
 from chartae.core.errors import RunFolderError
+from chartae.models.persistence import FILES, OpenRun
 from chartae.training.audio import LogMel
 
 SMALL = ["--epochs", "2", "--seed", "0", "--hidden", "16", "--latent-dim", "3"]
@@ -159,6 +161,8 @@ def test_the_epoch_that_was_kept_is_shown(tiny, tmp_path):
         text = " ".join(text.split())
         assert f"{shown}: {loss}" in text
     history = tmp_path / "a" / "history.jsonl"
+    weights = tmp_path / "a" / "model.safetensors"
+    save_file(load_file(weights), weights)  # which forget what was written with them
     rows = [json.loads(line) for line in history.read_text().splitlines()]
     history.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "best"}) + "\n" for r in rows))
     assert f"epoch {run.best_epoch_}" in done("info", tmp_path / "a")
@@ -282,14 +286,14 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
 
 
 def test_a_fit_is_kept_elsewhere_when_its_folder_cannot_be_written(tiny, tmp_path, monkeypatch):
-    out, save = tmp_path / "a", ct.Autoencoder.save
+    out, finish = tmp_path / "a", OpenRun.finish
 
-    def refuse(self, path, **options):
-        if Path(path) == out:
-            raise RunFolderError(f"cannot write {path} (No space left on device): choose another place")
-        return save(self, path, **options)
+    def refuse(self, *content):
+        if self.path == out:
+            raise RunFolderError(f"cannot write {out} (No space left on device): choose another place")
+        return finish(self, *content)
 
-    monkeypatch.setattr(ct.Autoencoder, "save", refuse)
+    monkeypatch.setattr(OpenRun, "finish", refuse)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     said = refused("fit", tiny, "--out", out, *SMALL, "-q")
     kept = said.partition("the run is kept in ")[2].strip()
@@ -633,8 +637,22 @@ def test_help_answers_in_half_a_second():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as a terminal sends them")
-def test_ctrl_c_leaves_nothing(tmp_path):
-    words = ["fit", "digits", "--out", "runs/a", "--epochs", "100000", "--hidden", "16"]
+@pytest.mark.parametrize(
+    "number, code, last", [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "")]
+)
+def test_a_signal_leaves_a_run_that_goes_on(number, code, last, tmp_path):
+    words = [
+        "fit",
+        "digits",
+        "--out",
+        "runs/a",
+        "--epochs",
+        "100000",
+        "--hidden",
+        "16",
+        "--param",
+        "patience=3",
+    ]
     with subprocess.Popen(
         [sys.executable, "-m", "chartae", *words],
         cwd=tmp_path,
@@ -645,12 +663,39 @@ def test_ctrl_c_leaves_nothing(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert any(line.startswith("epoch") for line in process.stderr)  # reads up to the first of them
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.stderr.read()
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "Interrupted."
+    assert process.returncode == code
+    goes_on = "runs/a holds what was learned so far: the same command with --resume goes on"
+    assert f"{goes_on}\n{last}".strip() == "\n".join(said.splitlines()[-2 if last else -1 :])
     assert "Traceback" not in said
-    assert not [p for p in tmp_path.rglob("*") if p.name != "runs"]
+    folder = tmp_path / "runs/a"
+    before = ct.load(folder).n_iter_
+    assert "unfinished: the fit's command with --resume goes on" in " ".join(done("info", folder).split())
+    done("sample", folder, "--n", 3)
+    assert "unfinished run: go on with --resume, or pass --overwrite" in refused(
+        "fit", "digits", "--out", folder
+    )
+    other = refused("fit", "digits", "--out", folder, "--resume", *words[4:-1], "patience=4", "-q")
+    assert "begun with --param patience=3, not --param patience=4" in other
+    done("fit", "digits", "--out", folder, "--resume", *words[4:], "--max-time", "0.01")
+    assert ct.load(folder).n_iter_ >= before
+
+
+def test_max_time_ends_a_fit_that_goes_on(tiny, tmp_path):
+    words = ["fit", tiny, "--out", tmp_path / "a", "--resume", *SMALL]
+    assert run(*words, "--max-time", "0.01s").stderr.endswith("the same command with --resume goes on\n")
+    assert (tmp_path / "a/checkpoint.safetensors").is_file()
+    assert "--resume goes on" not in run(*words, "--max-time", "1h").stderr
+    assert names(tmp_path / "a") == sorted(FILES)
+    assert "finished run: leave --resume out" in refused(*words)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "5d", "nan"])
+def test_times_that_are_none(text, tiny, tmp_path):
+    assert "is no time, such as 90 (seconds), 30m or 2h" in refused(
+        "fit", tiny, "--out", tmp_path / "a", "--max-time", text
+    )
 
 
 @pytest.mark.parametrize("moment", ["chartae.apps.cli", "torch.nn"])

@@ -640,7 +640,6 @@ def test_a_condition_where_there_is_none(vae):
         (np.array(["2020-01-01"] * 200, dtype="datetime64[D]"), "cannot be a label"),
         ({"label": np.full(200, np.nan)}, "cannot be a label"),
     ],
-    ids=str,
 )
 def test_conditions_that_cannot_be_learned(y, message):
     with pytest.raises(DataError, match=message):

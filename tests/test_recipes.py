@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import chartae as ct
@@ -400,6 +401,8 @@ def test_a_run_from_before_conditioning_could_be_chosen_still_opens(name, tmp_pa
     content = json.loads(config.read_text())
     del content["blueprint"]["conditioning"], content["estimator"]["parameters"]["conditioning"]
     config.write_text(json.dumps(content))
+    weights = tmp_path / "run/model.safetensors"
+    save_file(load_file(weights), weights)  # which, back then, did not know what was written with them
     again = ct.load(tmp_path / "run")
     assert again.conditioning == "concat"
     assert np.array_equal(again.transform(X, LABELS), m.transform(X, LABELS))

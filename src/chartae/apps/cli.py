@@ -153,6 +153,17 @@ def _size(text: str) -> Any:
     return int(height), int(width)
 
 
+def _duration(text: str) -> Any:
+    number, unit = (text[:-1], text[-1]) if text.endswith(("s", "m", "h")) else (text, "s")
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise typer.BadParameter(f"{text!r} is no time, such as 90 (seconds), 30m or 2h.")
+    return seconds
+
+
 #: Parameters of an estimator that have an option of their own in ``fit``.
 _OPTIONS = {
     "latent_dim": "--latent-dim",
@@ -160,6 +171,7 @@ _OPTIONS = {
     "network": "--network",
     "hidden": "--hidden",
     "max_epochs": "--epochs",
+    "max_time": "--max-time",
     "batch_size": "--batch-size",
     "learning_rate": "--learning-rate",
     "noise": "--noise",
@@ -277,6 +289,9 @@ def _fit(
         Any, typer.Option(parser=_hidden, metavar="N,N", help="Widths of the layers, such as 512,256.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+    max_time: Annotated[
+        Any, typer.Option(parser=_duration, metavar="TIME", help="Stop after 90 (seconds), 30m or 2h.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, metavar="RATE", help="Of Adam.")] = None,
     noise: Annotated[
@@ -312,12 +327,18 @@ def _fit(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the unfinished run that RUN holds; if there is none, begin."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Train on DATA and save the run to a folder."""
-    from chartae.models.persistence import refuse_occupied
+    from chartae.models.persistence import is_unfinished, refuse_occupied
 
-    refuse_occupied(out, overwrite=overwrite, how=("--overwrite", "--resume"))
+    refuse_occupied(out, overwrite=overwrite, resume=resume, how=("--overwrite", "--resume"))
     from chartae.estimators.parameters import COMMON
     from chartae.models.recipes import find
 
@@ -328,6 +349,7 @@ def _fit(
         "network": network,
         "hidden": hidden,
         "max_epochs": epochs,
+        "max_time": max_time,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "noise": noise,
@@ -346,16 +368,24 @@ def _fit(
     estimator = chartae.Autoencoder(
         recipe=recipe, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
+    goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
     try:
-        estimator.fit(items)
+        estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
+    except (KeyboardInterrupt, SystemExit):
+        if is_unfinished(out):
+            _remove_pictures(out)
+            typer.echo(goes_on, err=True)
+        raise
     except ValueError as error:
-        raise PlanError(_as_options(str(error), {*entry.parameters, *COMMON})) from error
-    try:
-        estimator.save(out, overwrite=overwrite)
-    except RunFolderError as error:
+        message = _as_options(str(error), {*entry.parameters, *COMMON})
+        if "model_" not in vars(estimator):
+            raise PlanError(message) from error
         kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))
-        raise RunFolderError(f"{error}; meanwhile the run is kept in {kept}") from None
+        raise RunFolderError(f"{message}; meanwhile the run is kept in {kept}") from None
+    _remove_pictures(out)
     _picture_run(estimator, items, out)
+    if is_unfinished(out):
+        typer.echo(goes_on, err=True)
     if not quiet:
         read = [
             data,
@@ -626,8 +656,6 @@ def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     """Put samples and reconstructions of images into a fresh run folder."""
     from chartae.apps.images import is_picture, pairs, save_grid
 
-    for stale in _PICTURES:  # of the run that this one has replaced
-        (out / stale).unlink(missing_ok=True)
     if not is_picture(estimator.space_):
         return
     X, condition = items.X[:_SHOWN], _condition(estimator, items)
@@ -637,6 +665,12 @@ def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     columns = min(len(X), _COLUMNS)
     both = pairs(X, estimator.project(X, condition=condition), columns)
     save_grid(out / _PICTURES[1], both, columns, **_look(estimator))
+
+
+def _remove_pictures(out: Path) -> None:
+    """Take away the pictures of the run that this one has replaced."""
+    for stale in _PICTURES:
+        (out / stale).unlink(missing_ok=True)
 
 
 def _say_what_next(estimator: Any, data: str, out: Path) -> None:
@@ -653,6 +687,8 @@ def _kept(estimator: Any) -> str:
     """Describe the epoch whose weights the model has."""
     from chartae.estimators.progress import describe
 
+    if not estimator.history_:
+        return "the first steps; no epoch is complete"
     row = estimator.history_[estimator.best_epoch_ - 1]
     place = "best" if row.get("best") else "last"
     return f"epoch {estimator.best_epoch_}, the {place} of {estimator.n_iter_} epochs: {describe(row)}"
@@ -665,12 +701,15 @@ def _model(estimator: Any) -> str:
 
 
 def _facts(estimator: Any, run: Path) -> dict[str, str]:
+    from chartae.models.persistence import is_unfinished
+
+    unfinished = ", unfinished: the fit's command with --resume goes on" if is_unfinished(run) else ""
     return {
         "recipe": estimator.blueprint_["recipe"],
         "holds": "encoder and decoder" if hasattr(estimator, "transform") else "a decoder alone",
         "data": estimator.summary_.partition(";")[0],
         "model": _model(estimator),
-        "epochs": str(estimator.n_iter_),
+        "epochs": f"{estimator.n_iter_}{unfinished}",
         "weights": f"of {_kept(estimator)}",
         "files": "\n".join(f"{p.name}  {p.stat().st_size / 1024:,.0f} KiB" for p in sorted(run.iterdir())),
     }

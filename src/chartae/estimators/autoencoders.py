@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from chartae.density.bounds import log_likelihood_bound
 from chartae.density.completion import complete
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Decoding, count, seed_of
+from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import CONSTRAINTS, constructor, documented, of_recipe, plain
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
@@ -32,7 +35,8 @@ from chartae.parts.likelihoods import likelihoods
 from chartae.parts.priors import FittedNormalPrior
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
-from chartae.training.engine import train
+from chartae.training.engine import finish, train
+from chartae.training.interrupts import interruptible
 from chartae.training.precision import autocast, choose_device, choose_precision, start_threads
 from chartae.training.readers import Dataset, array_of, refuse_bad_values
 from chartae.training.sources import Source
@@ -59,8 +63,21 @@ class _Estimator(
 
     # ---------------------------------------------------------------- fit
 
-    def fit(self, X: Any, y: Any = None) -> _Estimator:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> _Estimator:
         """Learn a model of data.
+
+        Ctrl-C stops after the batch: the estimator is then fitted with what was learned so far, and
+        KeyboardInterrupt is raised. With a run folder SIGTERM does the same, and what is stopped, even by
+        the loss of power, goes on with ``resume=True`` as if it had never stopped, on the same machine to
+        the last bit.
 
         Parameters
         ----------
@@ -70,6 +87,13 @@ class _Estimator(
         y : array_like, dict or None
             The condition, in a conditional recipe (labels, a scalar, vectors, or a dict of
             ``label`` and ``vector``); otherwise it has no effect.
+        run : str, path-like or None
+            The run folder, written while training goes on.
+        resume : bool
+            Go on with the unfinished run that the folder holds, with the same data and parameters; where it
+            holds none, begin.
+        overwrite : bool
+            Replace a run that the folder holds.
 
         Returns
         -------
@@ -82,6 +106,8 @@ class _Estimator(
             If the data cannot be used.
         PlanError
             If parameters do not fit together.
+        RunFolderError
+            If the folder cannot be written, or holds another run.
 
         Examples
         --------
@@ -91,15 +117,21 @@ class _Estimator(
         1
         """
         before = dict(self.__dict__)
-        try:
-            return self._fit(X, y)
-        except BaseException:
-            # What is left of an interrupted fit would be half of this one and half of the last.
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+        with Keeping(run, resume=resume, overwrite=overwrite) as keeping:
+            try:
+                self._fit(X, y, keeping)
+            except BaseException:
+                # What is left of a broken fit would be half of this one and half of the last.
+                self.__dict__.clear()
+                self.__dict__.update(before)
+                raise
+            keeping.end(self)
+        keeping.wish.leave(
+            f"training was stopped after {self.n_iter_} epochs, with which the model is fitted"
+        )
+        return self
 
-    def _fit(self, X: Any, y: Any) -> _Estimator:
+    def _fit(self, X: Any, y: Any, keeping: Keeping) -> None:
         self._validate_params()
         start_threads()
         name, own = self._recipe()
@@ -107,7 +139,7 @@ class _Estimator(
         X, y = (X.X, X.y if y is None else y) if isinstance(X, Dataset) else (X, y)
         X = self._check(X, reset=True)
         schema = self.schema_
-        seed, device = seed_of(self.random_state), choose_device(self.device)
+        seed, device = keeping.begun.get("seed", seed_of(self.random_state)), choose_device(self.device)
         held_out, kept = self._split(len(X), seed)
         self.validation_rows_ = held_out.numpy()
         self.space_ = infer_space(
@@ -144,7 +176,8 @@ class _Estimator(
         self.model_, self.network_ = model, plan.facts["network"]
         if raw is not None and raw.vector is not None:
             model.condition.standardize(raw.vector[kept])
-        precision = choose_precision(self.precision, model, device)
+        named = keeping.begun.get("precision")
+        precision = getattr(torch, named) if named else choose_precision(self.precision, model, device)
         missing = ", without a condition (no y)" if find(name).conditional and raw is None else ""
         self.summary_ = (
             f"{len(X):,} × {self.space_.extra_repr()}{self.condition_.describe()}{missing}; {name} with "
@@ -160,9 +193,15 @@ class _Estimator(
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
         source = Source(X, self.space_.to(device), raw, device=device)
+        training = source.subset(kept)
+        self.offset_: float | None = None
+        self.null_offset_: float | None = None
+        self._passed(keeping.history)
+        keeping.max_time = self.max_time or math.inf
+        keeping.begin(self, seed=seed, precision=str(precision).removeprefix("torch."))
         epochs = train(
             plan,
-            source.subset(kept),
+            training,
             epochs=self.max_epochs,
             validation=source.subset(held_out) if len(held_out) else None,
             # Few rows still make ten steps an epoch.
@@ -174,19 +213,31 @@ class _Estimator(
             precision=precision,
             compile=self.compile,
             seed=seed,
+            state=keeping.begun["state"],
+            pause=keeping.due,
         )
-        self.history_: list[dict[str, Any]] = []
-        for epoch in show_progress(epochs, self.max_epochs, self.verbose):
-            self.history_.append(dict(epoch.log))
-        self.n_iter_ = len(self.history_)
-        # The loop has restored the best epoch's weights, where there was one to judge by.
-        self.best_epoch_ = max((h["epoch"] for h in self.history_ if h["best"]), default=self.n_iter_)
+        with interruptible(terminate=keeping.run is not None) as keeping.wish, closing(epochs):
+            for epoch in show_progress(epochs, self.max_epochs, self.verbose):
+                if epoch.complete:
+                    self._passed([*self.history_, dict(epoch.log)])
+                if keeping.due():
+                    keeping.keep(self, epoch.checkpoint())
+                if keeping.asked():
+                    keeping.stopped = True
+                    break
+        # At its end the loop has restored the best epoch's weights, where there was one to judge by.
+        if keeping.stopped:
+            finish(plan, training, keeping.begun["state"], seed=seed)
         if model.prior is None:
             size = min(ENCODED, self._rows_at_once())
-            codes = torch.cat([self._codes(b) for b in source.subset(kept).batches(size)])
+            codes = torch.cat([self._codes(b) for b in training.batches(size)])
             model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(device)
         self._set_offsets(X, raw, seed)
-        return self
+
+    def _passed(self, history: list[dict[str, Any]]) -> None:
+        """Note the epochs that have passed."""
+        self.history_, self.n_iter_ = history, len(history)
+        self.best_epoch_ = max((h["epoch"] for h in history if h["best"]), default=self.n_iter_)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and tell outliers from inliers among the same rows.
@@ -694,9 +745,19 @@ class _Estimator(
         -------
         ndarray
             ``(n,)`` nats.
+
+        Raises
+        ------
+        PlanError
+            If the model is of a fit that was cut off.
         """
-        scores = self.score_samples(X, condition)
-        return scores - (self.null_offset_ if condition is None else self.offset_)
+        self._ready()
+        offset = self.null_offset_ if condition is None else self.offset_
+        if offset is None:
+            raise PlanError(
+                "this fit was cut off before it had thresholds: finish it with fit(run=..., resume=True)"
+            )
+        return self.score_samples(X, condition) - offset
 
     def predict(self, X: Any, condition: Any = None) -> np.ndarray:
         """Tell outliers (-1) from inliers (1).

@@ -31,6 +31,7 @@ COMMON: dict[str, Any] = {
     "columns": None,
     "missing": "auto",
     "max_epochs": 100,
+    "max_time": None,
     "batch_size": "auto",
     "learning_rate": 1e-3,
     "schedule": "constant",
@@ -81,6 +82,8 @@ missing : {"auto", "mask", "refuse"}
     in, or an error. "auto" is "mask" for tables, "refuse" for arrays.
 max_epochs : int
     Passes over the data, at most.
+max_time : float or None
+    Seconds after which training stops, with what it has learned so far; a run folder can go on.
 batch_size : int or "auto"
     "auto" is 128, and less for fewer than 1,280 rows.
 learning_rate : float
@@ -141,6 +144,7 @@ CONSTRAINTS: dict[str, Any] = {
     "columns": [dict, None],
     "missing": [StrOptions({"auto", "mask", "refuse"})],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    "max_time": [None, Interval(Real, 0, None, closed="neither")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "schedule": [str],
