@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +255,7 @@ FILES = [
     ("hidden/.a.png", PNG, ["folder hidden holds no images"]),
     ("trap.pkl", pickle.dumps(Trap()), ["a format that is not read"]),
     ("trap.pt", pickle.dumps(Trap()), ["a format that is not read"]),
+    ("nested.parquet", stored(pd.DataFrame({"a": [[1], [2]]}).to_parquet), ["column 'a' holds '[1]'"]),
 ]
 
 
@@ -489,6 +489,7 @@ PARAMETERS = {
     "columns": [{"a": "count"}, "a"],
     "missing": ["maybe"],
     "max_epochs": [0, -1, 1.5, None],
+    "max_time": [0, -1, NAN, "soon"],
     "batch_size": [0, -1, 2.5, "big", None],
     "learning_rate": [0, -1, NAN, INFINITY, "fast", None],
     "schedule": ["zigzag", 3],
@@ -591,10 +592,3 @@ def test_a_refused_fit_leaves_the_estimator_as_it_was():
     with pytest.raises(ValueError):
         model.fit(changed(np.inf))
     assert np.array_equal(model.transform(X), before)
-
-
-def test_nothing_is_left_of_a_run_that_was_refused():
-    np.save("x.npy", changed(np.inf))
-    run(*fit("x.npy"))
-    assert not Path("run").exists()
-    shutil.rmtree("run", ignore_errors=True)

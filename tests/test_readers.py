@@ -544,3 +544,21 @@ def test_a_folder_may_be_called_as_the_bundled_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(read(Path("digits")).X) == 1
     assert len(read("digits").X) == 1797
+
+
+def test_parquet(tmp_path):
+    frame = pd.DataFrame({"a": [1.5, None, 3.0], "b": pd.Categorical(["x", "y", "x"]), "y": [0, 1, 0]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    data = read(tmp_path / "a.parquet", labels="y")
+    pd.testing.assert_frame_equal(data.X, frame[["a", "b"]])
+    assert data.y.tolist() == [0, 1, 0]
+    frame.set_index("y").to_parquet(tmp_path / "a.parquet")
+    assert list(read(tmp_path / "a.parquet").X.index) == [0, 1, 2]
+
+
+def test_a_line_that_ends_early_is_no_row_with_gaps(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,c\n1,2,3\n\n4,,\n7,8\n")
+    refused(path, "line 5", "ends after 2 values", "3 columns")
+    path.write_text("a,b,c\n1,2,3\n\n4,,\n7,8,\n")
+    assert read(path).X["c"].isna().tolist() == [False, True, True]

@@ -334,8 +334,9 @@ class _Estimator(
             low, high = ends(X) if X.size else (0.0, 0.0)
             if not (np.isfinite(low) and np.isfinite(high)):
                 with np.errstate(invalid="ignore"):  # of infinity - infinity
-                    # As float64, which may have no number for a longer one.
-                    assert_all_finite(X.astype(np.float64), allow_nan=gaps, input_name="X")
+                    # As float64, which has no number for some longer ones.
+                    short = X.astype(np.float64) if X.dtype.itemsize > 8 else X
+                    assert_all_finite(short, allow_nan=gaps, input_name="X")
         except (ValueError, TypeError) as error:
             refuse_bad_values(given)  # says where they are
             first, *more = str(error).splitlines()
