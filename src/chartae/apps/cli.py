@@ -199,7 +199,7 @@ _Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, or a .npy, .npz (file.npz:key), .csv or folder of images.",
+        help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet or folder of images.",
         show_default=False,
     ),
 ]
@@ -295,6 +295,10 @@ def _fit(
             "May be repeated.",
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="What data may take, as in 2GB; larger files are read in blocks."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
@@ -322,7 +326,7 @@ def _fit(
     own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
         given["columns"] = dict(_kind_of(pair) for pair in column)
-    items = _read(data, labels, size, encoder)
+    items = _read(data, labels, size, encoder, memory)
     if entry.conditional and items.y is None:
         raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:
@@ -463,10 +467,16 @@ def _open(run: Path, *, encoder: bool = False) -> Any:
     return chartae.load_decoder(run)
 
 
-def _read(data: str, labels: str | None, size: tuple[int, int] | None, encoder: Any = None) -> Dataset:
+def _read(
+    data: str,
+    labels: str | None,
+    size: tuple[int, int] | None,
+    encoder: Any = None,
+    memory: str | None = None,
+) -> Dataset:
     from chartae.training.readers import read
 
-    return read(data, labels=labels, size=size, encoder=encoder)
+    return read(data, labels=labels, size=size, encoder=encoder, memory=memory)
 
 
 def _medium(estimator: Any, data: str) -> Any:
@@ -482,8 +492,12 @@ def _features(items: Dataset, estimator: Any) -> Any:
 
     columns = list(getattr(estimator, "feature_names_in_", []))
     if is_frame(items.X):
-        return items.X if estimator.space_.schema is not None else items.X.to_numpy()
-    if not columns:
+        if estimator.space_.schema is not None:
+            return items.X
+        # A model of a stream knows columns by name, and no others.
+        known = [c for c in estimator.space_.columns or () if c in items.X.columns] or items.X.columns
+        return items.X[list(known)].to_numpy()
+    if not columns or hasattr(items.X, "edges"):  # or streamed
         return items.X
     if items.X.ndim != 2 or items.X.shape[1] != len(columns):
         raise DataError(

@@ -1,16 +1,18 @@
-"""Arrays as they lie in memory: viewed by torch, and read in blocks."""
+"""Arrays as they lie in memory or stream into it: viewed by torch, and read in blocks."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_tensor", "blocks", "ends", "whole"]
+__all__ = ["as_tensor", "blocks", "ends", "is_streamed", "whole"]
 
 BLOCK = 1 << 22  # values looked at in one go: bounded memory on arrays of any length
 
@@ -51,15 +53,38 @@ def as_tensor(X: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(X))
 
 
-def blocks(X: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+def is_streamed(X: Any) -> bool:
+    """Tell what is read block by block, and never whole, from an array.
+
+    Parameters
+    ----------
+    X : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        Whether it has ``edges``: the row numbers at which its blocks begin, and its length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.arrays import is_streamed
+    >>> is_streamed(np.zeros(3))
+    False
+    """
+    return hasattr(X, "edges")
+
+
+def blocks(X: Any, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Go through rows in blocks of bounded memory.
 
     Parameters
     ----------
-    X : ndarray
-        ``(n, *shape)``; a memory map is read block by block.
+    X : ndarray or Streamed
+        ``(n, *shape)``; a memory map is read block by block, and what is streamed by its own blocks.
     rows : ndarray or None
-        ``(m,)`` row numbers; None for all.
+        ``(m,)`` row numbers, in increasing order where X is streamed; None for all.
 
     Yields
     ------
@@ -73,18 +98,28 @@ def blocks(X: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray
     >>> [block.tolist() for block in blocks(np.arange(4), rows=np.array([0, 3]))]
     [[0, 3]]
     """
+    if is_streamed(X):
+        for start, stop in pairwise(X.edges.tolist()):
+            if rows is None:
+                yield X[start:stop]
+                continue
+            # In the type of the rows: NumPy would copy them all into a wider one.
+            first, last = rows.searchsorted(np.array([start, stop], rows.dtype))
+            if first < last:
+                yield X[rows[first:last]]
+        return
     size = max(1, BLOCK // max(1, math.prod(X.shape[1:])))
     for start in range(0, len(X) if rows is None else len(rows), size):
         part = slice(start, start + size)
         yield X[part] if rows is None else X[rows[part]]
 
 
-def ends(X: np.ndarray) -> tuple[float, float]:
+def ends(X: Any) -> tuple[float, float]:
     """Find the smallest and the largest value, in one pass.
 
     Parameters
     ----------
-    X : ndarray
+    X : ndarray or Streamed
         ``(n, *shape)``, any type of number, not empty.
 
     Returns
@@ -104,12 +139,12 @@ def ends(X: np.ndarray) -> tuple[float, float]:
     return float(np.min([float(low) for low, _ in pairs])), float(np.max([float(high) for _, high in pairs]))
 
 
-def whole(X: np.ndarray) -> bool:
+def whole(X: Any) -> bool:
     """Tell whether all values are whole numbers.
 
     Parameters
     ----------
-    X : ndarray
+    X : ndarray or Streamed
         ``(n, *shape)``, any type of number, finite.
 
     Returns

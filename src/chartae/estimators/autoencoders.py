@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Outlier
 from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from chartae.core.arrays import as_tensor, ends
+from chartae.core.arrays import as_tensor, blocks, ends, is_streamed
 from chartae.core.columns import Schema, is_frame
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError, TrainingError
@@ -41,6 +41,7 @@ __all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
 
 MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
 MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
+HELD_OUT = 16384  # rows of a stream, at most: they stay in memory
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
 ENCODED = 2048  # rows encoded in one go, at most: activations of fully connected layers stay in the cache
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
@@ -65,8 +66,9 @@ class _Estimator(
         Parameters
         ----------
         X : array_like
-            ``(n, features)`` or ``(n, *shape)``: arrays, tensors, memory maps, tables of pandas or polars; or
-            what :func:`chartae.read` gives, which brings its labels and knows how it was made.
+            ``(n, features)`` or ``(n, *shape)``: arrays, tensors, memory maps, tables of pandas or polars; what
+            :func:`chartae.stream` reads in blocks; or what :func:`chartae.read` gives, which brings its labels
+            and knows how it was made.
         y : array_like, dict or None
             The condition, in a conditional recipe (labels, a scalar, vectors, or a dict of
             ``label`` and ``vector``); otherwise it has no effect.
@@ -108,14 +110,14 @@ class _Estimator(
         X = self._check(X, reset=True)
         schema = self.schema_
         seed, device = seed_of(self.random_state), choose_device(self.device)
-        held_out, kept = self._split(len(X), seed)
+        held_out, kept = self._split(X, seed)
         self.validation_rows_ = held_out.numpy()
         self.space_ = infer_space(
             X,
             likelihood=self.likelihood,
             scale=self.scale,
             layout=self.layout,
-            columns=None if schema is None else tuple(schema.names),
+            columns=getattr(X, "columns", None) if schema is None else tuple(schema.names),
             rows=kept.numpy() if len(held_out) else None,
             schema=schema,
             gaps=self.gaps_,
@@ -163,7 +165,7 @@ class _Estimator(
             plan,
             source.subset(kept),
             epochs=self.max_epochs,
-            validation=source.subset(held_out) if len(held_out) else None,
+            validation=source.subset(held_out).resident() if len(held_out) else None,
             # Few rows still make ten steps an epoch.
             batch_size=min(128, max(16, len(kept) // 10)) if self.batch_size == "auto" else self.batch_size,
             learning_rate=self.learning_rate,
@@ -182,7 +184,9 @@ class _Estimator(
         self.best_epoch_ = max((h["epoch"] for h in self.history_ if h["best"]), default=self.n_iter_)
         if model.prior is None:
             size = min(ENCODED, self._rows_at_once())
-            codes = torch.cat([self._codes(b) for b in source.subset(kept).batches(size)])
+            # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.
+            each = 1 + 64 * self.latent_dim_ * len(kept) // X.memory if is_streamed(X) else 1
+            codes = torch.cat([self._codes(b) for b in source.subset(kept[::each]).batches(size)])
             model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(device)
         self._set_offsets(X, raw, seed)
         return self
@@ -207,12 +211,13 @@ class _Estimator(
 
     def _set_offsets(self, X: np.ndarray, raw: Any, seed: int) -> None:
         """Set the thresholds of :meth:`predict`: with the rows' conditions, and without."""
-        rows = np.arange(len(X))
+        rows = np.arange(min(len(X), SCORED_FOR_OFFSET))
         if len(X) > SCORED_FOR_OFFSET:
             rows = np.sort(np.random.default_rng(seed).choice(len(X), SCORED_FOR_OFFSET, replace=False))
+        X = X[rows]
 
         def threshold(raw: Any) -> float:
-            scores = self._scores(X[rows], raw, 16)
+            scores = self._scores(X, raw, 16)
             finite = np.isfinite(scores)
             if not finite.any():
                 raise TrainingError("no row has a finite score: scale the data, or lower learning_rate")
@@ -233,7 +238,7 @@ class _Estimator(
             X = X[np.sort(rows)]
         try:
             # In the model's units: in the user's, the column with the largest numbers would decide alone.
-            units = self.space_.to_model(as_tensor(X), torch.float64)
+            units = self.space_.to_model(as_tensor(X[:]), torch.float64)
             found = intrinsic_dimension(Inputs(self.space_)(units).numpy())
         except DataError:
             d = min(2, features)
@@ -246,10 +251,17 @@ class _Estimator(
             f" (the data's dimension reads {found.dimension:.1f}, 95 % within {low:.1f}-{high:.1f}{how})",
         )
 
-    def _split(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
+    def _split(self, X: Any, seed: int) -> tuple[Tensor, Tensor]:
+        n = len(X)
         held = round(self.validation_fraction * n)
         held = min(held, n - 1) if held >= FEWEST_HELD_OUT else 0
+        if is_streamed(X):
+            # Few enough to stay in memory, and without a permutation, which would take more than they do.
+            held = min(held, HELD_OUT, X.memory // 8 // max(1, X.nbytes // n))
+            rows = np.sort(np.random.default_rng(seed + 3).choice(n, held, replace=False))
+            kept = np.delete(np.arange(n, dtype=np.int32 if n < 1 << 31 else np.int64), rows)
+            return torch.from_numpy(rows), torch.from_numpy(kept)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
         return order[:held].sort().values, order[held:].sort().values
 
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
@@ -276,12 +288,16 @@ class _Estimator(
         }
         given = X
         try:
-            X = validate_data(self, X, reset=reset, **wanted) if named else check_array(X, **wanted)
+            # A stream's first rows stand for all of them where types and shapes are looked at.
+            seen = X[:2] if is_streamed(X) else X
+            seen = validate_data(self, seen, reset=reset, **wanted) if named else check_array(seen, **wanted)
+            X = X if is_streamed(X) else seen
             if X.dtype.kind not in "fiub":
                 raise DataError(f"data of type {X.dtype} are not numbers: convert them")
             low, high = ends(X) if X.size else (0.0, 0.0)
             if not (np.isfinite(low) and np.isfinite(high)):
-                assert_all_finite(X, allow_nan=gaps, input_name="X")
+                for block in blocks(X):
+                    assert_all_finite(block, allow_nan=gaps, input_name="X")
         except (ValueError, TypeError):
             refuse_bad_values(given)  # says where they are
             raise
@@ -289,6 +305,10 @@ class _Estimator(
             raise DataError(
                 f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}"
             )
+        names = getattr(X, "columns", None)
+        if not reset and names and self.space_.columns and names != self.space_.columns:
+            known = ", ".join(self.space_.columns[:8])
+            raise DataError(f"the columns {', '.join(names[:8])} are not those of the model: choose {known}")
         if not reset:
             self.space_.check(X, None if np.isnan(low) else (low, high))
         return X

@@ -94,7 +94,12 @@ class Dataset:
 
 
 def read(
-    source: Any, *, labels: Any = None, size: tuple[int, int] | None = None, encoder: Any = None
+    source: Any,
+    *,
+    labels: Any = None,
+    size: tuple[int, int] | None = None,
+    encoder: Any = None,
+    memory: str | int | None = None,
 ) -> Dataset:
     """Read items, and labels where there are any, from a file, a folder or an object in memory.
 
@@ -102,12 +107,13 @@ def read(
     ----------
     source : str, path, array, tensor, DataFrame or (X, y)
         ``"digits"`` (bundled: 1,797 images of 8 × 8, values 0 to 16), a ``.npy`` file (memory-mapped), a
-        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` file of numbers, a folder of images
-        (one subfolder a label, or none; values as stored, color as RGB), speech (a folder of ``.wav`` and
-        ``.flac`` files, or a ``.npz`` file with ``wave`` and ``offsets``; see
-        :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
+        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` or ``.parquet`` file or a folder of
+        ``.parquet`` files, a folder of images (one subfolder a label, or none; values as stored, color as
+        RGB), speech (a folder of ``.wav`` and ``.flac`` files, or a ``.npz`` file with ``wave`` and
+        ``offsets``; see :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
         :func:`~chartae.training.text.read_text`), or an object in memory: anything that numpy turns into an
-        array of shape (n, ...), a torch tensor, a pandas DataFrame, or a tuple.
+        array of shape (n, ...), a torch tensor or ``Dataset``, a pandas DataFrame, what
+        :func:`chartae.stream` gives, or a tuple.
     labels : str or array of shape (n,) or (n, k), optional
         Where the labels are: a key of the ``.npz``, a column of the table, a ``.npy`` file, or the labels
         themselves. Left out, a ``.npz`` is searched for y, y_train, label, labels and target.
@@ -118,6 +124,10 @@ def read(
         How texts or sounds become items. For texts "tfidf" (if left out), "sentence-transformers/NAME" or a
         function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
         the data that a model was trained on.
+    memory : str or int, optional
+        Bytes, as in "2GB", that data may take; half of what is available if left out. A ``.parquet`` file
+        that does not fit is streamed (see :func:`chartae.stream`), its columns of numbers alone, and so is a
+        ``.npy`` file that is larger than a ``memory`` given here.
 
     Returns
     -------
@@ -154,14 +164,21 @@ def read(
     if isinstance(source, str) and source == "digits":  # and not Path("digits"), which is a folder
         return _digits(labels)
     if isinstance(source, str | Path):
-        return _read_path(str(source), labels, size, encoder)
+        return _read_path(str(source), labels, size, encoder, memory)
     if isinstance(source, tuple) and len(source) == 2 and labels is None:
         source, labels = source
     if is_frame(source):
         return _table(source if hasattr(source, "iloc") else as_pandas(source), labels, "table")
+    if hasattr(source, "edges"):  # a stream
+        return _streamed(source, labels)
     # Only a caller who has imported torch can hold a tensor.
-    if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
-        return _dataset(array_of(source), labels, name="tensor")
+    if torch := sys.modules.get("torch"):
+        if isinstance(source, torch.Tensor):
+            return _dataset(array_of(source), labels, name="tensor")
+        if isinstance(source, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+            from chartae.training.streams import stream
+
+            return _streamed(stream(source, memory=memory), labels)
     if hasattr(source, "toarray"):
         raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
     try:
@@ -321,14 +338,14 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     ...
     chartae.core.errors.DataError: X holds NaN in row 0, column 1 (from 0): fill such values, or drop the rows
     """
-    if isinstance(X, np.ndarray) and X.size and X.ndim > 1:
+    if (isinstance(X, np.ndarray) or hasattr(X, "edges")) and X.size and X.ndim > 1:  # or streamed
         _refuse_non_finite(X, None, name)
 
 
 # ------------------------------------------------------------------------------------------------- files
 
 
-def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any) -> Dataset:
+def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any, memory: Any) -> Dataset:
     file, archived, key = source.partition(".npz:")
     path = Path(file + ".npz" if archived else file)
     if not path.exists():
@@ -341,9 +358,16 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
         return encoded(path, labels, encoder)
     if encoder is not None:
         raise DataError(_NOTHING_TO_ENCODE)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet" or _count_of(path, (".parquet",)) > _count_of(path, _IMAGES):
+        return _parquet(path, labels, memory)
     if path.is_dir():
         return _folder(path, labels, size)
-    suffix = path.suffix.lower()
+    if suffix == ".npy" and memory is not None:
+        from chartae.training.streams import parse_bytes, stream
+
+        if path.stat().st_size > parse_bytes(memory):
+            return _streamed(stream(path, memory=memory), labels)
     if suffix == ".npz":
         return _npz(path, key or None, labels)
     if suffix in _READERS:
@@ -353,7 +377,8 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
     if suffix in SOUNDS:
         raise DataError(f"{path} is one sound: pass the folder that holds the sounds")
     raise DataError(
-        f"{path} has a format that is not read: pass .npy, .npz, .csv, .txt or a folder of images or sounds"
+        f"{path} has a format that is not read: pass .npy, .npz, .csv, .parquet, .txt or a folder of images "
+        "or sounds"
     )
 
 
@@ -363,8 +388,7 @@ _NOTHING_TO_ENCODE = "an encoder is for texts and sounds in files, and the data 
 def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None:
     """Find the reader of what becomes numbers by an encoder; None for what is numbers already."""
     if path.is_dir():
-        count = Counter(file.suffix.lower() for file in visible_files(path))
-        return _sounds if sum(count[s] for s in SOUNDS) > sum(count[s] for s in _IMAGES) else None
+        return _sounds if _count_of(path, SOUNDS) > _count_of(path, _IMAGES) else None
     if path.suffix.lower() == ".npz":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -372,6 +396,10 @@ def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None
         except (OSError, zipfile.BadZipFile):  # which the reader of arrays puts into words
             return None
     return _texts if path.suffix.lower() == ".txt" else None
+
+
+def _count_of(path: Path, suffixes: tuple[str, ...]) -> int:
+    return sum(file.suffix.lower() in suffixes for file in visible_files(path)) if path.is_dir() else 0
 
 
 def _sounds(path: Path, labels: Any, encoder: Any) -> Dataset:
@@ -494,6 +522,22 @@ def _csv(path: Path, labels: Any) -> Dataset:
     if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
         frame, note = frame.drop(columns=first), "without its index column"
     return _table(frame, labels, path.name, note)
+
+
+def _parquet(path: Path, labels: Any, memory: Any) -> Dataset:
+    from chartae.training.streams import open_table
+
+    label = labels if isinstance(labels, str) and not labels.endswith(".npy") else None
+    X, column, note = open_table(path, memory=memory, label=label)
+    if is_frame(X):
+        return _table(X, labels, path.name)
+    return _streamed(X, labels if column is None else _label_column(column, labels, path.name), note)
+
+
+def _streamed(X: Any, labels: Any, note: str = "read in blocks") -> Dataset:
+    labels = X.labels if labels is None else labels
+    y = None if labels is None else _labels(labels, len(X), X.name)
+    return Dataset(X, y, X.columns, X.name, note)
 
 
 def _is_number_line(names: Iterable[Any]) -> bool:
