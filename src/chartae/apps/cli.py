@@ -208,6 +208,10 @@ _Labels = Annotated[str | None, typer.Option(metavar="KEY", help="Array, column 
 _Size = Annotated[
     Any, typer.Option(parser=_size, metavar="HxW", help="Resize the images of a folder, in pixels.")
 ]
+_Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="What data may take, as in 2GB; larger files are read in blocks."),
+]
 _Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A .npy, or a .png for images; by default in RUN.")
 ]
@@ -295,10 +299,7 @@ def _fit(
             "May be repeated.",
         ),
     ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="What data may take, as in 2GB; larger files are read in blocks."),
-    ] = None,
+    memory: _Memory = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
@@ -378,12 +379,13 @@ def _encode(
     ] = False,
     labels: _Labels = None,
     size: _Size = None,
+    memory: _Memory = None,
 ) -> None:
     """Write the code of every item: the posterior mean, of shape (n, latent_dim)."""
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
     estimator = _open(run, encoder=True)
-    items = _read(data, labels, size, _medium(estimator, data))
+    items = _read(data, labels, size, _medium(estimator, data), memory)
     codes = estimator.transform(
         _features(items, estimator), condition=_condition(estimator, items), return_std=std
     )
@@ -412,7 +414,12 @@ def _decode(
 
 @app.command("reconstruct", epilog="Example: chartae reconstruct runs/digits digits --out reconstructed.npy")
 def _reconstruct(
-    run: _Run, data: _Data, out: _Out = None, labels: _Labels = None, size: _Size = None
+    run: _Run,
+    data: _Data,
+    out: _Out = None,
+    labels: _Labels = None,
+    size: _Size = None,
+    memory: _Memory = None,
 ) -> None:
     """Encode and decode items, or fill in what is missing; a picture shows the originals above."""
     from dataclasses import replace
@@ -421,7 +428,12 @@ def _reconstruct(
 
     estimator = _open(run, encoder=True)
     target = _target(out, run, "reconstructions", estimator)
-    items = _read(data, labels, size, _medium(estimator, data))
+    items = _read(data, labels, size, _medium(estimator, data), memory)
+    if target.suffix != ".png" and _is_streamed(items.X):
+        raise DataError(
+            f"reconstructions are as large as the data, and {items.name} is larger than the memory: allow "
+            "more with --memory, or give some rows of it"
+        )
     if target.suffix == ".png":
         y = None if items.y is None else items.y[:_SHOWN]
         items = replace(items, X=_shown(items.X, target), y=y)
@@ -492,12 +504,8 @@ def _features(items: Dataset, estimator: Any) -> Any:
 
     columns = list(getattr(estimator, "feature_names_in_", []))
     if is_frame(items.X):
-        if estimator.space_.schema is not None:
-            return items.X
-        # A model of a stream knows columns by name, and no others.
-        known = [c for c in estimator.space_.columns or () if c in items.X.columns] or items.X.columns
-        return items.X[list(known)].to_numpy()
-    if not columns or hasattr(items.X, "edges"):  # or streamed
+        return items.X if estimator.space_.schema is not None else items.X.to_numpy()
+    if not columns or _is_streamed(items.X):
         return items.X
     if items.X.ndim != 2 or items.X.shape[1] != len(columns):
         raise DataError(
@@ -506,6 +514,13 @@ def _features(items: Dataset, estimator: Any) -> Any:
     import pandas as pd
 
     return pd.DataFrame(items.X, columns=columns, copy=False)
+
+
+def _is_streamed(X: Any) -> bool:
+    from chartae.core.arrays import is_streamed
+    from chartae.core.columns import is_streamed_table
+
+    return is_streamed(X) or is_streamed_table(X)
 
 
 def _condition(estimator: Any, items: Dataset) -> Any:

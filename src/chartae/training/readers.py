@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from chartae.core.columns import Schema, as_pandas, is_frame
+from chartae.core.columns import Schema, as_pandas, is_frame, is_streamed_table
 from chartae.core.errors import DataError
 from chartae.core.files import SOUNDS, folder_labels, visible_files
 
@@ -34,7 +34,7 @@ class Dataset:
 
     Parameters
     ----------
-    X : ndarray, memmap or DataFrame of shape (n, features), (n, H, W) or (n, H, W, C)
+    X : ndarray, memmap, DataFrame or stream of shape (n, features), (n, H, W) or (n, H, W, C)
         The items, in their own units and dtype; arrays are finite, and tables stay tables.
     y : ndarray of shape (n,) or (n, k), optional
         Labels, or one number or vector an item.
@@ -83,9 +83,9 @@ class Dataset:
         kind = self.medium.noun if self.medium else kind
         of = f"of {_count(shape[0], 'column')}" if len(shape) == 1 else f"of {sizes}"
         parts = [f"{_count(n, kind)} {of}"]
-        if not is_frame(self.X):
+        if hasattr(self.X, "dtype"):
             parts.append(str(self.X.dtype))
-        elif share := float(self.X.isna().to_numpy().mean()):
+        elif is_frame(self.X) and (share := float(self.X.isna().to_numpy().mean())):
             parts.append(f"{share:.1%} of values missing")
         if self.y is not None:
             parts.append(_describe_labels(self.y))
@@ -125,9 +125,9 @@ def read(
         function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
         the data that a model was trained on.
     memory : str or int, optional
-        Bytes, as in "2GB", that data may take; half of what is available if left out. A ``.parquet`` file
-        that does not fit is streamed (see :func:`chartae.stream`), its columns of numbers alone, and so is a
-        ``.npy`` file that is larger than a ``memory`` given here.
+        Bytes, as in "2GB", that data may take; half of what is available if left out. A ``.parquet`` file or
+        a ``Dataset`` that does not fit is streamed (see :func:`chartae.stream`), and so is a ``.npy`` file
+        that is larger than a ``memory`` given here.
 
     Returns
     -------
@@ -169,16 +169,14 @@ def read(
         source, labels = source
     if is_frame(source):
         return _table(source if hasattr(source, "iloc") else as_pandas(source), labels, "table")
-    if hasattr(source, "edges"):  # a stream
+    if is_streamed_table(source) or hasattr(source, "rows_of_block"):
         return _streamed(source, labels)
     # Only a caller who has imported torch can hold a tensor.
     if torch := sys.modules.get("torch"):
         if isinstance(source, torch.Tensor):
             return _dataset(array_of(source), labels, name="tensor")
         if isinstance(source, torch.utils.data.Dataset | torch.utils.data.DataLoader):
-            from chartae.training.streams import stream
-
-            return _streamed(stream(source, memory=memory), labels)
+            return _items_of(source, labels, memory)
     if hasattr(source, "toarray"):
         raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
     try:
@@ -338,7 +336,7 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     ...
     chartae.core.errors.DataError: X holds NaN in row 0, column 1 (from 0): fill such values, or drop the rows
     """
-    if (isinstance(X, np.ndarray) or hasattr(X, "edges")) and X.size and X.ndim > 1:  # or streamed
+    if (isinstance(X, np.ndarray) or hasattr(X, "rows_of_block")) and X.size and X.ndim > 1:  # or streamed
         _refuse_non_finite(X, None, name)
 
 
@@ -525,19 +523,33 @@ def _csv(path: Path, labels: Any) -> Dataset:
 
 
 def _parquet(path: Path, labels: Any, memory: Any) -> Dataset:
-    from chartae.training.streams import open_table
+    from chartae.training.streams import StreamedTable
 
-    label = labels if isinstance(labels, str) and not labels.endswith(".npy") else None
-    X, column, note = open_table(path, memory=memory, label=label)
-    if is_frame(X):
-        return _table(X, labels, path.name)
-    return _streamed(X, labels if column is None else _label_column(column, labels, path.name), note)
+    table = StreamedTable(path, memory)
+    return _table(table.whole(), labels, path.name) if table.fits else _streamed(table, labels)
 
 
-def _streamed(X: Any, labels: Any, note: str = "read in blocks") -> Dataset:
-    labels = X.labels if labels is None else labels
+def _streamed(X: Any, labels: Any) -> Dataset:
+    """Labels are read whole; a column of them is no feature."""
+    note = "read in blocks"
+    if not is_streamed_table(X):
+        labels = X.labels if labels is None else labels
+    elif _names_column(labels, X.columns):
+        column = X.select([labels]).whole()[labels]
+        X = X.select([c for c in X.columns if c != labels])
+        labels, note = _label_column(column, labels, X.name), f"{note}, labels {labels}"
     y = None if labels is None else _labels(labels, len(X), X.name)
     return Dataset(X, y, X.columns, X.name, note)
+
+
+def _items_of(source: Any, labels: Any, memory: Any) -> Dataset:
+    """Items of a torch Dataset: read once where all fit, and asked for each time where not."""
+    from chartae.training.streams import TABLE, stream
+
+    X: Any = stream(source, memory=memory)
+    if X.nbytes > TABLE * X.memory:
+        return _streamed(X, labels)
+    return _dataset(X[:], X.labels if labels is None else labels, name=X.name)
 
 
 def _is_number_line(names: Iterable[Any]) -> bool:
@@ -559,11 +571,7 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
     twice = [c for c, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} is there twice in {name}: rename one of them")
-    if isinstance(labels, str) and not (labels.endswith(".npy") and labels not in names):
-        if labels not in names:
-            near = difflib.get_close_matches(labels, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
-            raise DataError(f"{name} has no column {labels!r}: {hint}")
+    if _names_column(labels, names):
         note = f"{note}, labels {labels}".lstrip(", ")
         column = frame.pop(labels) if labels in frame else None
         labels = _label_column(column, labels, name)
@@ -572,6 +580,17 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
     Schema.learn(frame)  # refuses what no model can use, by the column's name
     y = None if labels is None else _labels(labels, len(frame), name)
     return Dataset(frame, y, tuple(frame.columns), name, note)
+
+
+def _names_column(labels: Any, names: Sequence[str]) -> bool:
+    """Tell the name of a column from what else labels may be; it must be there."""
+    if not isinstance(labels, str) or (labels.endswith(".npy") and labels not in names):
+        return False
+    if labels not in names:
+        near = difflib.get_close_matches(labels, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
+        raise DataError(f"the table has no column {labels!r}: {hint}")
+    return True
 
 
 def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from chartae.core.arrays import as_tensor, is_streamed
+from chartae.core.arrays import AllBut, as_tensor, is_streamed
 from chartae.core.contracts import Batch, RawCondition
 from chartae.core.spaces import Space
-from chartae.training.streams import BLOCK, WINDOW
 
 __all__ = ["Source"]
 
 RESIDENT_SHARE = 0.6  # of a device's free memory that data may take
-BLOCKS = round(WINDOW / BLOCK)  # in a window of an array that brings no blocks of its own
 
 
 class Source:
@@ -37,14 +35,12 @@ class Source:
         The way into the model's units.
     condition : RawCondition or None
         Of all ``n`` rows.
-    rows : Tensor or None
-        ``(m,)``, which of them belong to this source, sorted where they go by windows; None: all.
+    rows : Tensor, AllBut or None
+        ``(m,)``, which of them belong to this source; of what is streamed, all but a few; None: all.
     device : torch.device
         Where batches go.
     dtype : torch.dtype
         Of the batches: float32, or float64.
-    window : int or None
-        Bytes within which rows are shuffled; None: an eighth of a stream's memory, and all rows of an array.
 
     Examples
     --------
@@ -62,10 +58,9 @@ class Source:
         X: Any,
         space: Space,
         condition: RawCondition | None = None,
-        rows: Tensor | None = None,
+        rows: Any = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        window: int | None = None,
     ) -> None:
         self.device, self.dtype, self.streamed = torch.device(device), dtype, is_streamed(X)
         data: Any = as_tensor(X) if isinstance(X, np.ndarray) else X
@@ -74,46 +69,58 @@ class Source:
             if data.numel() * data.element_size() < RESIDENT_SHARE * free:
                 data = data.to(self.device)
         self.data, self.space = data, space
-        self.window = int(WINDOW * X.memory) if self.streamed and window is None else window
         self._home = torch.device("cpu") if self.streamed else data.device
         self.condition = None if condition is None else condition.to(self._home)
-        # Row numbers of what does not fit in memory had better be small.
-        number = torch.int32 if self.streamed and len(data) < 1 << 31 else torch.int64
-        self.rows = torch.arange(len(data), dtype=number, device="cpu") if rows is None else rows
-        if self.window is not None and rows is not None:
-            rows = rows.to(number).contiguous()
-            self.rows = rows if bool((rows[1:] >= rows[:-1]).all()) else rows.sort().values  # by blocks
+        if rows is None:
+            rows = AllBut(len(data)) if self.streamed else torch.arange(len(data), device="cpu")
+        self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def subset(self, rows: Tensor) -> Source:
+    def subset(self, rows: Any) -> Source:
         """Choose rows, sharing the data.
 
         Parameters
         ----------
-        rows : Tensor
-            ``(m,)`` row numbers of the whole array.
+        rows : Tensor, ndarray or AllBut
+            ``(m,)`` row numbers of the whole array; of what is streamed, all but a few, or a few, which are
+            read and held.
 
         Returns
         -------
         Source
             Of those rows.
         """
-        return Source(self.data, self.space, self.condition, rows, self.device, self.dtype, self.window)
+        if isinstance(rows, AllBut):
+            return Source(self.data, self.space, self.condition, rows, self.device, self.dtype)
+        rows = torch.as_tensor(rows, device="cpu")
+        if not self.streamed:
+            return Source(self.data, self.space, self.condition, rows, self.device, self.dtype)
+        condition = None if self.condition is None else self.condition.take(rows)
+        return Source(self.data[rows.numpy()], self.space, condition, None, self.device, self.dtype)
 
-    def resident(self) -> Source:
-        """Hold the rows in memory, in the order in which they are.
+    def sample(self, most: int, seed: int) -> Source:
+        """Choose rows at random.
+
+        Parameters
+        ----------
+        most : int
+            So many, or fewer where there are fewer, or the memory of a stream holds fewer.
+        seed : int
+            Of the choice.
 
         Returns
         -------
         Source
-            Of a copy of a stream's rows; an array's are in memory, and it is given back itself.
+            Of those rows, in increasing order.
         """
-        if not self.streamed:
+        if self.streamed:
+            most = min(most, self.data.rows_to_hold)
+        if most >= len(self):
             return self
-        condition = None if self.condition is None else self.condition.take(self.rows)
-        return Source(self.data[self.rows.numpy()], self.space, condition, None, self.device, self.dtype)
+        chosen = np.random.default_rng(seed).choice(len(self), most, replace=False)
+        return self.subset(self.rows[np.sort(chosen)])
 
     def take(self, rows: Tensor) -> Batch:
         """Make a batch.
@@ -129,7 +136,8 @@ class Source:
             On the device, in the model's units.
         """
         index = rows.to(self._home)
-        return self._batch(self._load(index) if self.streamed else self.data.index_select(0, index), index)
+        x = as_tensor(self.data[rows.numpy()]) if self.streamed else self.data.index_select(0, index)
+        return self._batch(x, index)
 
     def slice(self, start: int, stop: int) -> Batch:
         """Make a batch of neighboring rows of the whole array, without gathering them.
@@ -148,9 +156,6 @@ class Source:
         x = self.data[part]
         return self._batch(as_tensor(x) if self.streamed else x, part)
 
-    def _load(self, rows: Tensor) -> Tensor:
-        return as_tensor(self.data[rows.numpy()])
-
     def _batch(self, x: Tensor, rows: Any) -> Batch:
         c = None if self.condition is None else self.condition.take(rows).to(self.device)
         x = self.space.to_model(x.to(self.device, non_blocking=True), self.dtype)
@@ -160,8 +165,9 @@ class Source:
     def order(self, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """Say in which order an epoch takes the rows, a window after the other.
 
-        Without a window all rows are permuted. With one, blocks are permuted, as many as fit are put
-        together, and rows are permuted in there: a shuffle buffer whose order is known before it is read.
+        The rows of an array are one window, and are permuted. Of a stream blocks are permuted, as many as
+        fit are put together, and rows are permuted in there: a shuffle buffer whose order is known before
+        anything is read.
 
         Parameters
         ----------
@@ -173,28 +179,20 @@ class Source:
         Tensor
             ``(m,)`` row numbers of the whole array.
         """
-        if self.window is None:
-            shuffled = generator is not None
-            yield self.rows[_permutation(len(self.rows), generator)] if shuffled else self.rows
+        if not self.streamed:
+            yield self.rows if generator is None else self.rows[_permutation(len(self.rows), generator)]
             return
-        item = self.data.dtype.itemsize * math.prod(self.data.shape[1:])
-        fits = max(1, self.window // max(1, item))
-        each = max(1, fits // BLOCKS)
-        edges = self.data.edges if self.streamed else range(0, len(self.data) + each, each)
-        bounds = torch.searchsorted(self.rows, torch.tensor(edges, dtype=self.rows.dtype)).tolist()
         own = None
         if generator is not None:
             # Of its own, so that windows can be drawn one by one while others use the generator.
             own = torch.Generator().manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-        parts: list[Tensor] = []
-        for i in _permutation(len(bounds) - 1, own).tolist():
-            part = self.rows[bounds[i] : bounds[i + 1]]
-            if parts and sum(map(len, parts)) + len(part) > fits:
-                yield _shuffled(parts, own)
-                parts = []
-            parts += [part] if len(part) else []
-        if parts:
-            yield _shuffled(parts, own)
+        size = self.data.rows_of_block
+        starts = size * _permutation(-(-len(self.data) // size), own)
+        for window in starts.split(self.data.blocks_of_window):
+            rows = torch.from_numpy(
+                np.concatenate([self.rows.within(start, start + size) for start in window.tolist()])
+            )
+            yield rows if own is None else rows[_permutation(len(rows), own)]
 
     def batches(self, size: int, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Batch]:
         """Go through the rows once.
@@ -213,57 +211,71 @@ class Source:
         Batch
             Of up to ``size`` rows.
         """
-        n = len(self.rows)
+        n = len(self)
         sizes = [size] * (n // size) + [n % size] * bool(n % size or not n)
         if generator is not None and len(sizes) > 1 and sizes[-1] == 1:
             # Statistics of a batch (normalization, kernels) are undefined for a single row.
             sizes[-2:] = [size + 1]
-        windows = _after(self.order(generator), sum(sizes[:skip]))
+        windows, sizes = _after(self.order(generator), sum(sizes[:skip])), sizes[skip:]
         if self.streamed:
-            yield from self._streamed(windows, sizes[skip:])
+            yield from self._streamed(windows, sizes)
             return
-        rest = list(windows)
-        order = torch.cat(rest) if rest else self.rows[:0]
-        for rows in order.to(self._home).split(sizes[skip:]):  # moved once, not batch by batch
-            yield self.take(rows)
+        for order in windows:
+            # Moved once, not batch by batch.
+            for rows in order.to(self._home).split(sizes):
+                yield self.take(rows)
 
     def _streamed(self, windows: Iterator[Tensor], sizes: list[int]) -> Iterator[Batch]:
         """Cut windows into batches; what is left of one begins the next batch."""
-        left: list[tuple[Tensor, Tensor]] = []
-        i = 0
-        for x, rows in self._ahead(windows):
-            at = 0
-            while i < len(sizes) and at < len(rows):
-                missing = sizes[i] - sum(len(kept) for _, kept in left)
-                stop = min(at + missing, len(rows))
-                left.append((x[at:stop], rows[at:stop]))
-                if stop - at == missing:
-                    yield self._batch(*_joined(left))
-                    left, i = [], i + 1
-                at = stop
-            left = [(part.clone(), kept) for part, kept in left]  # not a view, which would hold its window
-            del x
+        parts: list[tuple[Tensor, Tensor]] = []
+        coming = iter(sizes)
+        missing = next(coming, 0)
+        for buffer, places, rows in self._ahead(windows):
+            start = 0
+            while start < len(rows):
+                cut = slice(start, start + missing)
+                parts.append((buffer.index_select(0, places[cut]), rows[cut]))
+                start, missing = cut.stop, missing - len(parts[-1][1])
+                if not missing:
+                    held, index = (torch.cat(p) if len(p) > 1 else p[0] for p in zip(*parts, strict=True))
+                    x = held.numpy().view(self.data.dtype).reshape(-1, *self.data.shape[1:])
+                    yield self._batch(as_tensor(x), index)
+                    parts, missing = [], next(coming, 0)
 
-    def _ahead(self, windows: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Load windows, each while the one before it is used."""
+    def _ahead(self, windows: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Load windows, each while the one before it is used, into two buffers by turns.
+
+        Yields
+        ------
+        bytes, places, rows : Tensor
+            ``(k, bytes of a row)`` in a buffer, and ``(m,)``, where in there the ``(m,)`` rows are.
+        """
+        buffers: list[np.ndarray] = []
         with ThreadPoolExecutor(1) as pool:
-            coming: list[tuple[Future[Tensor], Tensor]] = []
-            for rows in windows:
-                coming.append((pool.submit(self._load, rows), rows))
-                if len(coming) > 1:
-                    yield _loaded(*coming.pop(0))
-            if coming:
-                yield _loaded(*coming.pop(0))
+            loading: tuple[Tensor, Future[Tensor], Tensor] | None = None
+            for i, rows in enumerate(chain(windows, [None])):
+                ready, loading = loading, None
+                if rows is not None:
+                    if len(buffers) < 2:
+                        buffers.append(self.data.window())
+                    buffer = buffers[i % 2]
+                    # Bytes: torch gathers those of any type.
+                    whole = torch.from_numpy(buffer.reshape(len(buffer), -1).view(np.uint8))
+                    loading = whole, pool.submit(self._load, rows.numpy(), buffer), rows
+                if ready is not None:
+                    yield ready[0], ready[1].result(), ready[2]
 
-
-def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat([x for x, _ in parts]), torch.cat([rows for _, rows in parts])
-
-
-def _loaded(window: Future[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    return window.result(), rows
+    def _load(self, rows: np.ndarray, buffer: np.ndarray) -> Tensor:
+        """Read the blocks that hold rows, and say where in the buffer these are."""
+        size = self.data.rows_of_block
+        which = rows // size
+        slots = np.bincount(which)
+        needed = np.flatnonzero(slots)
+        slots[needed] = np.arange(len(needed))
+        for slot, block in enumerate(needed.tolist()):
+            start, stop = block * size, min((block + 1) * size, len(self.data))
+            self.data.read(start, stop, buffer[slot * size :][: stop - start])
+        return torch.from_numpy(slots[which] * size + rows % size)
 
 
 def _permutation(n: int, generator: torch.Generator | None) -> Tensor:
@@ -272,14 +284,9 @@ def _permutation(n: int, generator: torch.Generator | None) -> Tensor:
     return torch.randperm(n, generator=generator, device="cpu")
 
 
-def _shuffled(parts: list[Tensor], generator: torch.Generator | None) -> Tensor:
-    rows = torch.cat(parts)
-    return rows if generator is None else rows[_permutation(len(rows), generator)]
-
-
 def _after(windows: Iterator[Tensor], leave_out: int) -> Iterator[Tensor]:
     """Leave out the first rows."""
     for rows in windows:
-        if leave_out < len(rows):
+        if leave_out <= len(rows):
             yield rows[leave_out:]
         leave_out = max(0, leave_out - len(rows))

@@ -1,8 +1,8 @@
-"""Streams: data larger than memory, as arrays that are read block by block and never whole."""
+"""Streams: data larger than memory, as arrays and tables that are read block by block and never whole."""
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
 import mmap
 import os
@@ -10,27 +10,30 @@ import re
 import tempfile
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
+from chartae.core.columns import Schema
 from chartae.core.errors import DataError
 from chartae.core.registry import suggest
 from chartae.training.readers import array_of, read_array
 
-__all__ = ["Streamed", "available_memory", "open_table", "parse_bytes", "stream"]
+__all__ = ["Streamed", "StreamedTable", "available_memory", "parse_bytes", "stream"]
 
 UNITS = {"": 1, "b": 1} | {
     prefix + end: base**power
     for power, prefix in enumerate("kmgt", 1)
     for end, base in (("", 1024), ("b", 1000), ("ib", 1024))
 }
-# Shares of the memory: two windows (one in use, one on its way, see sources.py) take an eighth each, and a
-# block is there several times while it is decoded.
-WINDOW, LARGEST_BLOCK, BLOCK = 1 / 8, 1 / 16, 1 / 128
-TABLE = 1 / 4  # a fit has a table as it was stored, as pandas has it, and as numbers
+# Shares of the memory. Two windows are there at a time, one in use and one on its way, beside the rows that
+# are held for validation.
+WINDOW, HELD, BLOCK = 3 / 16, 1 / 8, 1 / 128
+TABLE, FRAME = 1 / 4, 1 / 32  # a table is there as it was stored, as pandas has it, and as numbers
+TEXT = 64  # bytes that a text takes in a table, at least
 
 
 def available_memory() -> int:
@@ -99,26 +102,28 @@ def parse_bytes(memory: str | int | None = None) -> int:
 
 
 class Streamed:
-    """Rows that are read block by block: an array in all but this, that it is never whole in memory.
+    """Rows that are read as they are needed: an array in all but this, that it is never whole in memory.
 
     Parameters
     ----------
     read : callable
-        ``read(i)`` gives block ``i``, an array ``(edges[i + 1] - edges[i], *shape[1:])``.
-    edges : array_like
-        ``(blocks + 1,)``, the row numbers at which blocks begin, and the number of rows.
-    item : sequence of int
-        Shape of one item.
+        ``read(start, stop, out)`` writes rows into ``out``, ``(stop - start, *shape[1:])``.
+    shape : sequence of int
+        ``(n, *item)``.
     dtype : data-type
         Of the values.
     memory : str, int or None
         What a fit may take for data (see :func:`parse_bytes`).
     name : str
         Where the rows come from.
-    columns : sequence of str or None
-        Names of the columns.
     labels : callable or None
         Gives the labels that come with the items.
+
+    Attributes
+    ----------
+    rows_of_block, blocks_of_window, rows_to_hold : int
+        What the memory allows: rows that are read in one go, blocks that are shuffled together, and rows
+        that may be held beside them.
 
     Examples
     --------
@@ -129,25 +134,27 @@ class Streamed:
     ((6, 2), [[4.0, 5.0], [6.0, 7.0]], [[10.0, 11.0], [0.0, 1.0]])
     """
 
+    columns = None  # in data with names of columns, these
+
     def __init__(
         self,
-        read: Callable[[int], np.ndarray],
-        edges: Any,
-        item: Sequence[int],
+        read: Callable[[int, int, np.ndarray], None],
+        shape: Sequence[int],
         dtype: Any,
         *,
         memory: str | int | None = None,
         name: str = "stream",
-        columns: Sequence[str] | None = None,
         labels: Callable[[], np.ndarray | None] | None = None,
     ) -> None:
-        self.edges = np.asarray(edges, dtype=np.int64)
-        self.shape = (int(self.edges[-1]), *item)
-        self.dtype, self.memory, self.name = np.dtype(dtype), parse_bytes(memory), name
-        self.columns = None if columns is None else tuple(columns)
-        self._read, self._labels = read, labels
-        self._kept: tuple[int, np.ndarray] | None = None
-        self._lock = threading.Lock()
+        self.read, self._labels = read, labels
+        self.shape, self.dtype = tuple(int(s) for s in shape), np.dtype(dtype)
+        self.memory, self.name = parse_bytes(memory), name
+        if not self.shape[0]:
+            raise DataError(f"{name} is empty: give at least one item")
+        row = max(1, self.nbytes // len(self))
+        self.rows_of_block = max(1, int(BLOCK * self.memory) // row)
+        self.blocks_of_window = max(1, int(WINDOW * self.memory) // (row * self.rows_of_block))
+        self.rows_to_hold = max(1, int(HELD * self.memory) // row)
 
     @property
     def ndim(self) -> int:
@@ -173,46 +180,30 @@ class Streamed:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        blocks = len(self.edges) - 1
-        return f"Streamed({self.name}, shape={self.shape}, dtype={self.dtype}, blocks={blocks})"
+        return f"Streamed({self.name}, shape={self.shape}, dtype={self.dtype})"
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise DataError(f"{self.name} is streamed, since it is larger than memory: take rows of it, X[:1000]")
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (row for i in range(len(self.edges) - 1) for row in self.block(i))
+        size = self.rows_of_block
+        return (row for start in range(0, len(self), size) for row in self[start : start + size])
 
-    def block(self, i: int) -> np.ndarray:
-        """Read a block; the last one that was read is kept.
-
-        Parameters
-        ----------
-        i : int
-            Which.
+    def window(self) -> np.ndarray:
+        """Make room for a window of blocks.
 
         Returns
         -------
         ndarray
-            ``(rows, *shape[1:])``, not writable.
-
-        Raises
-        ------
-        DataError
-            If it cannot be read, or is not what was announced.
+            ``(rows, *shape[1:])``, of any values.
         """
-        with self._lock:
-            if self._kept is None or self._kept[0] != i:
-                self._kept = None  # before the next one comes
-                block = self._read(i)
-                wanted = (int(self.edges[i + 1] - self.edges[i]), *self.shape[1:])
-                if block.shape != wanted or block.dtype != self.dtype:
-                    raise DataError(
-                        f"block {i} of {self.name} is {block.dtype} of shape {block.shape} and should be "
-                        f"{self.dtype} of shape {wanted}: do not change the data while they are read"
-                    )
-                block.flags.writeable = False
-                self._kept = i, block
-            return self._kept[1]
+        rows = min(len(self), self.rows_of_block * self.blocks_of_window)
+        size = rows * math.prod(self.shape[1:])
+        if size * self.dtype.itemsize < mmap.PAGESIZE:
+            return np.empty((rows, *self.shape[1:]), self.dtype)
+        # Goes back to the system with its last user: malloc would keep it for itself.
+        memory = mmap.mmap(-1, size * self.dtype.itemsize)
+        return np.frombuffer(memory, self.dtype, size).reshape(rows, *self.shape[1:])
 
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, tuple):
@@ -222,32 +213,22 @@ class Streamed:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:
-                return self._span(start, max(start, stop))
+                out = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
+                self.read(start, start + len(out), out)
+                return out
             rows = np.arange(start, stop, step)
         rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         if len(rows) and not (-len(self) <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}: count from 0")
-        rows = np.where(rows < 0, rows + len(self), rows).astype(np.int64)
-        out = _empty((len(rows), *self.shape[1:]), self.dtype)
+        rows = np.where(rows < 0, rows + len(self), rows)
         order = np.argsort(rows, kind="stable")
-        ends = np.searchsorted(rows, self.edges, sorter=order)
-        for i in np.flatnonzero(np.diff(ends)):
-            part = order[ends[i] : ends[i + 1]]
-            out[part] = self.block(int(i))[rows[part] - self.edges[i]]
-        return out
-
-    def _span(self, start: int, stop: int) -> np.ndarray:
-        """Neighboring rows: a view where they lie in one block."""
-        first, last = np.searchsorted(self.edges, [start, stop - 1], side="right") - 1
-        if start < stop and first == last:
-            return self.block(int(first))[start - self.edges[first] : stop - self.edges[first]]
-        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        for i in range(first, last + 1):
-            begin = self.edges[i]
-            low, high = max(start, begin), min(stop, self.edges[i + 1])
-            out[low - start : high - start] = self.block(i)[low - begin : high - begin]
-        return out
+        rows, found = rows[order], np.empty((len(rows), *self.shape[1:]), self.dtype)
+        # Neighbors are read together.
+        runs = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
+        for start, stop in zip(runs, [*runs[1:], len(rows)], strict=True):
+            self.read(int(rows[start]), int(rows[start]) + stop - start, found[start:stop])
+        return found[np.argsort(order)]
 
     def _of_columns(self, places: tuple[Any, ...]) -> Streamed:
         rows, *rest = places
@@ -255,46 +236,232 @@ class Streamed:
             raise IndexError("a stream gives columns of all rows, X[:, a:b], or rows, X[a:b]")
         item = np.empty((1, *self.shape[1:]), np.bool_)[:, *rest].shape[1:]
 
-        def read(i: int) -> np.ndarray:
-            return self.block(i)[:, *rest].copy()
+        def read(start: int, stop: int, out: np.ndarray) -> None:
+            out[...] = self[start:stop][:, *rest]
 
-        return Streamed(read, self.edges, item, self.dtype, memory=self.memory, name=self.name)
+        return Streamed(read, (len(self), *item), self.dtype, memory=self.memory, name=self.name)
+
+
+class StreamedTable:
+    """Rows of parquet files, as tables that are read one after the other.
+
+    A fit sees all of them once, to learn what the columns hold, and once more, to write them as numbers to a
+    temporary file: epochs read that.
+
+    Parameters
+    ----------
+    path : path
+        A ``.parquet`` file or a folder of them.
+    memory : str, int or None
+        What a fit may take for data (see :func:`parse_bytes`).
+    columns : sequence of str or None
+        Which columns; None: all.
+
+    Raises
+    ------
+    DataError
+        If files are missing or damaged, or lack a column.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from chartae.training.streams import StreamedTable
+    >>> pd.DataFrame({"a": np.arange(1000.0), "b": ["x", "y"] * 500}).to_parquet("t.parquet")
+    >>> table = StreamedTable("t.parquet", memory="64KB")
+    >>> table, table.fits, [len(frame) for frame in table.frames()]
+    (StreamedTable(t.parquet, shape=(1000, 2)), False, [111, 111, 111, 111, 111, 111, 111, 111, 111, 1])
+    """
+
+    def __init__(
+        self, path: str | Path, memory: str | int | None = None, columns: Sequence[str] | None = None
+    ) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise DataError("parquet files need pyarrow: pip install 'chartae[data]'") from None
+        path = Path(path)
+        self._arrow, self.name, self.memory = pyarrow, path.name, parse_bytes(memory)
+        self._files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        if not self._files or not self._files[0].exists():
+            raise DataError(f"there is no parquet file {path}: pass another file or folder")
+        self._stamps = [_stamp(file) for file in self._files]
+        heads = [self._guarded(file, pyarrow.parquet.read_metadata, file) for file in self._files]
+        schemas = [
+            self._guarded(f, h.schema.to_arrow_schema) for f, h in zip(self._files, heads, strict=True)
+        ]
+        # The row names of a pandas table are stored as a column, and say nothing.
+        names = (schemas[0].pandas_metadata or {}).get("index_columns", [])
+        self.columns = tuple(columns or (c for c in schemas[0].names if c not in names))
+        for file, schema in zip(self._files, schemas, strict=True):
+            for column in self.columns:
+                if column not in schema.names:
+                    raise DataError(f"{file} has no column {column!r}: {suggest(column, schema.names)}")
+                kinds = [s.field(column).type for s in (schemas[0], schema)]
+                if kinds[0] != kinds[1]:
+                    raise DataError(
+                        f"column {column!r} holds {kinds[1]} in {file} and {kinds[0]} in {self._files[0]}: "
+                        "write all files alike"
+                    )
+        self._rows = sum(head.num_rows for head in heads)
+        if not self._rows:
+            raise DataError(f"{self.name} has no rows: pass at least one")
+        stored = sum(map(_stored, heads), Counter())
+        self._sizes = {}  # bytes of a row, and whether they are text
+        for column in self.columns:
+            text = str(schemas[0].field(column).type).endswith("string")
+            self._sizes[column] = max(TEXT if text else 8, stored[column] // self._rows), text
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return self._rows, len(self.columns)
+
+    @property
+    def _row(self) -> int:
+        return sum(self._sizes[column][0] for column in self.columns)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory allows to read it whole."""
+        return self._row * len(self) <= TABLE * self.memory
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"StreamedTable({self.name}, shape={self.shape})"
+
+    def select(self, columns: Sequence[str]) -> StreamedTable:
+        """Choose columns.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Their names.
+
+        Returns
+        -------
+        StreamedTable
+            Of these.
+
+        Raises
+        ------
+        DataError
+            If there is no such column.
+        """
+        for column in columns:
+            if column not in self.columns:
+                raise DataError(f"the table has no column {column!r}: {suggest(column, self.columns)}")
+        chosen = copy.copy(self)
+        chosen.columns = tuple(columns)
+        return chosen
+
+    def whole(self) -> Any:
+        """Read all rows.
+
+        Returns
+        -------
+        DataFrame
+            ``(n, columns)``, of pandas.
+        """
+        read, columns = self._arrow.parquet.read_table, list(self.columns)
+        parts = [self._guarded(file, read, file, columns=columns, partitioning=None) for file in self._files]
+        return self._arrow.concat_tables(parts).to_pandas(ignore_metadata=True)
+
+    def frames(self, *, coded: bool = False) -> Iterator[Any]:
+        """Read some rows after the other.
+
+        Parameters
+        ----------
+        coded : bool
+            Give texts as categories, which is quicker; those of two tables may be in another order.
+
+        Yields
+        ------
+        DataFrame
+            ``(k, columns)``, of pandas.
+
+        Raises
+        ------
+        DataError
+            If a file is damaged, or has changed since it was opened.
+        """
+        rows = max(1, int(FRAME * self.memory) // self._row)
+        texts = [column for column in self.columns if self._sizes[column][1]]
+        # Without copies where that can be done.
+        more = {"ignore_metadata": True, "split_blocks": True, "categories": texts if coded else None}
+        for file, stamp in zip(self._files, self._stamps, strict=True):
+            # Without a buffer, whole columns of a row group are held while it is read in batches.
+            small = {"pre_buffer": False, "buffer_size": 1 << 16}
+            with self._guarded(file, self._arrow.parquet.ParquetFile, file, **small) as opened:
+                batches = opened.iter_batches(rows, columns=list(self.columns), use_threads=False)
+                while True:
+                    if _stamp(file) != stamp:
+                        raise DataError(f"{file} has changed since it was opened: open it again")
+                    if (batch := self._guarded(file, next, batches, None)) is None:
+                        break
+                    yield batch.to_pandas(**more)
+
+    def encoded(self, schema: Schema) -> Streamed:
+        """Write all rows as numbers to a temporary file, which goes with its last user.
+
+        Parameters
+        ----------
+        schema : Schema
+            What the columns hold.
+
+        Returns
+        -------
+        Streamed
+            ``(n, columns)``, in the schema's order.
+
+        Raises
+        ------
+        DataError
+            If rows hold what the schema does not know, or the disk is full.
+        """
+        blocks = (schema.encode(frame) for frame in self.select(schema.names).frames(coded=True))
+        return _kept(blocks, memory=self.memory, name=self.name)
+
+    def _guarded(self, file: Path, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return read(*args, **kwargs)
+        except (OSError, self._arrow.ArrowException) as e:
+            raise DataError(f"cannot read {file} ({_line(e)}): write it again") from None
 
 
 def stream(
-    source: Any,
-    *,
-    memory: str | int | None = None,
-    encode: Callable[[Any], np.ndarray] | None = None,
-    columns: Sequence[str] | None = None,
-) -> Streamed:
+    source: Any, *, memory: str | int | None = None, columns: Sequence[str] | None = None
+) -> Streamed | StreamedTable:
     """Open data that need not fit in memory.
 
     Parameters
     ----------
-    source : str, path, ndarray, Dataset or iterable
-        A ``.parquet`` file or a folder of them, whose row groups are the blocks; a ``.npy`` file, or an array
-        or memory map; a torch ``Dataset`` of items, or of pairs (item, label), which are asked for as they
-        are needed; or an iterable of such items, which is read once and kept in a temporary file if it does
-        not fit. So are row groups too large for the memory.
+    source : str, path, ndarray or iterable
+        A ``.parquet`` file or a folder of them, whose columns may hold numbers, texts, truth values and
+        dates; a ``.npy`` file, or an array or memory map; a torch ``Dataset`` of items, or of pairs (item,
+        label), which are asked for each time that they are needed; or an iterable of such items, which is
+        read once and kept in a temporary file.
     memory : str, int or None
-        What a fit may take for data, as in "2GB"; None: half of what is available. Row numbers, of 4
-        bytes each, come on top.
-    encode : callable or None
-        From a pandas table of some rows of a parquet file to an array ``(rows, m)``; None: numbers as they
-        are, in float32 or float64, and NaN where one is missing.
+        What a fit may take for data, as in "2GB"; None: half of what is available. Labels come on top.
     columns : sequence of str or None
-        Of a parquet file; None: all that hold numbers, or all of them with ``encode``.
+        Of parquet files; None: all.
 
     Returns
     -------
-    Streamed
+    Streamed or StreamedTable
         What ``fit``, ``transform`` and ``score_samples`` go through block by block.
 
     Raises
     ------
     DataError
         If there is nothing to read, or items differ in shape or type.
+
+    Notes
+    -----
+    Temporary files are written to the folder that ``TMPDIR`` names, or to ``/var/tmp``: ``/tmp`` is held in
+    memory on many systems.
 
     Examples
     --------
@@ -303,7 +470,7 @@ def stream(
     >>> np.save("big.npy", np.random.default_rng(0).random((200, 3)))
     >>> X = stream("big.npy", memory="16 KB")
     >>> X
-    Streamed(big.npy, shape=(200, 3), dtype=float64, blocks=40)
+    Streamed(big.npy, shape=(200, 3), dtype=float64)
     >>> ct.VAE(latent_dim=1, max_epochs=1).fit(X).transform(X).shape
     (200, 1)
     """
@@ -311,17 +478,16 @@ def stream(
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir() or path.suffix.lower() == ".parquet":
-            return _Parquet(path, size).open(columns, encode)
-        if path.suffix.lower() == ".npy":
+            return StreamedTable(path, size, columns)
+        if columns is None and path.suffix.lower() == ".npy":
             return _npy(path, size)
         raise DataError(f"{path} is not read in blocks: save it as .parquet or .npy")
-    if encode is not None or columns is not None:
-        raise DataError("encode and columns are for parquet files: leave them out")
-    if isinstance(source, Streamed):
+    if columns is not None:
+        raise DataError("columns are those of parquet files: leave them out")
+    if isinstance(source, Streamed | StreamedTable):
         return source
     if isinstance(source, np.ndarray):
-        _numbers(source, "array")
-        return _regular(lambda a, b: np.array(source[a:b]), source.shape, source.dtype, size, name="array")
+        return _array(source, memory=size, name="array")
     # A loader has batches of what its dataset has items of.
     source = getattr(source, "dataset", source)
     mapped = hasattr(source, "__len__") and hasattr(source, "__getitem__")
@@ -332,264 +498,104 @@ def stream(
     raise DataError(f"{type(source).__name__} has neither items nor rows: pass a file, an array or a Dataset")
 
 
-def open_table(
-    path: Path, *, memory: str | int | None = None, label: str | None = None
-) -> tuple[Any, Any, str]:
-    """Read parquet files as a table if it fits in memory, and as a stream of their numbers if not.
-
-    Parameters
-    ----------
-    path : Path
-        A ``.parquet`` file or a folder of them.
-    memory : str, int or None
-        As in :func:`stream`.
-    label : str or None
-        A column of labels, which is read whole and is no part of a stream.
-
-    Returns
-    -------
-    table : DataFrame or Streamed
-        Of shape ``(n, columns)``; a table has the labels in it.
-    labels : Series or None
-        ``(n,)``, beside a stream.
-    note : str
-        What was chosen.
-
-    Raises
-    ------
-    DataError
-        If files are missing or damaged, or have no such column.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> import numpy as np, pandas as pd
-    >>> from chartae.training.streams import open_table
-    >>> table = pd.DataFrame({"a": np.arange(1000.0), "b": ["x"] * 1000})
-    >>> table.to_parquet("t.parquet", row_group_size=50)
-    >>> open_table(Path("t.parquet"), memory="20KB", label="b")[0]
-    Streamed(t.parquet, shape=(1000, 1), dtype=float64, blocks=20)
-    """
-    files = _Parquet(path, parse_bytes(memory))
-    if label is not None and label not in files.columns:
-        raise DataError(f"{path.name} has no column {label!r}: {suggest(label, files.columns)}")
-    if sum(files.bytes(files.columns)) <= TABLE * files.memory:
-        return files.table(files.columns), None, ""
-    labels = None if label is None else files.table([label])[label]
-    numbers = _number_types(files.arrow)
-    features = [c for c in files.columns if c != label]
-    chosen = [c for c in features if files.kinds[0][c] in numbers]
-    left = len(features) - len(chosen)
-    note = f", without {left} column{'s' * (left != 1)} that hold no numbers" if left else ""
-    return files.open(chosen), labels, "read in blocks" + note
-
-
-def _regular(
-    rows: Callable[[int, int], np.ndarray], shape: Sequence[int], dtype: Any, memory: int, **more: Any
-) -> Streamed:
-    """Make blocks of equal size of what gives any rows."""
-    n, *item = shape
-    if not n:
-        raise DataError(f"{more['name']} is empty: give at least one item")
-    each = max(1, int(BLOCK * memory) // max(1, math.prod(item) * np.dtype(dtype).itemsize))
-    edges = np.append(np.arange(0, n, each), n)
-
-    def read(i: int) -> np.ndarray:
-        return rows(int(edges[i]), int(edges[i + 1]))
-
-    return Streamed(read, edges, item, dtype, memory=memory, **more)
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Make an array that goes back to the system with its last user: malloc would keep it for itself."""
-    size = math.prod(shape)
-    if size * dtype.itemsize < 1 << 20:
-        return np.empty(shape, dtype)
-    return np.frombuffer(mmap.mmap(-1, size * dtype.itemsize), dtype, size).reshape(shape)
-
-
 def _numbers(array: np.ndarray, name: str) -> None:
     if array.dtype.kind not in "fiub":
         raise DataError(f"{name} holds {array.dtype}, not numbers: convert it")
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
 # ------------------------------------------------------------------------------------------------ files
+
+
+def _array(X: np.ndarray, **more: Any) -> Streamed:
+    _numbers(X, more["name"])
+    if not X.ndim:
+        raise DataError(f"{more['name']} holds a single number: give rows")
+
+    def read(start: int, stop: int, out: np.ndarray) -> None:
+        out[...] = X[start:stop]
+
+    return Streamed(read, X.shape, X.dtype, **more)
 
 
 def _npy(path: Path, memory: int) -> Streamed:
     mapped: Any = read_array(path)
+    if not (mapped.flags.c_contiguous and isinstance(mapped, np.memmap)):  # columns first, or empty
+        return _array(mapped, memory=memory, name=path.name)
     _numbers(mapped, path.name)
-    if not mapped.ndim:
-        raise DataError(f"{path} holds a single number: give rows")
-    shape, dtype = mapped.shape, mapped.dtype
-    if not mapped.flags.c_contiguous or not isinstance(mapped, np.memmap):  # columns first, or empty
-        return _regular(lambda a, b: np.array(mapped[a:b]), shape, dtype, memory, name=path.name)
-    offset = mapped.offset
-    return _regular(
-        lambda a, b: _rows(path, a, b, shape[1:], dtype, offset), shape, dtype, memory, name=path.name
-    )
+    # Pages of a memory map would count as memory of the process.
+    rows = _Rows(path.open("rb", buffering=0), path, mapped.offset)
+    return Streamed(rows.read, mapped.shape, mapped.dtype, memory=memory, name=path.name)
 
 
-def _rows(
-    path: Any, start: int, stop: int, item: Sequence[int], dtype: np.dtype, offset: int = 0
-) -> np.ndarray:
-    """Read rows of a file of numbers; pages of a memory map would count as memory of the process."""
-    size = math.prod(item)
-    offset += start * size * dtype.itemsize
-    try:
-        return np.fromfile(path, dtype, (stop - start) * size, offset=offset).reshape(stop - start, *item)
-    except (OSError, ValueError) as e:
-        raise DataError(f"cannot read row {start} and on of {path} ({_line(e)}): write it again") from None
+class _Rows:
+    """Rows of numbers in an open file."""
 
+    def __init__(self, file: IO[bytes], name: Any, offset: int = 0) -> None:
+        self.file, self.name, self.offset = file, name, offset
+        self.lock = threading.Lock()
+        weakref.finalize(self, file.close)
 
-class _Spool:
-    """A temporary file of rows, deleted with the object."""
-
-    def __init__(self, item: Sequence[int], dtype: np.dtype) -> None:
-        handle, self.path = tempfile.mkstemp(prefix="chartae-", suffix=".rows")
-        self.item, self.dtype, self.rows = item, dtype, 0
-        self.file = os.fdopen(handle, "wb")
-        weakref.finalize(self, _drop, self.file, self.path)
-
-    def add(self, block: np.ndarray) -> None:
-        try:
-            self.file.write(np.ascontiguousarray(block).data)
-            self.file.flush()
-        except OSError as e:
+    def read(self, start: int, stop: int, out: Any) -> None:
+        if stop <= start:
+            return
+        into, at = memoryview(out).cast("B"), 0
+        with self.lock:
+            try:
+                self.file.seek(self.offset + start * (out.nbytes // len(out)))
+                while at < len(into) and (got := self.file.readinto(into[at:])):  # type: ignore[attr-defined]
+                    at += got
+            except OSError as e:
+                raise DataError(f"cannot read {self.name} ({_line(e)}): write it again") from None
+        if at < len(into):
             raise DataError(
-                f"cannot write to {self.path} ({_line(e)}): point TMPDIR to a disk that holds all rows"
+                f"{self.name} ends before row {stop}, and had more when it was opened: open it again"
+            )
+
+
+def _kept(blocks: Iterable[np.ndarray], **more: Any) -> Streamed:
+    """Write blocks of rows to a temporary file, which has no name and goes with its last user."""
+    # The folder for what is large and lasts: /tmp is held in memory on many systems.
+    folder = None if "TMPDIR" in os.environ or not os.access("/var/tmp", os.W_OK) else "/var/tmp"
+    file: Any = tempfile.TemporaryFile(prefix="chartae-", dir=folder, buffering=0)  # noqa: SIM115
+    rows, n, block = _Rows(file, "a temporary file"), 0, None
+    for block in blocks:
+        n += len(block)
+        whole: Any = np.ascontiguousarray(block)
+        view = memoryview(whole).cast("B")
+        try:
+            while view:
+                view = view[file.write(view) :]
+        except OSError as e:
+            where = folder or tempfile.gettempdir()
+            raise DataError(
+                f"cannot write to {where} ({_line(e)}): point TMPDIR to a disk that holds all rows"
             ) from None
-        self.rows += len(block)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return _rows(self.path, start, stop, self.item, self.dtype)
-
-    def open(self, memory: int, **more: Any) -> Streamed:
-        return _regular(self.read, (self.rows, *self.item), self.dtype, memory, **more)
+    if block is None:
+        raise DataError(f"{more['name']} is empty: give at least one item")
+    return Streamed(rows.read, (n, *block.shape[1:]), block.dtype, **more)
 
 
-def _drop(file: Any, path: str) -> None:
-    with contextlib.suppress(OSError):  # of a full disk
-        file.close()
-    Path(path).unlink(missing_ok=True)
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
-class _Parquet:
-    """Files of one table, whose row groups are blocks."""
-
-    def __init__(self, path: Path, memory: int) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise DataError("parquet files need pyarrow: pip install 'chartae[data]'") from None
-        self.arrow, self.failures = pyarrow, (OSError, pyarrow.ArrowException)
-        self.name, self.memory = path.name, memory
-        self.files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        if not self.files or not self.files[0].exists():
-            raise DataError(f"there is no parquet file {path}: pass another file or folder")
-        self.heads = [self._guarded(file, pyarrow.parquet.read_metadata, file) for file in self.files]
-        schemas = [head.schema.to_arrow_schema() for head in self.heads]
-        # The row names of a pandas table are stored as a column, and say nothing.
-        names = (schemas[0].pandas_metadata or {}).get("index_columns", [])
-        self.columns = [c for c in schemas[0].names if c not in names]
-        self.kinds = [{field.name: field.type for field in schema} for schema in schemas]
-        self.groups = [(f, g) for f, head in enumerate(self.heads) for g in range(head.num_row_groups)]
-        self.sizes = [self.heads[f].row_group(g).num_rows for f, g in self.groups]
-        self.encode: Callable[[Any], np.ndarray] | None = None
-        if not sum(self.sizes):
-            raise DataError(f"{self.name} has no rows: pass at least one")
-
-    def open(
-        self, columns: Sequence[str] | None = None, encode: Callable[[Any], np.ndarray] | None = None
-    ) -> Streamed:
-        """Read row groups as they are needed, or once into a file of smaller blocks if one is too large."""
-        known = _number_types(self.arrow)
-        if columns is None:
-            columns = [c for c in self.columns if encode is not None or self.kinds[0][c] in known]
-        if not columns:
-            listed = ", ".join(self.columns)
-            raise DataError(f"{self.name} has no column of numbers: its columns are {listed}")
-        self.columns, self.encode = list(columns), encode
-        for file, kinds in zip(self.files, self.kinds, strict=True):
-            for column in columns:
-                if column not in kinds:
-                    raise DataError(f"{file} has no column {column!r}: {suggest(column, list(kinds))}")
-                if encode is None and kinds[column] not in known:
-                    what = f"column {column!r} of {file} holds {kinds[column]}, no numbers"
-                    raise DataError(f"{what}: leave it out, or pass encode")
-        more: dict[str, Any] = {"memory": self.memory, "name": self.name}
-        if encode is None:
-            # Whole numbers may be missing too, and then are NaN.
-            parts = [known[kinds[c]] for kinds in self.kinds for c in columns]
-            self.item, self.dtype = (len(columns),), np.result_type(np.float32, *parts)
-            more["columns"] = columns
-        else:
-            first = next(self._batches(0, 16))
-            self.item, self.dtype = first.shape[1:], first.dtype
-        row = math.prod(self.item) * self.dtype.itemsize
-        if max(self.bytes(columns), default=0) <= LARGEST_BLOCK * self.memory >= row * max(self.sizes):
-            return Streamed(self._group, np.cumsum([0, *self.sizes]), self.item, self.dtype, **more)
-        spool = _Spool(self.item, self.dtype)
-        for f in range(len(self.files)):
-            for block in self._batches(f, max(1, int(BLOCK * self.memory) // max(1, row))):
-                spool.add(block)
-        return spool.open(**more)
-
-    def table(self, columns: Sequence[str]) -> Any:
-        """Read columns whole, as pandas has them."""
-        read = self.arrow.parquet.read_table
-        parts = [self._guarded(file, read, file, columns=columns, partitioning=None) for file in self.files]
-        return self._guarded(self.files[0], self.arrow.concat_tables, parts).to_pandas(ignore_metadata=True)
-
-    def bytes(self, columns: Sequence[str]) -> list[int]:
-        """Size of each row group when it is no longer compressed."""
-        sizes = []
-        for f, g in self.groups:
-            group = self.heads[f].row_group(g)
-            parts = (group.column(i) for i in range(group.num_columns))
-            named = (p for p in parts if p.path_in_schema.split(".")[0] in columns)
-            sizes.append(sum(p.total_uncompressed_size for p in named))
-        return sizes
-
-    def _group(self, i: int) -> np.ndarray:
-        f, g = self.groups[i]
-        with self._file(f) as file:
-            table = self._guarded(self.files[f], file.read_row_group, g, self.columns, use_threads=False)
-            return self._array(table)
-
-    def _batches(self, f: int, rows: int) -> Iterator[np.ndarray]:
-        with self._file(f) as file:
-            batches = file.iter_batches(rows, columns=self.columns, use_threads=False)
-            while (batch := self._guarded(self.files[f], next, batches, None)) is not None:
-                yield self._array(batch)
-
-    def _file(self, f: int) -> Any:
-        # Without a buffer, whole columns of a row group are held while it is read in batches.
-        more = {"metadata": self.heads[f], "pre_buffer": False, "buffer_size": 1 << 16}
-        return self._guarded(self.files[f], self.arrow.parquet.ParquetFile, self.files[f], **more)
-
-    def _guarded(self, file: Path, read: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return read(*args, **kwargs)
-        except self.failures as e:
-            raise DataError(f"cannot read {file} ({_line(e)}): write it again") from None
-
-    def _array(self, table: Any) -> np.ndarray:
-        if self.encode is not None:
-            array = np.asarray(self.encode(table.to_pandas(split_blocks=True, self_destruct=True)))
-            _numbers(array, "what encode gives")
-            return array
-        out = np.empty((table.num_rows, len(self.columns)), self.dtype)
-        for place, name in enumerate(self.columns):
-            out[:, place] = table.column(name).to_numpy(zero_copy_only=False)
-        return out
-
-
-def _number_types(arrow: Any) -> dict[Any, Any]:
-    names = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-    types = {getattr(arrow, name)(): np.dtype(name) for name in (*names, "float16", "float32", "float64")}
-    return types | {arrow.bool_(): np.dtype(np.uint8)}
+def _stored(head: Any) -> Counter[str]:
+    """Bytes of each column of a parquet file, when it is no longer compressed."""
+    sizes: Counter[str] = Counter()
+    for g in range(head.num_row_groups):
+        group = head.row_group(g)
+        for i in range(group.num_columns):
+            part = group.column(i)
+            sizes[part.path_in_schema.split(".")[0]] += part.total_uncompressed_size
+    return sizes
 
 
 # ------------------------------------------------------------------------------------------------ items
@@ -599,7 +605,7 @@ def _split(item: Any) -> tuple[np.ndarray, Any]:
     """Tell an item from its label."""
     x, label = (*item, None)[:2] if isinstance(item, tuple) else (item, None)
     try:
-        return array_of(x), label
+        return array_of(x), None if label is None else array_of(label)
     except ValueError as e:
         raise DataError(f"an item does not make an array ({_line(e)}): give arrays of numbers") from None
 
@@ -619,53 +625,33 @@ def _dataset(items: Any, memory: int) -> Streamed:
     if not n:
         raise DataError(f"{name} is empty: give at least one item")
     first, label = _split(items[0])
-    if hasattr(label, "__array__"):
-        label = array_of(label)
+    _numbers(first, "item 0 (from 0)")
 
-    def rows(start: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - start, *first.shape), first.dtype)
+    def read(start: int, stop: int, out: np.ndarray) -> None:
         for i in range(start, stop):
             out[i - start] = _alike(_split(items[i])[0], first, i)
-        return out
 
-    def labels() -> np.ndarray:
-        return np.array([array_of(_split(items[i])[1]) for i in range(n)])
+    def labels() -> np.ndarray | None:
+        return None if label is None else np.array([_split(items[i])[1] for i in range(n)])
 
-    _alike(first, first, 0)
-    has = None if label is None else labels
-    return _regular(rows, (n, *first.shape), first.dtype, memory, name=name, labels=has)
+    return Streamed(read, (n, *first.shape), first.dtype, memory=memory, name=name, labels=labels)
 
 
 def _iterable(items: Iterable[Any], memory: int) -> Streamed:
-    """Keep items that come once: in memory while they fit, and in a file from there on."""
-    name, labels = type(items).__name__, []
-    first: np.ndarray | None = None
-    spool: _Spool | None = None
-    held: list[np.ndarray] = []
-    most = 1
-    for i, item in enumerate(items):
-        x, label = _split(item)
-        if first is None:
-            first = np.array(x)
-            most = max(1, int(LARGEST_BLOCK * memory) // max(1, first.nbytes))
-        held.append(np.array(_alike(x, first, i)))  # a copy: some iterables fill one array again and again
-        if label is not None:
-            labels.append(array_of(label))
-        if len(held) == most:
-            spool = spool or _Spool(first.shape, first.dtype)
-            spool.add(np.stack(held))
-            held = []
-    if first is None:
-        raise DataError(f"{name} is empty: give at least one item")
-    y = np.array(labels) if labels else None
-    more: dict[str, Any] = {"name": name, "labels": None if y is None else lambda: y}
-    if spool is None:
-        whole = np.stack(held)
-        return _regular(lambda a, b: whole[a:b].copy(), whole.shape, whole.dtype, memory, **more)
-    if held:
-        spool.add(np.stack(held))
-    return spool.open(memory, **more)
+    """Keep items that come once."""
+    labels: list[np.ndarray] = []
 
+    def blocks() -> Iterator[np.ndarray]:
+        first = None
+        for i, item in enumerate(items):
+            x, label = _split(item)
+            first = np.array(x) if first is None else first
+            labels.extend([] if label is None else [label])
+            yield _alike(x, first, i)[None]
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+    return _kept(
+        blocks(),
+        memory=memory,
+        name=type(items).__name__,
+        labels=lambda: np.array(labels) if labels else None,
+    )
