@@ -350,6 +350,7 @@ def _fit(
             data,
             *(["--labels", labels] if labels else []),
             *(["--size", "x".join(map(str, size))] if size else []),
+            *(["--memory", memory] if memory else []),
         ]
         _say_what_next(estimator, shlex.join(read), out)
 

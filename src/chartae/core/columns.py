@@ -455,10 +455,9 @@ class _Seen:
             "continuous",
             KINDS["continuous"],
             self._dtype,
-            None,
-            self.ordered,
-            missing,
-            self.constant,
+            ordered=self.ordered,
+            missing=missing,
+            constant=self.constant,
         )
         mean = self.sum / self.there
         if self.holds == {"categorical"}:

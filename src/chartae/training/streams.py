@@ -31,7 +31,7 @@ UNITS = {"": 1, "b": 1} | {
 }
 # Shares of the memory. Two windows are there at a time, one in use and one on its way, beside the rows that
 # are held for validation.
-WINDOW, HELD, BLOCK = 3 / 16, 1 / 8, 1 / 128
+WINDOW, HELD, BLOCK = 1 / 6, 1 / 8, 1 / 128
 TABLE, FRAME = 1 / 4, 1 / 32  # a table is there as it was stored, as pandas has it, and as numbers
 TEXT = 64  # bytes that a text takes in a table, at least
 
@@ -124,6 +124,11 @@ class Streamed:
     rows_of_block, blocks_of_window, rows_to_hold : int
         What the memory allows: rows that are read in one go, blocks that are shuffled together, and rows
         that may be held beside them.
+
+    Raises
+    ------
+    DataError
+        If there are no rows, or they are asked for as a whole, as ``np.asarray`` does.
 
     Examples
     --------
@@ -268,8 +273,8 @@ class StreamedTable:
     >>> from chartae.training.streams import StreamedTable
     >>> pd.DataFrame({"a": np.arange(1000.0), "b": ["x", "y"] * 500}).to_parquet("t.parquet")
     >>> table = StreamedTable("t.parquet", memory="64KB")
-    >>> table, table.fits, [len(frame) for frame in table.frames()]
-    (StreamedTable(t.parquet, shape=(1000, 2)), False, [111, 111, 111, 111, 111, 111, 111, 111, 111, 1])
+    >>> table, table.fits, len(next(iter(table.frames())))
+    (StreamedTable(t.parquet, shape=(1000, 2)), False, 27)
     """
 
     def __init__(
@@ -402,6 +407,8 @@ class StreamedTable:
                     if (batch := self._guarded(file, next, batches, None)) is None:
                         break
                     yield batch.to_pandas(**more)
+            del batches
+            self._arrow.default_memory_pool().release_unused()
 
     def encoded(self, schema: Schema) -> Streamed:
         """Write all rows as numbers to a temporary file, which goes with its last user.
