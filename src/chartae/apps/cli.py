@@ -231,6 +231,10 @@ _Labels = Annotated[str | None, typer.Option(metavar="KEY", help="Array, column 
 _Size = Annotated[
     Any, typer.Option(parser=_size, metavar="HxW", help="Resize the images of a folder, in pixels.")
 ]
+_Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="What data may take, as in 2GB; larger files are read in blocks."),
+]
 _Out = Annotated[
     Path | None,
     typer.Option(
@@ -326,6 +330,7 @@ def _fit(
             "May be repeated.",
         ),
     ] = None,
+    memory: _Memory = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
     resume: Annotated[
         bool,
@@ -360,7 +365,7 @@ def _fit(
     own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
         given["columns"] = dict(_kind_of(pair) for pair in column)
-    items = _read(data, labels, size, encoder)
+    items = _read(data, labels, size, encoder, memory)
     if entry.conditional and items.y is None:
         raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:
@@ -391,6 +396,7 @@ def _fit(
             data,
             *(["--labels", labels] if labels else []),
             *(["--size", "x".join(map(str, size))] if size else []),
+            *(["--memory", memory] if memory else []),
         ]
         _say_what_next(estimator, shlex.join(read), out)
 
@@ -425,12 +431,13 @@ def _encode(
     ] = False,
     labels: _Labels = None,
     size: _Size = None,
+    memory: _Memory = None,
 ) -> None:
     """Write the code of every item: the posterior mean, of shape (n, latent_dim)."""
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
     estimator = _open(run, encoder=True)
-    items = _read(data, labels, size, _medium(estimator, data))
+    items = _read(data, labels, size, _medium(estimator, data), memory)
     codes = estimator.transform(
         _features(items, estimator), condition=_condition(estimator, items), return_std=std
     )
@@ -460,7 +467,12 @@ def _decode(
 
 @app.command("reconstruct", epilog="Example: chartae reconstruct runs/digits digits --out reconstructed.npy")
 def _reconstruct(
-    run: _Run, data: _Data, out: _Out = None, labels: _Labels = None, size: _Size = None
+    run: _Run,
+    data: _Data,
+    out: _Out = None,
+    labels: _Labels = None,
+    size: _Size = None,
+    memory: _Memory = None,
 ) -> None:
     """Encode and decode items, or fill in what is missing; a picture shows the originals above."""
     from dataclasses import replace
@@ -469,7 +481,12 @@ def _reconstruct(
 
     estimator = _open(run, encoder=True)
     target = _target(out, run, "reconstructions", estimator)
-    items = _read(data, labels, size, _medium(estimator, data))
+    items = _read(data, labels, size, _medium(estimator, data), memory)
+    if target.suffix != ".png" and _is_streamed(items.X):
+        raise DataError(
+            f"reconstructions are as large as the data, and {items.name} is larger than the memory: allow "
+            "more with --memory, or give some rows of it"
+        )
     if target.suffix == ".png":
         y = None if items.y is None else items.y[:_SHOWN]
         items = replace(items, X=_shown(items.X, target), y=y)
@@ -516,10 +533,16 @@ def _open(run: Path, *, encoder: bool = False) -> Any:
     return chartae.load_decoder(run)
 
 
-def _read(data: str, labels: str | None, size: tuple[int, int] | None, encoder: Any = None) -> Dataset:
+def _read(
+    data: str,
+    labels: str | None,
+    size: tuple[int, int] | None,
+    encoder: Any = None,
+    memory: str | None = None,
+) -> Dataset:
     from chartae.training.readers import read
 
-    return read(data, labels=labels, size=size, encoder=encoder)
+    return read(data, labels=labels, size=size, encoder=encoder, memory=memory)
 
 
 def _medium(estimator: Any, data: str) -> Any:
@@ -536,7 +559,7 @@ def _features(items: Dataset, estimator: Any) -> Any:
     columns = list(getattr(estimator, "feature_names_in_", []))
     if is_frame(items.X):
         return items.X if estimator.space_.schema is not None else items.X.to_numpy()
-    if not columns:
+    if not columns or _is_streamed(items.X):
         return items.X
     if items.X.ndim != 2 or items.X.shape[1] != len(columns):
         raise DataError(
@@ -545,6 +568,13 @@ def _features(items: Dataset, estimator: Any) -> Any:
     import pandas as pd
 
     return pd.DataFrame(items.X, columns=columns, copy=False)
+
+
+def _is_streamed(X: Any) -> bool:
+    from chartae.core.arrays import is_streamed
+    from chartae.core.columns import is_streamed_table
+
+    return is_streamed(X) or is_streamed_table(X)
 
 
 def _condition(estimator: Any, items: Dataset) -> Any:

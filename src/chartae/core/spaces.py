@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chartae.core.arrays import ends, whole
+from chartae.core.arrays import blocks, ends, whole
 from chartae.core.columns import Schema
 from chartae.core.errors import DataError, PlanError
 
@@ -264,7 +264,7 @@ class Space(nn.Module):
 
         Parameters
         ----------
-        X : ndarray
+        X : ndarray or Streamed
             ``(n, *shape)`` in the user's units, finite.
         range : tuple of float or None
             Its smallest and largest value, where the caller knows them.
@@ -283,14 +283,14 @@ class Space(nn.Module):
         ...
         chartae.core.errors.DataError: the model knows values from 0 to 16, and the data hold others, ...
         """
-        if self.gaps:
-            X, range = X[~np.isnan(X)], None
-        if not self.support.holds(X, range):
-            known = str(self.support) if self.levels is None else f"the categories 0 to {self.levels - 1}"
-            raise DataError(
-                f"the model knows {known}, and the data hold others, within [{X.min():g}, {X.max():g}]: "
-                "give them in the units of the training data, or fit with likelihood='normal'"
-            )
+        for seen in (b[~np.isnan(b)] for b in blocks(X)) if self.gaps else [X]:
+            if not self.support.holds(seen, None if self.gaps else range):
+                known = str(self.support) if self.levels is None else f"the categories 0 to {self.levels - 1}"
+                low, high = ends(seen)
+                raise DataError(
+                    f"the model knows {known}, and the data hold others, within [{low:g}, {high:g}]: "
+                    "give them in the units of the training data, or fit with likelihood='normal'"
+                )
 
     def to_model(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Go from the user's units and layout to the model's.

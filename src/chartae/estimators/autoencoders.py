@@ -17,8 +17,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Outlier
 from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from chartae.core.arrays import as_tensor, ends
-from chartae.core.columns import Schema, is_frame
+from chartae.core.arrays import AllBut, as_tensor, blocks, ends, is_streamed
+from chartae.core.columns import Schema, is_frame, is_streamed_table
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.noise import Noise, SharedNoise
@@ -38,13 +38,14 @@ from chartae.parts.units import infer_space
 from chartae.training.engine import finish, train
 from chartae.training.interrupts import interruptible
 from chartae.training.precision import autocast, choose_device, choose_precision, start_threads
-from chartae.training.readers import Dataset, array_of, refuse_bad_values
+from chartae.training.readers import Dataset, array_of, read, refuse_bad_values
 from chartae.training.sources import Source
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
 
 MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
 MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
+HELD_OUT = 16384  # rows of a stream, at most: they stay in memory
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
 ENCODED = 2048  # rows encoded in one go, at most: activations of fully connected layers stay in the cache
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
@@ -82,8 +83,9 @@ class _Estimator(
         Parameters
         ----------
         X : array_like
-            ``(n, features)`` or ``(n, *shape)``: arrays, tensors, memory maps, tables of pandas or polars; or
-            what :func:`chartae.read` gives, which brings its labels and knows how it was made.
+            ``(n, features)`` or ``(n, *shape)``: arrays, tensors, memory maps, tables of pandas or polars,
+            data sets of torch; what :func:`chartae.stream` reads in blocks; or what :func:`chartae.read`
+            gives, which brings its labels and knows how it was made.
         y : array_like, dict or None
             The condition, in a conditional recipe (labels, a scalar, vectors, or a dict of
             ``label`` and ``vector``); otherwise it has no effect.
@@ -135,20 +137,21 @@ class _Estimator(
         self._validate_params()
         start_threads()
         name, own = self._recipe()
+        X = read(X) if _brings_items(X) else X
         self.medium_ = X.medium if isinstance(X, Dataset) else None
         X, y = (X.X, X.y if y is None else y) if isinstance(X, Dataset) else (X, y)
         X = self._check(X, reset=True)
         schema = self.schema_
         seed, device = keeping.begun.get("seed", seed_of(self.random_state)), choose_device(self.device)
-        held_out, kept = self._split(len(X), seed)
-        self.validation_rows_ = held_out.numpy()
+        held_out, kept = self._split(X, seed)
+        self.validation_rows_ = held_out
         self.space_ = infer_space(
             X,
             likelihood=self.likelihood,
             scale=self.scale,
             layout=self.layout,
             columns=None if schema is None else tuple(schema.names),
-            rows=kept.numpy() if len(held_out) else None,
+            rows=kept if len(held_out) else None,
             schema=schema,
             gaps=self.gaps_,
         )
@@ -175,7 +178,7 @@ class _Estimator(
         model: Any = plan.model
         self.model_, self.network_ = model, plan.facts["network"]
         if raw is not None and raw.vector is not None:
-            model.condition.standardize(raw.vector[kept])
+            model.condition.standardize(raw.vector[kept[:]])
         named = keeping.begun.get("precision")
         precision = getattr(torch, named) if named else choose_precision(self.precision, model, device)
         missing = ", without a condition (no y)" if find(name).conditional and raw is None else ""
@@ -230,7 +233,9 @@ class _Estimator(
             finish(plan, training, keeping.begun["state"], seed=seed)
         if model.prior is None:
             size = min(ENCODED, self._rows_at_once())
-            codes = torch.cat([self._codes(b) for b in training.batches(size)])
+            # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.
+            each = 1 + 64 * self.latent_dim_ * len(kept) // X.memory if is_streamed(X) else 1
+            codes = torch.cat([self._codes(b)[::each] for b in training.batches(size)])
             model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(device)
         self._set_offsets(X, raw, seed)
 
@@ -257,14 +262,16 @@ class _Estimator(
         self.fit(X, y)
         return self.predict(X, None if self.condition_.parameters is None else y)
 
-    def _set_offsets(self, X: np.ndarray, raw: Any, seed: int) -> None:
+    def _set_offsets(self, X: Any, raw: Any, seed: int) -> None:
         """Set the thresholds of :meth:`predict`: with the rows' conditions, and without."""
-        rows = np.arange(len(X))
-        if len(X) > SCORED_FOR_OFFSET:
-            rows = np.sort(np.random.default_rng(seed).choice(len(X), SCORED_FOR_OFFSET, replace=False))
+        most = min(SCORED_FOR_OFFSET, X.rows_to_hold if is_streamed(X) else len(X))
+        rows = np.arange(min(len(X), most))
+        if len(X) > most:
+            rows = np.sort(np.random.default_rng(seed).choice(len(X), most, replace=False))
+        X = X[rows]
 
         def threshold(raw: Any) -> float:
-            scores = self._scores(X[rows], raw, 16)
+            scores = self._scores(X, raw, 16)
             finite = np.isfinite(scores)
             if not finite.any():
                 raise TrainingError("no row has a finite score: scale the data, or lower learning_rate")
@@ -275,17 +282,18 @@ class _Estimator(
         self.offset_ = threshold(None if raw is None else raw.take(torch.from_numpy(rows)))
         self.null_offset_ = self.offset_ if raw is None else threshold(None)
 
-    def _choose_latent_dim(self, X: np.ndarray, seed: int) -> tuple[int, str]:
+    def _choose_latent_dim(self, X: Any, seed: int) -> tuple[int, str]:
         if self.latent_dim != "auto":
             return int(self.latent_dim), ""
         features = int(np.prod(X.shape[1:]))
         measured = max(FEWEST_MEASURED, min(MEASURED, MEASURED_VALUES // features))
+        measured = min(measured, X.rows_to_hold) if is_streamed(X) else measured
         if len(X) > measured:
             rows = np.random.default_rng(seed).choice(len(X), measured, replace=False)
             X = X[np.sort(rows)]
         try:
             # In the model's units: in the user's, the column with the largest numbers would decide alone.
-            units = self.space_.to_model(as_tensor(X), torch.float64)
+            units = self.space_.to_model(as_tensor(X[:]), torch.float64)
             found = intrinsic_dimension(Inputs(self.space_)(units).numpy())
         except DataError:
             d = min(2, features)
@@ -298,15 +306,22 @@ class _Estimator(
             f" (the data's dimension reads {found.dimension:.1f}, 95 % within {low:.1f}-{high:.1f}{how})",
         )
 
-    def _split(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
+    def _split(self, X: Any, seed: int) -> tuple[np.ndarray, Any]:
+        n = len(X)
         held = round(self.validation_fraction * n)
         held = min(held, n - 1) if held >= FEWEST_HELD_OUT else 0
-        return order[:held].sort().values, order[held:].sort().values
+        if is_streamed(X):
+            # Few enough to stay in memory, and without a permutation, which would take more than they do.
+            held = min(held, HELD_OUT, X.rows_to_hold)
+            rows = np.sort(np.random.default_rng(seed + 3).choice(n, held, replace=False))
+            return rows, AllBut(n, rows)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
+        return order[:held].sort().values.numpy(), order[held:].sort().values.numpy()
 
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
-        if is_frame(X):
+        X = read(X).X if _brings_items(X) else X
+        if is_frame(X) or is_streamed_table(X):
             return self._check_table(X, reset=reset, named=named)
         X = array_of(X) if isinstance(X, Tensor) else X
         if reset:
@@ -328,15 +343,19 @@ class _Estimator(
         }
         given = X
         try:
-            X = validate_data(self, X, reset=reset, **wanted) if named else check_array(X, **wanted)
+            # A stream's first rows stand for all of them where types and shapes are looked at.
+            seen = X[:2] if is_streamed(X) else X
+            seen = validate_data(self, seen, reset=reset, **wanted) if named else check_array(seen, **wanted)
+            X = X if is_streamed(X) else seen
             if X.dtype.kind not in "fiub":
                 raise DataError(f"data of type {X.dtype} are not numbers: convert them")
             low, high = ends(X) if X.size else (0.0, 0.0)
             if not (np.isfinite(low) and np.isfinite(high)):
                 with np.errstate(invalid="ignore"):  # of infinity - infinity
-                    # As float64, which has no number for some longer ones.
-                    short = X.astype(np.float64) if X.dtype.itemsize > 8 else X
-                    assert_all_finite(short, allow_nan=gaps, input_name="X")
+                    for block in blocks(X):
+                        # As float64, which has no number for some longer ones.
+                        short = block.astype(np.float64) if X.dtype.itemsize > 8 else block
+                        assert_all_finite(short, allow_nan=gaps, input_name="X")
         except (ValueError, TypeError) as error:
             refuse_bad_values(given)  # says where they are
             first, *more = str(error).splitlines()
@@ -355,8 +374,9 @@ class _Estimator(
 
     def _check_table(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Turn a table into numbers, NaN where a value is missing."""
+        streamed = is_streamed_table(X)
         if named:
-            validate_data(self, X, reset=reset, skip_check_array=True)
+            validate_data(self, next(iter(X.frames())) if streamed else X, reset=reset, skip_check_array=True)
         if reset:
             learned = self.schema_ = Schema.learn(X, self.columns, likelihoods)
             if len(X) < 2:
@@ -367,18 +387,23 @@ class _Estimator(
                         f"column {column.name!r} is constant and tells nothing: drop it", stacklevel=4
                     )
         schema = self.schema_ if reset else self.space_.schema
+        if schema is None and streamed:
+            raise DataError("the model was fitted on arrays, not on a table: save the columns as .npy")
         if schema is None:
             return self._check(np.asarray(X), reset=False, named=False)
         array = schema.encode(X)
-        missing = np.isnan(array)
+        missing = bool(np.isnan(ends(array)[0])) if len(array) else False
         if reset:
-            self.gaps_ = self.missing == "mask" or (self.missing == "auto" and bool(missing.any()))
-        if missing.any() and not (self.gaps_ if reset else self.space_.gaps):
-            row, place = np.argwhere(missing)[0]
-            raise DataError(
-                f"column {schema.names[place]!r} of the table has no value in row {row} (from 0): fill the "
-                "gaps, or fit with missing='mask'"
-            )
+            self.gaps_ = self.missing == "mask" or (self.missing == "auto" and missing)
+        if missing and not (self.gaps_ if reset else self.space_.gaps):
+            row = 0
+            for block in blocks(array):
+                for at, place in np.argwhere(np.isnan(block))[:1]:
+                    raise DataError(
+                        f"column {schema.names[place]!r} of the table has no value in row {row + at} (from "
+                        "0): fill the gaps, or fit with missing='mask'"
+                    )
+                row += len(block)
         if not reset:
             self.space_.check(array)
         return array
@@ -580,7 +605,7 @@ class _Estimator(
         """
         model: Any = self._ready()
         X = self._check(X, reset=False)
-        if not np.isnan(X).any() and n_draws is None:
+        if not (X.size and np.isnan(ends(X)[0])) and n_draws is None:
             return self.inverse_transform(self._encode(X, condition)[0], condition)
         k, draws = count(n_importance, "n_importance"), None if n_draws is None else count(n_draws, "n_draws")
         noise = SharedNoise(0) if draws is None else Noise(seed_of(random_state))
@@ -589,8 +614,11 @@ class _Estimator(
             complete(model, model.space, batch, k=k, noise=noise, draws=draws).cpu().numpy()
             for batch in source.batches(self._rows_at_once(k))
         ]
-        filled = np.concatenate(made, 1)
-        filled = np.where(np.isnan(X), filled, X).astype(filled.dtype, copy=False)
+        filled, start = np.concatenate(made, 1), 0
+        for block in blocks(X):
+            there = ~np.isnan(block)
+            filled[:, start : start + len(block)][:, there] = block[there]
+            start += len(block)
         if draws is None:
             return self._present(filled[0])
         return filled if model.space.schema is None else [self._present(one) for one in filled]
@@ -847,6 +875,11 @@ class _Estimator(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _brings_items(X: Any) -> bool:
+    """Tell a data set or a loader of torch, whose items are to be read first."""
+    return isinstance(X, torch.utils.data.Dataset | torch.utils.data.DataLoader)
 
 
 @of_recipe("ae")

@@ -617,10 +617,8 @@ def _settle(plan: Plan, source: Source, seed: int) -> None:
     model = plan.model.eval()
     if not model.likelihood.estimated:
         return
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed), device="cpu")
     noise, seen = Noise(seed), 0
-    rows = source.rows[order[:SETTLED].sort().values]
-    for batch in source.subset(rows).batches(_rows(plan, source, EVALUATED)):
+    for batch in source.sample(SETTLED, seed).batches(_rows(plan, source, EVALUATED)):
         trace = model.trace(batch, k=plan.objective.samples, noise=noise)
         seen += len(batch)
         model.likelihood.observe(trace.px, batch.x, share=len(batch) / seen)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
-from chartae.core.columns import Schema, as_pandas, is_frame
+from chartae.core.columns import Schema, as_pandas, is_frame, is_streamed_table
 from chartae.core.errors import DataError
 from chartae.core.files import SOUNDS, folder_labels, visible_files
 
@@ -43,7 +43,7 @@ class Dataset:
 
     Parameters
     ----------
-    X : ndarray, memmap or DataFrame of shape (n, features), (n, H, W) or (n, H, W, C)
+    X : ndarray, memmap, DataFrame or stream of shape (n, features), (n, H, W) or (n, H, W, C)
         The items, in their own units and dtype; arrays are finite, and tables stay tables.
     y : ndarray of shape (n,) or (n, ...), optional
         Labels, or one number, vector or map an item.
@@ -92,9 +92,9 @@ class Dataset:
         kind = self.medium.noun if self.medium else kind
         of = f"of {_count(shape[0], 'column')}" if len(shape) == 1 else f"of {sizes}"
         parts = [f"{_count(n, kind)} {of}"]
-        if not is_frame(self.X):
+        if hasattr(self.X, "dtype"):
             parts.append(str(self.X.dtype))
-        elif share := float(self.X.isna().to_numpy().mean()):
+        elif is_frame(self.X) and (share := float(self.X.isna().to_numpy().mean())):
             parts.append(f"{share:.1%} of values missing")
         if self.y is not None:
             parts.append(_describe_labels(self.y))
@@ -103,7 +103,12 @@ class Dataset:
 
 
 def read(
-    source: Any, *, labels: Any = None, size: tuple[int, int] | None = None, encoder: Any = None
+    source: Any,
+    *,
+    labels: Any = None,
+    size: tuple[int, int] | None = None,
+    encoder: Any = None,
+    memory: str | int | None = None,
 ) -> Dataset:
     """Read items, and labels where there are any, from a file, a folder or an object in memory.
 
@@ -111,12 +116,13 @@ def read(
     ----------
     source : str, path, array, tensor, DataFrame or (X, y)
         ``"digits"`` (bundled: 1,797 images of 8 × 8, values 0 to 16), a ``.npy`` file (memory-mapped), a
-        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` or ``.parquet`` table, a folder of images
-        (one subfolder a label, or none; values as stored, color as RGB), speech (a folder of ``.wav`` and
-        ``.flac`` files, or a ``.npz`` file with ``wave`` and ``offsets``; see
-        :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
+        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` or ``.parquet`` file or a folder of
+        ``.parquet`` files, a folder of images (one subfolder a label, or none; values as stored, color as
+        RGB), speech (a folder of ``.wav`` and ``.flac`` files, or a ``.npz`` file with ``wave`` and
+        ``offsets``; see :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
         :func:`~chartae.training.text.read_text`), or an object in memory: anything that numpy turns into an
-        array of shape (n, ...), a torch tensor, a pandas DataFrame, or a tuple.
+        array of shape (n, ...), a torch tensor or ``Dataset``, a pandas DataFrame, what
+        :func:`chartae.stream` gives, or a tuple.
     labels : str or array of shape (n,) or (n, ...), optional
         Where the labels are, or the numbers to condition on: a key of the ``.npz``, a column of the table, a
         ``.npy`` file, or the labels themselves. Left out, a ``.npz`` is searched for y, y_train, label,
@@ -128,6 +134,10 @@ def read(
         How texts or sounds become items. For texts "tfidf" (if left out), "sentence-transformers/NAME" or a
         function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
         the data that a model was trained on.
+    memory : str or int, optional
+        Bytes, as in "2GB", that data may take; half of what is available if left out. A ``.parquet`` file or
+        a ``Dataset`` that does not fit is streamed (see :func:`chartae.stream`), and so is a ``.npy`` file
+        that is larger than a ``memory`` given here.
 
     Returns
     -------
@@ -164,16 +174,20 @@ def read(
     if isinstance(source, str) and source == "digits":  # and not Path("digits"), which is a folder
         return _digits(labels)
     if isinstance(source, str | Path):
-        return _read_path(str(source), labels, size, encoder)
+        return _read_path(str(source), labels, size, encoder, memory)
     if isinstance(source, tuple) and len(source) == 2 and labels is None:
         source, labels = source
     if is_frame(source):
         return _table(source if hasattr(source, "iloc") else as_pandas(source), labels, "table")
+    if is_streamed_table(source) or hasattr(source, "rows_of_block"):
+        return _streamed(source, labels)
     # Only a caller who has imported torch can hold a tensor.
-    if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
-        return _dataset(array_of(source), labels, name="tensor")
-    X = _as_array(source)
-    return _dataset(X, labels, name="array")
+    if torch := sys.modules.get("torch"):
+        if isinstance(source, torch.Tensor):
+            return _dataset(array_of(source), labels, name="tensor")
+        if isinstance(source, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+            return _items_of(source, labels, memory)
+    return _dataset(_as_array(source), labels, name="array")
 
 
 def read_array(path: str | Path) -> NDArray[Any]:
@@ -329,7 +343,7 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     ...
     chartae.core.errors.DataError: X holds NaN in row 0, column 1 (from 0): fill such values, or drop the rows
     """
-    X = _as_array(X)
+    X = X if hasattr(X, "rows_of_block") else _as_array(X)
     text = [i for i, value in enumerate(X.ravel()) if isinstance(value, str)] if X.dtype == object else []
     if text:
         row, *place = np.unravel_index(text[0], X.shape)
@@ -345,7 +359,7 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
 # ------------------------------------------------------------------------------------------------- files
 
 
-def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any) -> Dataset:
+def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any, memory: Any) -> Dataset:
     file, archived, key = source.partition(".npz:")
     path = Path(file + ".npz" if archived else file)
     if not path.exists():
@@ -358,9 +372,16 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
         return encoded(path, labels, encoder)
     if encoder is not None:
         raise DataError(_NOTHING_TO_ENCODE)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet" or _count_of(path, (".parquet",)) > _count_of(path, _IMAGES):
+        return _parquet(path, labels, memory)
     if path.is_dir():
         return _folder(path, labels, size)
-    suffix = path.suffix.lower()
+    if suffix == ".npy" and memory is not None:
+        from chartae.training.streams import parse_bytes, stream
+
+        if path.stat().st_size > parse_bytes(memory):
+            return _streamed(stream(path, memory=memory), labels)
     if suffix == ".npz":
         return _npz(path, key or None, labels)
     if suffix in _READERS:
@@ -381,8 +402,7 @@ _NOTHING_TO_ENCODE = "an encoder is for texts and sounds in files, and the data 
 def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None:
     """Find the reader of what becomes numbers by an encoder; None for what is numbers already."""
     if path.is_dir():
-        count = Counter(file.suffix.lower() for file in visible_files(path))
-        return _sounds if sum(count[s] for s in SOUNDS) > sum(count[s] for s in _IMAGES) else None
+        return _sounds if _count_of(path, SOUNDS) > _count_of(path, _IMAGES) else None
     if path.suffix.lower() == ".npz":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -390,6 +410,10 @@ def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None
         except (OSError, zipfile.BadZipFile):  # which the reader of arrays puts into words
             return None
     return _texts if path.suffix.lower() == ".txt" else None
+
+
+def _count_of(path: Path, suffixes: tuple[str, ...]) -> int:
+    return sum(file.suffix.lower() in suffixes for file in visible_files(path)) if path.is_dir() else 0
 
 
 def _sounds(path: Path, labels: Any, encoder: Any) -> Dataset:
@@ -549,16 +573,34 @@ def _refuse_short_lines(path: Path, width: int) -> None:
                 )
 
 
-def _parquet(path: Path, labels: Any) -> Dataset:
-    import pandas as pd
+def _parquet(path: Path, labels: Any, memory: Any) -> Dataset:
+    from chartae.training.streams import StreamedTable
 
-    try:
-        frame = pd.read_parquet(path)
-    except ImportError:
-        raise DataError(f"to read {path}, chartae needs pyarrow: pip install pyarrow") from None
-    except (ValueError, OSError, TypeError, NotImplementedError, MemoryError) as e:
-        raise DataError(f"cannot read {path} ({_line(e)}): write it again") from None
-    return _table(frame.reset_index(drop=True), labels, path.name)
+    table = StreamedTable(path, memory)
+    return _table(table.whole(), labels, path.name) if table.fits else _streamed(table, labels)
+
+
+def _streamed(X: Any, labels: Any) -> Dataset:
+    """Labels are read whole; a column of them is no feature."""
+    note = "read in blocks"
+    if not is_streamed_table(X):
+        labels = X.labels if labels is None else labels
+    elif _names_column(labels, X.columns):
+        column = X.select([labels]).whole()[labels]
+        X = X.select([c for c in X.columns if c != labels])
+        labels, note = _label_column(column, labels, X.name), f"{note}, labels {labels}"
+    y = None if labels is None else _labels(labels, len(X), X.name)
+    return Dataset(X, y, X.columns, X.name, note)
+
+
+def _items_of(source: Any, labels: Any, memory: Any) -> Dataset:
+    """Items of a torch Dataset: read once where all fit, and asked for each time where not."""
+    from chartae.training.streams import TABLE, stream
+
+    X: Any = stream(source, memory=memory)
+    if X.nbytes > TABLE * X.memory:
+        return _streamed(X, labels)
+    return _dataset(X[:], X.labels if labels is None else labels, name=X.name)
 
 
 def _is_number_line(names: Iterable[Any]) -> bool:
@@ -580,11 +622,7 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
     twice = [c for c, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} is there twice in {name}: rename one of them")
-    if isinstance(labels, str) and not (labels.endswith(".npy") and labels not in names):
-        if labels not in names:
-            near = difflib.get_close_matches(labels, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
-            raise DataError(f"{name} has no column {labels!r}: {hint}")
+    if _names_column(labels, names):
         note = f"{note}, labels {labels}".lstrip(", ")
         column = frame.pop(labels) if labels in frame else None
         labels = _label_column(column, labels, name)
@@ -593,6 +631,17 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
     Schema.learn(frame)  # refuses what no model can use, by the column's name
     y = None if labels is None else _labels(labels, len(frame), name)
     return Dataset(frame, y, tuple(frame.columns), name, note)
+
+
+def _names_column(labels: Any, names: Sequence[str]) -> bool:
+    """Tell the name of a column from what else labels may be; it must be there."""
+    if not isinstance(labels, str) or (labels.endswith(".npy") and labels not in names):
+        return False
+    if labels not in names:
+        near = difflib.get_close_matches(labels, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
+        raise DataError(f"the table has no column {labels!r}: {hint}")
+    return True
 
 
 def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
@@ -605,7 +654,7 @@ def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
     return array.astype(str) if array.dtype == object else array
 
 
-_READERS = {".npy": _npy, ".csv": _csv, ".parquet": _parquet}
+_READERS = {".npy": _npy, ".csv": _csv}
 
 
 # ------------------------------------------------------------------------------------------ folders of images
