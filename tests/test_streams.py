@@ -426,13 +426,14 @@ def test_a_streamed_table_is_the_table(parquet, group):
         "n": pd.array(np.where(gaps, None, rng.integers(0, 99, 500)), dtype="Int64"),
         "two": rng.integers(3, 5, 500),
         "day": pd.date_range("2020-01-01", periods=500).as_unit("us"),
+        "date": pd.date_range("2020-01-01", periods=500).date,
         "kind": pd.Categorical(rng.choice(["x", "y", "z"], 500)),
     }
     path = parquet(group=group, **table)
     S = stream(path, memory=TABLE)
     assert is_streamed_table(S)
     whole = S.whole()
-    assert pd.concat(S.frames()).shape == whole.shape == (500, 12)
+    assert pd.concat(S.frames()).shape == whole.shape == (500, 13)
     ours, theirs = Schema.learn(S), Schema.learn(whole)
     assert [(c.name, c.kind, c.categories) for c in ours.columns] == [
         (c.name, c.kind, c.categories) for c in theirs.columns
@@ -468,6 +469,14 @@ def test_values_of_parquet_that_no_model_can_use(parquet, value, message):
     more[321] = value
     with pytest.raises(DataError, match=message):
         ct.VAE().fit(stream(parquet(more=more), memory=TABLE))
+
+
+def test_columns_that_are_no_values(parquet):
+    for column, shown in (([[1, 2]] * 500, r"\[1 2\]"), ([b"a"] * 500, "b'a'")):
+        with pytest.raises(
+            DataError, match=f"column 'more' holds .*{shown}.*neither number nor text nor date"
+        ):
+            Schema.learn(stream(parquet(more=column), memory=TABLE))
 
 
 def test_damaged_parquet(parquet, tmp_path):

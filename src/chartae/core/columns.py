@@ -393,13 +393,11 @@ class _Seen:
         self.dtypes += [dtype] if dtype not in self.dtypes else []
         if not len(seen):
             return
-        self.first = self.first if self.there else seen[0]
-        self.there += len(seen)
         if isinstance(values.dtype, pd.CategoricalDtype):
             holds, self.ordered = "categorical", self.ordered or bool(values.dtype.ordered)
             self._take(values.dtype.categories)
         elif pd.api.types.is_datetime64_any_dtype(values.dtype):
-            holds = "date"
+            holds = "stamps"
         else:
             holds = "floating" if plain else pd.api.types.infer_dtype(seen, skipna=True)
         if holds in NUMBERS:
@@ -415,19 +413,21 @@ class _Seen:
             self._number(numbers)
         elif holds == "string":
             self._take(pd.unique(seen))
-        elif holds not in ("categorical", "date", "boolean"):
+        elif holds not in ("categorical", "stamps", "boolean"):
             if any(isinstance(v, str) for v in seen) and any(
                 isinstance(v, int | float | np.number) for v in seen
             ):
                 self._mixed()
             what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
             raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
-        self.constant = self.constant and bool((seen == self.first).all())
         if self.asked in ("categorical", "binary"):
             self._take(pd.unique(seen))
         self.holds.add(holds)
         if len(self.holds) > 1:
             self._mixed()
+        self.first = self.first if self.there else seen[0]
+        self.constant = self.constant and bool((seen == self.first).all())
+        self.there += len(seen)
 
     def _number(self, numbers: np.ndarray) -> None:
         if len(self.few) < 3:

@@ -33,6 +33,7 @@ UNITS = {"": 1, "b": 1} | {
 # are held for validation.
 WINDOW, HELD, BLOCK = 1 / 6, 1 / 8, 1 / 128
 TABLE, FRAME = 1 / 4, 1 / 32  # a table is there as it was stored, as pandas has it, and as numbers
+FRAMES: dict[str, Any] = {"ignore_metadata": True, "date_as_object": False}  # how pandas is to have them
 TEXT = 64  # bytes that a text takes in a table, at least
 
 
@@ -373,7 +374,7 @@ class StreamedTable:
         """
         read, columns = self._arrow.parquet.read_table, list(self.columns)
         parts = [self._guarded(file, read, file, columns=columns, partitioning=None) for file in self._files]
-        return self._arrow.concat_tables(parts).to_pandas(ignore_metadata=True)
+        return self._arrow.concat_tables(parts).to_pandas(**FRAMES)
 
     def frames(self, *, coded: bool = False) -> Iterator[Any]:
         """Read some rows after the other.
@@ -396,7 +397,7 @@ class StreamedTable:
         rows = max(1, int(FRAME * self.memory) // self._row)
         texts = [column for column in self.columns if self._sizes[column][1]]
         # Without copies where that can be done.
-        more = {"ignore_metadata": True, "split_blocks": True, "categories": texts if coded else None}
+        more = {**FRAMES, "split_blocks": True, "categories": texts if coded else None}
         for file, stamp in zip(self._files, self._stamps, strict=True):
             # Without a buffer, whole columns of a row group are held while it is read in batches.
             small = {"pre_buffer": False, "buffer_size": 1 << 16}
