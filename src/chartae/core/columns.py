@@ -73,6 +73,8 @@ class Column:
         Share of values that are missing.
     constant : bool
         Whether all values that are there are the same.
+    days : bool
+        Whether all values are dates without a time of day, so that what is decoded is rounded to such dates.
 
     Examples
     --------
@@ -89,6 +91,7 @@ class Column:
     ordered: bool = False
     missing: float = 0.0
     constant: bool = False
+    days: bool = False
 
     @property
     def levels(self) -> int | None:
@@ -338,7 +341,7 @@ def _column(name: str, values: Any, dtype: str) -> Column:
         categories = tuple(_plain(c) for c in values.dtype.categories)
         return _categorical(replace(made, ordered=bool(values.dtype.ordered)), categories)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return made
+        return replace(made, days=bool((seen == seen.dt.normalize()).all()))
     holds = pd.api.types.infer_dtype(seen, skipna=True)
     if holds == "boolean":
         return replace(made, kind="binary", likelihood=KINDS["binary"], categories=(False, True))
@@ -467,6 +470,11 @@ def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
         stamps = stamps.mask(gaps)
         zone = column.dtype.partition(",")[2].strip(" ]")
         stamps = stamps.dt.tz_convert(zone) if zone else stamps.dt.tz_localize(None)
+        if column.days:  # by the local clock: where it is changed, a day has more or less than 24 hours
+            stamps = (stamps.dt.tz_localize(None) + pd.Timedelta(hours=12)).dt.normalize()
+            stamps = (
+                stamps.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward") if zone else stamps
+            )
         asked: Any = column.dtype
         return stamps if library == "polars" else stamps.astype(asked)
     return _typed(pd.Series(numbers), column.dtype, gaps)
