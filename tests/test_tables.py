@@ -208,6 +208,41 @@ def test_inputs_say_what_is_missing():
     assert float(out[0, 2:].sum()) == 17.0
 
 
+def test_inputs_hide_values_in_training_only():
+    x = torch.ones(500, 2)
+    x[:, 1] = torch.nan
+    inputs = Inputs(Space((2,), gaps=True), hide=0.3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = inputs(x)
+        torch.testing.assert_close(out[:, 0], out[:, 2])  # a value goes with its flag
+    assert abs(float(out[:, 2].mean()) - 0.7) < 4 * np.sqrt(0.3 * 0.7 / 500)
+    assert not out[:, [1, 3]].any()
+    assert bool((inputs.eval()(x)[:, 2] == 1).all())
+    whole = Inputs(Space((2,)), hide=0.3)  # nothing can be missing, so that nothing is hidden
+    assert bool((whole(torch.ones(500, 2)) == 1).all())
+    with pytest.raises(PlanError, match="hide"):
+        Inputs(Space((2,), gaps=True), hide=1.0)
+
+
+def test_gaps_do_not_count_as_dimensions():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 2)) @ rng.normal(size=(2, 8))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    assert ct.VAE(missing="mask", max_epochs=1, random_state=0).fit(X).latent_dim_ <= 4
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_days_come_back_as_days(zone):
+    days = pd.DataFrame({"day": pd.date_range("2024-03-01", periods=60, tz=zone), "n": range(60)})
+    schema = Schema.learn(days)
+    codes = schema.encode(days)
+    assert schema.decode(codes).equals(days)
+    shifted = schema.decode(codes + np.array([3600.0 * 8, 0.0]))
+    assert shifted["day"].equals(days["day"])
+    assert not Schema.learn(days.assign(day=days["day"] + pd.Timedelta(minutes=1))).columns[0].days
+
+
 def test_arrays_with_gaps_need_leave():
     X = np.random.default_rng(0).normal(size=(100, 3))
     X[0, 0] = np.nan

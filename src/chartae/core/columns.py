@@ -99,6 +99,8 @@ class Column:
         Share of values that are missing.
     constant : bool
         Whether all values that are there are the same.
+    days : bool
+        Whether all values are dates without a time of day, so that what is decoded is rounded to such dates.
 
     Examples
     --------
@@ -115,6 +117,7 @@ class Column:
     ordered: bool = False
     missing: float = 0.0
     constant: bool = False
+    days: bool = False
 
     @property
     def levels(self) -> int | None:
@@ -375,7 +378,7 @@ class _Seen:
         self.dtypes: list[str] = []
         self.holds: set[str] = set()  # kinds of values, as pandas names them
         self.first: Any = None
-        self.constant, self.ordered = True, False
+        self.constant, self.days, self.ordered = True, True, False
         self.categories: dict[Any, None] = {}  # in the order of their coming
         self.few: set[float] = set()  # different numbers, up to three or so
         self.low, self.whole, self.integers = 0.0, True, True
@@ -398,6 +401,8 @@ class _Seen:
             self._take(values.dtype.categories)
         elif pd.api.types.is_datetime64_any_dtype(values.dtype):
             holds = "stamps"
+            there = values.dropna()
+            self.days = self.days and bool((there == there.dt.normalize()).all())
         else:
             holds = "floating" if plain else pd.api.types.infer_dtype(seen, skipna=True)
         if holds in NUMBERS:
@@ -459,6 +464,7 @@ class _Seen:
             ordered=self.ordered,
             missing=missing,
             constant=self.constant,
+            days=self.days and self.holds == {"stamps"},
         )
         mean = self.sum / self.there
         if self.holds == {"categorical"}:
@@ -475,7 +481,7 @@ class _Seen:
             self.holds == {"number"}
             and (self.integers or missing > 0)
             and (len(self.few) > 2 and self.low >= 0 and self.whole)
-            and self.squares / self.there - mean**2 >= 0.5 * mean
+            and self.squares / self.there - mean * mean >= 0.5 * mean
         ):
             column = replace(column, kind="count", likelihood=KINDS["count"])
         return column if self.asked is None else _as(column, self.asked, tuple(self.categories), known)
@@ -595,6 +601,11 @@ def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
         stamps = stamps.mask(gaps)
         zone = column.dtype.partition(",")[2].strip(" ]")
         stamps = stamps.dt.tz_convert(zone) if zone else stamps.dt.tz_localize(None)
+        if column.days:  # by the local clock: where it is changed, a day has more or less than 24 hours
+            stamps = (stamps.dt.tz_localize(None) + pd.Timedelta(hours=12)).dt.normalize()
+            stamps = (
+                stamps.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward") if zone else stamps
+            )
         asked: Any = column.dtype
         return stamps if library == "polars" else stamps.astype(asked)
     return _typed(pd.Series(numbers), column.dtype, gaps)

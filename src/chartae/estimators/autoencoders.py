@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
+from sklearn.impute import KNNImputer
 from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted, validate_data
 from torch import Tensor
 
@@ -294,6 +295,10 @@ class _Estimator(
         try:
             # In the model's units: in the user's, the column with the largest numbers would decide alone.
             units = self.space_.to_model(as_tensor(X[:]), torch.float64)
+            if bool(units.isnan().any()):
+                # Zeros and flags in place of gaps would count as dimensions of the data.
+                filled = KNNImputer(keep_empty_features=True).fit_transform(units.flatten(1).numpy())
+                units = torch.from_numpy(filled).reshape(units.shape)
             found = intrinsic_dimension(Inputs(self.space_)(units).numpy())
         except DataError:
             d = min(2, features)

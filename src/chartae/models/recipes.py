@@ -281,6 +281,7 @@ def assemble(
     hidden: Sequence[int] | None = None,
     activation: str = "relu",
     noise: str | float = "global",
+    hide: float = 0.3,
     condition: Mapping[str, Any] | None = None,
     conditioning: str = "concat",
 ) -> Plan:
@@ -306,6 +307,8 @@ def assemble(
         Between layers.
     noise : str or float
         Of a likelihood that has one; a float is in the input's units.
+    hide : float
+        Share of values that the encoder does not see in training, where values may be missing.
     condition : Mapping or None
         Parameters of :class:`~chartae.parts.conditions.Condition`.
     conditioning : {"concat", "film"}
@@ -343,7 +346,7 @@ def assemble(
         )
     features = posteriors[posterior].features(latent_dim)  # type: ignore[attr-defined]
     out_shape = likelihood_class.out_shape(space, noise)
-    inputs = Inputs(space) if space.gaps or space.likelihood == "columns" else None
+    inputs = Inputs(space, hide) if space.gaps or space.likelihood == "columns" else None
     in_shape = space.model_shape if inputs is None else inputs.shape
     if isinstance(network, str):
         name = _network_for(space) if network == "auto" else network

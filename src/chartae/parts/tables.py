@@ -225,12 +225,24 @@ class Inputs(nn.Module):
     """What an encoder sees of an item: categories one-hot, counts as logarithms, and what is missing.
 
     Where values may be missing, zeros stand in their place, and as many flags follow that are 1 where a value
-    was there.
+    was there. In training some of the others are hidden as well, though the loss counts them: codes come to
+    follow from what little is there, and the bound stays one, since it is one for any posterior.
 
     Parameters
     ----------
     space : Space
         Of the data.
+    hide : float
+        Share of values that are hidden in training, where values may be missing at all.
+
+    Raises
+    ------
+    PlanError
+        If ``hide`` is no share below 1.
+
+    References
+    ----------
+    Vincent et al. 2008, doi:10.1145/1390156.1390294, section 2.3 (masking), here of a variational encoder.
 
     Attributes
     ----------
@@ -249,9 +261,11 @@ class Inputs(nn.Module):
     rest: Tensor
     counts: Tensor
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, hide: float = 0.0) -> None:
         super().__init__()
-        self.gaps = space.gaps
+        if not 0 <= hide < 1:
+            raise PlanError(f"hide={hide!r}: use a share from 0 to below 1")
+        self.gaps, self.hide = space.gaps, hide
         columns = () if space.schema is None or space.likelihood != "columns" else space.schema.columns
         # Two categories need one number.
         self.one_hot = {
@@ -279,6 +293,8 @@ class Inputs(nn.Module):
             ``(n, *shape)``.
         """
         seen = ~x.isnan() if self.gaps else None
+        if seen is not None and self.training and self.hide:
+            seen &= torch.rand_like(x) >= self.hide
         filled = x if seen is None else x.masked_fill(~seen, 0.0)
         parts = [filled]
         if len(self.rest) or self.one_hot:
