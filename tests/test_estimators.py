@@ -671,7 +671,7 @@ def test_an_interrupted_fit_leaves_the_last_one(monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("chartae.estimators.autoencoders.show_progress", interrupted)
+    monkeypatch.setattr("chartae.estimators.fitting.show_progress", interrupted)
     with pytest.raises(KeyboardInterrupt):
         m.set_params(latent_dim=1).fit(plane(features=7))
     assert {**before, "latent_dim": 1} == vars(m)
@@ -925,7 +925,7 @@ def test_what_cannot_be_scored_fails_before_training(monkeypatch):
         pytest.fail("trained in vain")
 
     monkeypatch.setattr(ct.VAE, "_scores", refuse)
-    monkeypatch.setattr("chartae.estimators.autoencoders.train", never)
+    monkeypatch.setattr("chartae.estimators.fitting.train", never)
     with pytest.raises(RuntimeError, match="no scores"):
         ct.VAE(**SMALL).fit(plane())
 
