@@ -317,6 +317,17 @@ def test_csv_with_labels(tmp_path):
     refused(file, "its columns are length, width", labels="q")
 
 
+def test_dates_in_csv_are_dates(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text(
+        "day,time,other,none\n2024-02-29,2024-01-01 10:30,29.02.2024,2024-02-30\n,2024-01-02T08:00:01,x,\n"
+    )
+    X = read(file).X
+    assert [pd.api.types.is_datetime64_dtype(X[name]) for name in X] == [True, True, False, False]
+    assert X["day"].iloc[0] == pd.Timestamp("2024-02-29")
+    assert X["day"].isna().tolist() == [False, True]
+
+
 def test_csv_layouts(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("1,2\n3,4\n")

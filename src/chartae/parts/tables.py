@@ -263,7 +263,7 @@ class Inputs(nn.Module):
 
     def __init__(self, space: Space, hide: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= hide < 1:
+        if not (isinstance(hide, int | float) and 0 <= hide < 1):
             raise PlanError(f"hide={hide!r}: use a share from 0 to below 1")
         self.gaps, self.hide = space.gaps, hide
         columns = () if space.schema is None or space.likelihood != "columns" else space.schema.columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import math
@@ -558,7 +559,25 @@ def _csv(path: Path, labels: Any) -> Dataset:
     note = "no header, its first line is a row" if headless else ""
     if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
         frame, note = frame.drop(columns=first), "without its index column"
-    return _table(frame, labels, path.name, note)
+    return _table(_with_dates(frame, but=labels), labels, path.name, note)
+
+
+#: A date with its year first, as ISO 8601 has it, and perhaps a time of day.
+_ISO_DATE = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?"
+
+
+def _with_dates(frame: Any, *, but: Any) -> Any:
+    """Take columns of nothing but dates as such; other orders of day and month could mean two dates."""
+    import pandas as pd
+
+    for name in frame.columns:
+        texts = frame[name].dropna()
+        if str(name) == but or pd.api.types.infer_dtype(texts) != "string":
+            continue
+        if texts.str.fullmatch(_ISO_DATE).all():
+            with contextlib.suppress(ValueError):  # no such day, or several time zones: they stay texts
+                frame[name] = pd.to_datetime(frame[name], format="ISO8601")
+    return frame
 
 
 def _refuse_short_lines(path: Path, width: int) -> None:
