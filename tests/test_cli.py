@@ -14,11 +14,15 @@ import pandas as pd
 import pytest
 import typer
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from scipy.io import wavfile
 from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app, main
 from chartae.core.errors import RunFolderError
+from chartae.models.persistence import FILES, OpenRun
+from chartae.training.audio import LogMel
 
 SMALL = ["--epochs", "2", "--seed", "0", "--hidden", "16", "--latent-dim", "3"]
 COMMANDS = typer.main.get_command(app).commands
@@ -157,6 +161,8 @@ def test_the_epoch_that_was_kept_is_shown(tiny, tmp_path):
         text = " ".join(text.split())
         assert f"{shown}: {loss}" in text
     history = tmp_path / "a" / "history.jsonl"
+    weights = tmp_path / "a" / "model.safetensors"
+    save_file(load_file(weights), weights)  # which forget what was written with them
     rows = [json.loads(line) for line in history.read_text().splitlines()]
     history.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "best"}) + "\n" for r in rows))
     assert f"epoch {run.best_epoch_}" in done("info", tmp_path / "a")
@@ -166,6 +172,72 @@ def test_what_the_command_line_reads_is_read_from_python_too(runs):
     data = ct.read(runs / "table.csv", labels="kind")
     assert data.columns == ("a", "b", "c")
     assert ct.CVAE(latent_dim=2, max_epochs=1).fit(data.X, data.y).sample(2, condition="b").shape == (2, 3)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """A run fitted on tones of three pitches, and the file of them."""
+    folder = tmp_path_factory.mktemp("speech")
+    t = np.arange(2000) / 8000
+    waves = np.concatenate([0.5 * np.sin(2 * np.pi * (300 + 300 * (i % 3)) * t) for i in range(30)])
+    np.savez(folder / "tones.npz", wave=waves, offsets=np.arange(31) * 2000, sr=8000, y=np.arange(30) % 3)
+    done("fit", folder / "tones.npz", "--recipe", "cvae", "--out", folder / "run", *SMALL, "-q")
+    return folder
+
+
+def test_sounds_are_written_as_sounds(speech, tmp_path):
+    sample = ["sample", speech / "run", "--condition", 1, "--seed", 0, "--out"]
+    said = done(*sample, tmp_path / "one.wav")
+    assert "1 × 0.25 s at 8,000 Hz" in said
+    rate, one = wavfile.read(tmp_path / "one.wav")
+    assert (rate, one.shape, one.dtype) == (8000, (2000,), np.int16)
+    estimator = ct.load(speech / "run")
+    expected = estimator.medium_.decode(estimator.sample(1, condition=1, random_state=0))[0]
+    np.testing.assert_allclose(one / 2**15, expected, atol=1 / 2**15)
+    (tmp_path / "empty").mkdir()
+    for folder in ("several", "empty"):
+        done(*sample, tmp_path / folder, "--n", 11)
+        assert names(tmp_path / folder) == [f"{i:02}.wav" for i in range(11)]
+    # In a folder of sounds, and of their codes and of reconstructions.
+    done("encode", speech / "run", speech / "tones.npz", "--out", tmp_path / "z.npy")
+    done("decode", speech / "run", tmp_path / "z.npy", "--out", tmp_path / "decoded")
+    done("reconstruct", speech / "run", tmp_path / "several", "--out", tmp_path / "again")
+    assert [len(names(tmp_path / folder)) for folder in ("decoded", "again")] == [30, 11]
+    assert ct.read(tmp_path / "several").X.shape == (11, 1, 40, 64)
+
+
+def test_sounds_that_cannot_be_written_leave_nothing(speech, runs, tmp_path, monkeypatch):
+    sample = ["sample", speech / "run", "--n", 2, "--out"]
+    assert "one sound, and there are 2: name a new folder" in refused(*sample, tmp_path / "a.wav")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    (tmp_path / "file").touch()
+    for taken in ("full", "file"):
+        assert "is there already: name a new folder" in refused(*sample, tmp_path / taken)
+    assert "not fitted on sounds" in refused("sample", runs / "digits", "--out", tmp_path / "a.wav")
+    assert "none of .npy" in refused("sample", runs / "digits", "--out", tmp_path / "a")
+    write = LogMel.write
+
+    def full(self, path, wave):
+        if Path(path).name == "1.wav":
+            raise OSError("no space left on device")
+        write(self, path, wave)
+
+    monkeypatch.setattr(LogMel, "write", full)
+    assert "no space left" in refused(*sample, tmp_path / "new")
+    assert names(tmp_path) == ["file", "full"]
+    assert names(tmp_path / "full") == ["mine.txt"]
+
+
+def test_spectra_stand_on_their_low_bands(speech, tmp_path):
+    """Tones below 1 kHz: the lower third of each picture, and 60 dB from white to black."""
+    done("reconstruct", speech / "run", speech / "tones.npz", "--out", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        first = np.asarray(image, dtype=float)[2:42, 2:66]
+    X = ct.read(speech / "tones.npz").X
+    seen = (X[0, 0, ::-1] - X.max()) / (6 * np.log(10)) + 1
+    np.testing.assert_allclose(first, 255 * np.clip(seen, 0, 1), atol=0.6)
+    assert first[20:].mean() > 2 * first[:20].mean()
 
 
 def test_fit_of_vectors_draws_no_pictures(runs):
@@ -214,14 +286,14 @@ def test_overwrite_replaces_a_run(tiny, tmp_path):
 
 
 def test_a_fit_is_kept_elsewhere_when_its_folder_cannot_be_written(tiny, tmp_path, monkeypatch):
-    out, save = tmp_path / "a", ct.Autoencoder.save
+    out, finish = tmp_path / "a", OpenRun.finish
 
-    def refuse(self, path, **options):
-        if Path(path) == out:
-            raise RunFolderError(f"cannot write {path} (No space left on device): choose another place")
-        return save(self, path, **options)
+    def refuse(self, *content):
+        if self.path == out:
+            raise RunFolderError(f"cannot write {out} (No space left on device): choose another place")
+        return finish(self, *content)
 
-    monkeypatch.setattr(ct.Autoencoder, "save", refuse)
+    monkeypatch.setattr(OpenRun, "finish", refuse)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     said = refused("fit", tiny, "--out", out, *SMALL, "-q")
     kept = said.partition("the run is kept in ")[2].strip()
@@ -402,6 +474,41 @@ def test_vectors_as_conditions(tiny, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), expected)
 
 
+def test_conditions_inside_the_layers(tiny, tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.load(tiny), y=np.arange(40) % 3)
+    fit = ["fit", tmp_path / "a.npz", *SMALL, "--param", "conditioning=film", "-q", "--out", tmp_path / "run"]
+    said = refused(*fit)
+    assert "--param conditioning=film needs a condition" in said
+    done(*fit, "--recipe", "cvae")
+    assert ct.load(tmp_path / "run").conditioning == "film"
+    done("sample", tmp_path / "run", "--condition", 2, "--out", tmp_path / "x.npy")
+
+
+def test_numbers_and_maps_as_conditions(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(40, 3)), columns=["a", "b", "dose"])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    table.loc[::3, "a"] = np.nan
+    table.drop(columns="dose").to_csv(tmp_path / "gaps.csv", index=False)
+    np.save(tmp_path / "number.npy", table["dose"].to_numpy())
+    np.save(tmp_path / "map.npy", rng.normal(size=(40, 4, 5)).astype(np.float32))
+    np.save(tmp_path / "one.npy", np.ones((4, 5)))
+    np.save(tmp_path / "missing.npy", table[["a", "b"]].isna().to_numpy())
+    for data, labels, condition, asked in [
+        ("table.csv", "dose", "0.5", 0.5),
+        ("table.csv", tmp_path / "number.npy", "-1", -1),
+        ("table.csv", tmp_path / "map.npy", tmp_path / "one.npy", np.ones((4, 5))),
+        ("gaps.csv", tmp_path / "missing.npy", "[true, false]", [True, False]),
+    ]:
+        fit = ["fit", tmp_path / data, "--labels", labels, "--recipe", "cvae", "--out", tmp_path / "run"]
+        done(*fit, *SMALL, "-q", "--overwrite" if (tmp_path / "run").exists() else "-q")
+        out = tmp_path / "x.csv"
+        done("sample", tmp_path / "run", f"--condition={condition}", "--seed", 0, "--out", out)
+        expected = ct.load(tmp_path / "run").sample(64, condition=asked, random_state=0)
+        pd.testing.assert_frame_equal(pd.read_csv(out), expected, check_dtype=False)
+        done("encode", tmp_path / "run", tmp_path / data, "--labels", labels, "--out", tmp_path / "z.npy")
+
+
 def test_truth_values_as_conditions(tiny, tmp_path):
     np.savez(tmp_path / "a.npz", X=np.load(tiny), y=np.arange(40) % 3 == 0)
     done("fit", tmp_path / "a.npz", "--recipe", "cvae", "--out", tmp_path / "run", *SMALL, "-q")
@@ -530,8 +637,22 @@ def test_help_answers_in_half_a_second():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as a terminal sends them")
-def test_ctrl_c_leaves_nothing(tmp_path):
-    words = ["fit", "digits", "--out", "runs/a", "--epochs", "100000", "--hidden", "16"]
+@pytest.mark.parametrize(
+    "number, code, last", [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "")]
+)
+def test_a_signal_leaves_a_run_that_goes_on(number, code, last, tmp_path):
+    words = [
+        "fit",
+        "digits",
+        "--out",
+        "runs/a",
+        "--epochs",
+        "100000",
+        "--hidden",
+        "16",
+        "--param",
+        "patience=3",
+    ]
     with subprocess.Popen(
         [sys.executable, "-m", "chartae", *words],
         cwd=tmp_path,
@@ -542,12 +663,39 @@ def test_ctrl_c_leaves_nothing(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert any(line.startswith("epoch") for line in process.stderr)  # reads up to the first of them
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.stderr.read()
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "Interrupted."
+    assert process.returncode == code
+    goes_on = "runs/a holds what was learned so far: the same command with --resume goes on"
+    assert f"{goes_on}\n{last}".strip() == "\n".join(said.splitlines()[-2 if last else -1 :])
     assert "Traceback" not in said
-    assert not [p for p in tmp_path.rglob("*") if p.name != "runs"]
+    folder = tmp_path / "runs/a"
+    before = ct.load(folder).n_iter_
+    assert "unfinished: the fit's command with --resume goes on" in " ".join(done("info", folder).split())
+    done("sample", folder, "--n", 3)
+    assert "unfinished run: go on with --resume, or pass --overwrite" in refused(
+        "fit", "digits", "--out", folder
+    )
+    other = refused("fit", "digits", "--out", folder, "--resume", *words[4:-1], "patience=4", "-q")
+    assert "begun with --param patience=3, not --param patience=4" in other
+    done("fit", "digits", "--out", folder, "--resume", *words[4:], "--max-time", "0.01")
+    assert ct.load(folder).n_iter_ >= before
+
+
+def test_max_time_ends_a_fit_that_goes_on(tiny, tmp_path):
+    words = ["fit", tiny, "--out", tmp_path / "a", "--resume", *SMALL]
+    assert run(*words, "--max-time", "0.01s").stderr.endswith("the same command with --resume goes on\n")
+    assert (tmp_path / "a/checkpoint.safetensors").is_file()
+    assert "--resume goes on" not in run(*words, "--max-time", "1h").stderr
+    assert names(tmp_path / "a") == sorted(FILES)
+    assert "finished run: leave --resume out" in refused(*words)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "5d", "nan"])
+def test_times_that_are_none(text, tiny, tmp_path):
+    assert "is no time, such as 90 (seconds), 30m or 2h" in refused(
+        "fit", tiny, "--out", tmp_path / "a", "--max-time", text
+    )
 
 
 @pytest.mark.parametrize("moment", ["chartae.apps.cli", "torch.nn"])

@@ -190,6 +190,9 @@ def test_half_a_condition_leaves_the_other_half_free():
         (torch.ones(2, 3, dtype=torch.bfloat16), None, 3),
         (torch.ones(2, requires_grad=True), None, 1),
         ([[1.0, None], [2.0, 3.0]], None, 2),
+        (np.array([[True, False], [False, False]]), None, 2),
+        (np.zeros((2, 3, 4), np.uint8), None, 12),
+        ({"label": [3, 1], "vector": np.zeros((2, 3, 4))}, [1, 3], 12),
     ],
     ids=str,
 )
@@ -201,7 +204,7 @@ def test_labels_and_vectors(y, classes, vector_dim):
     assert raw.label is None if classes is None else raw.label.tolist() == [1, 0]
     assert raw.vector is None if not vector_dim else raw.vector.shape == (2, vector_dim)
     again = ConditionSchema.from_config(schema.config())
-    assert again.parameters == schema.parameters
+    assert (again.parameters, again.vector_shape) == (schema.parameters, schema.vector_shape)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +228,8 @@ def test_labels_and_vectors(y, classes, vector_dim):
         (np.array([1j, 2j]), "complex128 cannot be a label"),
         ({"label": "a"}, "a single label: give one for each row"),
         ({"label": [["a", "b"], ["c", "d"]]}, r"labels have shape \(2, 2\): give one for each row"),
+        (1.5, r"condition vectors have shape \(\): give \(n, m\)"),
+        (np.zeros((2, 0)), r"condition vectors have shape \(2, 0\)"),
     ],
     ids=str,
 )
@@ -256,6 +261,34 @@ def test_labels_that_cannot_be_asked_for(y, asked, message):
         ConditionSchema.learn(y).encode(asked, 2)
 
 
+def test_a_single_vector_or_map_is_meant_for_all_rows():
+    maps = np.arange(24.0).reshape(2, 3, 4)
+    schema = ConditionSchema.learn(maps)
+    assert torch.equal(schema.encode(maps, 2).vector, torch.from_numpy(maps).flatten(1))
+    assert torch.equal(schema.encode(maps[1], 2).vector, torch.from_numpy(maps[[1, 1]]).flatten(1))
+    assert ConditionSchema.learn(maps[:, 0, 0]).encode(7, 3).vector.tolist() == [[7], [7], [7]]
+    for wrong in (7.0, maps[:, 0], np.zeros((3, 3, 4)), np.zeros((2, 12))):
+        with pytest.raises(DataError, match=r"and \(2, 3, 4\) is needed"):
+            schema.encode(wrong, 2)
+    with pytest.raises(DataError, match=r"the condition in row 1 .* is infinite: correct it, or write NaN"):
+        schema.encode(np.where(maps == 20, np.inf, maps), 2)
+
+
+def test_runs_from_before_there_were_maps_know_a_width():
+    schema = ConditionSchema.from_config({"classes": None, "vector_dim": 2})
+    assert schema.encode([[1.0, 2.0]], 1).vector.tolist() == [[1.0, 2.0]]
+    assert ConditionSchema.from_config({"classes": ["a"], "vector_dim": 0}).vector_shape is None
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e200, 1e308])
+def test_vectors_of_any_size(size):
+    c = Condition(vector_dim=1).eval()
+    given = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64) * size
+    c.standardize(given)
+    root = (3 / 2) ** 0.5
+    torch.testing.assert_close(c(RawCondition(None, given), 3)[:, 0], torch.tensor([-root, 0.0, root]))
+
+
 def test_missing_numbers_are_rows_without_a_condition():
     schema = ConditionSchema.learn({"label": ["a", "b"], "vector": [[1.0, 2.0], [np.nan, 2.0]]})
     raw = schema.encode({"vector": [[1.0, 2.0], [np.nan, 2.0]]}, 2)
@@ -271,3 +304,18 @@ def test_a_column_of_labels_fits_as_its_values_do():
     small = {"latent_dim": 1, "hidden": (8,), "max_epochs": 2, "random_state": 0}
     flat, column = (ct.CVAE(**small).fit(X, labels) for labels in (y, y[:, None]))
     assert np.array_equal(flat.transform(X, y), column.transform(X, y[:, None]))
+
+
+def test_which_values_are_missing_as_a_condition():
+    """x0 = 5 where x1 is missing and -5 where it is not: a pattern that is told decides what is made."""
+    rng = np.random.default_rng(0)
+    gone = rng.random(400) < 0.5
+    X = np.column_stack([np.where(gone, 5.0, -5.0), rng.normal(size=400)]) + 0.1 * rng.normal(size=(400, 2))
+    X[gone, 1] = np.nan
+    m = ct.CVAE(latent_dim=1, missing="mask", **FIT | {"batch_size": 50}).fit(X, np.isnan(X))
+    for pattern, center in (([False, True], 5.0), ([False, False], -5.0)):
+        made = m.sample(200, condition=pattern, random_state=0)
+        np.testing.assert_allclose(made[:, 0], center, atol=1.0)
+    full = m.reconstruct(X, condition=np.isnan(X))
+    assert np.isfinite(full).all()
+    assert np.array_equal(full[~np.isnan(X)], X[~np.isnan(X)])

@@ -60,6 +60,14 @@ def test_values_are_clipped_to_the_range(tmp_path):
     assert sheet[10, 10] == 64
 
 
+def test_the_first_row_may_stand_at_the_bottom(tmp_path):
+    X = np.random.default_rng(0).random((3, 9, 12))
+    lower = show(tmp_path / "a.png", X, origin="lower")
+    np.testing.assert_array_equal(lower, show(tmp_path / "b.png", X[:, ::-1]))
+    with pytest.raises(PlanError, match="use 'upper' or 'lower'"):
+        save_grid(tmp_path / "c.png", X, origin="top")
+
+
 def test_constant_and_missing_values_are_shown_without_a_warning(tmp_path):
     assert show(tmp_path / "a.png", np.zeros((1, 8, 8)))[GAP, GAP] == 0
     assert show(tmp_path / "a.png", np.full((1, 8, 8), np.nan))[GAP, GAP] == 128

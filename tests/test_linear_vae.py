@@ -8,7 +8,10 @@ from sklearn.neighbors import NearestNeighbors
 import chartae as ct
 from chartae.core.contracts import Batch
 from chartae.core.noise import Noise
+from chartae.core.spaces import Space
+from chartae.density.bounds import log_likelihood_bound
 from chartae.models.recipes import build
+from chartae.parts.distributions import FullNormal
 from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.sources import Source
@@ -152,6 +155,48 @@ def test_estimated_noise_is_the_mean_of_the_discarded_spectrum():
     assert variance == pytest.approx(expected, rel=0.08)
     best = gaussian_score(SPECTRUM, np.concatenate([SPECTRUM[:3], np.full(5, expected)]))
     assert m.score(planted(), n_importance=64) == pytest.approx(best, abs=0.1)
+
+
+# ------------------------------------------------------------------- the covariance of the posterior
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_under_a_fixed_decoder_a_full_posterior_is_exact_and_a_diagonal_one_falls_short(covariance):
+    """x = W z + noise: q(z | x) = N(M^-1 W^T x / s², M^-1) with M = I + W^T W / s².
+
+    The best diagonal normal has the variances 1 / M_ii, and is (sum log M_ii - log det M) / 2 from it.
+    """
+    rng, sigma, d = np.random.default_rng(0), 0.3, 3
+    alike = np.linalg.cholesky(0.2 * np.eye(d) + 0.8).T
+    W = np.linalg.qr(rng.normal(size=(6, d)))[0] @ alike
+    X = rng.normal(size=(2000, d)) @ W.T + sigma * rng.normal(size=(2000, 6))
+    torch.manual_seed(0)
+    space = Space((6,))
+    plan = build("vae", space, latent_dim=d, network="linear", noise=sigma, covariance=covariance)
+    (decode,) = plan.model.likelihood.network.layers
+    with torch.no_grad():
+        decode.weight.copy_(torch.from_numpy(W))
+        decode.bias.zero_()
+    plan.model.likelihood.requires_grad_(False)
+    for _ in train(plan, Source(X, space), epochs=60, learning_rate=2e-2, schedule="cosine"):
+        pass
+
+    M = np.eye(d) + W.T @ W / sigma**2
+    gap = 0.5 * (np.log(np.diag(M)).sum() - np.linalg.slogdet(M)[1])
+    C = W @ W.T + sigma**2 * np.eye(6)
+    exact = -0.5 * (6 * np.log(2 * np.pi) + np.linalg.slogdet(C)[1] + (X * np.linalg.solve(C, X.T).T).sum(1))
+    x, model = torch.from_numpy(X).float(), plan.model.eval()
+    with torch.no_grad():
+        q = model.posterior(x)
+        bound = log_likelihood_bound(model, Batch(x), k=1, noise=Noise(0)).numpy()
+    factor = q.scale_tril if isinstance(q, FullNormal) else torch.diag_embed(q.std())
+    short = 0.0 if covariance == "full" else gap
+    assert gap > 0.8
+    # 2,000 draws with a standard deviation of less than 1.5 nats: three standard errors.
+    assert exact.mean() - bound.mean() == pytest.approx(short, abs=0.1)
+    expected = np.linalg.inv(M) if covariance == "full" else np.diag(1 / np.diag(M))
+    # .02 is the most over four seeds, of entries of which those beside the diagonal are -.09, or 0.
+    np.testing.assert_allclose((factor @ factor.mT).mean(0), expected, atol=0.03)
 
 
 # ------------------------------------------------------------------- a penalty on the code alone

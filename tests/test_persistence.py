@@ -1,5 +1,6 @@
 """Run folders: what comes back is what was saved, and a damaged folder is refused in one line."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -17,7 +18,7 @@ from torch import nn
 import chartae as ct
 from chartae.core.errors import RunFolderError
 from chartae.estimators.runs import FITTED
-from chartae.models.persistence import FORMAT, config_of, read_run, write_run
+from chartae.models.persistence import FORMAT, TIMES, config_of, read_run, write_run
 
 SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 2, "random_state": 0}
 RNG = np.random.default_rng(0)
@@ -489,6 +490,13 @@ def test_a_newer_format(run):
     assert all("newer chartae" in text and "update" in text for text in opened(run))
 
 
+def unseal(run: Path) -> None:
+    """Let weights forget what was written with them, as a program that knows tensors only would."""
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(run / "model.safetensors"), run / "model.safetensors")
+
+
 def change(run: Path, **parts: object) -> None:
     config = json.loads((run / "config.json").read_text())
     for key, value in parts.items():
@@ -498,12 +506,14 @@ def change(run: Path, **parts: object) -> None:
             place, at = place[at], step
         place[at] = value
     (run / "config.json").write_text(json.dumps(config))
+    unseal(run)
 
 
 def without(run: Path, key: str) -> None:
     config = json.loads((run / "config.json").read_text())
     del config[key]
     (run / "config.json").write_text(json.dumps(config))
+    unseal(run)
 
 
 @pytest.mark.parametrize(
@@ -644,5 +654,98 @@ def test_a_disk_that_fills_up_under_the_weights(tmp_path, monkeypatch):
 
 def test_a_history_that_was_cut_is_refused(run):
     (run / "history.jsonl").write_text("")
+    with pytest.raises(RunFolderError, match="not what was written with the weights"):
+        ct.load(run)
+    unseal(run)
     with pytest.raises(RunFolderError, match="another number of epochs"):
         ct.load(run)
+
+
+def test_a_number_that_was_changed_is_refused_and_another_layout_is_not(run):
+    before = ct.load(run)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(dict(sorted(config.items())), indent=1))
+    assert np.array_equal(ct.load(run).transform(TABLE), before.transform(TABLE))
+    config["estimator"]["parameters"]["learning_rate"] *= 2
+    (run / "config.json").write_text(json.dumps(config))
+    assert all("config.json is not what was written with the weights" in text for text in opened(run))
+
+
+# ------------------------------------------------------------------- a hundred changes
+
+
+MUTATIONS = ("bit", "byte", "cut", "grow", "zeros", "swap", "delete", "twice", "empty")
+
+
+def mutated(content: bytes, how: str, rng: np.random.Generator) -> bytes:
+    """Damage a file as disks, transfers and editors do."""
+    data = bytearray(content)
+    at, length = int(rng.integers(len(data) or 1)), int(rng.integers(1, 64))
+    if how == "bit" and data:
+        data[at] ^= 1 << int(rng.integers(8))
+    elif how == "byte" and data:
+        data[at] = int(rng.integers(256))
+    elif how == "cut":
+        del data[at:]
+    elif how == "grow":
+        data += rng.bytes(length)
+    elif how == "zeros":
+        data[at : at + length] = bytes(len(data[at : at + length]))
+    elif how == "swap":
+        data[at : at + length] = data[at : at + length][::-1]
+    elif how == "delete":
+        del data[at : at + length]
+    elif how == "twice":
+        data[at:at] = data[at : at + length]
+    else:
+        data.clear()
+    return bytes(data)
+
+
+@pytest.fixture(scope="module", params=["vae", "cvae", "table", "unfinished", "decoder"])
+def whole(request, tmp_path_factory):
+    """A run, what it makes, and how it is opened."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    load = ct.load
+    if request.param == "cvae":
+        ct.CVAE(**SMALL).fit(TABLE, np.arange(len(TABLE)) % 3, run=run)
+    elif request.param == "table":
+        frame = pd.DataFrame({"a": TABLE[:, 0], "b": np.array(["x", "y"])[np.arange(len(TABLE)) % 2]})
+        ct.VAE(**SMALL).fit(frame, run=run)
+    elif request.param == "unfinished":
+        ct.VAE(**SMALL, max_time=1e-9).fit(TABLE, run=run)
+        assert (run / "checkpoint.safetensors").exists()
+    elif request.param == "decoder":
+        fitted().export_decoder(run)
+        load = ct.load_decoder
+    else:
+        ct.VAE(**SMALL).fit(TABLE, run=run)
+    return run, load
+
+
+def made(model: object) -> list[object]:
+    sample = np.asarray(model.sample(5, random_state=0), dtype=str)
+    untimed = [{k: v for k, v in row.items() if k not in TIMES} for row in model.history_]
+    parameters = model.get_params() if hasattr(model, "get_params") else None
+    return [sample.tolist(), str(parameters), str(untimed), model.summary_, model.n_iter_, str(model.space_)]
+
+
+def test_a_hundred_mutations_are_refused_or_open_as_what_was_written(whole, tmp_path):
+    run, load = whole
+    before = made(load(run))
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(100):
+        broken = tmp_path / f"run{number}"
+        shutil.copytree(run, broken)
+        names = sorted(p.name for p in run.iterdir())
+        name, how = names[number % len(names)], MUTATIONS[number % len(MUTATIONS)]
+        (broken / name).write_bytes(mutated((run / name).read_bytes(), how, rng))
+        after = before
+        with contextlib.suppress(RunFolderError):
+            refused += 1
+            after = made(load(broken))
+            refused -= 1
+        assert after == before, (name, how)
+        shutil.rmtree(broken)
+    assert refused >= 20

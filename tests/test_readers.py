@@ -140,7 +140,8 @@ def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
         ([0, 1], ("(2,)", "3 items")),
         ([0.0, np.inf, 1.0], ("row 1", "NaN for no condition")),
         (["a", None, "b"], ("labels are object",)),
-        (np.zeros((3, 1, 1)), ("(3, 1, 1)",)),
+        (np.zeros((2, 3, 1)), ("(2, 3, 1)", "3 items")),
+        (np.float64(1.0), ("shape ()",)),
         (np.zeros(3, complex), ("complex",)),
         ("y", ("no labels 'y'",)),
         ("absent.npy", ("there is no absent.npy",)),
@@ -156,6 +157,12 @@ def test_a_number_to_condition_on_may_be_absent():
     assert np.isnan(data.y).tolist() == [False, True, False]
 
 
+def test_maps_to_condition_on():
+    data = read(np.zeros((3, 2)), labels=np.zeros((3, 4, 5), bool))
+    assert data.y.shape == (3, 4, 5)
+    assert "4 × 5 numbers an item to condition on" in data.summary
+
+
 @pytest.mark.parametrize("fmt", ["%.18e", "%.1f", "%d"])
 def test_the_first_row_of_a_table_without_a_header_is_kept(tmp_path, fmt):
     """Its values may be equal; pandas renames equal names."""
@@ -167,20 +174,27 @@ def test_the_first_row_of_a_table_without_a_header_is_kept(tmp_path, fmt):
 
 
 def test_bad_values_are_looked_for_in_items_only():
-    for X in (np.array(np.nan), np.array([np.inf])):
+    for X in (np.zeros((0, 2)), np.zeros((3, 0)), np.array([[1j]])):  # left to scikit-learn
         refuse_bad_values(X)
+    for X in (np.array(np.nan), np.array([np.inf])):
+        with pytest.raises(DataError, match="items need"):
+            refuse_bad_values(X)
     with pytest.raises(DataError, match=r"X holds NaN in row 0, column 1 \(from 0\)"):
         refuse_bad_values(np.array([[0.0, np.nan]]))
 
 
-def test_a_damaged_member_is_passed_over(tmp_path):
+@pytest.mark.parametrize("name", ["x", "notes"])
+def test_a_damaged_member_is_passed_over_where_it_holds_no_items(tmp_path, name):
     path = tmp_path / "a.npz"
-    np.savez(path, x=np.zeros((3, 2)), other=np.ones((4, 3)))
+    np.savez(path, **{name: np.zeros((3, 2))}, other=np.ones((4, 3)))
     raw = bytearray(path.read_bytes())
     start = raw.index(b"NUMPY")
     raw[start + 60 : start + 90] = b"?" * 30  # the checksum of the first array no longer fits
     path.write_bytes(raw)
-    assert "array other" in read(path).summary
+    if name == "x":
+        refused(path, "cannot read 'x'")
+    else:
+        assert "array other" in read(path).summary
 
 
 def test_labels_keep_their_kind(tmp_path):
@@ -275,7 +289,7 @@ def test_truncated_files_are_refused(tmp_path):
         archive.writestr("readme.txt", "hello")
     refused(f"{tmp_path / 'b.npz'}:X", "cannot read 'X'")
     refused(f"{tmp_path / 'b.npz'}:readme.txt", "not an array")
-    refused(tmp_path / "b.npz", "no array of numbers")
+    refused(tmp_path / "b.npz", "cannot read 'X'")
 
 
 def test_a_suffix_that_lies_is_said(tmp_path):
@@ -541,3 +555,21 @@ def test_a_folder_may_be_called_as_the_bundled_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(read(Path("digits")).X) == 1
     assert len(read("digits").X) == 1797
+
+
+def test_parquet(tmp_path):
+    frame = pd.DataFrame({"a": [1.5, None, 3.0], "b": pd.Categorical(["x", "y", "x"]), "y": [0, 1, 0]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    data = read(tmp_path / "a.parquet", labels="y")
+    pd.testing.assert_frame_equal(data.X, frame[["a", "b"]])
+    assert data.y.tolist() == [0, 1, 0]
+    frame.set_index("y").to_parquet(tmp_path / "a.parquet")
+    assert list(read(tmp_path / "a.parquet").X.index) == [0, 1, 2]
+
+
+def test_a_line_that_ends_early_is_no_row_with_gaps(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,c\n1,2,3\n\n4,,\n7,8\n")
+    refused(path, "line 5", "ends after 2 values", "3 columns")
+    path.write_text("a,b,c\n1,2,3\n\n4,,\n7,8,\n")
+    assert read(path).X["c"].isna().tolist() == [False, True, True]

@@ -1,8 +1,11 @@
 """The contract that every recipe keeps, whatever its parts: a new recipe is tested by being registered."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import chartae as ct
@@ -11,6 +14,7 @@ from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build
+from chartae.parts.networks import Film
 
 RECIPES = ct.recipes()
 NAMES = [r.name for r in RECIPES]
@@ -73,7 +77,8 @@ def test_the_gradient_reaches_every_parameter(name, shape, network, likelihood, 
 @pytest.mark.parametrize("name", CONDITIONAL)
 @pytest.mark.parametrize("network", ["mlp", "conv2d"])
 @pytest.mark.parametrize("conditional_prior", [False, True])
-def test_the_gradient_reaches_the_condition(name, network, conditional_prior):
+@pytest.mark.parametrize("conditioning", ["concat", "film"])
+def test_the_gradient_reaches_the_condition(name, network, conditional_prior, conditioning):
     torch.manual_seed(0)
     plan = build(
         name,
@@ -83,8 +88,12 @@ def test_the_gradient_reaches_the_condition(name, network, conditional_prior):
         hidden=(8,),
         activation="tanh",
         condition={"n_labels": 3, "vector_dim": 2},
+        conditioning=conditioning,
         conditional_prior=conditional_prior,
     )
+    for module in plan.model.modules():
+        if isinstance(module, Film):  # which starts as the identity, whatever the condition
+            nn.init.normal_(module.linear.weight, std=0.1)
     # The conditional prior starts at N(0, I) whatever the condition: give it something to pass on.
     if conditional_prior:
         nn.init.normal_(plan.model.prior.network.weight)
@@ -327,18 +336,24 @@ CONDITIONS = {
     "objects": (LABELS.astype(object), "c"),
     "scalar": (VECTORS[:, 0], 0.5),
     "vectors": (VECTORS, [0.1, 0.2]),
+    "maps": (VECTORS.reshape(N, 1, 2) * np.ones((N, 3, 2)), np.ones((3, 2))),
     "both": ({"label": LABELS, "vector": VECTORS}, {"label": "a", "vector": [0.0, 1.0]}),
     "none": (None, None),
 }
 
 
 @pytest.mark.parametrize("name", CONDITIONAL)
-@pytest.mark.parametrize("network", ["mlp", "conv2d"])
+@pytest.mark.parametrize(
+    ("network", "conditioning"),
+    [("mlp", "concat"), ("conv2d", "concat"), ("mlp", "film"), ("conv2d", "film")],
+)
 @pytest.mark.parametrize("kind", CONDITIONS)
-def test_every_kind_of_condition(name, network, kind, tmp_path):
+def test_every_kind_of_condition(name, network, conditioning, kind, tmp_path):
     y, one = CONDITIONS[kind]
     X = rows(N, (9, 8))
-    m = model(name, network=network).fit(X, y)
+    if one is None and conditioning == "film":
+        pytest.skip("there is nothing to scale and shift by")
+    m = model(name, network=network, conditioning=conditioning).fit(X, y)
     assert m.transform(X, y).shape == (N, 2)
     assert m.project(X, y).shape == X.shape
     assert np.isfinite(m.score_samples(X, y)).all()
@@ -364,6 +379,36 @@ def test_a_single_condition_is_meant_for_all_rows(name):
 
 
 @pytest.mark.parametrize("name", CONDITIONAL)
+def test_conditioning_inside_layers_needs_a_condition_and_layers(name):
+    X, film = rows(N), {"conditioning": "film"}
+    with pytest.raises(PlanError, match="conditioning='film' needs a condition: pass y to fit"):
+        model(name, **film).fit(X)
+    with pytest.raises(PlanError, match=r"conditioning='film' needs a condition: .* such as 'cvae'"):
+        model("vae", **film).fit(X, LABELS)
+    with pytest.raises(PlanError, match="conditioning='film' acts inside the networks, and these are yours"):
+        model(name, network=(nn.Linear(5, 4), nn.Linear(2, 5)), **film).fit(X, LABELS)
+    with pytest.raises(PlanError, match="network='linear' with conditioning='concat'"):
+        model(name, network="linear", hidden=None, **film).fit(X, LABELS)
+    with pytest.raises(ValueError, match="'conditioning' parameter"):
+        model(name, conditioning="flim").fit(X, LABELS)
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_a_run_from_before_conditioning_could_be_chosen_still_opens(name, tmp_path):
+    X = rows(N)
+    m = model(name).fit(X, LABELS)
+    config = m.save(tmp_path / "run") / "config.json"
+    content = json.loads(config.read_text())
+    del content["blueprint"]["conditioning"], content["estimator"]["parameters"]["conditioning"]
+    config.write_text(json.dumps(content))
+    weights = tmp_path / "run/model.safetensors"
+    save_file(load_file(weights), weights)  # which, back then, did not know what was written with them
+    again = ct.load(tmp_path / "run")
+    assert again.conditioning == "concat"
+    assert np.array_equal(again.transform(X, LABELS), m.transform(X, LABELS))
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
 def test_modules_of_the_user_see_the_condition(name):
     class Both(nn.Module):
         def __init__(self, before: int, after: int) -> None:
@@ -380,13 +425,14 @@ def test_modules_of_the_user_see_the_condition(name):
         model(name, network=(nn.Linear(5, 4), nn.Linear(2, 5))).fit(X, LABELS)
 
 
-def test_the_condition_carries_what_the_code_need_not():
+# Scaling and shifting starts as the identity: the code carries the label at first.
+@pytest.mark.parametrize(("conditioning", "epochs"), [("concat", 30), ("film", 100)])
+def test_the_condition_carries_what_the_code_need_not(conditioning, epochs):
     """Two clusters told apart by their label alone: sampling with it lands in the right one."""
     y = np.arange(200) % 2
     X = np.where(y[:, None] == 1, 3.0, -3.0) + 0.1 * rows(200)
-    m = ct.CVAE(
-        latent_dim=1, hidden=(16,), max_epochs=30, batch_size=20, learning_rate=5e-3, random_state=0
-    ).fit(X, y)
+    training = {"max_epochs": epochs, "patience": None, "batch_size": 20, "learning_rate": 5e-3}
+    m = ct.CVAE(latent_dim=1, hidden=(16,), conditioning=conditioning, random_state=0, **training).fit(X, y)
     for label, center in ((0, -3.0), (1, 3.0)):
         made = m.sample(100, condition=label, random_state=0)
         assert (np.sign(made) == np.sign(center)).all()
@@ -411,6 +457,21 @@ def test_a_switch_is_true_or_false(value):
 def test_a_conditional_prior_needs_a_condition():
     with pytest.raises(PlanError, match="needs a condition: pass y to fit"):
         ct.CVAE(conditional_prior=True, max_epochs=1).fit(np.eye(20))
+
+
+@pytest.mark.parametrize("name", ["vae", "beta-vae", "iwae", "cvae"])
+def test_a_full_covariance(name, tmp_path):
+    X = rows(60)
+    m = model(name, latent_dim=3, recipe_params={"covariance": "full"}).fit(X)
+    drawn = m.sample_posterior(X[:1], 4000, random_state=0)[:, 0]
+    q = m.model_.posterior(m.space_.to_model(torch.from_numpy(X[:1])))
+    np.testing.assert_allclose(np.cov(drawn.T), (q.scale_tril @ q.scale_tril.mT)[0].detach(), atol=0.15)
+    np.testing.assert_allclose(m.transform(X[:1], return_std=True)[1][0], drawn.std(0), rtol=0.1)
+    assert np.isfinite(m.score_samples(X)).all()
+    again = ct.load(m.save(tmp_path / "run"))
+    assert np.array_equal(again.score_samples(X), m.score_samples(X))
+    with pytest.raises(PlanError, match="unknown covariance 'ful': did you mean 'full'"):
+        build(name, (5,), covariance="ful")
 
 
 def test_modules_that_share_layers_go_on_sharing_them():

@@ -18,6 +18,7 @@ __all__ = [
     "load_decoder",
     "read",
     "recipes",
+    "stream",
 ]
 
 # Names are imported at first use: `import chartae` must not pay for torch.
@@ -32,6 +33,7 @@ _WHERE = {
     "load_decoder": "chartae.estimators.runs",
     "read": "chartae.training.readers",
     "recipes": "chartae.models.recipes",
+    "stream": "chartae.training.streams",
 }
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from chartae.geometry.dimension import intrinsic_dimension
     from chartae.models.recipes import Recipe, recipes
     from chartae.training.readers import read
+    from chartae.training.streams import stream
 
 
 def __getattr__(name: str) -> Any:

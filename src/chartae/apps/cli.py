@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import tempfile
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,7 @@ __all__ = ["app", "main"]
 
 _SHOWN = 64  # items in a picture: enough to judge by, few enough to look at
 _COLUMNS = 16  # pairs a row
+_SOUNDS = ("", ".wav")  # a folder of them, and one
 _PICTURES = ("samples.png", "reconstructions.png")  # that fit adds to the run folder of images
 
 
@@ -42,7 +44,9 @@ class _Commands(TyperGroup):
         extra["standalone_mode"] = False  # leaves errors to this method
         args = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
-            code = super().main(args, *rest, **extra)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                code = super().main(args, *rest, **extra)
         except KeyboardInterrupt:
             code = 130
         except Exception as e:
@@ -58,6 +62,13 @@ class _Commands(TyperGroup):
         if code == 130:
             typer.echo("Interrupted.", err=True)
         sys.exit(code or 0)
+
+
+def _warn(
+    message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Say a warning in one line, and not where in the code it was raised."""
+    typer.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 app = typer.Typer(
@@ -142,6 +153,17 @@ def _size(text: str) -> Any:
     return int(height), int(width)
 
 
+def _duration(text: str) -> Any:
+    number, unit = (text[:-1], text[-1]) if text.endswith(("s", "m", "h")) else (text, "s")
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise typer.BadParameter(f"{text!r} is no time, such as 90 (seconds), 30m or 2h.")
+    return seconds
+
+
 #: Parameters of an estimator that have an option of their own in ``fit``.
 _OPTIONS = {
     "latent_dim": "--latent-dim",
@@ -149,6 +171,7 @@ _OPTIONS = {
     "network": "--network",
     "hidden": "--hidden",
     "max_epochs": "--epochs",
+    "max_time": "--max-time",
     "batch_size": "--batch-size",
     "learning_rate": "--learning-rate",
     "noise": "--noise",
@@ -199,7 +222,7 @@ _Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, or a .npy, .npz (file.npz:key), .csv or folder of images.",
+        help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet or folder of images.",
         show_default=False,
     ),
 ]
@@ -208,8 +231,17 @@ _Labels = Annotated[str | None, typer.Option(metavar="KEY", help="Array, column 
 _Size = Annotated[
     Any, typer.Option(parser=_size, metavar="HxW", help="Resize the images of a folder, in pixels.")
 ]
+_Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="What data may take, as in 2GB; larger files are read in blocks."),
+]
 _Out = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A .npy, or a .png for images; by default in RUN.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A .npy, a .png for images, a .csv or .parquet for tables, a .wav for one sound or a new folder "
+        "for several; by default in RUN.",
+    ),
 ]
 _Condition = Annotated[
     str | None,
@@ -261,6 +293,9 @@ def _fit(
         Any, typer.Option(parser=_hidden, metavar="N,N", help="Widths of the layers, such as 512,256.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+    max_time: Annotated[
+        Any, typer.Option(parser=_duration, metavar="TIME", help="Stop after 90 (seconds), 30m or 2h.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, metavar="RATE", help="Of Adam.")] = None,
     noise: Annotated[
@@ -295,13 +330,20 @@ def _fit(
             "May be repeated.",
         ),
     ] = None,
+    memory: _Memory = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the unfinished run that RUN holds; if there is none, begin."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Train on DATA and save the run to a folder."""
-    from chartae.models.persistence import refuse_occupied
+    from chartae.models.persistence import is_unfinished, refuse_occupied
 
-    refuse_occupied(out, overwrite=overwrite, how=("--overwrite", "--resume"))
+    refuse_occupied(out, overwrite=overwrite, resume=resume, how=("--overwrite", "--resume"))
     from chartae.estimators.parameters import COMMON
     from chartae.models.recipes import find
 
@@ -312,6 +354,7 @@ def _fit(
         "network": network,
         "hidden": hidden,
         "max_epochs": epochs,
+        "max_time": max_time,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "noise": noise,
@@ -322,7 +365,7 @@ def _fit(
     own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
         given["columns"] = dict(_kind_of(pair) for pair in column)
-    items = _read(data, labels, size, encoder)
+    items = _read(data, labels, size, encoder, memory)
     if entry.conditional and items.y is None:
         raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:
@@ -330,21 +373,30 @@ def _fit(
     estimator = chartae.Autoencoder(
         recipe=recipe, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
+    goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
     try:
-        estimator.fit(items)
+        estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
+    except (KeyboardInterrupt, SystemExit):
+        if is_unfinished(out):
+            _remove_pictures(out)
+            typer.echo(goes_on, err=True)
+        raise
     except ValueError as error:
-        raise PlanError(_as_options(str(error), {*entry.parameters, *COMMON})) from error
-    try:
-        estimator.save(out, overwrite=overwrite)
-    except RunFolderError as error:
+        message = _as_options(str(error), {*entry.parameters, *COMMON})
+        if "model_" not in vars(estimator):
+            raise PlanError(message) from error
         kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))
-        raise RunFolderError(f"{error}; meanwhile the run is kept in {kept}") from None
+        raise RunFolderError(f"{message}; meanwhile the run is kept in {kept}") from None
+    _remove_pictures(out)
     _picture_run(estimator, items, out)
+    if is_unfinished(out):
+        typer.echo(goes_on, err=True)
     if not quiet:
         read = [
             data,
             *(["--labels", labels] if labels else []),
             *(["--size", "x".join(map(str, size))] if size else []),
+            *(["--memory", memory] if memory else []),
         ]
         _say_what_next(estimator, shlex.join(read), out)
 
@@ -352,7 +404,10 @@ def _fit(
 @app.command("sample", epilog="Example: chartae sample runs/digits --n 100 --out new.png")
 def _sample(
     run: _Run,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="N", help="How many items.")] = 64,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=1, metavar="N", help="How many items; by default 64, or one .wav."),
+    ] = None,
     condition: _Condition = None,
     out: _Out = None,
     seed: _Seed = None,
@@ -360,6 +415,8 @@ def _sample(
     """Draw new items."""
     estimator = _open(run)
     target = _target(out, run, "samples", estimator)
+    n = n or (1 if target.suffix == ".wav" else 64)
+    _refuse_several(target, n)
     X = estimator.sample(n, condition=_asked(estimator, condition), random_state=seed)
     _write(target, X, estimator)
 
@@ -374,12 +431,13 @@ def _encode(
     ] = False,
     labels: _Labels = None,
     size: _Size = None,
+    memory: _Memory = None,
 ) -> None:
     """Write the code of every item: the posterior mean, of shape (n, latent_dim)."""
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
     estimator = _open(run, encoder=True)
-    items = _read(data, labels, size, _medium(estimator, data))
+    items = _read(data, labels, size, _medium(estimator, data), memory)
     codes = estimator.transform(
         _features(items, estimator), condition=_condition(estimator, items), return_std=std
     )
@@ -402,13 +460,19 @@ def _decode(
     estimator = _open(run)
     target = _target(out, run, "decoded", estimator)
     Z = _shown(_read(codes, None, None).X, target)
+    _refuse_several(target, len(Z))
     X = estimator.inverse_transform(Z, condition=_asked(estimator, condition))
     _write(target, X, estimator)
 
 
 @app.command("reconstruct", epilog="Example: chartae reconstruct runs/digits digits --out reconstructed.npy")
 def _reconstruct(
-    run: _Run, data: _Data, out: _Out = None, labels: _Labels = None, size: _Size = None
+    run: _Run,
+    data: _Data,
+    out: _Out = None,
+    labels: _Labels = None,
+    size: _Size = None,
+    memory: _Memory = None,
 ) -> None:
     """Encode and decode items, or fill in what is missing; a picture shows the originals above."""
     from dataclasses import replace
@@ -417,10 +481,16 @@ def _reconstruct(
 
     estimator = _open(run, encoder=True)
     target = _target(out, run, "reconstructions", estimator)
-    items = _read(data, labels, size, _medium(estimator, data))
+    items = _read(data, labels, size, _medium(estimator, data), memory)
+    if target.suffix != ".png" and _is_streamed(items.X):
+        raise DataError(
+            f"reconstructions are as large as the data, and {items.name} is larger than the memory: allow "
+            "more with --memory, or give some rows of it"
+        )
     if target.suffix == ".png":
         y = None if items.y is None else items.y[:_SHOWN]
         items = replace(items, X=_shown(items.X, target), y=y)
+    _refuse_several(target, len(items.X))
     X = estimator.reconstruct(_features(items, estimator), condition=_condition(estimator, items))
     if target.suffix != ".png":
         _write(target, X, estimator)
@@ -463,10 +533,16 @@ def _open(run: Path, *, encoder: bool = False) -> Any:
     return chartae.load_decoder(run)
 
 
-def _read(data: str, labels: str | None, size: tuple[int, int] | None, encoder: Any = None) -> Dataset:
+def _read(
+    data: str,
+    labels: str | None,
+    size: tuple[int, int] | None,
+    encoder: Any = None,
+    memory: str | None = None,
+) -> Dataset:
     from chartae.training.readers import read
 
-    return read(data, labels=labels, size=size, encoder=encoder)
+    return read(data, labels=labels, size=size, encoder=encoder, memory=memory)
 
 
 def _medium(estimator: Any, data: str) -> Any:
@@ -483,7 +559,7 @@ def _features(items: Dataset, estimator: Any) -> Any:
     columns = list(getattr(estimator, "feature_names_in_", []))
     if is_frame(items.X):
         return items.X if estimator.space_.schema is not None else items.X.to_numpy()
-    if not columns:
+    if not columns or _is_streamed(items.X):
         return items.X
     if items.X.ndim != 2 or items.X.shape[1] != len(columns):
         raise DataError(
@@ -492,6 +568,13 @@ def _features(items: Dataset, estimator: Any) -> Any:
     import pandas as pd
 
     return pd.DataFrame(items.X, columns=columns, copy=False)
+
+
+def _is_streamed(X: Any) -> bool:
+    from chartae.core.arrays import is_streamed
+    from chartae.core.columns import is_streamed_table
+
+    return is_streamed(X) or is_streamed_table(X)
 
 
 def _condition(estimator: Any, items: Dataset) -> Any:
@@ -526,13 +609,23 @@ def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     space = estimator.space_
     usual = ".csv" if space.schema is not None else ".png" if is_picture(space) else ".npy"
     target = out or run / f"{name}{usual}"
+    if target.suffix in _SOUNDS and hasattr(estimator.medium_, "write"):
+        return target
+    if target.suffix == ".wav":
+        raise DataError(f"the model was not fitted on sounds, and {target} is one: name it .npy")
     if target.suffix in (".csv", ".parquet") and space.schema is None:
         raise DataError(f"the model was fitted on arrays, and {target} is a table: name it .npy")
     if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
-        raise DataError(f"{target} ends in none of .npy (arrays), .png (images), .csv and .parquet (tables)")
+        others = ".png (images), .csv and .parquet (tables), .wav (a sound)"
+        raise DataError(f"{target} ends in none of .npy (arrays), {others}")
     if target.suffix == ".png" and not is_picture(space):
         raise DataError(f"items of shape {space.shape} are no images: name {target} .npy")
     return target
+
+
+def _refuse_several(target: Path, n: int) -> None:
+    if target.suffix == ".wav" and n != 1:
+        raise DataError(f"{target} is one sound, and there are {n:,}: name a new folder, as in {target.stem}")
 
 
 def _shown(X: Any, target: Path) -> Any:
@@ -554,6 +647,9 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
         save_grid(target, X, columns, **_look(estimator))
         typer.echo(f"{target}")
         return
+    if target.suffix in _SOUNDS:
+        _write_sounds(target, X, estimator.medium_)
+        return
     with atomic(target) as file:
         if target.suffix == ".csv":
             as_pandas(X).to_csv(file, index=False)
@@ -565,17 +661,31 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
     typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {of}")
 
 
+def _write_sounds(target: Path, X: Any, medium: Any) -> None:
+    from chartae.core.files import atomic_folder
+
+    if target.suffix:
+        waves = medium.decode(X)
+        medium.write(target, waves[0])
+    else:
+        with atomic_folder(target) as folder:
+            waves = medium.decode(X)
+            for i, wave in enumerate(waves):
+                medium.write(folder / f"{i:0{len(str(len(waves) - 1))}}.wav", wave)
+    typer.echo(f"{target}  {len(waves)} × {len(waves[0]) / medium.rate:.2f} s at {medium.rate:,} Hz")
+
+
 def _look(estimator: Any) -> dict[str, Any]:
     """Say how a model's items are shown."""
-    return {"value_range": estimator.space_.value_range, "layout": estimator.space_.layout}
+    space, medium = estimator.space_, estimator.medium_
+    look = {"value_range": space.value_range, "layout": space.layout}
+    return look | medium.look(space.value_range) if hasattr(medium, "look") else look
 
 
 def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     """Put samples and reconstructions of images into a fresh run folder."""
     from chartae.apps.images import is_picture, pairs, save_grid
 
-    for stale in _PICTURES:  # of the run that this one has replaced
-        (out / stale).unlink(missing_ok=True)
     if not is_picture(estimator.space_):
         return
     X, condition = items.X[:_SHOWN], _condition(estimator, items)
@@ -585,6 +695,12 @@ def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     columns = min(len(X), _COLUMNS)
     both = pairs(X, estimator.project(X, condition=condition), columns)
     save_grid(out / _PICTURES[1], both, columns, **_look(estimator))
+
+
+def _remove_pictures(out: Path) -> None:
+    """Take away the pictures of the run that this one has replaced."""
+    for stale in _PICTURES:
+        (out / stale).unlink(missing_ok=True)
 
 
 def _say_what_next(estimator: Any, data: str, out: Path) -> None:
@@ -601,6 +717,8 @@ def _kept(estimator: Any) -> str:
     """Describe the epoch whose weights the model has."""
     from chartae.estimators.progress import describe
 
+    if not estimator.history_:
+        return "the first steps; no epoch is complete"
     row = estimator.history_[estimator.best_epoch_ - 1]
     place = "best" if row.get("best") else "last"
     return f"epoch {estimator.best_epoch_}, the {place} of {estimator.n_iter_} epochs: {describe(row)}"
@@ -613,12 +731,15 @@ def _model(estimator: Any) -> str:
 
 
 def _facts(estimator: Any, run: Path) -> dict[str, str]:
+    from chartae.models.persistence import is_unfinished
+
+    unfinished = ", unfinished: the fit's command with --resume goes on" if is_unfinished(run) else ""
     return {
         "recipe": estimator.blueprint_["recipe"],
         "holds": "encoder and decoder" if hasattr(estimator, "transform") else "a decoder alone",
         "data": estimator.summary_.partition(";")[0],
         "model": _model(estimator),
-        "epochs": str(estimator.n_iter_),
+        "epochs": f"{estimator.n_iter_}{unfinished}",
         "weights": f"of {_kept(estimator)}",
         "files": "\n".join(f"{p.name}  {p.stat().st_size / 1024:,.0f} KiB" for p in sorted(run.iterdir())),
     }

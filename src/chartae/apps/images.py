@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, PlanError
 from chartae.core.files import atomic
 from chartae.core.spaces import Space
 
@@ -54,6 +54,7 @@ def save_grid(
     *,
     value_range: tuple[float, float] | None = None,
     layout: str = "auto",
+    origin: str = "upper",
 ) -> None:
     """Save images as one PNG of tiles, row by row.
 
@@ -73,13 +74,15 @@ def save_grid(
         greatest value of ``X``.
     layout : {"auto", "hw", "hwc", "chw"}
         How an item is ordered, as a :class:`~chartae.core.spaces.Space` says; "auto" guesses as that does.
+    origin : {"upper", "lower"}
+        Where an item's first row is drawn: at the top, or at the bottom, as spectra are.
 
     Raises
     ------
     DataError
         If ``X`` is not made of such images, or if ``columns`` is below 1.
     PlanError
-        If ``layout`` is one of items with another number of axes.
+        If ``layout`` is one of items with another number of axes, or ``origin`` is unknown.
 
     Examples
     --------
@@ -96,6 +99,9 @@ def save_grid(
     tiles = _channels_last(np.asarray(X, dtype=np.float32), layout)
     if columns is not None and columns < 1:
         raise DataError(f"a grid of {columns} columns shows nothing: pass columns=1 or more")
+    if origin not in ("upper", "lower"):
+        raise PlanError(f"origin={origin!r}: use 'upper' or 'lower'")
+    tiles = tiles[:, ::-1] if origin == "lower" else tiles
     n, height, width, channels = tiles.shape
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = math.ceil(n / columns)

@@ -1,16 +1,17 @@
-"""Arrays as they lie in memory: viewed by torch, and read in blocks."""
+"""Arrays as they lie in memory or stream into it: viewed by torch, and read in blocks."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_tensor", "blocks", "ends", "whole"]
+__all__ = ["AllBut", "as_tensor", "blocks", "ends", "is_streamed", "whole"]
 
 BLOCK = 1 << 22  # values looked at in one go: bounded memory on arrays of any length
 
@@ -51,15 +52,87 @@ def as_tensor(X: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(X))
 
 
-def blocks(X: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+class AllBut:
+    """All row numbers but a few, in increasing order: only the few take memory.
+
+    Parameters
+    ----------
+    n : int
+        How many there are with the few.
+    few : array_like
+        ``(m,)`` row numbers, in increasing order, each once.
+
+    Examples
+    --------
+    >>> from chartae.core.arrays import AllBut
+    >>> rows = AllBut(6, [1, 4])
+    >>> len(rows), rows.within(1, 6).tolist(), rows[[0, 3]].tolist()
+    (4, [2, 3, 5], [0, 5])
+    """
+
+    def __init__(self, n: int, few: Any = ()) -> None:
+        self.n, self.few = n, np.asarray(few, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self.n - len(self.few)
+
+    def within(self, start: int, stop: int) -> np.ndarray:
+        """List those in a range.
+
+        Parameters
+        ----------
+        start, stop : int
+            From and up to which row number.
+
+        Returns
+        -------
+        ndarray
+            ``(k,)`` row numbers.
+        """
+        first, last = np.searchsorted(self.few, [start, stop])
+        rows = np.arange(start, min(stop, self.n))
+        return np.delete(rows, self.few[first:last] - start) if first < last else rows
+
+    def __getitem__(self, places: Any) -> np.ndarray:
+        if isinstance(places, slice):
+            places = np.arange(*places.indices(len(self)))
+        # Before the j-th of the few come as many of the others as its number says, less j.
+        before = self.few - np.arange(len(self.few))
+        return np.asarray(places) + np.searchsorted(before, places, side="right")
+
+
+def is_streamed(X: Any) -> bool:
+    """Tell what is read block by block, and never whole, from an array.
+
+    Parameters
+    ----------
+    X : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        Whether it says how many rows make a block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.arrays import is_streamed
+    >>> is_streamed(np.zeros(3))
+    False
+    """
+    return hasattr(X, "rows_of_block")
+
+
+def blocks(X: Any, rows: Any = None) -> Iterator[np.ndarray]:
     """Go through rows in blocks of bounded memory.
 
     Parameters
     ----------
-    X : ndarray
-        ``(n, *shape)``; a memory map is read block by block.
-    rows : ndarray or None
-        ``(m,)`` row numbers; None for all.
+    X : ndarray or Streamed
+        ``(n, *shape)``; a memory map is read block by block, and what is streamed by its own blocks.
+    rows : ndarray, AllBut or None
+        ``(m,)`` row numbers; of what is streamed, all but a few; None for all.
 
     Yields
     ------
@@ -73,18 +146,23 @@ def blocks(X: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray
     >>> [block.tolist() for block in blocks(np.arange(4), rows=np.array([0, 3]))]
     [[0, 3]]
     """
-    size = max(1, BLOCK // max(1, math.prod(X.shape[1:])))
-    for start in range(0, len(X) if rows is None else len(rows), size):
+    size = X.rows_of_block if is_streamed(X) else max(1, BLOCK // max(1, math.prod(X.shape[1:])))
+    for start in range(0, len(X) if rows is None or is_streamed(X) else len(rows), size):
         part = slice(start, start + size)
-        yield X[part] if rows is None else X[rows[part]]
+        if rows is None:
+            yield X[part]
+        elif not is_streamed(X):
+            yield X[rows[part]]
+        elif len(chosen := rows.within(start, start + size)):
+            yield X[part][chosen - start]
 
 
-def ends(X: np.ndarray) -> tuple[float, float]:
+def ends(X: Any) -> tuple[float, float]:
     """Find the smallest and the largest value, in one pass.
 
     Parameters
     ----------
-    X : ndarray
+    X : ndarray or Streamed
         ``(n, *shape)``, any type of number, not empty.
 
     Returns
@@ -104,12 +182,12 @@ def ends(X: np.ndarray) -> tuple[float, float]:
     return float(np.min([float(low) for low, _ in pairs])), float(np.max([float(high) for _, high in pairs]))
 
 
-def whole(X: np.ndarray) -> bool:
+def whole(X: Any) -> bool:
     """Tell whether all values are whole numbers.
 
     Parameters
     ----------
-    X : ndarray
+    X : ndarray or Streamed
         ``(n, *shape)``, any type of number, finite.
 
     Returns

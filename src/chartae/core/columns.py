@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 
-__all__ = ["KINDS", "Column", "Schema", "as_pandas", "is_frame"]
+__all__ = ["KINDS", "Column", "Schema", "as_pandas", "is_frame", "is_streamed_table"]
 
 #: Kinds of columns, and the likelihood that suits each.
 KINDS: dict[str, str] = {
@@ -22,6 +22,9 @@ KINDS: dict[str, str] = {
     "count": "negative-binomial",
 }
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
+NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
+SMALL = {"bool", "int8", "uint8", "int16", "uint16", "float16", "float32"}  # float32 holds all their values
+TILE = 2048  # rows of several columns written side by side: they stay in the cache
 
 
 def is_frame(X: Any) -> bool:
@@ -49,6 +52,29 @@ def is_frame(X: Any) -> bool:
         (module := sys.modules.get(name)) is not None and isinstance(X, module.DataFrame)
         for name in ("pandas", "polars")
     )
+
+
+def is_streamed_table(X: Any) -> bool:
+    """Tell a table that is read block by block, and never whole.
+
+    Parameters
+    ----------
+    X : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        Whether it gives its blocks one after the other.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from chartae.core.columns import is_streamed_table
+    >>> is_streamed_table(pd.DataFrame({"a": [1]}))
+    False
+    """
+    return hasattr(X, "frames")
 
 
 @dataclass(frozen=True)
@@ -135,8 +161,8 @@ class Schema:
 
         Parameters
         ----------
-        frame : DataFrame
-            ``(n, columns)``, of pandas or polars.
+        frame : DataFrame or StreamedTable
+            ``(n, columns)``, of pandas or polars; all blocks of a stream are seen, one after the other.
         kinds : Mapping of str to str or None
             What the user says that columns are: a kind, or the name of a likelihood.
         known : iterable of str
@@ -154,24 +180,28 @@ class Schema:
         PlanError
             If ``kinds`` names a column or a kind that is not there.
         """
-        library = "polars" if type(frame).__module__.startswith("polars") else "pandas"
-        table = as_pandas(frame)
-        names = [str(name) for name in table.columns]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise DataError(f"column {twice!r} is there twice: rename one of them")
-        if not len(table) or not names:
-            raise DataError(f"the table has shape {table.shape}, and holds no values: give rows and columns")
-        for name in kinds or {}:
-            if name not in names:
-                raise PlanError(f"the table has no column {name!r}: {suggest(name, names)}")
-        columns = []
-        for i, name in enumerate(names):
-            dtype = str(frame.dtypes[i]) if library == "polars" else str(table.dtypes.iloc[i])
-            column = _column(name, table.iloc[:, i], dtype)
-            asked = (kinds or {}).get(name)
-            columns.append(column if asked is None else _as(column, asked, table.iloc[:, i], known))
-        return cls(tuple(columns), library)
+        frames = frame.frames() if is_streamed_table(frame) else [frame]
+        kept: list[_Seen] = []
+        for frame in frames:
+            library = "polars" if type(frame).__module__.startswith("polars") else "pandas"
+            table = as_pandas(frame)
+            if not kept:
+                names = [str(name) for name in table.columns]
+                twice = next((name for name in names if names.count(name) > 1), None)
+                if twice:
+                    raise DataError(f"column {twice!r} is there twice: rename one of them")
+                if not len(table) or not names:
+                    raise DataError(
+                        f"the table has shape {table.shape}, and holds no values: give rows and columns"
+                    )
+                for name in kinds or {}:
+                    if name not in names:
+                        raise PlanError(f"the table has no column {name!r}: {suggest(name, names)}")
+                kept = [_Seen(name, (kinds or {}).get(name)) for name in names]
+            for i, seen in enumerate(kept):
+                dtype = str(frame.dtypes[i]) if library == "polars" else str(table.dtypes.iloc[i])
+                seen.add(table.iloc[:, i], dtype)
+        return cls(tuple(seen.column(known) for seen in kept), library)
 
     @property
     def names(self) -> list[str]:
@@ -192,30 +222,42 @@ class Schema:
                 return column.name
         return None
 
-    def encode(self, frame: Any) -> np.ndarray:
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers that a table becomes: float32 if it holds all values exactly, or float64."""
+        exact = all(c.categories is not None or c.dtype.lower() in SMALL for c in self.columns)
+        return np.dtype(np.float32 if exact else np.float64)
+
+    def encode(self, frame: Any) -> Any:
         """Turn a table into numbers.
 
         Parameters
         ----------
-        frame : DataFrame
+        frame : DataFrame or StreamedTable
             ``(n, columns)``, with these columns in any order.
 
         Returns
         -------
-        ndarray
-            ``(n, columns)``, float64; NaN where a value is missing, categories as 0, 1, ...
+        ndarray or Streamed
+            ``(n, columns)``, of :attr:`dtype`; NaN where a value is missing, categories as 0, 1, ...
 
         Raises
         ------
         DataError
             If a column is missing, or holds what its kind cannot.
         """
-        table = as_pandas(frame)
-        table = table.rename(columns=str)
+        if is_streamed_table(frame):
+            return frame.encoded(self)
+        table = as_pandas(frame).rename(columns=str)
         absent = next((name for name in self.names if name not in table), None)
         if absent is not None:
             raise DataError(f"the table has no column {absent!r}: {suggest(absent, table.columns)}")
-        return np.column_stack([_numbers(column, table[column.name]) for column in self.columns])
+        numbers = [_numbers(column, table[column.name]) for column in self.columns]
+        out = np.empty((len(table), len(numbers)), self.dtype)
+        for start in range(0, len(out), TILE):
+            for i, column in enumerate(numbers):
+                out[start : start + TILE, i] = column[start : start + TILE]
+        return out
 
     def decode(self, X: np.ndarray) -> Any:
         """Turn numbers into a table.
@@ -327,62 +369,145 @@ def as_pandas(frame: Any) -> Any:
     return pd.DataFrame({column.name: series(column) for column in frame.get_columns()})
 
 
-def _column(name: str, values: Any, dtype: str) -> Column:
-    """Tell what a column holds by its type and its values."""
-    import pandas as pd
+class _Seen:
+    """What is seen of a column, one block of its values after the other."""
 
-    seen = values.dropna()
-    missing = 1.0 - len(seen) / len(values)
-    if not len(seen):
-        raise DataError(f"column {name!r} holds no values: drop it")
-    constant = bool((seen == seen.iloc[0]).all())
-    made = Column(name, "continuous", KINDS["continuous"], dtype, missing=missing, constant=constant)
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        categories = tuple(_plain(c) for c in values.dtype.categories)
-        return _categorical(replace(made, ordered=bool(values.dtype.ordered)), categories)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return replace(made, days=bool((seen == seen.dt.normalize()).all()))
-    holds = pd.api.types.infer_dtype(seen, skipna=True)
-    if holds == "boolean":
-        return replace(made, kind="binary", likelihood=KINDS["binary"], categories=(False, True))
-    if holds == "string":
-        return _categorical(made, tuple(sorted(set(seen))))
-    if holds not in ("integer", "floating", "mixed-integer-float"):
-        if any(isinstance(v, str) for v in seen) and any(
-            isinstance(v, int | float | np.number) for v in seen
+    def __init__(self, name: str, asked: str | None = None) -> None:
+        self.name, self.asked = name, asked
+        self.rows = self.there = 0
+        self.dtypes: list[str] = []
+        self.holds: set[str] = set()  # kinds of values, as pandas names them
+        self.first: Any = None
+        self.constant, self.days, self.ordered = True, True, False
+        self.categories: dict[Any, None] = {}  # in the order of their coming
+        self.few: set[float] = set()  # different numbers, up to three or so
+        self.low, self.whole, self.integers = 0.0, True, True
+        self.sum = self.squares = 0.0
+
+    def add(self, values: Any, dtype: str) -> None:
+        """See a block of values, a pandas Series."""
+        import pandas as pd
+
+        # Plain numbers are many, and NumPy has them without a copy.
+        plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf"
+        seen = values.to_numpy() if plain else values.dropna().to_numpy()
+        seen = seen[~np.isnan(seen)] if plain and seen.dtype.kind == "f" else seen
+        first_row, self.rows = self.rows, self.rows + len(values)
+        self.dtypes += [dtype] if dtype not in self.dtypes else []
+        if not len(seen):
+            return
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            holds, self.ordered = "categorical", self.ordered or bool(values.dtype.ordered)
+            self._take(values.dtype.categories)
+        elif pd.api.types.is_datetime64_any_dtype(values.dtype):
+            holds = "stamps"
+            there = values.dropna()
+            self.days = self.days and bool((there == there.dt.normalize()).all())
+        else:
+            holds = "floating" if plain else pd.api.types.infer_dtype(seen, skipna=True)
+        if holds in NUMBERS:
+            holds = "number"
+            values = values if pd.api.types.is_numeric_dtype(values.dtype) else pd.to_numeric(values)
+            self.integers = self.integers and pd.api.types.is_integer_dtype(values.dtype)
+            numbers = np.asarray(seen, dtype=np.float64)
+            if not np.isfinite(numbers).all():
+                row = first_row + int(np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)).argmax())
+                raise DataError(
+                    f"column {self.name!r} is infinite in row {row} (from 0): correct it, or leave it empty"
+                )
+            self._number(numbers)
+        elif holds == "string":
+            self._take(pd.unique(seen))
+        elif holds not in ("categorical", "stamps", "boolean"):
+            if any(isinstance(v, str) for v in seen) and any(
+                isinstance(v, int | float | np.number) for v in seen
+            ):
+                self._mixed()
+            what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
+            raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
+        if self.asked in ("categorical", "binary"):
+            self._take(pd.unique(seen))
+        self.holds.add(holds)
+        if len(self.holds) > 1:
+            self._mixed()
+        self.first = self.first if self.there else seen[0]
+        self.constant = self.constant and bool((seen == self.first).all())
+        self.there += len(seen)
+
+    def _number(self, numbers: np.ndarray) -> None:
+        if len(self.few) < 3:
+            start = np.unique(numbers[:1000])
+            self.few.update((start if len(start) > 2 else np.unique(numbers)).tolist()[:3])
+        self.low = min(self.low, float(numbers.min()))
+        self.whole = self.whole and bool((numbers == np.round(numbers)).all())
+        with np.errstate(over="ignore"):  # such numbers are no counts
+            self.sum, self.squares = self.sum + float(numbers.sum()), self.squares + float(numbers @ numbers)
+
+    def _take(self, categories: Any) -> None:
+        self.categories.update(dict.fromkeys(map(_plain, categories)))
+        # Now, and not in the end: the names of a large table's rows would fill the memory.
+        _refuse_names(self.name, self.categories)
+
+    def _mixed(self) -> NoReturn:
+        raise DataError(f"column {self.name!r} mixes numbers and text: make all its values text, or numbers")
+
+    def column(self, known: Iterable[str]) -> Column:
+        """Tell what the column holds by its type and its values."""
+        if not self.there:
+            raise DataError(f"column {self.name!r} holds no values: drop it")
+        missing = 1.0 - self.there / self.rows
+        column = Column(
+            self.name,
+            "continuous",
+            KINDS["continuous"],
+            self._dtype,
+            ordered=self.ordered,
+            missing=missing,
+            constant=self.constant,
+            days=self.days and self.holds == {"stamps"},
+        )
+        mean = self.sum / self.there
+        if self.holds == {"categorical"}:
+            column = _categorical(column, tuple(self.categories))
+        elif self.holds == {"string"}:
+            column = _categorical(column, tuple(sorted(self.categories)))
+        elif self.holds == {"boolean"}:
+            column = replace(column, kind="binary", likelihood=KINDS["binary"], categories=(False, True))
+        elif self.holds == {"number"} and len(self.few) == 2 and self.whole:
+            pair = tuple(sorted(int(v) for v in self.few))
+            column = replace(column, kind="binary", likelihood=KINDS["binary"], categories=pair)
+        # pandas keeps whole numbers as floats where some are missing.
+        elif (
+            self.holds == {"number"}
+            and (self.integers or missing > 0)
+            and (len(self.few) > 2 and self.low >= 0 and self.whole)
+            and self.squares / self.there - mean * mean >= 0.5 * mean
         ):
-            raise DataError(f"column {name!r} mixes numbers and text: make all its values text, or numbers")
-        what = f"column {name!r} holds {str(seen.iloc[0])!r:.40}"
-        raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
-    if not pd.api.types.is_numeric_dtype(values.dtype):
-        values = pd.to_numeric(values)
-        seen = values.dropna()
-    numbers = seen.to_numpy(dtype=np.float64)
-    if not np.isfinite(numbers).all():
-        row = int(np.flatnonzero(np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)))[0])
-        raise DataError(f"column {name!r} is infinite in row {row} (from 0): correct it, or leave it empty")
-    few = np.unique(numbers) if len(numbers) < 3 or len(np.unique(numbers[:1000])) < 3 else numbers[:3]
-    if len(few) == 2 and bool((few == np.round(few)).all()):
-        pair = tuple(int(v) for v in few)
-        return replace(made, kind="binary", likelihood=KINDS["binary"], categories=pair)
-    # pandas keeps whole numbers as floats where some are missing.
-    maybe = pd.api.types.is_integer_dtype(values.dtype) or (missing > 0)
-    whole = maybe and len(few) > 2 and numbers.min() >= 0 and bool((numbers == np.round(numbers)).all())
-    if whole and numbers.var() >= 0.5 * numbers.mean():
-        return replace(made, kind="count", likelihood=KINDS["count"])
-    return made
+            column = replace(column, kind="count", likelihood=KINDS["count"])
+        return column if self.asked is None else _as(column, self.asked, tuple(self.categories), known)
+
+    @property
+    def _dtype(self) -> str:
+        if len(self.dtypes) == 1:
+            return self.dtypes[0]
+        # A block of whole numbers that has no gaps is of another type than one that has some.
+        return str(np.result_type(*self.dtypes)) if self.holds == {"number"} else "object"
+
+
+def _refuse_names(name: str, categories: Sized) -> None:
+    if len(categories) > MOST_CATEGORIES:
+        raise DataError(
+            f"column {name!r} holds {len(categories):,} different texts, which name rows rather than "
+            "describe them: drop it"
+        )
 
 
 def _categorical(column: Column, categories: tuple[Any, ...]) -> Column:
-    if len(categories) > MOST_CATEGORIES:
-        raise DataError(
-            f"column {column.name!r} holds {len(categories):,} different texts, which name rows rather than "
-            "describe them: drop it"
-        )
+    _refuse_names(column.name, categories)
     return replace(column, kind="categorical", likelihood=KINDS["categorical"], categories=categories)
 
 
-def _as(column: Column, asked: str, values: Any, known: Iterable[str]) -> Column:
+def _as(column: Column, asked: str, values: Iterable[Any], known: Iterable[str]) -> Column:
     """Take a column as the user says, and not as it looks."""
     by_likelihood = {likelihood: kind for kind, likelihood in KINDS.items()} | {"poisson": "count"}
     if asked not in KINDS and asked not in known:
@@ -390,7 +515,7 @@ def _as(column: Column, asked: str, values: Any, known: Iterable[str]) -> Column
     kind = asked if asked in KINDS else by_likelihood.get(asked, "continuous")
     made = replace(column, kind=kind, likelihood=KINDS.get(asked, asked))
     if kind in ("categorical", "binary"):
-        categories = column.categories or tuple(sorted({_plain(v) for v in values.dropna()}))
+        categories = column.categories or tuple(sorted(values))
         if kind == "binary" and len(categories) != 2:
             what = f"column {column.name!r} holds {len(categories)} values"
             raise PlanError(f"{what} and cannot be binary: use 'categorical'")
@@ -409,12 +534,16 @@ def _plain(value: Any) -> Any:
 
 
 def _numbers(column: Column, values: Any) -> np.ndarray:
-    """``(n,)`` float64, NaN where a value is missing."""
+    """``(n,)`` numbers, NaN where a value is missing."""
     import pandas as pd
 
     gaps = values.isna().to_numpy()
     if column.categories is not None:
-        codes = pd.Index(column.categories).get_indexer(values.astype(object))
+        known = pd.Index(column.categories)
+        if isinstance(values.dtype, pd.CategoricalDtype):  # each category looked up once
+            codes = np.append(known.get_indexer(values.dtype.categories.astype(object)), -1)[values.cat.codes]
+        else:
+            codes = known.get_indexer(values.astype(object))
         unknown = (codes < 0) & ~gaps
         if unknown.any():
             listed = ", ".join(map(repr, column.categories[:20]))
@@ -425,7 +554,9 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
         stamps = pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
         return np.where(gaps, np.nan, stamps.astype("int64").to_numpy() / 1e6)
     try:
-        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = pd.to_numeric(values)
+        plain = isinstance(numbers.dtype, np.dtype)
+        numbers = numbers.to_numpy() if plain else numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError):
         bad = pd.to_numeric(values, errors="coerce").isna().to_numpy() & ~gaps
         row = int(bad.argmax())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 from chartae.core.errors import DataError
 
-__all__ = ["SOUNDS", "atomic", "folder_labels", "visible_files"]
+__all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "visible_files"]
 
 SOUNDS = (".wav", ".flac")  # what is read as sound
 
@@ -47,6 +48,48 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder that appears under its name only once all its files are there.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder, which is not there yet, or empty; missing folders above it are made.
+
+    Yields
+    ------
+    Path
+        Where to put the files until the block ends; after an error it is removed.
+
+    Raises
+    ------
+    DataError
+        If something of that name is there.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.core.files import atomic_folder
+    >>> with atomic_folder("out/sounds") as folder:
+    ...     _ = (folder / "0.wav").write_bytes(b"")
+    >>> [file.name for file in Path("out/sounds").iterdir()]
+    ['0.wav']
+    """
+    target = Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise DataError(f"{target} is there already: name a new folder, or an empty one")
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if target.exists():
+            target.rmdir()  # or some systems would not rename
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chartae.core.arrays import ends, whole
+from chartae.core.arrays import blocks, ends, whole
 from chartae.core.columns import Schema
 from chartae.core.errors import DataError, PlanError
 
@@ -264,7 +264,7 @@ class Space(nn.Module):
 
         Parameters
         ----------
-        X : ndarray
+        X : ndarray or Streamed
             ``(n, *shape)`` in the user's units, finite.
         range : tuple of float or None
             Its smallest and largest value, where the caller knows them.
@@ -283,14 +283,14 @@ class Space(nn.Module):
         ...
         chartae.core.errors.DataError: the model knows values from 0 to 16, and the data hold others, ...
         """
-        if self.gaps:
-            X, range = X[~np.isnan(X)], None
-        if not self.support.holds(X, range):
-            known = str(self.support) if self.levels is None else f"the categories 0 to {self.levels - 1}"
-            raise DataError(
-                f"the model knows {known}, and the data hold others, within [{X.min():g}, {X.max():g}]: "
-                "give them in the units of the training data, or fit with likelihood='normal'"
-            )
+        for seen in (b[~np.isnan(b)] for b in blocks(X)) if self.gaps else [X]:
+            if not self.support.holds(seen, None if self.gaps else range):
+                known = str(self.support) if self.levels is None else f"the categories 0 to {self.levels - 1}"
+                low, high = ends(seen)
+                raise DataError(
+                    f"the model knows {known}, and the data hold others, within [{low:g}, {high:g}]: "
+                    "give them in the units of the training data, or fit with likelihood='normal'"
+                )
 
     def to_model(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Go from the user's units and layout to the model's.
@@ -311,9 +311,14 @@ class Space(nn.Module):
             x = x.unsqueeze(1)
         elif self.layout == "hwc":
             x = x.movedim(-1, 1)
-        if x.dtype == torch.float64 or not (x.dtype.is_floating_point or x.element_size() < 4):
+        units = self._float32()
+        if (
+            units is None
+            or x.dtype == torch.float64
+            or not (x.dtype.is_floating_point or x.element_size() < 4)
+        ):
             return ((x.double() - self.center) / self.scale).to(dtype)
-        center, scale = self._float32()
+        center, scale = units
         if center is None and scale is not None and not x.is_floating_point():
             return (x * scale).to(dtype)  # one pass over whole numbers: this runs in every training step
         x = x.to(dtype) if center is None else x.to(dtype) - center
@@ -333,11 +338,11 @@ class Space(nn.Module):
             ``(..., *shape)``: float64 where the data had that many digits, float32 otherwise.
         """
         fine = x.dtype == torch.float64 or self._is_fine
-        if fine or bool(self.center.any()):
+        if fine or bool(self.center.any()) or self._float32() is None:
             x = x.double() * self.scale + self.center
-            x = x if fine else x.float()
+            x = _finite(x if fine else x.float())
         else:
-            x = x * self.scale.float()
+            x = _finite(x * self.scale.float())
         if self.levels is not None:
             x = x.round()  # categories are whole numbers, and their steps in model units are not
         if self.layout == "hw":
@@ -349,14 +354,26 @@ class Space(nn.Module):
         """Whether the data had more digits than float32: a small change of a large value must survive."""
         return np.dtype(self.dtype).itemsize >= 4 and self.dtype != "float32"
 
-    def _float32(self) -> tuple[Tensor | None, Tensor | None]:
-        """Center and reciprocal scale, or None where they change nothing; made once a device."""
+    def _float32(self) -> tuple[Tensor | None, Tensor | None] | None:
+        """Center and reciprocal scale, each None where it changes nothing; made once a device.
+
+        None for both where float32 has no such number, or only a denormal one, which training takes for zero.
+        """
         key = (self.center.device, self.center.data_ptr(), self.center._version, self.scale._version)
         if getattr(self, "_cache_key", None) != key:
             self._cache_key = key
+            center, factor = self.center, self.scale.reciprocal()
+            limits = torch.finfo(torch.float32)
+            known = ((factor >= limits.tiny) & (factor <= limits.max)).all() & (
+                center.abs() <= limits.max
+            ).all()
             self._cache = (
-                self.center.float() if bool((self.center != 0).any()) else None,
-                self.scale.reciprocal().float() if bool((self.scale != 1).any()) else None,
+                (
+                    center.float() if bool((center != 0).any()) else None,
+                    factor.float() if bool((self.scale != 1).any()) else None,
+                )
+                if known
+                else None
             )
         return self._cache
 
@@ -444,3 +461,9 @@ class Space(nn.Module):
             center=np.zeros(config["center_shape"]),
             scale=np.ones(config["scale_shape"]),
         )
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Stay within what a type holds: data may use all of it, and what is decoded lie a little beyond."""
+    limit = torch.finfo(x.dtype).max
+    return x.clamp(-limit, limit)

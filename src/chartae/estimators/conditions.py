@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,8 @@ class ConditionSchema:
     ----------
     classes : ndarray or None
         ``(m,)`` the known labels, sorted.
-    vector_dim : int
-        Width of the vectors; 0 for none.
+    vector_shape : tuple of int or None
+        Shape of one vector, ``(m,)``, or of one map, such as ``(height, width)``; None for none.
 
     Examples
     --------
@@ -41,7 +42,7 @@ class ConditionSchema:
     """
 
     classes: np.ndarray | None = None
-    vector_dim: int = 0
+    vector_shape: tuple[int, ...] | None = None
 
     @classmethod
     def learn(cls, y: Any) -> ConditionSchema:
@@ -51,8 +52,10 @@ class ConditionSchema:
         ----------
         y : array_like, dict or None
             1-D integers, booleans, strings or objects are labels, and so is a column of them, ``(n, 1)``;
-            1-D floats are a scalar; other 2-D arrays vectors; a dict ``{"label": ..., "vector": ...}`` has
-            both. A NaN in a scalar or a vector means "no condition" for that row; labels cannot be missing.
+            1-D floats are a scalar; other 2-D arrays vectors, and arrays of more axes maps,
+            ``(n, height, width)``, which are vectors to the model; a dict ``{"label": ..., "vector": ...}``
+            has both. A NaN in a scalar, a vector or a map means "no condition" for that row; labels cannot be
+            missing.
 
         Returns
         -------
@@ -67,10 +70,15 @@ class ConditionSchema:
         label, vector = _split(y)
         if label is not None and label.ndim != 1:
             raise DataError("there is a single label: give one for each row")
-        if vector is not None and vector.ndim not in (1, 2):
-            raise DataError(f"condition vectors have shape {vector.shape}: give (n, m)")
+        if vector is not None and (vector.ndim == 0 or math.prod(vector.shape[1:]) == 0):
+            raise DataError(f"condition vectors have shape {vector.shape}: give (n, m), m one or more")
         classes = None if label is None else np.unique(label)
-        return cls(classes, 0 if vector is None else 1 if vector.ndim == 1 else vector.shape[1])
+        return cls(classes, None if vector is None else vector.shape[1:] or (1,))
+
+    @property
+    def vector_dim(self) -> int:
+        """How many numbers a vector or a map holds; 0 without one."""
+        return 0 if self.vector_shape is None else math.prod(self.vector_shape)
 
     @property
     def parameters(self) -> dict[str, int] | None:
@@ -88,7 +96,9 @@ class ConditionSchema:
             Empty without a condition.
         """
         labels = "" if self.classes is None else f"{len(self.classes)} labels"
-        vector = f"vectors of {self.vector_dim}" if self.vector_dim > 1 else "a number" * self.vector_dim
+        size = " × ".join(map(str, self.vector_shape or ()))
+        kind = "vectors" if size.isdecimal() else "maps"
+        vector = f"{kind} of {size}" if self.vector_dim > 1 else "a number" * self.vector_dim
         words = " and ".join(filter(None, (labels, vector)))
         return f", conditioned on {words}" if words else ""
 
@@ -98,9 +108,9 @@ class ConditionSchema:
         Parameters
         ----------
         condition : object
-            As in :meth:`learn`, or a single label or vector, or None for "no condition". In a model of labels
-            and vectors, what is not a dict is a label. A part that a dict leaves out, and a vector that holds
-            a NaN, is absent, which the model was trained for.
+            As in :meth:`learn`, or a single label, vector or map, or None for "no condition". In a model of
+            labels and vectors, what is not a dict is a label. A part that a dict leaves out, and a vector
+            that holds a NaN, is absent, which the model was trained for.
         n : int
             How many rows.
 
@@ -152,16 +162,22 @@ class ConditionSchema:
         return f"unknown label {label!r}{types}: known labels are {listed}"
 
     def _vectors(self, vector: np.ndarray, n: int) -> torch.Tensor:
-        m = self.vector_dim
-        if vector.ndim == 0 or (vector.ndim == 1 and vector.shape == (m,) and not (m == 1 and n == 1)):
-            vector = np.broadcast_to(vector, (n, m))
-        vector = vector[:, None] if vector.ndim == 1 and m == 1 else vector
-        if vector.shape != (n, m):
-            raise DataError(f"condition vectors have shape {vector.shape} and ({n}, {m}) is needed")
-        if np.isinf(vector).any():
-            raise DataError("condition vectors hold infinite values: clean them first")
+        assert self.vector_shape is not None
+        needed = (n, *self.vector_shape)
+        if vector.shape == self.vector_shape or (vector.ndim == 0 and self.vector_dim == 1):
+            vector = np.broadcast_to(vector, needed)
+        if vector.shape == (n,) and self.vector_dim == 1:
+            vector = vector.reshape(needed)
+        if vector.shape != needed:
+            raise DataError(f"condition vectors have shape {vector.shape} and {needed} is needed")
         # A copy: a broadcast view is read-only, which torch warns about.
-        return torch.from_numpy(np.array(vector))
+        vector = np.array(vector).reshape(n, self.vector_dim)
+        if np.isinf(vector).any():
+            row = int(np.isinf(vector).any(1).argmax())
+            raise DataError(
+                f"the condition in row {row} (from 0) is infinite: correct it, or write NaN for no condition"
+            )
+        return torch.from_numpy(vector)
 
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again.
@@ -174,6 +190,7 @@ class ConditionSchema:
         return {
             "classes": None if self.classes is None else self.classes.tolist(),
             "vector_dim": self.vector_dim,
+            "vector_shape": self.vector_shape and list(self.vector_shape),
         }
 
     @classmethod
@@ -190,8 +207,10 @@ class ConditionSchema:
         ConditionSchema
             The same.
         """
-        classes = config["classes"]
-        return cls(None if classes is None else np.array(classes), config["vector_dim"])
+        classes, width = config["classes"], config["vector_dim"]
+        # Runs from before there were maps know the width alone.
+        shape = config.get("vector_shape") or ([width] if width else None)
+        return cls(None if classes is None else np.array(classes), tuple(shape) if shape else None)
 
 
 def _type(label: object) -> str:

@@ -14,6 +14,7 @@ from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.core.spaces import LAYOUTS
 from chartae.models.recipes import find
+from chartae.parts.networks import CONDITIONING
 
 __all__ = ["COMMON", "CONSTRAINTS", "plain"]
 
@@ -22,6 +23,7 @@ COMMON: dict[str, Any] = {
     "latent_dim": "auto",
     "network": "auto",
     "hidden": None,
+    "conditioning": "concat",
     "likelihood": "auto",
     "noise": "global",
     "scale": "auto",
@@ -29,6 +31,7 @@ COMMON: dict[str, Any] = {
     "columns": None,
     "missing": "auto",
     "max_epochs": 100,
+    "max_time": None,
     "batch_size": "auto",
     "learning_rate": 1e-3,
     "schedule": "constant",
@@ -54,6 +57,9 @@ network : str or pair of nn.Module
     ``(n, channels, height, width)``.
 hidden : sequence of int or None
     Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
+conditioning : {"concat", "film"}
+    How a conditional recipe's networks take the condition: beside their input, or as what scales and shifts
+    their hidden layers (arXiv:1709.07871). Modules of your own get it as their second argument.
 likelihood : str
     p(x | z): "normal", "laplace", "student-t", "normal-mixture", "bernoulli", "continuous-bernoulli",
     "categorical", "poisson", "negative-binomial", or "columns" for a table whose columns differ in kind.
@@ -76,6 +82,8 @@ missing : {"auto", "mask", "refuse"}
     in, or an error. "auto" is "mask" for tables, "refuse" for arrays.
 max_epochs : int
     Passes over the data, at most.
+max_time : float or None
+    Seconds after which training stops, with what it has learned so far; a run folder can go on.
 batch_size : int or "auto"
     "auto" is 128, and less for fewer than 1,280 rows.
 learning_rate : float
@@ -128,6 +136,7 @@ CONSTRAINTS: dict[str, Any] = {
     "latent_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "network": [str, "array-like"],
     "hidden": [None, "array-like"],
+    "conditioning": [StrOptions(set(CONDITIONING))],
     "likelihood": [str],
     "noise": [StrOptions({"global", "feature", "item"}), Interval(Real, 0, None, closed="neither")],
     "scale": [StrOptions({"auto", "global", "feature", "none"})],
@@ -135,6 +144,7 @@ CONSTRAINTS: dict[str, Any] = {
     "columns": [dict, None],
     "missing": [StrOptions({"auto", "mask", "refuse"})],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    "max_time": [None, Interval(Real, 0, None, closed="neither")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "schedule": [str],

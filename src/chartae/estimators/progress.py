@@ -44,7 +44,7 @@ def describe(log: dict[str, Any]) -> str:
 
 
 def show_progress(epochs: Iterable[Epoch], total: int, verbose: int) -> Iterator[Epoch]:
-    """Pass epochs on and show them: a bar in a terminal, lines elsewhere, nothing at 0.
+    """Pass epochs on and show those that are complete: a bar in a terminal, lines elsewhere, nothing at 0.
 
     Parameters
     ----------
@@ -71,7 +71,10 @@ def show_progress(epochs: Iterable[Epoch], total: int, verbose: int) -> Iterator
         return
     if not sys.stderr.isatty():
         for epoch in epochs:
-            print(f"epoch {epoch.number}/{total}  {describe(dict(epoch.log))}", file=sys.stderr, flush=True)
+            if epoch.complete:
+                print(
+                    f"epoch {epoch.number}/{total}  {describe(dict(epoch.log))}", file=sys.stderr, flush=True
+                )
             yield epoch
         return
     from rich.console import Console
@@ -81,5 +84,6 @@ def show_progress(epochs: Iterable[Epoch], total: int, verbose: int) -> Iterator
     with Progress(*columns, TextColumn("{task.fields[line]}"), console=Console(stderr=True)) as bar:
         task = bar.add_task("fit", total=total, line="")
         for epoch in epochs:
-            bar.update(task, completed=epoch.number, line=describe(dict(epoch.log)))
+            if epoch.complete:
+                bar.update(task, completed=epoch.number, line=describe(dict(epoch.log)))
             yield epoch

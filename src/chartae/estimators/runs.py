@@ -24,7 +24,7 @@ from chartae.training.readers import medium_of
 if TYPE_CHECKING:
     from chartae.estimators.autoencoders import Autoencoder
 
-__all__ = ["load", "load_decoder", "save"]
+__all__ = ["described", "load", "load_decoder", "save"]
 
 FITTED = (
     "latent_dim_",
@@ -77,6 +77,36 @@ def save(
     ...     sorted(p.name for p in save(ae, folder + "/run").iterdir())
     ['config.json', 'history.jsonl', 'model.safetensors']
     """
+    config, tensors = described(estimator)
+    if decoder_only:
+        config["content"] = "decoder"
+        tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
+    return write_run(path, config, tensors, estimator.history_, overwrite=overwrite)
+
+
+def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Put all that fitting has learned, or is about to learn, into JSON values and tensors.
+
+    Parameters
+    ----------
+    estimator : object
+        Whose model is built.
+
+    Returns
+    -------
+    config : dict
+        JSON values.
+    tensors : dict of str to Tensor
+        Each of any shape: weights, units, and which rows were held out.
+
+    Examples
+    --------
+    >>> import numpy as np, chartae as ct
+    >>> from chartae.estimators.runs import described
+    >>> config, tensors = described(ct.AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20)))
+    >>> config["blueprint"]["recipe"], tensors["validation_rows"]
+    ('ae', tensor([], dtype=torch.int64))
+    """
     from chartae.estimators import autoencoders
 
     model = estimator.model_
@@ -84,7 +114,7 @@ def save(
     kind = next(c for c in type(estimator).__mro__ if getattr(autoencoders, c.__name__, None) is c)
     given = {name: getattr(estimator, name) for name in kind._get_param_names()}
     config = {
-        "content": "decoder" if decoder_only else "model",
+        "content": "model",
         "estimator": {"class": kind.__name__, "parameters": plain(given, unless=("network", "random_state"))},
         "blueprint": estimator.blueprint_,
         "space": estimator.space_.config(),
@@ -102,11 +132,8 @@ def save(
     tensors = dict(model.state_dict())
     if estimator.medium_ is not None:
         tensors |= {f"medium.{name}": t for name, t in estimator.medium_.tensors().items()}
-    if decoder_only:
-        tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
-    else:
-        tensors["validation_rows"] = torch.from_numpy(estimator.validation_rows_)
-    return write_run(path, config, tensors, estimator.history_, overwrite=overwrite)
+    tensors["validation_rows"] = torch.from_numpy(estimator.validation_rows_)
+    return config, tensors
 
 
 def _name_of(prior: nn.Module) -> str:
@@ -236,7 +263,7 @@ def _fill(
     fitted.space_, fitted.blueprint_, fitted.history_ = fitted.model_.space, config["blueprint"], history
     for name in FITTED:
         setattr(fitted, name, config["fitted"][name])
-    if not 1 <= fitted.best_epoch_ <= fitted.n_iter_ == len(history):
+    if not min(1, len(history)) <= fitted.best_epoch_ <= fitted.n_iter_ == len(history):
         raise ValueError("history.jsonl has another number of epochs than the fit")
     if config["feature_names"] is not None:
         names = np.array(config["feature_names"], dtype=object)

@@ -42,6 +42,7 @@ __all__ = [
 
 FORMAT = 1
 CONFIG, WEIGHTS, HISTORY = FILES = ("config.json", "model.safetensors", "history.jsonl")
+TIMES = ("seconds", "rows_per_second")  # of an epoch: the same fit takes another time each time
 CHECKPOINT, LOCK = "checkpoint.safetensors", ".lock"
 
 
@@ -411,9 +412,11 @@ def _files(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], history: Sequence[Mapping[str, Any]]
 ) -> _Files:
     text, rows = _text(config), _lines(history)
+    # Weights know what was written with them.
+    sums = _sums(json.loads(text), _epochs(rows))
     return {
         CONFIG: lambda file: _put(file, text),
-        WEIGHTS: lambda file: _save(file, tensors, {}),
+        WEIGHTS: lambda file: _save(file, tensors, {}, sums),
         HISTORY: lambda file: _put(file, rows),
     }
 
@@ -441,6 +444,12 @@ def _lines(history: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in history)
 
 
+def _sums(config: Any, history: Any) -> list[str]:
+    """Sum up what the two texts say, however they are laid out, but for how long it took."""
+    timeless = [{name: value for name, value in row.items() if name not in TIMES} for row in history]
+    return [f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}" for values in (config, timeless)]
+
+
 def _write(file: Path, write: Callable[[Path], None]) -> None:
     file.touch()
     mode = file.stat().st_mode
@@ -464,11 +473,17 @@ def _put(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _save(file: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+def _save(
+    file: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str], beside: Sequence[str] = ()
+) -> None:
+    """Write tensors and texts with their sum, and the sums of files beside this one.
+
+    The sums are one text, since the order of several differs from file to file.
+    """
     from safetensors.torch import save_file
 
     apart = _apart(tensors)
-    save_file(apart, file, {**texts, "checksum": _checksum(apart, texts)})
+    save_file(apart, file, {**texts, "checksum": " ".join([_checksum(apart, texts), *beside])})
 
 
 def _checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
@@ -525,17 +540,18 @@ def _metadata(file: Path) -> dict[str, str]:
         return opened.metadata() or {}
 
 
-def _load(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _load(file: Path) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
         texts = dict(opened.metadata() or {})
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-    # Where there is none, another program has written the file.
-    checksum = texts.pop("checksum", None)
-    if checksum is not None and checksum != _checksum(tensors, texts):
+    # Where there are no texts, another program has written the file.
+    known = bool(texts)
+    own, *beside = texts.pop("checksum", "none").split()
+    if known and own != _checksum(tensors, texts):
         raise ValueError("its checksum is not that of what it holds")
-    return tensors, texts
+    return tensors, texts, beside
 
 
 def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, Any]]]:
@@ -580,7 +596,12 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Te
     with _read(path, HISTORY):
         history = _epochs((path / HISTORY).read_text(encoding="utf-8"))
     with _read(path, WEIGHTS):
-        tensors, _ = _load(path / WEIGHTS)
+        tensors, _, sums = _load(path / WEIGHTS)
+    for name, written, found in zip((CONFIG, HISTORY), sums, _sums(config, history), strict=False):
+        if written != found:
+            raise RunFolderError(
+                f"{path}: {name} is not what was written with the weights: restore it, or fit again"
+            )
     return config, tensors, history
 
 
@@ -622,7 +643,7 @@ def read_checkpoint(
     if not is_unfinished(path):
         raise RunFolderError(f"{path} holds no unfinished run: {CHECKPOINT} is missing")
     with _read(path, CHECKPOINT):
-        tensors, texts = _load(path / CHECKPOINT)
+        tensors, texts, _ = _load(path / CHECKPOINT)
         config, history = _checked(path, texts["config"]), _epochs(texts["history"])
         tree = unpack(tensors, texts["tree"])
         if not all(isinstance(t, Tensor) for t in tree["weights"].values()):

@@ -189,7 +189,7 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
     >>> build("vae", (4,), latent_dim=2, gamma=1)
     Traceback (most recent call last):
     ...
-    chartae.core.errors.PlanError: recipe 'vae' has no parameter 'gamma': known: free_bits, warmup
+    chartae.core.errors.PlanError: recipe 'vae' has no parameter 'gamma': known: covariance, free_bits, warmup
     """
     chosen = find(name)
     for given in parameters:
@@ -262,6 +262,10 @@ def _check_type(name: str, value: Any, default: Any) -> None:
         raise PlanError(f"{name}={value!r}: give {words}")
 
 
+def _counts(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) > 0
+
+
 RESERVED = ("posterior", "prior", "objective", "corruption")
 
 
@@ -279,6 +283,7 @@ def assemble(
     noise: str | float = "global",
     hide: float = 0.3,
     condition: Mapping[str, Any] | None = None,
+    conditioning: str = "concat",
 ) -> Plan:
     """Put parts together: what every recipe ends with.
 
@@ -306,6 +311,8 @@ def assemble(
         Share of values that the encoder does not see in training, where values may be missing.
     condition : Mapping or None
         Parameters of :class:`~chartae.parts.conditions.Condition`.
+    conditioning : {"concat", "film"}
+        Whether networks take the condition beside their input, or it scales and shifts their hidden layers.
 
     Returns
     -------
@@ -325,14 +332,18 @@ def assemble(
     2
     """
     space = shape if isinstance(shape, Space) else Space(shape)
-    if latent_dim < 1:
+    if not _counts(latent_dim):
         raise PlanError(f"latent_dim={latent_dim}: a code has one dimension or more")
     widths: Any = () if hidden is None else tuple(hidden)
-    if not all(isinstance(width, Integral) and int(width) > 0 for width in widths):
+    if not all(_counts(width) for width in widths):
         raise PlanError(f"hidden={widths}: a layer has a whole number of units, one or more")
     likelihood_class = likelihoods[space.likelihood]
     conditioner = Condition(**condition) if condition else None
     width = conditioner.width if conditioner else 0
+    if conditioning != "concat" and not width:
+        raise PlanError(
+            f"conditioning={conditioning!r} needs a condition: pass y to fit, with a recipe such as 'cvae'"
+        )
     features = posteriors[posterior].features(latent_dim)  # type: ignore[attr-defined]
     out_shape = likelihood_class.out_shape(space, noise)
     inputs = Inputs(space, hide) if space.gaps or space.likelihood == "columns" else None
@@ -340,11 +351,17 @@ def assemble(
     if isinstance(network, str):
         name = _network_for(space) if network == "auto" else network
         make = networks[name]
-        encoder, decoder = make(in_shape, out_shape, features, latent_dim, hidden, width, activation)
+        shared = (hidden, width, activation, conditioning)
+        encoder, decoder = make(in_shape, out_shape, features, latent_dim, *shared)
     else:
         name = "yours"
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
             raise PlanError("network is a name or a pair of torch modules (encoder, decoder)")
+        if conditioning != "concat":
+            raise PlanError(
+                f"conditioning={conditioning!r} acts inside the networks, and these are yours: leave it out, "
+                "and use the condition that your modules are called with"
+            )
         # Copied: fitting must not change what the caller passed in. Together: they may share layers.
         mine = copy.deepcopy(list(network))
         if not all(p.is_leaf for m in mine for p in m.parameters()):
@@ -372,6 +389,16 @@ SHARED = frozenset(inspect.signature(assemble).parameters) - {*RESERVED, "shape"
 def _network_for(space: Space) -> str:
     """Convolutions for images that are large enough to have scales, layers for the rest."""
     return "conv2d" if space.is_image and min(space.model_shape[1:]) >= 16 else "mlp"
+
+
+#: What a VAE's posterior may say of how the dimensions of a code go together, and the part that says it.
+COVARIANCES = {"diagonal": "normal", "full": "full-normal"}
+
+
+def _normal(covariance: str) -> str:
+    if covariance not in COVARIANCES:
+        raise PlanError(f"unknown covariance {covariance!r}: {suggest(covariance, COVARIANCES)}")
+    return COVARIANCES[covariance]
 
 
 @recipe("ae", paper="doi:10.1126/science.1127647", parts="delta posterior; nll")
@@ -428,36 +455,42 @@ def l2_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
 
 
 @recipe("vae", paper="arXiv:1312.6114", parts="normal posterior, N(0, I) prior; nll + kl")
-def vae(shape: Any, *, free_bits: float = 0.0, warmup: float = 0.0, **common: Any) -> Plan:
+def vae(
+    shape: Any, *, covariance: str = "diagonal", free_bits: float = 0.0, warmup: float = 0.0, **common: Any
+) -> Plan:
     """Variational autoencoder.
 
     References
     ----------
-    Kingma and Welling 2014, arXiv:1312.6114.
+    Kingma and Welling 2014, arXiv:1312.6114; with a full covariance arXiv:1906.02691, section 2.5.1.
     """
-    return assemble(shape, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common)
+    objective = NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
+    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
 @recipe("beta-vae", paper="Higgins et al. 2017 (ICLR)", parts="normal posterior, N(0, I) prior; nll + β kl")
-def beta_vae(shape: Any, *, beta: float = 4.0, warmup: float = 0.0, **common: Any) -> Plan:
+def beta_vae(
+    shape: Any, *, beta: float = 4.0, covariance: str = "diagonal", warmup: float = 0.0, **common: Any
+) -> Plan:
     """VAE with a weight on the KL term.
 
     References
     ----------
     Higgins et al. 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework".
     """
-    return assemble(shape, objective=NegLogLik() + beta * KL(warmup=warmup), **common)
+    objective = NegLogLik() + beta * KL(warmup=warmup)
+    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
 @recipe("iwae", paper="arXiv:1509.00519", parts="normal posterior, N(0, I) prior; importance-weighted bound")
-def iwae(shape: Any, *, k: int = 5, **common: Any) -> Plan:
+def iwae(shape: Any, *, k: int = 5, covariance: str = "diagonal", **common: Any) -> Plan:
     """VAE trained on the bound of k importance samples.
 
     References
     ----------
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.
     """
-    return assemble(shape, objective=IWAE(k), **common)
+    return assemble(shape, posterior=_normal(covariance), objective=IWAE(k), **common)
 
 
 @recipe(
@@ -470,6 +503,7 @@ def cvae(
     shape: Any,
     *,
     conditional_prior: bool = False,
+    covariance: str = "diagonal",
     free_bits: float = 0.0,
     warmup: float = 0.0,
     **common: Any,
@@ -481,11 +515,12 @@ def cvae(
     Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional
     generative models".
     """
-    if not common.get("condition"):
-        if conditional_prior:
-            raise PlanError("conditional_prior=True needs a condition: pass y to fit")
-        return vae(shape, free_bits=free_bits, warmup=warmup, **common)
-    prior = "conditional-normal" if conditional_prior else "standard-normal"
+    if conditional_prior and not common.get("condition"):
+        raise PlanError("conditional_prior=True needs a condition: pass y to fit")
     return assemble(
-        shape, prior=prior, objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup), **common
+        shape,
+        posterior=_normal(covariance),
+        prior="conditional-normal" if conditional_prior else "standard-normal",
+        objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup),
+        **common,
     )

@@ -73,8 +73,11 @@ class Condition(nn.Module):
         """
         seen = vectors[~vectors.isnan().any(1)]
         if len(seen):
-            self.center.copy_(seen.mean(0))
-            spread = seen.std(0, correction=0)
+            # In units of the largest: squares may overflow or vanish. A power of two rounds nothing.
+            exponent = seen.abs().amax(0).double().frexp().exponent - 1
+            unit = torch.ldexp(torch.ones_like(self.scale), exponent)
+            self.center.copy_(unit * (seen / unit).mean(0))
+            spread = unit * (seen / unit).std(0, correction=0)
             # The spread of equal values is not quite 0: their mean is rounded.
             varies = seen.amax(0) > seen.amin(0)
             self.scale.copy_(torch.where(varies, spread, torch.ones_like(spread)))

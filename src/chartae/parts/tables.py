@@ -161,7 +161,9 @@ class ColumnsLikelihood(NetworkLikelihood):
             If the data are no table.
         """
         if facts.schema is None:
-            raise PlanError("likelihood='columns' is for tables: pass a DataFrame, or use another")
+            raise PlanError(
+                "likelihood='columns' is for a table as a whole: pass a DataFrame, or use another"
+            )
         center, scales = np.zeros(len(facts.schema.columns)), np.ones(len(facts.schema.columns))
         for i, column in enumerate(facts.schema.columns):
             if column.categories is None:

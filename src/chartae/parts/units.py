@@ -15,6 +15,7 @@ from chartae.parts.likelihoods import likelihoods
 
 __all__ = ["Facts", "infer_space"]
 
+HUGE = 1e100  # squares of values up to here, and of their roundings, are far from float64's ends
 ROUNDING = 16 * np.finfo(np.float64).eps
 #: Axes of ``(n, *shape)`` over which a value has the same meaning; each column of other layouts has its own.
 POOLED = {"hw": (0, 1, 2), "hwc": (0, 1, 2), "chw": (0, 2, 3)}
@@ -115,7 +116,14 @@ class Facts:
         count: Any = 0
         mean, squares = np.float64(0.0), np.float64(0.0)
         # In units of the largest value: the squares of what float64 can hold may overflow or vanish.
-        unit = max(abs(self.low), abs(self.high)) or 1.0
+        kept = [1 if axis in axes else size for axis, size in enumerate(self._X.shape)]
+        unit = np.full(kept, max(abs(self.low), abs(self.high)) or 1.0)
+        if unit.max() > HUGE:
+            # Of each column's: beside such a value all others would seem constant.
+            sizes = (np.abs(b.astype(np.float64)) for b in blocks(self._X))
+            most = [size.max(axes, initial=0.0, where=~np.isnan(size), keepdims=True) for size in sizes]
+            unit = np.max(most, 0)
+            unit[unit == 0] = 1.0
         for block in blocks(self._X, self._rows):
             # Chan's pairwise update: stable where the mean is far from zero.
             b = block.astype(np.float64) / unit
@@ -138,7 +146,11 @@ class Facts:
         # A constant column has the spread that rounding of its mean leaves: dividing by it would blow it up.
         spread = np.where(spread > ROUNDING * np.abs(mean), spread, 0.0)
         shape = (-1, 1, 1) if self.layout in POOLED else self._X.shape[1:]
-        return np.reshape(unit * mean, shape), np.reshape(unit * spread, shape)
+        unit = unit.reshape(shape)
+        center, scale = unit * np.reshape(mean, shape), unit * np.reshape(spread, shape)
+        # Training takes denormal numbers for zero, and so must the units.
+        least = np.finfo(self.dtype if self.dtype in (np.float32, np.float64) else np.float64).tiny
+        return center, np.where(scale >= least, scale, 0.0)
 
     def standardized(self, scale: str = "auto") -> Units:
         """Give the units in which data are centered and of size one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 import zipfile
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
-from math import gcd, isfinite
+from math import gcd, isfinite, log
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +32,7 @@ _INVERSIONS = 50  # multiplicative updates of the power spectrum: later ones cha
 _ITERATIONS = 60  # of Griffin and Lim
 _MOMENTUM = 0.99  # Perraudin et al. recommend it
 _SEED = 0  # of the phases: the same item always sounds the same
+_SHOWN = 6 * log(10)  # nats of power from white down to black, which are 60 dB
 _TOGETHER = 64  # waves made at a time, which bounds memory
 
 
@@ -233,6 +233,21 @@ class LogMel:
         with atomic(path) as file:
             wavfile.write(file, self.rate, levels.astype(np.int16))
 
+    def look(self, value_range: tuple[float, float]) -> dict[str, Any]:
+        """Say how items are drawn: low bands at the bottom, and white down to 60 dB below it.
+
+        Parameters
+        ----------
+        value_range : (float, float)
+            Least and greatest value of the items, in nats; the greatest is white.
+
+        Returns
+        -------
+        dict
+            Options of :func:`~chartae.apps.images.save_grid`.
+        """
+        return {"origin": "lower", "value_range": (value_range[1] - _SHOWN, value_range[1])}
+
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again.
 
@@ -422,6 +437,7 @@ def _load(file: Path) -> tuple[NDArray[Any], int]:
 
             with warnings.catch_warnings():  # of chunks that hold no sound
                 warnings.simplefilter("ignore", wavfile.WavFileWarning)
+                warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)  # it is cut off
                 rate, wave = wavfile.read(file)
         else:
             import soundfile
@@ -432,7 +448,7 @@ def _load(file: Path) -> tuple[NDArray[Any], int]:
         return wave, int(rate)
     except ImportError:
         raise DataError(f"to read {file}, chartae needs soundfile: pip install soundfile") from None
-    except (ValueError, OSError, EOFError, RuntimeError, struct.error) as e:
+    except Exception as e:  # there is nothing that a damaged file does not raise
         why = " ".join(str(e).split())[:120]
         raise DataError(f"cannot read {file} ({why}): remove it, or save it again") from None
 

@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -258,7 +258,7 @@ def train(
     seed: int = 0,
     state: Mapping[str, Any] | None = None,
     pause: Callable[[], bool] | None = None,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch, None, None]:
     """Train, and yield after every epoch.
 
     When it ends by itself the best epoch's weights are restored (judged on validation rows, after
@@ -305,7 +305,7 @@ def train(
     Raises
     ------
     PlanError
-        If the schedule is unknown.
+        If the schedule is unknown, or the state is of another plan.
     TrainingError
         If the loss is still infinite or not a number in the third try, each with a smaller step.
 
@@ -338,7 +338,11 @@ def train(
 
     loop = _Loop(plan, source, gradients, learning_rate, shrink, batch_size=batch_size, clip=clip, seed=seed)
     if state is not None:
-        loop.restore(state)
+        try:
+            loop.restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise PlanError(f"state is not of this plan ({reason}): begin again without it") from None
     model, warmup = plan.model, plan.objective.warmup
     pause = pause or _never
     try:
@@ -613,10 +617,8 @@ def _settle(plan: Plan, source: Source, seed: int) -> None:
     model = plan.model.eval()
     if not model.likelihood.estimated:
         return
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed), device="cpu")
     noise, seen = Noise(seed), 0
-    rows = source.rows[order[:SETTLED].sort().values]
-    for batch in source.subset(rows).batches(_rows(plan, source, EVALUATED)):
+    for batch in source.sample(SETTLED, seed).batches(_rows(plan, source, EVALUATED)):
         trace = model.trace(batch, k=plan.objective.samples, noise=noise)
         seen += len(batch)
         model.likelihood.observe(trace.px, batch.x, share=len(batch) / seen)

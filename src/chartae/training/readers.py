@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import difflib
 import math
 import sys
+import tokenize
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +17,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
-from chartae.core.columns import Schema, as_pandas, is_frame
+from chartae.core.columns import Schema, as_pandas, is_frame, is_streamed_table
 from chartae.core.errors import DataError
 from chartae.core.files import SOUNDS, folder_labels, visible_files
 
@@ -26,6 +30,11 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".
 _DATA_NAMES = ("x", "x_train", "data", "images", "embedding")
 _LABEL_NAMES = ("y", "y_train", "label", "labels", "target")
 _LONGEST = 64  # pixels of the longer side, where images differ in size and none is given
+#: What NumPy raises of a damaged file.
+_DAMAGE = (
+    *(ValueError, EOFError, OSError, KeyError, SyntaxError, NotImplementedError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 _BLOCK = 1 << 26  # bytes looked at in one go: a memory-mapped file need not fit in memory
 
 
@@ -35,10 +44,10 @@ class Dataset:
 
     Parameters
     ----------
-    X : ndarray, memmap or DataFrame of shape (n, features), (n, H, W) or (n, H, W, C)
+    X : ndarray, memmap, DataFrame or stream of shape (n, features), (n, H, W) or (n, H, W, C)
         The items, in their own units and dtype; arrays are finite, and tables stay tables.
-    y : ndarray of shape (n,) or (n, k), optional
-        Labels, or one number or vector an item.
+    y : ndarray of shape (n,) or (n, ...), optional
+        Labels, or one number, vector or map an item.
     columns : tuple of str, optional
         The names of the features of a table.
     name : str
@@ -84,9 +93,9 @@ class Dataset:
         kind = self.medium.noun if self.medium else kind
         of = f"of {_count(shape[0], 'column')}" if len(shape) == 1 else f"of {sizes}"
         parts = [f"{_count(n, kind)} {of}"]
-        if not is_frame(self.X):
+        if hasattr(self.X, "dtype"):
             parts.append(str(self.X.dtype))
-        elif share := float(self.X.isna().to_numpy().mean()):
+        elif is_frame(self.X) and (share := float(self.X.isna().to_numpy().mean())):
             parts.append(f"{share:.1%} of values missing")
         if self.y is not None:
             parts.append(_describe_labels(self.y))
@@ -95,7 +104,12 @@ class Dataset:
 
 
 def read(
-    source: Any, *, labels: Any = None, size: tuple[int, int] | None = None, encoder: Any = None
+    source: Any,
+    *,
+    labels: Any = None,
+    size: tuple[int, int] | None = None,
+    encoder: Any = None,
+    memory: str | int | None = None,
 ) -> Dataset:
     """Read items, and labels where there are any, from a file, a folder or an object in memory.
 
@@ -103,15 +117,17 @@ def read(
     ----------
     source : str, path, array, tensor, DataFrame or (X, y)
         ``"digits"`` (bundled: 1,797 images of 8 × 8, values 0 to 16), a ``.npy`` file (memory-mapped), a
-        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` file of numbers, a folder of images
-        (one subfolder a label, or none; values as stored, color as RGB), speech (a folder of ``.wav`` and
-        ``.flac`` files, or a ``.npz`` file with ``wave`` and ``offsets``; see
-        :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
+        ``.npz`` file (``file.npz:key`` picks the array), a ``.csv`` or ``.parquet`` file or a folder of
+        ``.parquet`` files, a folder of images (one subfolder a label, or none; values as stored, color as
+        RGB), speech (a folder of ``.wav`` and ``.flac`` files, or a ``.npz`` file with ``wave`` and
+        ``offsets``; see :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
         :func:`~chartae.training.text.read_text`), or an object in memory: anything that numpy turns into an
-        array of shape (n, ...), a torch tensor, a pandas DataFrame, or a tuple.
-    labels : str or array of shape (n,) or (n, k), optional
-        Where the labels are: a key of the ``.npz``, a column of the table, a ``.npy`` file, or the labels
-        themselves. Left out, a ``.npz`` is searched for y, y_train, label, labels and target.
+        array of shape (n, ...), a torch tensor or ``Dataset``, a pandas DataFrame, what
+        :func:`chartae.stream` gives, or a tuple.
+    labels : str or array of shape (n,) or (n, ...), optional
+        Where the labels are, or the numbers to condition on: a key of the ``.npz``, a column of the table, a
+        ``.npy`` file, or the labels themselves. Left out, a ``.npz`` is searched for y, y_train, label,
+        labels and target.
     size : (int, int), optional
         Height and width in pixels that every image of a folder is resized to. Left out, images of several
         sizes are resized to the median height and width, of at most 64 pixels.
@@ -119,6 +135,10 @@ def read(
         How texts or sounds become items. For texts "tfidf" (if left out), "sentence-transformers/NAME" or a
         function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
         the data that a model was trained on.
+    memory : str or int, optional
+        Bytes, as in "2GB", that data may take; half of what is available if left out. A ``.parquet`` file or
+        a ``Dataset`` that does not fit is streamed (see :func:`chartae.stream`), and so is a ``.npy`` file
+        that is larger than a ``memory`` given here.
 
     Returns
     -------
@@ -155,21 +175,20 @@ def read(
     if isinstance(source, str) and source == "digits":  # and not Path("digits"), which is a folder
         return _digits(labels)
     if isinstance(source, str | Path):
-        return _read_path(str(source), labels, size, encoder)
+        return _read_path(str(source), labels, size, encoder, memory)
     if isinstance(source, tuple) and len(source) == 2 and labels is None:
         source, labels = source
     if is_frame(source):
         return _table(source if hasattr(source, "iloc") else as_pandas(source), labels, "table")
+    if is_streamed_table(source) or hasattr(source, "rows_of_block"):
+        return _streamed(source, labels)
     # Only a caller who has imported torch can hold a tensor.
-    if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
-        return _dataset(array_of(source), labels, name="tensor")
-    if hasattr(source, "toarray"):
-        raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
-    try:
-        X = source if isinstance(source, np.ndarray) else np.asarray(source)
-    except ValueError as e:
-        raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
-    return _dataset(X, labels, name="array")
+    if torch := sys.modules.get("torch"):
+        if isinstance(source, torch.Tensor):
+            return _dataset(array_of(source), labels, name="tensor")
+        if isinstance(source, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+            return _items_of(source, labels, memory)
+    return _dataset(_as_array(source), labels, name="array")
 
 
 def read_array(path: str | Path) -> NDArray[Any]:
@@ -203,10 +222,12 @@ def read_array(path: str | Path) -> NDArray[Any]:
         _missing(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
-        if "allow_pickle" in str(e) or "Python objects" in str(e):
+    except _DAMAGE as e:
+        ours = _is_npy(path)
+        if ours and ("allow_pickle" in str(e) or "Python objects" in str(e)):
             _pickled(str(path))
-        raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.save") from None
+        why = _line(e) if ours else "it is no array of NumPy"
+        raise DataError(f"cannot read {path} ({why}): write it again with np.save") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise DataError(f"{path} is an archive of arrays: rename it to end in .npz")
@@ -299,19 +320,20 @@ def array_of(values: Any) -> NDArray[Any]:
 
 
 def refuse_bad_values(X: Any, name: str = "X") -> None:
-    """Name the first value of an array that is no finite number.
+    """Say what is wrong with data that make no array of finite real numbers, and where.
 
     Parameters
     ----------
-    X : array of shape (n, features) or (n, ...)
-        Anything else passes.
+    X : array of shape (n, features) or (n, ...), or anything else
+        The data.
     name : str
-        What it is called, for the message.
+        What they are called, for the message.
 
     Raises
     ------
     DataError
-        If there is such a value.
+        If they are sparse or ragged, hold text or what is not finite, or are no items. What is left (an empty
+        array, complex numbers) passes.
 
     Examples
     --------
@@ -322,14 +344,23 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     ...
     chartae.core.errors.DataError: X holds NaN in row 0, column 1 (from 0): fill such values, or drop the rows
     """
-    if isinstance(X, np.ndarray) and X.size and X.ndim > 1:
-        _refuse_non_finite(X, None, name)
+    X = X if hasattr(X, "rows_of_block") else _as_array(X)
+    text = [i for i, value in enumerate(X.ravel()) if isinstance(value, str)] if X.dtype == object else []
+    if text:
+        row, *place = np.unravel_index(text[0], X.shape)
+        where = f"row {row}" + (f", column {', '.join(map(str, place))}" if place else "")
+        value = f"{X.ravel()[text[0]]!r:.40}"
+        raise DataError(f"{name} holds {value} in {where} (from 0), and numbers are needed: convert it")
+    if X.dtype.kind in "biufUSM":
+        _refuse_other_than_items(X, name)
+        if X.size:
+            _refuse_non_finite(X, None, name)
 
 
 # ------------------------------------------------------------------------------------------------- files
 
 
-def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any) -> Dataset:
+def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any, memory: Any) -> Dataset:
     file, archived, key = source.partition(".npz:")
     path = Path(file + ".npz" if archived else file)
     if not path.exists():
@@ -342,9 +373,16 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
         return encoded(path, labels, encoder)
     if encoder is not None:
         raise DataError(_NOTHING_TO_ENCODE)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet" or _count_of(path, (".parquet",)) > _count_of(path, _IMAGES):
+        return _parquet(path, labels, memory)
     if path.is_dir():
         return _folder(path, labels, size)
-    suffix = path.suffix.lower()
+    if suffix == ".npy" and memory is not None:
+        from chartae.training.streams import parse_bytes, stream
+
+        if path.stat().st_size > parse_bytes(memory):
+            return _streamed(stream(path, memory=memory), labels)
     if suffix == ".npz":
         return _npz(path, key or None, labels)
     if suffix in _READERS:
@@ -354,7 +392,8 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
     if suffix in SOUNDS:
         raise DataError(f"{path} is one sound: pass the folder that holds the sounds")
     raise DataError(
-        f"{path} has a format that is not read: pass .npy, .npz, .csv, .txt or a folder of images or sounds"
+        f"{path} has a format that is not read: pass .npy, .npz, .csv, .parquet, .txt, or a folder of "
+        "images or sounds"
     )
 
 
@@ -364,8 +403,7 @@ _NOTHING_TO_ENCODE = "an encoder is for texts and sounds in files, and the data 
 def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None:
     """Find the reader of what becomes numbers by an encoder; None for what is numbers already."""
     if path.is_dir():
-        count = Counter(file.suffix.lower() for file in visible_files(path))
-        return _sounds if sum(count[s] for s in SOUNDS) > sum(count[s] for s in _IMAGES) else None
+        return _sounds if _count_of(path, SOUNDS) > _count_of(path, _IMAGES) else None
     if path.suffix.lower() == ".npz":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -373,6 +411,10 @@ def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None
         except (OSError, zipfile.BadZipFile):  # which the reader of arrays puts into words
             return None
     return _texts if path.suffix.lower() == ".txt" else None
+
+
+def _count_of(path: Path, suffixes: tuple[str, ...]) -> int:
+    return sum(file.suffix.lower() in suffixes for file in visible_files(path)) if path.is_dir() else 0
 
 
 def _sounds(path: Path, labels: Any, encoder: Any) -> Dataset:
@@ -402,13 +444,23 @@ def _npy(path: Path, labels: Any) -> Dataset:
     return _dataset(read_array(path), labels, name=path.name)
 
 
+def _is_npy(path: Path) -> bool:
+    """Tell an array of NumPy by how its file begins; what begins otherwise is a pickle to NumPy."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX
+
+
 def _npz(path: Path, key: str | None, labels: Any) -> Dataset:
+    if not zipfile.is_zipfile(path):
+        if _is_npy(path):
+            raise DataError(f"{path} is a single array: rename it to end in .npy")
+        raise DataError(f"cannot read {path} (it is no archive of NumPy, or cut off): write it with np.savez")
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+    except _DAMAGE as e:
         raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.savez") from None
-    if isinstance(archive, np.ndarray):
-        raise DataError(f"{path} is a single array: rename it to end in .npy")
     with archive:
         names: list[str] = archive.files
         key, X = (key, _member(path, archive, key)) if key else _choose(path, archive)
@@ -430,24 +482,30 @@ def _choose(path: Path, archive: Any) -> tuple[str, NDArray[Any]]:
     """Pick the array that holds the items."""
     known = {name.lower(): name for name in reversed(archive.files)}
     for name in _DATA_NAMES:
-        if name in known and (X := _items(archive, known[name])) is not None:
+        if name in known and _are_items(X := _member(path, archive, known[name])):
             return known[name], X
-    found = {name: X for name in archive.files if (X := _items(archive, name)) is not None}
+    found, fault = {}, None
+    for name in archive.files:
+        try:
+            X = _member(path, archive, name)
+        except DataError as e:  # there may be others
+            fault = fault or e
+            continue
+        if _are_items(X):
+            found[name] = X
     if len(found) == 1:
         return next(iter(found.items()))
     if found:
         cure = f"name one, as in {path}:{next(iter(found))}"
         raise DataError(f"{path.name} holds several arrays of items ({', '.join(found)}): {cure}")
+    if fault:
+        raise fault
     listed = ", ".join(archive.files) or "nothing"
     raise DataError(f"{path.name} holds no array of numbers of shape (n, ...), only {listed}: save X in it")
 
 
-def _items(archive: Any, name: str) -> NDArray[Any] | None:
-    try:
-        array = archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile):  # Python objects, or a damaged member
-        return None
-    return array if isinstance(array, np.ndarray) and array.ndim >= 2 and array.dtype.kind in "biuf" else None
+def _are_items(array: NDArray[Any]) -> bool:
+    return array.ndim >= 2 and array.dtype.kind in "biuf"
 
 
 def _member(path: Path, archive: Any, name: str) -> NDArray[Any]:
@@ -455,7 +513,7 @@ def _member(path: Path, archive: Any, name: str) -> NDArray[Any]:
         raise DataError(f"{path.name} has no array {name!r}: its arrays are {', '.join(archive.files)}")
     try:
         array = archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as e:
+    except _DAMAGE as e:
         if "allow_pickle" in str(e):
             _pickled(f"{path.name}:{name}")
         raise DataError(f"cannot read {name!r} in {path} ({_line(e)}): write it again") from None
@@ -482,6 +540,8 @@ def _csv(path: Path, labels: Any) -> Dataset:
         head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
         headless = _is_number_line(head)
         frame = pd.read_csv(path, low_memory=False, header=None if headless else 0)
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
     except ValueError as e:
         raise DataError(f"cannot read {path} ({_line(e)}): write one row an item, with commas") from None
     first = frame.columns[0]
@@ -491,6 +551,11 @@ def _csv(path: Path, labels: Any) -> Dataset:
         frame.index, np.arange(len(frame))
     ):  # pandas takes the surplus for row names, silently
         raise DataError(f"the rows of {path} have more values than its header has names: name every column")
+    twice = head[head.duplicated()]
+    if len(twice) and not headless:  # pandas renames it, silently
+        raise DataError(f"column {twice.iloc[0]!r} is there twice in {path}: rename one of them")
+    if frame.iloc[:, -1].isna().any():
+        _refuse_short_lines(path, len(frame.columns))
     note = "no header, its first line is a row" if headless else ""
     if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
         frame, note = frame.drop(columns=first), "without its index column"
@@ -515,6 +580,48 @@ def _with_dates(frame: Any, *, but: Any) -> Any:
     return frame
 
 
+def _refuse_short_lines(path: Path, width: int) -> None:
+    """Tell lines that end early, which pandas fills up silently, from missing values between commas."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        for row in lines:
+            if row and len(row) < width:
+                raise DataError(
+                    f"line {lines.line_num} of {path} ends after {_count(len(row), 'value')}, and there are "
+                    f"{width} columns: complete it, with a comma before each missing value"
+                )
+
+
+def _parquet(path: Path, labels: Any, memory: Any) -> Dataset:
+    from chartae.training.streams import StreamedTable
+
+    table = StreamedTable(path, memory)
+    return _table(table.whole(), labels, path.name) if table.fits else _streamed(table, labels)
+
+
+def _streamed(X: Any, labels: Any) -> Dataset:
+    """Labels are read whole; a column of them is no feature."""
+    note = "read in blocks"
+    if not is_streamed_table(X):
+        labels = X.labels if labels is None else labels
+    elif _names_column(labels, X.columns):
+        column = X.select([labels]).whole()[labels]
+        X = X.select([c for c in X.columns if c != labels])
+        labels, note = _label_column(column, labels, X.name), f"{note}, labels {labels}"
+    y = None if labels is None else _labels(labels, len(X), X.name)
+    return Dataset(X, y, X.columns, X.name, note)
+
+
+def _items_of(source: Any, labels: Any, memory: Any) -> Dataset:
+    """Items of a torch Dataset: read once where all fit, and asked for each time where not."""
+    from chartae.training.streams import TABLE, stream
+
+    X: Any = stream(source, memory=memory)
+    if X.nbytes > TABLE * X.memory:
+        return _streamed(X, labels)
+    return _dataset(X[:], X.labels if labels is None else labels, name=X.name)
+
+
 def _is_number_line(names: Iterable[Any]) -> bool:
     """Tell whether a header is a row of data; names 0, 1, 2 … are what pandas writes by default."""
     texts = [str(name) for name in names]
@@ -534,11 +641,7 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
     twice = [c for c, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} is there twice in {name}: rename one of them")
-    if isinstance(labels, str) and not (labels.endswith(".npy") and labels not in names):
-        if labels not in names:
-            near = difflib.get_close_matches(labels, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
-            raise DataError(f"{name} has no column {labels!r}: {hint}")
+    if _names_column(labels, names):
         note = f"{note}, labels {labels}".lstrip(", ")
         column = frame.pop(labels) if labels in frame else None
         labels = _label_column(column, labels, name)
@@ -547,6 +650,17 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
     Schema.learn(frame)  # refuses what no model can use, by the column's name
     y = None if labels is None else _labels(labels, len(frame), name)
     return Dataset(frame, y, tuple(frame.columns), name, note)
+
+
+def _names_column(labels: Any, names: Sequence[str]) -> bool:
+    """Tell the name of a column from what else labels may be; it must be there."""
+    if not isinstance(labels, str) or (labels.endswith(".npy") and labels not in names):
+        return False
+    if labels not in names:
+        near = difflib.get_close_matches(labels, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
+        raise DataError(f"the table has no column {labels!r}: {hint}")
+    return True
 
 
 def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
@@ -660,6 +774,27 @@ def _pixels(file: Path, kind: str, size: tuple[int, int] | None) -> NDArray[Any]
 # ------------------------------------------------------------------------------------------------- checks
 
 
+def _as_array(source: Any) -> NDArray[Any]:
+    if hasattr(source, "toarray"):
+        raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
+    try:
+        return source if isinstance(source, np.ndarray) else array_of(source)
+    except ValueError as e:
+        raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
+
+
+def _refuse_other_than_items(X: NDArray[Any], name: str) -> None:
+    if X.dtype.kind not in "biuf":
+        names = {"O": "Python objects", "U": "text", "S": "bytes", "c": "complex numbers", "M": "dates"}
+        what = names.get(X.dtype.kind, str(X.dtype))
+        raise DataError(f"{name} holds {what}, not real numbers: convert it with X.astype(float)")
+    if X.ndim < 2:
+        raise DataError(
+            f"{name} has shape {X.shape}, and items need (n, features). Reshape your data: X.reshape(-1, 1) "
+            "for one number an item, X.reshape(1, -1) for one item"
+        )
+
+
 def _dataset(
     X: NDArray[Any],
     labels: Any,
@@ -668,15 +803,7 @@ def _dataset(
     name: str,
     note: str = "",
 ) -> Dataset:
-    if X.dtype.kind not in "biuf":
-        names = {"O": "Python objects", "U": "text", "S": "bytes", "c": "complex numbers", "M": "dates"}
-        what = names.get(X.dtype.kind, str(X.dtype))
-        raise DataError(f"{name} holds {what}, not real numbers: convert it with X.astype(float)")
-    if X.ndim < 2:
-        raise DataError(
-            f"{name} has shape {X.shape}, and items need (n, features): reshape it, X.reshape(-1, 1) for one"
-            " number an item"
-        )
+    _refuse_other_than_items(X, name)
     if X.size == 0:
         raise DataError(f"{name} is empty (shape {X.shape}): pass at least one item with one feature")
     _refuse_non_finite(X, columns, name)
@@ -713,12 +840,12 @@ def _labels(labels: Any, n: int, name: str) -> NDArray[Any]:
         raise DataError(f"the labels are {y.dtype}: pass text, whole numbers, or floats to condition on")
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind != "f":
         y = y[:, 0]  # a column of classes is one label an item; a column of floats is a vector of one
-    if y.ndim not in (1, 2) or len(y) != n:
+    if y.ndim == 0 or len(y) != n:
         raise DataError(f"the labels have shape {y.shape} and {name} has {n} items: pass one label an item")
     if y.dtype.kind == "f" and np.isinf(y).any():
         row = int(np.argwhere(np.isinf(y))[0][0])
         raise DataError(
-            f"the condition in row {row} (from 0) is {y[row]}: correct it, or write NaN for no condition"
+            f"the condition in row {row} (from 0) is infinite: correct it, or write NaN for no condition"
         )
     return y
 
@@ -727,7 +854,8 @@ def _describe_labels(y: NDArray[Any]) -> str:
     if y.ndim == 1 and y.dtype.kind != "f":
         return _count(len(np.unique(y)), "label")
     absent = int(np.isnan(y).reshape(len(y), -1).any(1).sum()) if y.dtype.kind == "f" else 0
-    numbers = "one number" if y.ndim == 1 else _count(y.shape[1], "number")
+    size = " × ".join(map(str, y.shape[1:]))
+    numbers = "one number" if y.ndim == 1 else f"{size} number" + "s" * (size != "1")
     return f"{numbers} an item to condition on" + (f" (none in {_count(absent, 'row')})" if absent else "")
 
 

@@ -1,0 +1,148 @@
+"""What goes into an estimator: arrays, tables and streams, checked and as numbers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
+from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from chartae.core.arrays import blocks, ends, is_streamed
+from chartae.core.columns import Schema, is_frame, is_streamed_table
+from chartae.core.errors import DataError, PlanError
+from chartae.core.spaces import Space
+from chartae.estimators.decoding import Decoding
+from chartae.parts.likelihoods import likelihoods
+from chartae.training.readers import array_of, read, refuse_bad_values
+
+__all__ = ["Checking"]
+
+
+class Checking(
+    Decoding, ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixin, BaseEstimator
+):  # fmt: skip
+    """A decoder that knows the data it was fitted on, and turns what it is given into an array of numbers.
+
+    Attributes
+    ----------
+    space_ : Space
+        Shape, units and likelihood of the data.
+    schema_ : Schema or None
+        What the columns of a table hold.
+    gaps_ : bool
+        Whether values may be missing.
+
+    Examples
+    --------
+    >>> from chartae import VAE
+    >>> from chartae.estimators.checking import Checking
+    >>> issubclass(VAE, Checking)
+    True
+    """
+
+    space_: Space
+    schema_: Schema | None
+    gaps_: bool
+
+    def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
+        """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
+        X = read(X).X if brings_items(X) else X
+        if is_frame(X) or is_streamed_table(X):
+            return self._check_table(X, reset=reset, named=named)
+        X = array_of(X) if isinstance(X, Tensor) else X
+        if reset:
+            self.schema_ = None
+            self.gaps_ = self.missing == "mask"
+            if self.columns:
+                raise PlanError(
+                    "columns= says what columns of a table hold, and the data are none: leave it out"
+                )
+        elif self.space_.schema is not None and self.space_.schema.wordy is not None:
+            raise DataError("the model was fitted on a table: pass a DataFrame with its columns")
+        gaps = self.gaps_ if reset else self.space_.gaps
+        # One pass, for the ends, is enough to see what is not finite and what the likelihood does not know.
+        wanted: dict[str, Any] = {
+            "allow_nd": True,
+            "dtype": "numeric",
+            "ensure_min_samples": 1 + reset,
+            "ensure_all_finite": False,
+        }
+        given = X
+        try:
+            # A stream's first rows stand for all of them where types and shapes are looked at.
+            seen = X[:2] if is_streamed(X) else X
+            seen = validate_data(self, seen, reset=reset, **wanted) if named else check_array(seen, **wanted)
+            X = X if is_streamed(X) else seen
+            if X.dtype.kind not in "fiub":
+                raise DataError(f"data of type {X.dtype} are not numbers: convert them")
+            low, high = ends(X) if X.size else (0.0, 0.0)
+            if not (np.isfinite(low) and np.isfinite(high)):
+                with np.errstate(invalid="ignore"):  # of infinity - infinity
+                    for block in blocks(X):
+                        # As float64, which has no number for some longer ones.
+                        short = block.astype(np.float64) if X.dtype.itemsize > 8 else block
+                        assert_all_finite(short, allow_nan=gaps, input_name="X")
+        except (ValueError, TypeError) as error:
+            refuse_bad_values(given)  # says where they are
+            first, *more = str(error).splitlines()
+            if more:  # the array itself
+                raise DataError(
+                    f"{first.rstrip(':')}: pass real numbers, (n, features) or (n, ...)"
+                ) from None
+            raise
+        if not reset and X.shape[1:] != self.space_.shape:
+            raise DataError(
+                f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}"
+            )
+        if not reset:
+            self.space_.check(X, None if np.isnan(low) else (low, high))
+        return X
+
+    def _check_table(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
+        """Turn a table into numbers, NaN where a value is missing."""
+        streamed = is_streamed_table(X)
+        if named:
+            validate_data(self, next(iter(X.frames())) if streamed else X, reset=reset, skip_check_array=True)
+        if reset:
+            learned = self.schema_ = Schema.learn(X, self.columns, likelihoods)
+            if len(X) < 2:
+                raise DataError("the table has 1 row, and a model needs two or more: give more")
+            for column in learned.columns:
+                if column.constant:
+                    warnings.warn(
+                        f"column {column.name!r} is constant and tells nothing: drop it", stacklevel=4
+                    )
+        schema = self.schema_ if reset else self.space_.schema
+        if schema is None and streamed:
+            raise DataError("the model was fitted on arrays, not on a table: save the columns as .npy")
+        if schema is None:
+            return self._check(np.asarray(X), reset=False, named=False)
+        array = schema.encode(X)
+        missing = bool(np.isnan(ends(array)[0])) if len(array) else False
+        if reset:
+            self.gaps_ = self.missing == "mask" or (self.missing == "auto" and missing)
+        if missing and not (self.gaps_ if reset else self.space_.gaps):
+            row = 0
+            for block in blocks(array):
+                for at, place in np.argwhere(np.isnan(block))[:1]:
+                    raise DataError(
+                        f"column {schema.names[place]!r} of the table has no value in row {row + at} (from "
+                        "0): fill the gaps, or fit with missing='mask'"
+                    )
+                row += len(block)
+        if not reset:
+            self.space_.check(array)
+        return array
+
+    def _ready(self) -> Any:
+        check_is_fitted(self, "model_")
+        return self.model_
+
+
+def brings_items(X: Any) -> bool:
+    """Tell a data set or a loader of torch, whose items are to be read first."""
+    return isinstance(X, torch.utils.data.Dataset | torch.utils.data.DataLoader)

@@ -1,0 +1,442 @@
+"""What needs an encoder: codes, projections, what is missing, paths between items, and scores."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chartae.core.arrays import blocks, ends
+from chartae.core.contracts import Batch
+from chartae.core.errors import DataError, PlanError
+from chartae.core.noise import Noise, SharedNoise
+from chartae.density.bounds import log_likelihood_bound
+from chartae.density.completion import complete
+from chartae.estimators.checking import Checking
+from chartae.estimators.decoding import count, seed_of
+from chartae.training.precision import autocast
+from chartae.training.readers import array_of
+from chartae.training.sources import Source
+
+__all__ = ["Encoding"]
+
+ENCODED = 2048  # rows encoded in one go, at most: activations of fully connected layers stay in the cache
+
+
+class Encoding(Checking):
+    """Methods of everything that has a fitted encoder.
+
+    Attributes
+    ----------
+    network_ : str
+        What encodes; "yours" for modules of the user's.
+    offset_, null_offset_ : float or None
+        Scores below which items are outliers, with and without their conditions.
+
+    Examples
+    --------
+    >>> from chartae import VAE
+    >>> from chartae.estimators.encoding import Encoding
+    >>> issubclass(VAE, Encoding)
+    True
+    """
+
+    latent_dim_: int
+    network_: str
+    offset_: float | None
+    null_offset_: float | None
+
+    def transform(self, X: Any, condition: Any = None, *, return_std: bool = False) -> Any:
+        """Encode: the posterior mean, deterministic.
+
+        ``fit_transform(X, y)`` encodes without a condition, as a pipeline's ``transform`` does.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``, in the units of the training data.
+        condition : object, optional
+            One for each row, or a single one for all; None is "no condition".
+        return_std : bool
+            Give the posterior's standard deviation as well.
+
+        Returns
+        -------
+        codes : ndarray
+            ``(n, d)``.
+        std : ndarray
+            ``(n, d)``, with ``return_std`` only; zero for a plain autoencoder.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> codes, std = vae.transform(np.eye(20), return_std=True)
+        >>> codes.shape, std.shape
+        ((20, 2), (20, 2))
+        """
+        self._ready()
+        out = self._encode(self._check(X, reset=False), condition, return_std)
+        return out if return_std else out[0]
+
+    def _encode(self, X: np.ndarray, condition: Any, return_std: bool = False) -> tuple[np.ndarray, ...]:
+        """Posterior means, and standard deviations if asked for, as arrays whatever ``set_output`` says."""
+        dtype = np.float64 if X.dtype == np.float64 else np.float32
+        out = [np.empty((len(X), self.latent_dim_), dtype) for _ in range(1 + return_std)]
+
+        def keep(rows: slice, q: Any) -> None:
+            out[0][rows] = q.point().cpu().numpy()
+            if return_std:
+                out[1][rows] = q.std().cpu().numpy()
+
+        self._each_posterior(X, condition, keep)
+        lost = ~np.isfinite(out[0]).all(1)
+        if lost.any():
+            raise DataError(
+                f"row {lost.argmax()} (from 0) is so far from the training data that it has no finite code: "
+                "give it in the units of the training data"
+            )
+        return tuple(out)
+
+    def _each_posterior(self, X: np.ndarray, condition: Any, use: Callable[[slice, Any], None]) -> None:
+        """Call ``use(rows, q(z | x))`` for one block of rows after the other."""
+        model, dtype = self._model_for(X)
+        source = Source(X, model.space, self._raw(condition, len(X)), device=self._device, dtype=dtype)
+        mixed = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        # Autocast keeps its copies of the weights for as long as it is entered, and not in inference mode.
+        with torch.no_grad(), autocast(self._device, mixed):
+            size = min(ENCODED, self._rows_at_once())
+            for start in range(0, len(X), size):
+                batch = source.slice(start, start + size)
+                q = model.posterior(batch.x, model.conditioned(batch.c, len(batch)))
+                use(slice(start, start + len(batch)), q)
+
+    def _model_for(self, X: np.ndarray) -> tuple[Any, torch.dtype]:
+        """The model in the precision of the input, as scikit-learn's own estimators compute.
+
+        In float32 a row's last digits depend on how many rows are multiplied with it.
+        """
+        # Modules of the user's may know one precision only, the one that they were trained in.
+        if X.dtype == np.float64 and self.precision != "bf16" and self.network_ != "yours":
+            return copy.deepcopy(self.model_).double(), torch.float64
+        return self.model_, torch.float32
+
+    @torch.inference_mode()
+    def _codes(self, batch: Batch) -> Tensor:
+        return self.model_.posterior(batch.x, self.model_.conditioned(batch.c, len(batch))).point()
+
+    def sample_posterior(
+        self, X: Any, n_samples: int = 1, condition: Any = None, *, random_state: Any = None
+    ) -> np.ndarray:
+        """Draw codes from q(z | x).
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        n_samples : int
+            Draws of each row.
+        condition : object, optional
+            As in :meth:`transform`.
+        random_state : int, RandomState or None
+            None: different each time.
+
+        Returns
+        -------
+        ndarray
+            ``(n_samples, n, d)``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> vae.sample_posterior(np.eye(20), n_samples=3).shape
+        (3, 20, 2)
+        """
+        self._ready()
+        X = self._check(X, reset=False)
+        noise = Noise(seed_of(random_state))
+        k = count(n_samples, "n_samples")
+        draws: list[np.ndarray] = []
+        self._each_posterior(X, condition, lambda _, q: draws.append(q.draw(k, noise).z.cpu().numpy()))
+        return np.concatenate(draws, 1)
+
+    def project(self, X: Any, condition: Any = None) -> np.ndarray:
+        """Map onto the learned manifold: P(x) = D(E(x)).
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        condition : object, optional
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        ndarray
+            ``(n, *shape)``, float, in the input's units.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import AE
+        >>> AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20)).project(np.eye(20)).shape
+        (20, 20)
+        """
+        self._ready()
+        return self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
+
+    def reconstruct(
+        self,
+        X: Any,
+        condition: Any = None,
+        *,
+        n_draws: int | None = None,
+        n_importance: int = 64,
+        random_state: Any = None,
+    ) -> Any:
+        """Complete items whose values are missing; the values that are there stay as they are.
+
+        Codes are drawn from q(z | observed values) and weighted by their importance, so that what is filled
+        in follows p(missing | observed): its mean, or the likeliest category, or draws. Where no item has a
+        gap, and no draws are asked for, all come back as :meth:`project` gives them.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``; NaN or None where a value is missing.
+        condition : object, optional
+            As in :meth:`transform`.
+        n_draws : int or None
+            How many completions to draw; None: one, of expected values.
+        n_importance : int
+            Codes drawn for each row.
+        random_state : int, RandomState or None
+            None: different each time, with ``n_draws``.
+
+        Returns
+        -------
+        ndarray or DataFrame
+            ``(n, *shape)``; with ``n_draws`` ``(n_draws, n, *shape)``, or a list of tables.
+
+        References
+        ----------
+        Mattei and Frellsen 2019, arXiv:1812.02633, equations 11 and 12.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> X = np.random.default_rng(0).normal(size=(100, 3)) + [0.0, 5.0, 9.0]
+        >>> X[::7, 1] = np.nan
+        >>> vae = VAE(latent_dim=1, missing="mask", max_epochs=1, random_state=0).fit(X)
+        >>> bool(np.isfinite(vae.reconstruct(X)).all()), vae.reconstruct(X, n_draws=5).shape
+        (True, (5, 100, 3))
+        """
+        model: Any = self._ready()
+        X = self._check(X, reset=False)
+        if not (X.size and np.isnan(ends(X)[0])) and n_draws is None:
+            return self.inverse_transform(self._encode(X, condition)[0], condition)
+        k, draws = count(n_importance, "n_importance"), None if n_draws is None else count(n_draws, "n_draws")
+        noise = SharedNoise(0) if draws is None else Noise(seed_of(random_state))
+        source = Source(X, model.space, self._raw(condition, len(X)), device=self._device)
+        made = [
+            complete(model, model.space, batch, k=k, noise=noise, draws=draws).cpu().numpy()
+            for batch in source.batches(self._rows_at_once(k))
+        ]
+        filled, start = np.concatenate(made, 1), 0
+        for block in blocks(X):
+            there = ~np.isnan(block)
+            filled[:, start : start + len(block)][:, there] = block[there]
+            start += len(block)
+        if draws is None:
+            return self._present(filled[0])
+        return filled if model.space.schema is None else [self._present(one) for one in filled]
+
+    def interpolate(
+        self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None
+    ) -> np.ndarray:
+        """Decode a path between the codes of two items.
+
+        Parameters
+        ----------
+        start, stop : array_like
+            ``(*shape)``, one item each.
+        steps : int
+            Points on the path, with its ends.
+        path : {"straight", "spherical"}
+            A line between the codes, or a great circle, which keeps the typical norm of a Gaussian prior.
+        condition : object, optional
+            A single one.
+
+        Returns
+        -------
+        ndarray
+            ``(steps, *shape)``, in the input's units.
+
+        Raises
+        ------
+        PlanError
+            If the path is unknown or has fewer than two points.
+
+        References
+        ----------
+        White 2016, arXiv:1609.04468 (spherical interpolation).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> vae.interpolate(np.eye(20)[0], np.eye(20)[1], steps=5).shape
+        (5, 20)
+        """
+        if path not in ("straight", "spherical"):
+            raise PlanError(f"path={path!r}: use 'straight' or 'spherical'")
+        if count(steps, "steps") < 2:
+            raise PlanError(f"steps={steps}: a path has two points or more")
+        self._ready()
+        items = [array_of(start), array_of(stop)]
+        if items[0].shape != items[1].shape:
+            raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
+        both: Any = np.stack(items)
+        if self.space_.schema is not None:
+            import pandas as pd
+
+            both = pd.DataFrame(items, columns=self.space_.schema.names)
+        both = self._check(both, reset=False, named=False)
+        a, b = self._encode(both, condition)[0]
+        t = np.linspace(0, 1, steps)[:, None]
+        norms = np.linalg.norm(a) * np.linalg.norm(b)
+        angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
+        if np.sin(angle) > 1e-6:
+            codes = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+        else:
+            codes = (1 - t) * a + t * b
+        return self.inverse_transform(codes.astype(np.float32), condition)
+
+    # ---------------------------------------------------------------- scores
+
+    def score_samples(self, X: Any, condition: Any = None, *, n_importance: int = 16) -> np.ndarray:
+        """Lower bound of log p(x) for each row, by importance sampling.
+
+        The noise is one fixed low-discrepancy set shared by all rows, so that a row's score does not
+        depend on the rows beside it. A plain autoencoder has no density: it gives the
+        score log p(x | z = E(x)), which says how well a row is reconstructed and cannot be compared with the
+        densities of other models.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        condition : object, optional
+            As in :meth:`transform`.
+        n_importance : int
+            Importance samples; more make the bound tighter.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` nats, in the input's units.
+
+        References
+        ----------
+        Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> vae.score_samples(np.eye(20), n_importance=64).shape
+        (20,)
+        """
+        self._ready()
+        X = self._check(X, reset=False)
+        return self._scores(X, self._raw(condition, len(X)), count(n_importance, "n_importance"))
+
+    def _scores(self, X: np.ndarray, raw: Any, k: int) -> np.ndarray:
+        rows = self._rows_at_once(k)
+        model, dtype = self._model_for(X)
+        source = Source(X, model.space, raw, device=self._device, dtype=dtype)
+        # A fresh set for each block is the same set: blocks must not differ in their noise.
+        parts = [
+            log_likelihood_bound(model, batch, k=k, noise=SharedNoise(0)).cpu().numpy()
+            for batch in source.batches(rows)
+        ]
+        return np.concatenate(parts).astype(np.float64)
+
+    def score(self, X: Any, y: Any = None, *, n_importance: int = 16) -> float:
+        """Mean of :meth:`score_samples`, for model selection among models that have a density.
+
+        A plain autoencoder's score grows with every further latent dimension: choose its size by another
+        criterion.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        y : object, optional
+            The condition, in a conditional recipe.
+        n_importance : int
+            Importance samples.
+
+        Returns
+        -------
+        float
+            Nats an item.
+        """
+        self._ready()
+        condition = y if self.condition_.parameters is not None else None
+        return float(self.score_samples(X, condition, n_importance=n_importance).mean())
+
+    def decision_function(self, X: Any, condition: Any = None) -> np.ndarray:
+        """Score above the threshold: negative for outliers.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        condition : object, optional
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` nats.
+
+        Raises
+        ------
+        PlanError
+            If the model is of a fit that was cut off.
+        """
+        self._ready()
+        offset = self.null_offset_ if condition is None else self.offset_
+        if offset is None:
+            raise PlanError(
+                "this fit was cut off before it had thresholds: finish it with fit(run=..., resume=True)"
+            )
+        return self.score_samples(X, condition) - offset
+
+    def predict(self, X: Any, condition: Any = None) -> np.ndarray:
+        """Tell outliers (-1) from inliers (1).
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        condition : object, optional
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` of -1 and 1.
+        """
+        return np.where(self.decision_function(X, condition) >= 0, 1, -1)  # without a score: an outlier

@@ -1,0 +1,388 @@
+"""Fitting: from data and parameters to a trained model, with or without a run folder."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.impute import KNNImputer
+
+from chartae.core.arrays import AllBut, as_tensor, is_streamed
+from chartae.core.errors import DataError, PlanError, TrainingError
+from chartae.estimators.checking import brings_items
+from chartae.estimators.conditions import ConditionSchema
+from chartae.estimators.decoding import seed_of
+from chartae.estimators.encoding import ENCODED, Encoding
+from chartae.estimators.keeping import Keeping
+from chartae.estimators.parameters import CONSTRAINTS, plain
+from chartae.estimators.progress import show_progress
+from chartae.geometry.dimension import intrinsic_dimension
+from chartae.models.recipes import build_from, find
+from chartae.parts.priors import FittedNormalPrior
+from chartae.parts.tables import Inputs
+from chartae.parts.units import infer_space
+from chartae.training.engine import finish, train
+from chartae.training.interrupts import interruptible
+from chartae.training.precision import choose_device, choose_precision, start_threads
+from chartae.training.readers import Dataset, read
+from chartae.training.sources import Source
+
+__all__ = ["Fitting"]
+
+MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
+MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
+HELD_OUT = 16384  # rows of a stream, at most: they stay in memory
+FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
+SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
+
+
+class Fitting(Encoding):
+    """All that the estimators share; a subclass says which recipe, and which of its parameters it shows.
+
+    Examples
+    --------
+    >>> from chartae import VAE
+    >>> from chartae.estimators.fitting import Fitting
+    >>> issubclass(VAE, Fitting)
+    True
+    """
+
+    _parameter_constraints = CONSTRAINTS
+
+    def _recipe(self) -> tuple[str, dict[str, Any]]:
+        """Name of the recipe, and values of its own parameters."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Fitting:
+        """Learn a model of data.
+
+        Ctrl-C stops after the batch: the estimator is then fitted with what was learned so far, and
+        KeyboardInterrupt is raised. With a run folder SIGTERM does the same, and what is stopped, even by
+        the loss of power, goes on with ``resume=True`` as if it had never stopped, on the same machine to
+        the last bit.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, features)`` or ``(n, *shape)``: arrays, tensors, memory maps, tables of pandas or polars,
+            data sets of torch; what :func:`chartae.stream` reads in blocks; or what :func:`chartae.read`
+            gives, which brings its labels and knows how it was made.
+        y : array_like, dict or None
+            The condition, in a conditional recipe (labels, a scalar, vectors, or a dict of
+            ``label`` and ``vector``); otherwise it has no effect.
+        run : str, path-like or None
+            The run folder, written while training goes on.
+        resume : bool
+            Go on with the unfinished run that the folder holds, with the same data and parameters; where it
+            holds none, begin.
+        overwrite : bool
+            Replace a run that the folder holds.
+
+        Returns
+        -------
+        object
+            The fitted estimator itself.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be used.
+        PlanError
+            If parameters do not fit together.
+        RunFolderError
+            If the folder cannot be written, or holds another run.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> VAE(latent_dim=2, max_epochs=1).fit(np.eye(20)).n_iter_
+        1
+        """
+        before = dict(self.__dict__)
+        with Keeping(run, resume=resume, overwrite=overwrite) as keeping:
+            try:
+                self._fit(X, y, keeping)
+            except BaseException:
+                # What is left of a broken fit would be half of this one and half of the last.
+                self.__dict__.clear()
+                self.__dict__.update(before)
+                raise
+            keeping.end(self)
+        keeping.wish.leave(
+            f"training was stopped after {self.n_iter_} epochs, with which the model is fitted"
+        )
+        return self
+
+    def _fit(self, X: Any, y: Any, keeping: Keeping) -> None:
+        self._validate_params()
+        start_threads()
+        name, own = self._recipe()
+        X = read(X) if brings_items(X) else X
+        self.medium_ = X.medium if isinstance(X, Dataset) else None
+        X, y = (X.X, X.y if y is None else y) if isinstance(X, Dataset) else (X, y)
+        X = self._check(X, reset=True)
+        schema = self.schema_
+        seed, device = keeping.begun.get("seed", seed_of(self.random_state)), choose_device(self.device)
+        held_out, kept = self._split(X, seed)
+        self.validation_rows_ = held_out
+        self.space_ = infer_space(
+            X,
+            likelihood=self.likelihood,
+            scale=self.scale,
+            layout=self.layout,
+            columns=None if schema is None else tuple(schema.names),
+            rows=kept if len(held_out) else None,
+            schema=schema,
+            gaps=self.gaps_,
+        )
+        y = y if find(name).conditional else None
+        self.condition_ = ConditionSchema.learn(y)
+        raw = self.condition_.encode(y, len(X))
+        self.latent_dim_, reason = self._choose_latent_dim(X, seed)
+        shared = {
+            "latent_dim": self.latent_dim_,
+            "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
+            "noise": self.noise,
+            "condition": self.condition_.parameters,
+            "conditioning": self.conditioning,
+        }
+        taken = next((p for p in own if p in {*shared, "network"}), None)
+        if taken:
+            raise PlanError(
+                f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
+            )
+        self.blueprint_ = plain({"recipe": name, "parameters": own, **shared})
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            plan = build_from(self.blueprint_, self.space_, self.network)
+        model: Any = plan.model
+        self.model_, self.network_ = model, plan.facts["network"]
+        if raw is not None and raw.vector is not None:
+            model.condition.standardize(raw.vector[kept[:]])
+        named = keeping.begun.get("precision")
+        precision = getattr(torch, named) if named else choose_precision(self.precision, model, device)
+        missing = ", without a condition (no y)" if find(name).conditional and raw is None else ""
+        self.summary_ = (
+            f"{len(X):,} × {self.space_.extra_repr()}{self.condition_.describe()}{missing}; {name} with "
+            f"{self.network_} network, latent_dim {self.latent_dim_}{reason}, "
+            f"{str(precision).removeprefix('torch.')} on {device}"
+        )
+        if self.verbose:
+            # Plain numbers need no list of their kinds.
+            mixed = self.space_.likelihood == "columns" or self.gaps_
+            listed = f"{schema}\n" if schema is not None and mixed else ""
+            print(listed + self.summary_, flush=True)
+        # What cannot be scored in the end had better fail before hours of training.
+        model.eval()
+        self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
+        source = Source(X, self.space_.to(device), raw, device=device)
+        training = source.subset(kept)
+        self.offset_ = self.null_offset_ = None
+        self._passed(keeping.history)
+        keeping.max_time = self.max_time or math.inf
+        keeping.begin(self, seed=seed, precision=str(precision).removeprefix("torch."))
+        epochs = train(
+            plan,
+            training,
+            epochs=self.max_epochs,
+            validation=source.subset(held_out) if len(held_out) else None,
+            # Few rows still make ten steps an epoch.
+            batch_size=min(128, max(16, len(kept) // 10)) if self.batch_size == "auto" else self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            clip=self.clip,
+            patience=self.patience,
+            precision=precision,
+            compile=self.compile,
+            seed=seed,
+            state=keeping.begun["state"],
+            pause=keeping.due,
+        )
+        with interruptible(terminate=keeping.run is not None) as keeping.wish, closing(epochs):
+            for epoch in show_progress(epochs, self.max_epochs, self.verbose):
+                if epoch.complete:
+                    self._passed([*self.history_, dict(epoch.log)])
+                if keeping.due():
+                    keeping.keep(self, epoch.checkpoint())
+                if keeping.asked():
+                    keeping.stopped = True
+                    break
+        # At its end the loop has restored the best epoch's weights, where there was one to judge by.
+        if keeping.stopped:
+            finish(plan, training, keeping.begun["state"], seed=seed)
+        if model.prior is None:
+            size = min(ENCODED, self._rows_at_once())
+            # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.
+            each = 1 + 64 * self.latent_dim_ * len(kept) // X.memory if is_streamed(X) else 1
+            codes = torch.cat([self._codes(b)[::each] for b in training.batches(size)])
+            model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(device)
+        self._set_offsets(X, raw, seed)
+
+    def _passed(self, history: list[dict[str, Any]]) -> None:
+        """Note the epochs that have passed."""
+        self.history_, self.n_iter_ = history, len(history)
+        self.best_epoch_ = max((h["epoch"] for h in history if h["best"]), default=self.n_iter_)
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit, and tell outliers from inliers among the same rows.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        y : array_like, dict or None
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` of -1 and 1.
+        """
+        self.fit(X, y)
+        return self.predict(X, None if self.condition_.parameters is None else y)
+
+    def _set_offsets(self, X: Any, raw: Any, seed: int) -> None:
+        """Set the thresholds of :meth:`predict`: with the rows' conditions, and without."""
+        most = min(SCORED_FOR_OFFSET, X.rows_to_hold if is_streamed(X) else len(X))
+        rows = np.arange(min(len(X), most))
+        if len(X) > most:
+            rows = np.sort(np.random.default_rng(seed).choice(len(X), most, replace=False))
+        X = X[rows]
+
+        def threshold(raw: Any) -> float:
+            scores = self._scores(X, raw, 16)
+            finite = np.isfinite(scores)
+            if not finite.any():
+                raise TrainingError("no row has a finite score: scale the data, or lower learning_rate")
+            if not finite.all():  # a warning: the fit is done, and may be of use all the same
+                warnings.warn(f"row {rows[~finite][0]} (from 0) has no finite score", stacklevel=5)
+            return float(np.percentile(scores[finite], 100.0 * self.contamination))
+
+        self.offset_ = threshold(None if raw is None else raw.take(torch.from_numpy(rows)))
+        self.null_offset_ = self.offset_ if raw is None else threshold(None)
+
+    def _choose_latent_dim(self, X: Any, seed: int) -> tuple[int, str]:
+        if self.latent_dim != "auto":
+            return int(self.latent_dim), ""
+        features = int(np.prod(X.shape[1:]))
+        measured = max(FEWEST_MEASURED, min(MEASURED, MEASURED_VALUES // features))
+        measured = min(measured, X.rows_to_hold) if is_streamed(X) else measured
+        if len(X) > measured:
+            rows = np.random.default_rng(seed).choice(len(X), measured, replace=False)
+            X = X[np.sort(rows)]
+        try:
+            # In the model's units: in the user's, the column with the largest numbers would decide alone.
+            units = self.space_.to_model(as_tensor(X[:]), torch.float64)
+            if bool(units.isnan().any()):
+                # Zeros and flags in place of gaps would count as dimensions of the data.
+                filled = KNNImputer(keep_empty_features=True).fit_transform(units.flatten(1).numpy())
+                units = torch.from_numpy(filled).reshape(units.shape)
+            found = intrinsic_dimension(Inputs(self.space_)(units).numpy())
+        except DataError:
+            d = min(2, features)
+            return d, " (too few different rows to estimate a dimension)"
+        d = int(np.clip(np.ceil(found.dimension), 1, features))
+        low, high = found.interval
+        how = "" if found.verdict == "ok" else ", still changing with scale"
+        return (
+            d,
+            f" (the data's dimension reads {found.dimension:.1f}, 95 % within {low:.1f}-{high:.1f}{how})",
+        )
+
+    def _split(self, X: Any, seed: int) -> tuple[np.ndarray, Any]:
+        n = len(X)
+        held = round(self.validation_fraction * n)
+        held = min(held, n - 1) if held >= FEWEST_HELD_OUT else 0
+        if is_streamed(X):
+            # Few enough to stay in memory, and without a permutation, which would take more than they do.
+            held = min(held, HELD_OUT, X.rows_to_hold)
+            rows = np.sort(np.random.default_rng(seed + 3).choice(n, held, replace=False))
+            return rows, AllBut(n, rows)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
+        return order[:held].sort().values.numpy(), order[held:].sort().values.numpy()
+
+    # ---------------------------------------------------------------- keep
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write a run folder: ``config.json``, ``model.safetensors``, ``history.jsonl``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The folder.
+        overwrite : bool
+            Replace a run folder that is there.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        RunFolderError
+            If it cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np, chartae as ct
+        >>> vae = ct.VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = ct.load(vae.save(folder + "/run"))
+        >>> bool((again.transform(np.eye(20)) == vae.transform(np.eye(20))).all())
+        True
+        """
+        from chartae.estimators.runs import save
+
+        self._ready()
+        return save(self, path, overwrite=overwrite)
+
+    def export_decoder(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the generator alone: what :func:`chartae.load_decoder` samples from without the encoder.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The folder.
+        overwrite : bool
+            Replace a run folder that is there.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        RunFolderError
+            If it cannot be written.
+        """
+        from chartae.estimators.runs import save
+
+        self._ready()
+        return save(self, path, overwrite=overwrite, decoder_only=True)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.latent_dim_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
