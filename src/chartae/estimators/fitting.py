@@ -160,6 +160,7 @@ class Fitting(Encoding):
             "noise": self.noise,
             "condition": self.condition_.parameters,
             "conditioning": self.conditioning,
+            "hide": self.hide,
         }
         taken = next((p for p in own if p in {*shared, "network"}), None)
         if taken:

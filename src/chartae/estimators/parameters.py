@@ -30,6 +30,7 @@ COMMON: dict[str, Any] = {
     "layout": "auto",
     "columns": None,
     "missing": "auto",
+    "hide": 0.3,
     "max_epochs": 100,
     "max_time": None,
     "batch_size": "auto",
@@ -80,6 +81,9 @@ columns : dict or None
 missing : {"auto", "mask", "refuse"}
     What NaN and None mean: values that are left out of encoder and loss, and that :meth:`reconstruct` fills
     in, or an error. "auto" is "mask" for tables, "refuse" for arrays.
+hide : float
+    Share of values that the encoder does not see in training, where values may be missing: it learns to fill
+    in.
 max_epochs : int
     Passes over the data, at most.
 max_time : float or None
@@ -143,6 +147,7 @@ CONSTRAINTS: dict[str, Any] = {
     "layout": [StrOptions({"auto", *LAYOUTS})],
     "columns": [dict, None],
     "missing": [StrOptions({"auto", "mask", "refuse"})],
+    "hide": [Interval(Real, 0, 1, closed="left")],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "max_time": [None, Interval(Real, 0, None, closed="neither")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
