@@ -183,6 +183,7 @@ def cut(tmp_path, monkeypatch):
         ({}, LABELS, X[:, :5], "other data"),
         ({}, LABELS[:100], X[:100], "other data"),
         ({}, LABELS == "a", X, "other conditions"),
+        ({}, np.roll(LABELS, 1), X, "other data"),
         ({}, None, X, "other conditions"),
     ],
 )
@@ -208,6 +209,22 @@ def test_without_asking_nothing_is_gone_on_with(cut):
     assert not is_unfinished(cut)
     with pytest.raises(RunFolderError, match="finished run: leave resume=True out"):
         ct.CVAE(**SMALL).fit(X, LABELS, run=cut, resume=True)
+
+
+def test_a_finished_run_stays_until_another_has_learned_something(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "SELDOM", 60.0)
+    ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
+    before = files(tmp_path / "a")
+    with pytest.warns(UserWarning, match="last good state"), pytest.raises(TrainingError):
+        ct.VAE(**SMALL, learning_rate=1e30).fit(X, run=tmp_path / "a", overwrite=True)
+    assert files(tmp_path / "a") == before
+    bits = (X > 0).astype(np.uint8)
+    with monkeypatch.context() as m:
+        stop_at(m, 3)
+        with pytest.raises(KeyboardInterrupt):
+            ct.VAE(**SMALL).fit(bits, run=tmp_path / "b")
+    with pytest.raises(RunFolderError, match="other data"):
+        ct.VAE(**SMALL).fit(bits[::-1], run=tmp_path / "b", resume=True)
 
 
 def test_resume_without_a_folder():

@@ -1,10 +1,10 @@
 """One command line for each kind of data: does it fit, sample and come back, and is its density any good?
 
-Sounds, embeddings of texts, a folder of images of odd sizes, a table with missing values, and a parquet file
-of ten times the memory allowed are each fitted by one `chartae fit`. Held-out rows, which fitting never sees, are then scored by the model that was loaded
-again: a lower bound of log p(x) with 500 importance samples. What it has to beat is probabilistic PCA with as
-many dimensions, in the same units; for the table, independent columns: mixtures of normals for numbers,
-frequencies for categories and counts.
+Sounds, embeddings of texts, a folder of images of odd sizes, a table with missing values, and a parquet
+file of ten times the memory allowed are each fitted by one `chartae fit`. Held-out rows, which fitting
+never sees, are then scored by the model that was loaded again: a lower bound of log p(x) with 500
+importance samples. What it has to beat is probabilistic PCA with as many dimensions, in the same units; for
+the table, independent columns: mixtures of normals for numbers, frequencies for categories and counts.
 
     python benchmarks/quality/data_kinds.py --folder FOLDER
 
@@ -92,7 +92,9 @@ def numbers(source: Path, folder: Path) -> tuple[Path, Path]:
     rng = np.random.default_rng(0)
     z = rng.normal(size=(205_000, 4))
     X = np.tanh(z @ rng.normal(size=(4, 30))) @ rng.normal(size=(30, 50))
-    whole = pd.DataFrame((X + rng.normal(size=X.shape)).astype(np.float32), columns=[f"c{i}" for i in range(50)])
+    whole = pd.DataFrame(
+        (X + rng.normal(size=X.shape)).astype(np.float32), columns=[f"c{i}" for i in range(50)]
+    )
     paths = folder / "numbers.parquet", folder / "numbers-held-out.parquet"
     whole[:200_000].to_parquet(paths[0], row_group_size=20_000)
     whole[200_000:].to_parquet(paths[1])

@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -138,7 +138,7 @@ class Keeping:
         estimator : object
             Whose model is built and not trained.
         **facts : object
-            What a fit that goes on must know: ``seed`` and ``precision``.
+            What a fit that goes on must know: ``seed``, ``precision``, and a sum of the ``data``.
 
         Raises
         ------
@@ -148,8 +148,14 @@ class Keeping:
         if self.config is not None:
             config, tensors = described(estimator)
             self._compare(json.loads(json.dumps(config)), tensors)
+            if facts.get("data") != self.begun.get("data"):
+                self._refuse("data")
+            return
+        self.begun = {**facts, "state": None}
+        if self.run is not None and self.run.lock is not None:
+            # A run is there, which stays until this one has learned something.
+            self.next = time.monotonic() + SELDOM
         else:
-            self.begun = {**facts, "state": None}
             self._write(estimator)
 
     def keep(self, estimator: Any, state: dict[str, Any]) -> None:
@@ -211,10 +217,12 @@ class Keeping:
                 )
         other = [what for name, what in FACTS.items() if config[name] != self.config[name]]
         if other or not all(_alike(tensors[name], self.begun["weights"][name]) for name in MEASURED):
-            what = other[0] if other else "data"
-            raise RunFolderError(
-                f"{self.path} was begun with other {what}: resume with the same, or choose another folder"
-            )
+            self._refuse(other[0] if other else "data")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise RunFolderError(
+            f"{self.path} was begun with other {what}: resume with the same, or choose another folder"
+        )
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -78,7 +78,7 @@ class Autoencoder(Model):
         """
         chosen = self.prior if self.fitted_prior is None else self.fitted_prior
         if chosen is None:
-            raise PlanError("this model has no prior to sample from: fit one to its codes")
+            raise PlanError("this model has no prior to sample from: finish its fit, or fit one to its codes")
         return chosen
 
     def conditioned(self, raw: RawCondition | None, n: int) -> Tensor | None:
