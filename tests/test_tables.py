@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 
@@ -349,3 +351,104 @@ def test_a_fault_is_not_laid_to_missing_values():
     with pytest.warns(UserWarning, match="not finite|too large") as said, pytest.raises(RuntimeError):
         m.fit(X)
     assert not any("data themselves" in str(w.message) for w in said)
+
+
+# ------------------------------------------------------------------- types, at their ends
+
+START = dt.datetime(2020, 1, 1)
+
+
+def there_and_back(table):
+    schema = Schema.learn(table)
+    return schema.decode(schema.encode(table))
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin", "UTC"])
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_stamps_of_polars_come_back(unit, zone):
+    stamps = pl.Series(
+        [START + dt.timedelta(hours=700 * i) for i in range(7)] + [None], dtype=pl.Datetime(unit)
+    )
+    table = pl.DataFrame({"x": np.arange(8) * 1.5, "d": stamps.dt.replace_time_zone(zone)})
+    assert there_and_back(table).equals(table)
+    assert there_and_back(table).dtypes == table.dtypes
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin", "UTC"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_stamps_of_pandas_come_back(unit, zone):
+    stamps = pd.Series(pd.date_range("2020-01-01", periods=8, freq="700h").as_unit(unit))
+    stamps = stamps.dt.tz_localize(zone) if zone else stamps
+    stamps[3] = pd.NaT
+    table = pd.DataFrame({"x": np.arange(8) * 1.5, "d": stamps})
+    pd.testing.assert_frame_equal(there_and_back(table), table)
+
+
+def test_other_dates_and_ordered_categories_come_back():
+    days = [dt.date(2020, 1, 1), None, dt.date(2021, 2, 3)] * 2
+    assert there_and_back(pd.DataFrame({"d": days})).d.tolist() == days
+    levels = pl.Series(["low", "high", None], dtype=pl.Enum(["low", "mid", "high"]))
+    table = pl.DataFrame({"e": levels, "d": days[:3]})
+    assert there_and_back(table).equals(table)
+    assert there_and_back(table).dtypes == table.dtypes
+    pytest.importorskip("pyarrow")
+    for kind in ("timestamp[us][pyarrow]", "timestamp[us, tz=Europe/Berlin][pyarrow]"):
+        zone = "Europe/Berlin" if "tz" in kind else None
+        stamps = pd.Series(pd.date_range("2020-01-01", periods=8, tz=zone)).astype(kind)
+        pd.testing.assert_frame_equal(there_and_back(stamps.to_frame("d")), stamps.to_frame("d"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "UInt8", "Int32"])
+def test_numbers_beyond_a_type_stop_at_its_ends(dtype):
+    ends = np.iinfo(dtype.lower())
+    inner = [ends.max - 3, ends.min + 1, ends.max - 2]
+    table = pd.DataFrame({"x": pd.Series(inner, dtype=dtype), "s": list("abc")})
+    kind = getattr(
+        pl, {"u": "UInt", "U": "UInt", "i": "Int", "I": "Int"}[dtype[0]] + dtype.lower().lstrip("uint")
+    )
+    for each in (table, pl.DataFrame({"x": pl.Series(inner, dtype=kind), "s": list("abc")})):
+        schema = Schema.learn(each)
+        beyond = schema.encode(each).astype(float)
+        beyond[:, 0] += [1e12, -1e12, 1e12]
+        made = schema.decode(beyond)["x"]
+        assert made.to_list() == [ends.max, ends.min, ends.max]
+        assert made.dtype == each["x"].dtype
+
+
+@pytest.mark.parametrize("unit, last", [("us", "9999-12-31"), ("ns", "2261-12-31")])
+def test_dates_beyond_the_calendar_stop_at_its_end(unit, last):
+    stamps = pd.to_datetime(["2020-01-01", last, "2021-01-01"]).as_unit(unit)
+    schema = Schema.learn(pd.DataFrame({"d": stamps, "s": list("abc")}))
+    made = schema.decode(np.array([[1e15, 0], [-1e15, 1], [0, 2]])).d
+    assert made.dtype == stamps.dtype
+    assert made.is_monotonic_decreasing is False
+    assert made[0] >= pd.Timestamp(last)
+    assert made[1] < made[2] == pd.Timestamp(0)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (["hello"] * 3, "column 'd' holds other values than dates"),
+        ([5, 6, 7], "column 'd' holds other values than dates"),
+    ],
+)
+def test_what_is_no_date_is_refused_by_its_column(values, message):
+    schema = Schema.learn(pd.DataFrame({"d": pd.date_range("2020-01-01", periods=3), "s": list("abc")}))
+    with pytest.raises(DataError, match=message):
+        schema.encode(pd.DataFrame({"d": values, "s": list("abc")}))
+
+
+def test_kinds_that_a_column_cannot_have_are_refused_by_what_it_holds():
+    table = pd.DataFrame({"d": pd.date_range("2020-01-01", periods=3), "half": [0.5, 1.5, 0.5]})
+    with pytest.raises(PlanError, match="'d' holds dates and cannot be 'count'"):
+        Schema.learn(table, {"d": "count"})
+    assert Schema.learn(table, {"half": "bernoulli"}, ["bernoulli"]).columns[1].categories == (0.5, 1.5)
+    with pytest.raises(DataError, match="'id' holds whole numbers beyond 2.53"):
+        Schema.learn(pd.DataFrame({"id": [2**60, 2**60 + 1, 3], "s": list("abc")}))
+
+
+def test_texts_that_look_like_dates_here_are_texts_if_they_were():
+    schema = Schema.learn(pd.DataFrame({"d": ["2020-01-01", "2020-01-02", "unknown"]}))
+    dates = pd.DataFrame({"d": pd.to_datetime(["2020-01-02", "2020-01-01"])})
+    assert schema.encode(dates)[:, 0].tolist() == [1.0, 0.0]

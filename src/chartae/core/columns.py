@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,10 @@ KINDS: dict[str, str] = {
 }
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
 NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
+#: What kind of column a likelihood makes; any other one makes it continuous.
+KIND_OF = {likelihood: kind for kind, likelihood in KINDS.items()} | {"poisson": "count"}
+EXACT = 2**53  # whole numbers up to which float64 holds each
+FIRST, LAST = -62_135_510_400.0, 253_402_214_400.0  # seconds of the years 1 to 9999, but for a day each
 SMALL = {"bool", "int8", "uint8", "int16", "uint16", "float16", "float32"}  # float32 holds all their values
 TILE = 2048  # rows of several columns written side by side: they stay in the cache
 
@@ -123,6 +128,15 @@ class Column:
     def levels(self) -> int | None:
         """How many categories there are; None for numbers."""
         return None if self.categories is None else len(self.categories)
+
+    @property
+    def clock(self) -> tuple[str, str | None] | None:
+        """Unit and time zone of a column of dates; None for other columns."""
+        if not self.dtype.lower().startswith(("date", "timestamp")):
+            return None
+        unit = re.search(r"[\['](ns|us|ms|s)\b", self.dtype)
+        zone = re.search(r"(?:time_zone='|tz=|, )([\w/+:-]+)['\]]", self.dtype.replace("time_unit", ""))
+        return unit[1] if unit else "us", zone[1] if zone else None
 
 
 @dataclass(frozen=True)
@@ -360,9 +374,12 @@ def as_pandas(frame: Any) -> Any:
 
     def series(column: Any) -> Any:
         kind = str(column.dtype)
-        if kind.startswith(("Date", "Time")):
+        if kind.startswith("Date"):
             return pd.to_datetime(pd.Series(column.to_list(), name=column.name))
-        if kind.startswith(("Cat", "Enum", "Str", "Utf8", "Bool")):
+        if kind.startswith("Enum"):
+            levels = column.dtype.categories.to_list()
+            return pd.Series(pd.Categorical(column.to_list(), levels, ordered=True), name=column.name)
+        if kind.startswith(("Cat", "Str", "Utf8", "Bool")):
             return pd.Series(column.to_list(), name=column.name, dtype=object)
         return pd.Series(column.to_numpy(), name=column.name)
 
@@ -393,6 +410,9 @@ class _Seen:
         seen = values.to_numpy() if plain else values.dropna().to_numpy()
         seen = seen[~np.isnan(seen)] if plain and seen.dtype.kind == "f" else seen
         first_row, self.rows = self.rows, self.rows + len(values)
+        if len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "date":
+            values, dtype = pd.to_datetime(values), "date" if dtype == "object" else dtype  # Python's own
+            seen = values.dropna().to_numpy()
         self.dtypes += [dtype] if dtype not in self.dtypes else []
         if not len(seen):
             return
@@ -409,6 +429,11 @@ class _Seen:
             holds = "number"
             values = values if pd.api.types.is_numeric_dtype(values.dtype) else pd.to_numeric(values)
             self.integers = self.integers and pd.api.types.is_integer_dtype(values.dtype)
+            if self.integers and max(abs(int(seen.min())), abs(int(seen.max()))) > EXACT:
+                raise DataError(
+                    f"column {self.name!r} holds whole numbers beyond 2^53, which float64 cannot tell apart: "
+                    "subtract a constant, or drop it"
+                )
             numbers = np.asarray(seen, dtype=np.float64)
             if not np.isfinite(numbers).all():
                 row = first_row + int(np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)).argmax())
@@ -425,7 +450,7 @@ class _Seen:
                 self._mixed()
             what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
             raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
-        if self.asked in ("categorical", "binary"):
+        if self.asked is not None and _kind(self.asked) in ("categorical", "binary"):
             self._take(pd.unique(seen))
         self.holds.add(holds)
         if len(self.holds) > 1:
@@ -509,10 +534,11 @@ def _categorical(column: Column, categories: tuple[Any, ...]) -> Column:
 
 def _as(column: Column, asked: str, values: Iterable[Any], known: Iterable[str]) -> Column:
     """Take a column as the user says, and not as it looks."""
-    by_likelihood = {likelihood: kind for kind, likelihood in KINDS.items()} | {"poisson": "count"}
     if asked not in KINDS and asked not in known:
         raise PlanError(f"column {column.name!r} cannot be {asked!r}: {suggest(asked, [*KINDS, *known])}")
-    kind = asked if asked in KINDS else by_likelihood.get(asked, "continuous")
+    kind = _kind(asked)
+    if kind == "count" and column.clock:
+        raise PlanError(f"column {column.name!r} holds dates and cannot be {asked!r}: use 'continuous'")
     made = replace(column, kind=kind, likelihood=KINDS.get(asked, asked))
     if kind in ("categorical", "binary"):
         categories = column.categories or tuple(sorted(values))
@@ -523,6 +549,10 @@ def _as(column: Column, asked: str, values: Iterable[Any], known: Iterable[str])
     if column.categories is not None and any(isinstance(c, str) for c in column.categories):
         raise PlanError(f"column {column.name!r} holds text and cannot be {asked!r}: use 'categorical'")
     return replace(made, categories=None)
+
+
+def _kind(asked: str) -> str:
+    return asked if asked in KINDS else KIND_OF.get(asked, "continuous")
 
 
 def _plain(value: Any) -> Any:
@@ -539,6 +569,8 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
 
     gaps = values.isna().to_numpy()
     if column.categories is not None:
+        if pd.api.types.is_datetime64_any_dtype(values.dtype) and isinstance(column.categories[0], str):
+            values = values.astype(str)  # texts that all look like dates in this table
         known = pd.Index(column.categories)
         if isinstance(values.dtype, pd.CategoricalDtype):  # each category looked up once
             codes = np.append(known.get_indexer(values.dtype.categories.astype(object)), -1)[values.cat.codes]
@@ -546,12 +578,20 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
             codes = known.get_indexer(values.astype(object))
         unknown = (codes < 0) & ~gaps
         if unknown.any():
-            listed = ", ".join(map(repr, column.categories[:20]))
+            listed = ", ".join(map(repr, column.categories[:20])) + ", ..." * (len(column.categories) > 20)
             value = values.iloc[int(unknown.argmax())]
             raise DataError(f"column {column.name!r} holds {value!r}, which is not known: it knows {listed}")
         return np.where(gaps, np.nan, codes.astype(np.float64))
-    if column.dtype.lower().startswith("date"):
-        stamps = pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
+    if column.clock:
+        try:
+            if pd.api.types.is_numeric_dtype(values.dtype) and not gaps.all():
+                raise ValueError("they are numbers")
+            stamps = pd.to_datetime(values, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
+        except (ValueError, TypeError, OverflowError) as e:
+            raise DataError(
+                f"column {column.name!r} holds other values than dates ({' '.join(str(e).split())[:80]}): "
+                "correct them"
+            ) from None
         return np.where(gaps, np.nan, stamps.astype("int64").to_numpy() / 1e6)
     try:
         numbers = pd.to_numeric(values)
@@ -594,27 +634,38 @@ def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
         if column.dtype == "category":
             return pd.Series(pd.Categorical(picked, list(column.categories), ordered=column.ordered))
         return _typed(picked, column.dtype, gaps)
-    if library == "polars" and not column.dtype.startswith("Date"):
-        return pd.Series(numbers)
-    if column.dtype.lower().startswith("date"):
-        stamps = pd.to_datetime(pd.Series(np.where(gaps, 0, numbers)) * 1e6, unit="us", utc=True)
-        stamps = stamps.mask(gaps)
-        zone = column.dtype.partition(",")[2].strip(" ]")
-        stamps = stamps.dt.tz_convert(zone) if zone else stamps.dt.tz_localize(None)
+    if column.clock:
+        unit, zone = column.clock
+        most = 2**63 / 1e9 - 172_800.0 if unit == "ns" else LAST  # two days: of rounding, and of zones
+        seconds = np.clip(np.where(gaps, 0.0, numbers), max(FIRST, -most), most)
+        stamps = pd.Series(np.round(seconds * 1e6).astype(np.int64).astype("datetime64[us]")).mask(gaps)
+        stamps = stamps.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else stamps
         if column.days:  # by the local clock: where it is changed, a day has more or less than 24 hours
             stamps = (stamps.dt.tz_localize(None) + pd.Timedelta(hours=12)).dt.normalize()
             stamps = (
                 stamps.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward") if zone else stamps
             )
         asked: Any = column.dtype
+        if asked == "date":
+            return stamps.dt.date.where(~gaps, None)
         return stamps if library == "polars" else stamps.astype(asked)
-    return _typed(pd.Series(numbers), column.dtype, gaps)
+    if whole := _whole(column.dtype):
+        # The range in float64, whose nearest to the largest of 64 bits is one more than that.
+        low, high = float(whole.min), np.nextafter(float(whole.max), 0) if whole.bits == 64 else whole.max
+        numbers = np.clip(np.round(numbers.astype(np.float64)), low, high)
+    return pd.Series(numbers) if library == "polars" else _typed(pd.Series(numbers), column.dtype, gaps)
+
+
+def _whole(dtype: str) -> np.iinfo[Any] | None:
+    """Range of a type of whole numbers, of whichever library; None for other types."""
+    found = re.match(r"u?int\d+", dtype.lower())
+    return np.iinfo(found[0]) if found else None
 
 
 def _typed(values: Any, dtype: Any, gaps: np.ndarray) -> Any:
-    whole = dtype.lower().startswith(("int", "uint"))
+    whole = _whole(dtype) is not None
     if whole:
-        values = values.astype(np.float64).round()
+        values = values.astype(np.float64)
     if gaps.any() and (whole or dtype == "bool") and dtype[0].islower():
         return values  # NumPy's types have no missing value
     return values.astype(dtype)
@@ -631,6 +682,14 @@ def _polars_series(column: Column, values: Any) -> Any:
         )
     if kind == "Enum":
         return pl.Series(column.name, items, dtype=pl.Enum(list(column.categories or ())))
-    if kind == "Date":
-        return pl.Series(column.name, items).cast(pl.Date)
+    if column.clock:
+        if (unit_zone := column.clock)[1]:
+            values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+        items = values.astype(object).where(values.notna(), None).tolist()
+        stamps = pl.Series(column.name, items, dtype=pl.Datetime("us"))
+        if kind == "Date":
+            return stamps.cast(pl.Date)
+        unit, zone = unit_zone
+        stamps = stamps.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else stamps
+        return stamps.cast(pl.Datetime(unit, zone))  # type: ignore[arg-type]
     return pl.Series(column.name, items, dtype=getattr(pl, kind, None), strict=False)
