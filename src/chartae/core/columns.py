@@ -273,13 +273,16 @@ class Schema:
                 out[start : start + TILE, i] = column[start : start + TILE]
         return out
 
-    def decode(self, X: np.ndarray) -> Any:
+    def decode(self, X: np.ndarray, frame: Any = None) -> Any:
         """Turn numbers into a table.
 
         Parameters
         ----------
         X : ndarray
             ``(n, columns)``, as :meth:`encode` gives them, up to rounding.
+        frame : DataFrame or None
+            A table of ``n`` rows whose values, where there are some, are taken as they are, since numbers may
+            have rounded them, and whose row names are kept.
 
         Returns
         -------
@@ -290,10 +293,23 @@ class Schema:
 
         made = {column.name: _values(column, X[:, i], self.library) for i, column in enumerate(self.columns)}
         if self.library == "pandas":
-            return pd.DataFrame(made)
+            table = pd.DataFrame(made)
+            if isinstance(frame, pd.DataFrame):
+                table.index = frame.index
+                own = frame.rename(columns=str)
+                for name in self.names:
+                    if own[name].dtype == table[name].dtype:
+                        table[name] = own[name].where(own[name].notna(), table[name])
+            return table
         import polars as pl
 
-        return pl.DataFrame([_polars_series(column, made[column.name]) for column in self.columns])
+        series = [_polars_series(column, made[column.name]) for column in self.columns]
+        if isinstance(frame, pl.DataFrame):
+            for i, name in enumerate(self.names):
+                given = frame[name].fill_nan(None) if frame[name].dtype.is_float() else frame[name]
+                if given.dtype == series[i].dtype:
+                    series[i] = given.zip_with(given.is_not_null(), series[i])
+        return pl.DataFrame(series)
 
     def __str__(self) -> str:
         rows = [("column", "kind", "likelihood", "missing", "values")]

@@ -145,10 +145,10 @@ class Decoding:
             observation_noise = model.space.likelihood == "columns"
         return self._present(self._decode(z, raw, noise if observation_noise else None))
 
-    def _present(self, x: np.ndarray) -> Any:
-        """Give items as the user knows them: tables as tables."""
+    def _present(self, x: np.ndarray, given: Any = None) -> Any:
+        """Give items as the user knows them: tables as tables, with the values that were given."""
         schema = self.model_.space.schema
-        return x if schema is None else schema.decode(x)
+        return x if schema is None else schema.decode(x, given)
 
     def _decode(self, z: Tensor, raw: RawCondition | None, noise: Noise | None) -> np.ndarray:
         model = self.model_

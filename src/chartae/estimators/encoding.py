@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chartae.core.arrays import blocks, ends
+from chartae.core.arrays import blocks
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise, SharedNoise
@@ -190,7 +190,10 @@ class Encoding(Checking):
         (20, 20)
         """
         self._ready()
-        return self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
+        made = self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
+        if hasattr(made, "index") and hasattr(X, "index"):  # tables of pandas
+            made.index = X.index
+        return made
 
     def reconstruct(
         self,
@@ -204,8 +207,8 @@ class Encoding(Checking):
         """Complete items whose values are missing; the values that are there stay as they are.
 
         Codes are drawn from q(z | observed values) and weighted by their importance, so that what is filled
-        in follows p(missing | observed): its mean, or the likeliest category, or draws. Where no item has a
-        gap, and no draws are asked for, all come back as :meth:`project` gives them.
+        in follows p(missing | observed): its mean, or the likeliest category, or draws. A model that knows no
+        missing values gives all items as :meth:`project` does, unless draws are asked for.
 
         Parameters
         ----------
@@ -240,9 +243,9 @@ class Encoding(Checking):
         (True, (5, 100, 3))
         """
         model: Any = self._ready()
-        X = self._check(X, reset=False)
-        if not (X.size and np.isnan(ends(X)[0])) and n_draws is None:
-            return self.inverse_transform(self._encode(X, condition)[0], condition)
+        if not model.space.gaps and n_draws is None:
+            return self.project(X, condition)
+        given, X = X, self._check(X, reset=False)
         k, draws = count(n_importance, "n_importance"), None if n_draws is None else count(n_draws, "n_draws")
         noise = SharedNoise(0) if draws is None else Noise(seed_of(random_state))
         source = Source(X, model.space, self._raw(condition, len(X)), device=self._device)
@@ -256,8 +259,8 @@ class Encoding(Checking):
             filled[:, start : start + len(block)][:, there] = block[there]
             start += len(block)
         if draws is None:
-            return self._present(filled[0])
-        return filled if model.space.schema is None else [self._present(one) for one in filled]
+            return self._present(filled[0], given)
+        return filled if model.space.schema is None else [self._present(one, given) for one in filled]
 
     def interpolate(
         self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None
