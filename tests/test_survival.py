@@ -124,6 +124,30 @@ def test_without_a_folder_ctrl_c_leaves_a_fitted_model(monkeypatch):
     assert np.isfinite(vae.score_samples(X)).all()
 
 
+@pytest.mark.parametrize("moment", ["_set_offsets", "_settle", "end"])
+def test_a_wish_after_the_last_epoch_loses_nothing(moment, tmp_path, monkeypatch):
+    from chartae.estimators.fitting import Fitting
+    from chartae.training import engine
+
+    home = {"_set_offsets": Fitting, "_settle": engine, "end": keeping.Keeping}[moment]
+    real = getattr(home, moment)
+
+    def meanwhile(*args):
+        signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    whole = ct.AE(**SMALL).fit(X)
+    monkeypatch.setattr(home, moment, meanwhile)
+    monkeypatch.setattr(keeping, "SELDOM", 60.0)
+    ae = ct.AE(**SMALL)
+    with pytest.raises(KeyboardInterrupt, match="came to its end after 6 epochs"):
+        ae.fit(X, run=tmp_path / "a")
+    assert not is_unfinished(tmp_path / "a")
+    for model in (ae, ct.load(tmp_path / "a")):
+        assert np.array_equal(model.transform(X), whole.transform(X))
+        assert np.array_equal(model.predict(X), whole.predict(X))
+
+
 def test_handlers_are_those_of_before(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     ct.VAE(**SMALL).fit(X, run=tmp_path / "a")

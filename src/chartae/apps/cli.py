@@ -377,9 +377,9 @@ def _fit(
     try:
         estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
     except (KeyboardInterrupt, SystemExit):
-        if is_unfinished(out):
+        if "model_" in vars(estimator):
             _remove_pictures(out)
-            typer.echo(goes_on, err=True)
+            typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
         raise
     except ValueError as error:
         message = _as_options(str(error), {*entry.parameters, *COMMON})

@@ -6,15 +6,17 @@ import math
 import os
 import warnings
 import zlib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.impute import KNNImputer
 
 from chartae.core.arrays import AllBut, as_tensor, is_streamed
+from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.estimators.checking import brings_items
 from chartae.estimators.conditions import ConditionSchema
@@ -42,6 +44,18 @@ HELD_OUT = 16384  # rows of a stream, at most: they stay in memory
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 SUMMED = 256  # rows by which data are known again
+
+
+class _Task(NamedTuple):
+    """What is to be trained, and on what."""
+
+    plan: Plan
+    X: Any
+    raw: RawCondition | None
+    training: Source
+    held_out: Source | None
+    seed: int
+    precision: torch.dtype
 
 
 class Fitting(Encoding):
@@ -117,26 +131,38 @@ class Fitting(Encoding):
         """
         before = dict(self.__dict__)
         with Keeping(run, resume=resume, overwrite=overwrite) as keeping:
-            try:
-                self._fit(X, y, keeping)
-            except BaseException:
-                # What is left of a broken fit would be half of this one and half of the last.
-                self.__dict__.clear()
-                self.__dict__.update(before)
-                raise
-            keeping.end(self)
-        keeping.wish.leave(
-            f"training was stopped after {self.n_iter_} epochs, with which the model is fitted"
-        )
+            with self._undone(before):
+                task = self._prepare(X, y, keeping)
+            # Up to the last file: a wish to stop is no reason to lose what was learned.
+            with interruptible(terminate=keeping.run is not None) as keeping.wish:
+                with self._undone(before):
+                    self._train(task, keeping)
+                keeping.end(self)
+        what = "was stopped" if keeping.stopped else "came to its end"
+        keeping.wish.leave(f"training {what} after {self.n_iter_} epochs, with which the model is fitted")
         return self
 
-    def _fit(self, X: Any, y: Any, keeping: Keeping) -> None:
+    @contextmanager
+    def _undone(self, before: dict[str, Any]) -> Iterator[None]:
+        """Leave the estimator as it was if a fit breaks: half of this one and half of the last is neither."""
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _prepare(self, X: Any, y: Any, keeping: Keeping) -> _Task:
+        """Look at the data, and build what they are to train."""
         self._validate_params()
         start_threads()
         name, own = self._recipe()
         X = read(X) if brings_items(X) else X
         self.medium_ = X.medium if isinstance(X, Dataset) else None
         X, y = (X.X, X.y if y is None else y) if isinstance(X, Dataset) else (X, y)
+        conditional = find(name).conditional
+        if conditional and y is None and is_streamed(X):
+            y = X.labels
         X = self._check(X, reset=True)
         schema = self.schema_
         seed, device = keeping.begun.get("seed", seed_of(self.random_state)), choose_device(self.device)
@@ -152,7 +178,7 @@ class Fitting(Encoding):
             schema=schema,
             gaps=self.gaps_,
         )
-        y = y if find(name).conditional else None
+        y = y if conditional else None
         self.condition_ = ConditionSchema.learn(y)
         raw = self.condition_.encode(y, len(X))
         self.latent_dim_, reason = self._choose_latent_dim(X, seed)
@@ -179,7 +205,7 @@ class Fitting(Encoding):
             model.condition.standardize(raw.vector[kept[:]])
         named = keeping.begun.get("precision")
         precision = getattr(torch, named) if named else choose_precision(self.precision, model, device)
-        missing = ", without a condition (no y)" if find(name).conditional and raw is None else ""
+        missing = ", without a condition (no y)" if conditional and raw is None else ""
         self.summary_ = (
             f"{len(X):,} × {self.space_.extra_repr()}{self.condition_.describe()}{missing}; {name} with "
             f"{self.network_} network, latent_dim {self.latent_dim_}{reason}, "
@@ -194,9 +220,16 @@ class Fitting(Encoding):
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
         source = Source(X, self.space_.to(device), raw, device=device)
-        training = source.subset(kept)
+        held = source.subset(held_out) if len(held_out) else None
+        return _Task(plan, X, raw, source.subset(kept), held, seed, precision)
+
+    def _train(self, task: _Task, keeping: Keeping) -> None:
+        """Train, and learn of the trained model what is kept beside its weights."""
+        plan, X, raw, training, held, seed, precision = task
+        model: Any = plan.model
         self.offset_ = self.null_offset_ = None
-        self._passed(keeping.history)
+        self.history_ = keeping.history
+        self._count()
         keeping.max_time = self.max_time or math.inf
         named = str(precision).removeprefix("torch.")
         keeping.begin(self, seed=seed, precision=named, data=_sum(X, raw))
@@ -204,9 +237,11 @@ class Fitting(Encoding):
             plan,
             training,
             epochs=self.max_epochs,
-            validation=source.subset(held_out) if len(held_out) else None,
+            validation=held,
             # Few rows still make ten steps an epoch.
-            batch_size=min(128, max(16, len(kept) // 10)) if self.batch_size == "auto" else self.batch_size,
+            batch_size=min(128, max(16, len(training) // 10))
+            if self.batch_size == "auto"
+            else self.batch_size,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             clip=self.clip,
@@ -217,30 +252,32 @@ class Fitting(Encoding):
             state=keeping.begun["state"],
             pause=keeping.due,
         )
-        with interruptible(terminate=keeping.run is not None) as keeping.wish, closing(epochs):
+        with closing(epochs):
             for epoch in show_progress(epochs, self.max_epochs, self.verbose):
                 if epoch.complete:
-                    self._passed([*self.history_, dict(epoch.log)])
+                    self.history_.append(dict(epoch.log))
                 if keeping.due():
+                    self._count()
                     keeping.keep(self, epoch.checkpoint())
                 if keeping.asked():
                     keeping.stopped = True
                     break
+        self._count()
         # At its end the loop has restored the best epoch's weights, where there was one to judge by.
         if keeping.stopped:
             finish(plan, training, keeping.begun["state"], seed=seed)
         if model.prior is None:
             size = min(ENCODED, self._rows_at_once())
             # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.
-            each = 1 + 64 * self.latent_dim_ * len(kept) // X.memory if is_streamed(X) else 1
+            each = 1 + 64 * self.latent_dim_ * len(training) // X.memory if is_streamed(X) else 1
             codes = torch.cat([self._codes(b)[::each] for b in training.batches(size)])
-            model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(device)
+            model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(training.device)
         self._set_offsets(X, raw, seed)
 
-    def _passed(self, history: list[dict[str, Any]]) -> None:
-        """Note the epochs that have passed."""
-        self.history_, self.n_iter_ = history, len(history)
-        self.best_epoch_ = max((h["epoch"] for h in history if h["best"]), default=self.n_iter_)
+    def _count(self) -> None:
+        """Count the epochs that have passed."""
+        self.n_iter_ = len(self.history_)
+        self.best_epoch_ = max((h["epoch"] for h in self.history_ if h["best"]), default=self.n_iter_)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and tell outliers from inliers among the same rows.
