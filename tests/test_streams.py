@@ -50,6 +50,13 @@ class Once(IterableDataset):
             yield buffer  # the same array again and again
 
 
+def test_labels_of_a_stream_are_the_condition():
+    items = [(x, i % 3) for i, x in enumerate(X)]
+    cvae = ct.CVAE(latent_dim=1, hidden=(8,), max_epochs=1).fit(stream(Items(items), memory=MEMORY))
+    assert cvae.condition_.classes.tolist() == [0, 1, 2]
+    assert cvae.sample(2, condition=1).shape == (2, 6)
+
+
 @pytest.fixture
 def parquet(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")

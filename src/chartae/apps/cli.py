@@ -437,7 +437,7 @@ def _encode(
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
     estimator = _open(run, encoder=True)
-    items = _read(data, labels, size, _medium(estimator, data), memory)
+    items = _read_for(estimator, data, labels, size, memory)
     codes = estimator.transform(
         _features(items, estimator), condition=_condition(estimator, items), return_std=std
     )
@@ -481,7 +481,7 @@ def _reconstruct(
 
     estimator = _open(run, encoder=True)
     target = _target(out, run, "reconstructions", estimator)
-    items = _read(data, labels, size, _medium(estimator, data), memory)
+    items = _read_for(estimator, data, labels, size, memory)
     if target.suffix != ".png" and _is_streamed(items.X):
         raise DataError(
             f"reconstructions are as large as the data, and {items.name} is larger than the memory: allow "
@@ -545,20 +545,39 @@ def _read(
     return read(data, labels=labels, size=size, encoder=encoder, memory=memory)
 
 
-def _medium(estimator: Any, data: str) -> Any:
-    """Read what must become numbers first as the data of the fit were read."""
+def _read_for(
+    estimator: Any, data: str, labels: str | None, size: tuple[int, int] | None, memory: str | None
+) -> Dataset:
+    """Read further data as those of the fit were read: the same encoder, the same size and kind of pixels."""
+    from dataclasses import replace
+
+    import numpy as np
+
     from chartae.training.readers import is_encoded
 
-    return estimator.medium_ if is_encoded(data) else None
+    space = estimator.space_
+    images = Path(data).is_dir() and space.is_image and not is_encoded(data)
+    if images and size is None:
+        size = space.model_shape[1:]
+    items = _read(data, labels, size, estimator.medium_ if is_encoded(data) else None, memory)
+    if images and items.X.ndim == 3 and space.shape == (*items.X.shape[1:], 3):
+        items = replace(items, X=np.repeat(items.X[..., None], 3, -1))  # gray images as color
+    return items
 
 
 def _features(items: Dataset, estimator: Any) -> Any:
     """Give an array the names of the columns that a model was fitted on."""
-    from chartae.core.columns import is_frame
+    from chartae.core.columns import is_frame, is_streamed_table
 
     columns = list(getattr(estimator, "feature_names_in_", []))
-    if is_frame(items.X):
-        return items.X if estimator.space_.schema is not None else items.X.to_numpy()
+    if is_frame(items.X) and estimator.space_.schema is None:
+        return items.X.to_numpy()
+    if is_frame(items.X) or is_streamed_table(items.X):
+        # By their names, wherever they stand, and without what else is there, such as labels.
+        absent = next((name for name in columns if name not in items.X.columns), None)
+        if absent is not None:
+            raise DataError(f"{items.name} has no column {absent!r}: {suggest(absent, items.X.columns)}")
+        return items.X[columns] if is_frame(items.X) else items.X.select(columns)
     if not columns or _is_streamed(items.X):
         return items.X
     if items.X.ndim != 2 or items.X.shape[1] != len(columns):
@@ -615,12 +634,21 @@ def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
         raise DataError(f"the model was not fitted on sounds, and {target} is one: name it .npy")
     if target.suffix in (".csv", ".parquet") and space.schema is None:
         raise DataError(f"the model was fitted on arrays, and {target} is a table: name it .npy")
+    if target.suffix == ".npy" and (words := _words(space)):
+        raise DataError(f"column {words!r} is no number, and {target} holds numbers alone: name it .csv")
     if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
         others = ".png (images), .csv and .parquet (tables), .wav (a sound)"
         raise DataError(f"{target} ends in none of .npy (arrays), {others}")
     if target.suffix == ".png" and not is_picture(space):
         raise DataError(f"items of shape {space.shape} are no images: name {target} .npy")
     return target
+
+
+def _words(space: Any) -> str | None:
+    """Name the first column of a table that an array of numbers cannot hold."""
+    if space.schema is None:
+        return None
+    return space.schema.wordy or next((c.name for c in space.schema.columns if c.clock), None)
 
 
 def _refuse_several(target: Path, n: int) -> None:
@@ -656,7 +684,7 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
         elif target.suffix == ".parquet":
             as_pandas(X).to_parquet(file)
         else:
-            np.save(file, X)
+            np.save(file, as_pandas(X).to_numpy(dtype=float, na_value=np.nan) if is_frame(X) else X)
     of = "rows" if is_frame(X) else str(X.dtype)
     typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {of}")
 

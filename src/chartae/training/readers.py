@@ -374,15 +374,20 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
     if encoder is not None:
         raise DataError(_NOTHING_TO_ENCODE)
     suffix = path.suffix.lower()
+    large = memory is not None and path.stat().st_size > _bytes(memory)
+    if large and suffix in (".csv", ".npz"):
+        raise DataError(
+            f"{path} is larger than memory={memory!r}, and {suffix} files are read whole: save it as .npy or "
+            ".parquet"
+        )
     if suffix == ".parquet" or _count_of(path, (".parquet",)) > _count_of(path, _IMAGES):
         return _parquet(path, labels, memory)
     if path.is_dir():
         return _folder(path, labels, size)
-    if suffix == ".npy" and memory is not None:
-        from chartae.training.streams import parse_bytes, stream
+    if large and suffix == ".npy":
+        from chartae.training.streams import stream
 
-        if path.stat().st_size > parse_bytes(memory):
-            return _streamed(stream(path, memory=memory), labels)
+        return _streamed(stream(path, memory=memory), labels)
     if suffix == ".npz":
         return _npz(path, key or None, labels)
     if suffix in _READERS:
@@ -395,6 +400,12 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
         f"{path} has a format that is not read: pass .npy, .npz, .csv, .parquet, .txt, or a folder of "
         "images or sounds"
     )
+
+
+def _bytes(memory: Any) -> int:
+    from chartae.training.streams import parse_bytes
+
+    return parse_bytes(memory)
 
 
 _NOTHING_TO_ENCODE = "an encoder is for texts and sounds in files, and the data are none: leave it out"

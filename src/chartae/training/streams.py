@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
-from chartae.core.columns import Schema
+from chartae.core.columns import Schema, is_frame
 from chartae.core.errors import DataError
 from chartae.core.registry import suggest
 from chartae.training.readers import array_of, read_array
@@ -93,7 +93,7 @@ def parse_bytes(memory: str | int | None = None) -> int:
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*", str(memory).lower())
     try:
         size = int(float(found[1]) * UNITS[found[2]]) if found else 0
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         size = 0
     if size < 1:
         raise DataError(
@@ -495,6 +495,8 @@ def stream(
         raise DataError("columns are those of parquet files: leave them out")
     if isinstance(source, Streamed | StreamedTable):
         return source
+    if is_frame(source):
+        raise DataError("a table in memory needs no stream: pass it as it is")
     if isinstance(source, np.ndarray):
         return _array(source, memory=size, name="array")
     # A loader has batches of what its dataset has items of.
