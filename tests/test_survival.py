@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import chartae as ct
 from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError
@@ -300,7 +301,6 @@ def test_a_second_fit_in_the_same_folder_is_refused(tmp_path, monkeypatch):
 
     settle = engine._settle
     monkeypatch.setattr(engine, "_settle", lambda *args: (meanwhile(), settle(*args)))
-    monkeypatch.setattr(ct.VAE, "fit", ct.VAE.fit)
     ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
     assert len(said) == 3
     assert ct.load(tmp_path / "a").n_iter_ == 6
@@ -359,6 +359,46 @@ def test_a_file_system_that_may_not_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(RunFolderError, match=r"cannot write .*a \(Read-only file system\): choose another"):
         ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
+
+
+def test_two_fits_that_begin_together_are_told_so(tmp_path, monkeypatch):
+    fresh = keeping.OpenRun
+
+    class Late(fresh):
+        def checkpoint(self, *content):
+            if not (tmp_path / "a").exists():
+                with fresh(tmp_path / "a", overwrite=False) as other:
+                    other.checkpoint(*content)
+                    super().checkpoint(*content)
+
+    monkeypatch.setattr(keeping, "OpenRun", Late)
+    with pytest.raises(RunFolderError, match="being written by another fit"):
+        ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b[:20] + b"#" + b[21:]])
+def test_a_damaged_checkpoint_is_a_run_that_can_be_replaced(damage, cut):
+    file = cut / "checkpoint.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    for again in (lambda: ct.load(cut), lambda: ct.CVAE(**SMALL).fit(X, LABELS, run=cut, resume=True)):
+        with pytest.raises(RunFolderError, match="cannot be read"):
+            again()
+    ct.CVAE(**SMALL).fit(X, LABELS, run=cut, overwrite=True)
+    assert ct.load(cut).n_iter_ == 6
+
+
+def test_a_state_that_is_no_tensor_is_known_before_training(tmp_path):
+    class Odd(torch.nn.Linear):
+        def get_extra_state(self):
+            return {"count": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    vae = ct.VAE(**{**SMALL, "hidden": None}, network=(Odd(6, 4), torch.nn.Linear(2, 6)))
+    with pytest.raises(PlanError, match="which is no tensor"):
+        vae.fit(X, run=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 # ------------------------------------------------------------------- killed

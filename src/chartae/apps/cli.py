@@ -93,8 +93,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 2 after an error (one line on stderr says what and the cure), or 130 after Ctrl-C. With
-        ``CHARTAE_DEBUG=1`` in the environment an error is raised with its traceback.
+        0, or 2 after an error (one line on stderr says what and the cure), 130 after Ctrl-C, or 143 after
+        SIGTERM. With ``CHARTAE_DEBUG=1`` in the environment an error is raised with its traceback.
 
     Examples
     --------

@@ -209,10 +209,15 @@ class Keeping:
         """Refuse to go on with something else."""
         assert self.config is not None
         began, given = self.config["estimator"]["parameters"], config["estimator"]["parameters"]
-        for name in sorted((began.keys() | given.keys()) - FREE):
-            if given.get(name) != began.get(name):
+        if began.keys() != given.keys():
+            raise RunFolderError(
+                f"{self.path} was begun with another estimator, or by another version of chartae "
+                f"({self.config['chartae']}): resume with the same, or choose another folder"
+            )
+        for name in sorted(given.keys() - FREE):
+            if given[name] != began[name]:
                 raise RunFolderError(
-                    f"{self.path} was begun with {name}={began.get(name)!r}, not {name}={given.get(name)!r}: "
+                    f"{self.path} was begun with {name}={began[name]!r}, not {name}={given[name]!r}: "
                     "resume with the same, or choose another folder"
                 )
         other = [what for name, what in FACTS.items() if config[name] != self.config[name]]

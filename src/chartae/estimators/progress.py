@@ -10,6 +10,8 @@ from chartae.training.engine import Epoch
 
 __all__ = ["describe", "show_progress"]
 
+SHOWN = ("loss", "val_loss", "rows_per_second")  # beside a bar
+
 
 def describe(log: dict[str, Any]) -> str:
     """Put an epoch's numbers into one line.
@@ -85,5 +87,7 @@ def show_progress(epochs: Iterable[Epoch], total: int, verbose: int) -> Iterator
         task = bar.add_task("fit", total=total, line="")
         for epoch in epochs:
             if epoch.complete:
-                bar.update(task, completed=epoch.number, line=describe(dict(epoch.log)))
+                # As much as a narrow terminal has room for.
+                some = {name: epoch.log[name] for name in SHOWN if name in epoch.log}
+                bar.update(task, completed=epoch.number, line=describe(some))
             yield epoch

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from chartae.core.errors import ChartaeError, RunFolderError
+from chartae.core.errors import ChartaeError, PlanError, RunFolderError
 from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Generator
@@ -99,6 +99,11 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     tensors : dict of str to Tensor
         Each of any shape: weights, units, and which rows were held out.
 
+    Raises
+    ------
+    PlanError
+        If modules of the user's have a state that is no tensor.
+
     Examples
     --------
     >>> import numpy as np, chartae as ct
@@ -130,6 +135,12 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         },
     }
     tensors = dict(model.state_dict())
+    odd = next((name for name, value in tensors.items() if not isinstance(value, torch.Tensor)), None)
+    if odd is not None:
+        raise PlanError(
+            f"network= keeps {odd!r} in its state, which is no tensor and cannot be kept in a run folder: "
+            "make it a buffer"
+        )
     if estimator.medium_ is not None:
         tensors |= {f"medium.{name}": t for name, t in estimator.medium_.tensors().items()}
     tensors["validation_rows"] = torch.from_numpy(estimator.validation_rows_)

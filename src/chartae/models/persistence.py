@@ -8,6 +8,7 @@ the exchange or the removal of that one file, so that a folder opens at whatever
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -67,16 +68,12 @@ def config_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     ...     config_of(folder), config_of(write_run(folder + "/a", {"answer": 42}, {}))["answer"]
     (None, 42)
     """
-    path = Path(path)
-    try:
-        if (path / CHECKPOINT).is_file():
-            config = json.loads(_metadata(path / CHECKPOINT)["config"])
-        else:
-            config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-            if not all((path / name).is_file() for name in FILES):
-                return None
-    except Exception:  # whatever a file of someone else's may hold
-        return None
+    path, config = Path(path), None
+    with contextlib.suppress(Exception):  # whatever a file of someone else's may hold
+        whole = (path / CHECKPOINT).is_file() or all((path / name).is_file() for name in FILES)
+        # Beside a checkpoint it tells, where that is damaged, that the folder is a run all the same.
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8")) if whole else None
+        config = json.loads(_metadata(path / CHECKPOINT)["config"]) if is_unfinished(path) else config
     return config if isinstance(config, dict) and {"format", "chartae"} <= config.keys() else None
 
 
@@ -144,7 +141,9 @@ def refuse_occupied(
     if home == here or home in here.parents or os.path.ismount(home):
         what = "a mount point" if os.path.ismount(home) else "the working folder, or above it,"
         raise RunFolderError(f"{path} is {what} and cannot be replaced: name a folder in it, {path / 'run'}")
-    above = next(folder for folder in home.parents if folder.exists())
+    # What is replaced is exchanged in its place; what is new is moved into the folder above.
+    places = home.parents if config_of(home) is None else (home,)
+    above = next(folder for folder in places if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise RunFolderError(f"{path} cannot be made, {above} is no folder to write in: choose another place")
     if home.is_dir() and any(home.iterdir()):
@@ -251,9 +250,7 @@ class OpenRun:
             if config_of(self.home) is not None:
                 self.lock = _locked(self.home)
                 if self.lock is None:
-                    raise RunFolderError(
-                        f"{path} is being written by another fit: wait for it, or choose another folder"
-                    )
+                    raise _busy(path)
                 for draft in self.home.glob(".*.tmp"):  # of a program that was killed
                     if draft.name.startswith(tuple(f".{name}." for name in (*FILES, CHECKPOINT))):
                         draft.unlink(missing_ok=True)
@@ -371,7 +368,12 @@ class OpenRun:
             lock = _locked(new)
             for name, write in files.items():
                 _write(new / name, write)
-            new.replace(self.home)
+            try:
+                new.replace(self.home)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise _busy(self.path) from None
+                raise
             self.lock, lock, self.made = lock, None, True
             _keep_names(self.home.parent)
         finally:
@@ -402,6 +404,10 @@ class OpenRun:
             if not was_unfinished and _numbers(self.home) == before:
                 (self.home / CHECKPOINT).unlink(missing_ok=True)  # the files are those of the old run
             raise
+
+
+def _busy(path: Any) -> RunFolderError:
+    return RunFolderError(f"{path} is being written by another fit: wait for it, or choose another folder")
 
 
 #: Names of files, and what writes each of them.

@@ -49,7 +49,7 @@ class Interrupts:
         self.signal = number
 
     def leave(self, why: str) -> None:
-        """Leave, if there was a signal, as the program would have done without this.
+        """Leave, if there was a signal, as a program that takes no signals would have done at once.
 
         Parameters
         ----------
