@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, one_line
 from chartae.core.registry import suggest
 
 __all__ = ["KINDS", "Column", "Schema", "as_pandas", "is_frame", "is_streamed_table"]
@@ -605,8 +605,7 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
             stamps = pd.to_datetime(values, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
         except (ValueError, TypeError, OverflowError) as e:
             raise DataError(
-                f"column {column.name!r} holds other values than dates ({' '.join(str(e).split())[:80]}): "
-                "correct them"
+                f"column {column.name!r} holds other values than dates ({one_line(e, 80)}): correct them"
             ) from None
         return np.where(gaps, np.nan, stamps.astype("int64").to_numpy() / 1e6)
     try:

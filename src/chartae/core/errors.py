@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ChartaeError", "DataError", "PlanError", "RunFolderError", "TrainingError"]
+__all__ = ["ChartaeError", "DataError", "PlanError", "RunFolderError", "TrainingError", "one_line"]
 
 
 class ChartaeError(ValueError):
@@ -64,3 +64,27 @@ class TrainingError(ChartaeError, RuntimeError):
     >>> issubclass(TrainingError, RuntimeError)
     True
     """
+
+
+def one_line(error: object, most: int = 120) -> str:
+    r"""Put what others say of an error into one line.
+
+    Parameters
+    ----------
+    error : object
+        Theirs.
+    most : int
+        Letters.
+
+    Returns
+    -------
+    str
+        Its beginning; the name of its type if it says nothing.
+
+    Examples
+    --------
+    >>> from chartae.core.errors import one_line
+    >>> one_line(ValueError("too\n  long"))
+    'too long'
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__

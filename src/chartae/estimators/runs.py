@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from chartae.core.errors import ChartaeError, PlanError, RunFolderError
+from chartae.core.errors import ChartaeError, PlanError, RunFolderError, one_line
 from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Generator
@@ -284,7 +284,7 @@ def _fill(
 
 
 def _damaged(path: Any, error: Exception) -> RunFolderError:
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(error, 300)
     return RunFolderError(f"{path}: config.json is damaged ({reason}): restore it, or fit again")
 
 
@@ -319,7 +319,7 @@ def _model(
             model.posterior = None
         model.load_state_dict(tensors)
     except (RuntimeError, ChartaeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise RunFolderError(f"{path}: the weights do not fit the configuration ({reason})") from None
     # Laid out as in training: another layout adds up in another order, and the last digits differ.
     return channels_last(model.eval()), ConditionSchema.from_config(config["condition"])

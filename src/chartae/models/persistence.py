@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chartae import __version__
-from chartae.core.errors import RunFolderError
+from chartae.core.errors import RunFolderError, one_line
 from chartae.core.trees import pack, unpack
 
 try:
@@ -665,7 +665,7 @@ def _read(path: Path, name: str) -> Iterator[None]:
     except RunFolderError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, 300)
         raise RunFolderError(f"{path}: {name} cannot be read ({reason}): restore it, or fit again") from None
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, one_line
 from chartae.core.files import SOUNDS, atomic, folder_labels, visible_files
 
 __all__ = ["LogMel", "read_audio"]
@@ -449,7 +449,7 @@ def _load(file: Path) -> tuple[NDArray[Any], int]:
     except ImportError:
         raise DataError(f"to read {file}, chartae needs soundfile: pip install soundfile") from None
     except Exception as e:  # there is nothing that a damaged file does not raise
-        why = " ".join(str(e).split())[:120]
+        why = one_line(e)
         raise DataError(f"cannot read {file} ({why}): remove it, or save it again") from None
 
 
@@ -472,7 +472,7 @@ def _archive(path: Path, labels: Any) -> tuple[list[_Sound], Any, list[str]]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
         if isinstance(e, DataError):
             raise
-        why = " ".join(str(e).split())[:120]
+        why = one_line(e)
         raise DataError(f"cannot read {path} ({why}): write it again with np.savez") from None
     rising = n > 0 and offsets.dtype.kind in "iu" and offsets[0] >= 0 and (offsets[1:] > offsets[:-1]).all()
     if wave.ndim != 1 or not rising or offsets[-1] > len(wave):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.contracts import Batch, Plan, Term
-from chartae.core.errors import PlanError, TrainingError
+from chartae.core.errors import PlanError, TrainingError, one_line
 from chartae.core.noise import Noise
 from chartae.parts.networks import MLP
 from chartae.training.kernels import Gradients, gradients_for, total
@@ -341,7 +341,7 @@ def train(
         try:
             loop.restore(state)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise PlanError(f"state is not of this plan ({reason}): begin again without it") from None
     model, warmup = plan.model, plan.objective.warmup
     pause = pause or _never

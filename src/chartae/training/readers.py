@@ -21,7 +21,7 @@ from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
 from chartae.core.columns import Schema, as_pandas, is_frame, is_streamed_table
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, one_line
 from chartae.core.files import SOUNDS, folder_labels, visible_files
 
 __all__ = ["Dataset", "array_of", "is_encoded", "medium_of", "read", "read_array", "refuse_bad_values"]
@@ -226,7 +226,7 @@ def read_array(path: str | Path) -> NDArray[Any]:
         ours = _is_npy(path)
         if ours and ("allow_pickle" in str(e) or "Python objects" in str(e)):
             _pickled(str(path))
-        why = _line(e) if ours else "it is no array of NumPy"
+        why = one_line(e) if ours else "it is no array of NumPy"
         raise DataError(f"cannot read {path} ({why}): write it again with np.save") from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -471,7 +471,7 @@ def _npz(path: Path, key: str | None, labels: Any) -> Dataset:
     try:
         archive = np.load(path, allow_pickle=False)
     except _DAMAGE as e:
-        raise DataError(f"cannot read {path} ({_line(e)}): write it again with np.savez") from None
+        raise DataError(f"cannot read {path} ({one_line(e)}): write it again with np.savez") from None
     with archive:
         names: list[str] = archive.files
         key, X = (key, _member(path, archive, key)) if key else _choose(path, archive)
@@ -527,7 +527,7 @@ def _member(path: Path, archive: Any, name: str) -> NDArray[Any]:
     except _DAMAGE as e:
         if "allow_pickle" in str(e):
             _pickled(f"{path.name}:{name}")
-        raise DataError(f"cannot read {name!r} in {path} ({_line(e)}): write it again") from None
+        raise DataError(f"cannot read {name!r} in {path} ({one_line(e)}): write it again") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{name!r} in {path} is not an array: write the file with np.savez")
     return array
@@ -554,7 +554,7 @@ def _csv(path: Path, labels: Any) -> Dataset:
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
     except ValueError as e:
-        raise DataError(f"cannot read {path} ({_line(e)}): write one row an item, with commas") from None
+        raise DataError(f"cannot read {path} ({one_line(e)}): write one row an item, with commas") from None
     first = frame.columns[0]
     if len(frame.columns) == 1 and any(mark in str(first) for mark in ";\t|"):
         raise DataError(f"{path} has one column, {str(first)!r:.40}: put commas between its columns")
@@ -895,11 +895,7 @@ def _pickled(what: str) -> NoReturn:
 def _unreadable(file: Path, error: Exception) -> NoReturn:
     if isinstance(error, DataError):
         raise error
-    raise DataError(f"cannot read image {file} ({_line(error)}): remove it, or save it again") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+    raise DataError(f"cannot read image {file} ({one_line(error)}): remove it, or save it again") from None
 
 
 def _some(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from chartae.core.columns import Schema, is_frame
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, one_line
 from chartae.core.registry import suggest
 from chartae.training.readers import array_of, read_array
 
@@ -371,8 +371,16 @@ class StreamedTable:
         -------
         DataFrame
             ``(n, columns)``, of pandas.
+
+        Raises
+        ------
+        DataError
+            If a file is damaged, or has changed since it was opened.
         """
         read, columns = self._arrow.parquet.read_table, list(self.columns)
+        for file, stamp in zip(self._files, self._stamps, strict=True):
+            if _stamp(file) != stamp:
+                raise _changed(file)
         parts = [self._guarded(file, read, file, columns=columns, partitioning=None) for file in self._files]
         return self._arrow.concat_tables(parts).to_pandas(**FRAMES)
 
@@ -405,7 +413,7 @@ class StreamedTable:
                 batches = opened.iter_batches(rows, columns=list(self.columns), use_threads=False)
                 while True:
                     if _stamp(file) != stamp:
-                        raise DataError(f"{file} has changed since it was opened: open it again")
+                        raise _changed(file)
                     if (batch := self._guarded(file, next, batches, None)) is None:
                         break
                     yield batch.to_pandas(**more)
@@ -437,7 +445,7 @@ class StreamedTable:
         try:
             return read(*args, **kwargs)
         except (OSError, ValueError, self._arrow.ArrowException) as e:
-            raise DataError(f"cannot read {file} ({_line(e)}): write it again") from None
+            raise DataError(f"cannot read {file} ({one_line(e)}): write it again") from None
 
 
 def stream(
@@ -514,10 +522,6 @@ def _numbers(array: np.ndarray, name: str) -> None:
         raise DataError(f"{name} holds {array.dtype}, not numbers: convert it")
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
-
-
 # ------------------------------------------------------------------------------------------------ files
 
 
@@ -538,21 +542,23 @@ def _npy(path: Path, memory: int) -> Streamed:
         return _array(mapped, memory=memory, name=path.name)
     _numbers(mapped, path.name)
     # Pages of a memory map would count as memory of the process.
-    rows = _Rows(path.open("rb", buffering=0), path, mapped.offset)
+    rows = _Rows(path.open("rb", buffering=0), path, mapped.offset, _stamp(path))
     return Streamed(rows.read, mapped.shape, mapped.dtype, memory=memory, name=path.name)
 
 
 class _Rows:
-    """Rows of numbers in an open file."""
+    """Rows of numbers in an open file, which, where a stamp is given, must not change."""
 
-    def __init__(self, file: IO[bytes], name: Any, offset: int = 0) -> None:
-        self.file, self.name, self.offset = file, name, offset
+    def __init__(self, file: IO[bytes], name: Any, offset: int = 0, stamp: Any = None) -> None:
+        self.file, self.name, self.offset, self.stamp = file, name, offset, stamp
         self.lock = threading.Lock()
         weakref.finalize(self, file.close)
 
     def read(self, start: int, stop: int, out: Any) -> None:
         if stop <= start:
             return
+        if self.stamp is not None and _stamp(self.name) != self.stamp:
+            raise _changed(self.name)
         into, at = memoryview(out).cast("B"), 0
         with self.lock:
             try:
@@ -560,7 +566,7 @@ class _Rows:
                 while at < len(into) and (got := self.file.readinto(into[at:])):  # type: ignore[attr-defined]
                     at += got
             except OSError as e:
-                raise DataError(f"cannot read {self.name} ({_line(e)}): write it again") from None
+                raise DataError(f"cannot read {self.name} ({one_line(e)}): write it again") from None
         if at < len(into):
             raise DataError(
                 f"{self.name} ends before row {stop}, and had more when it was opened: open it again"
@@ -583,11 +589,15 @@ def _kept(blocks: Iterable[np.ndarray], **more: Any) -> Streamed:
         except OSError as e:
             where = folder or tempfile.gettempdir()
             raise DataError(
-                f"cannot write to {where} ({_line(e)}): point TMPDIR to a disk that holds all rows"
+                f"cannot write to {where} ({one_line(e)}): point TMPDIR to a disk that holds all rows"
             ) from None
     if block is None:
         raise DataError(f"{more['name']} is empty: give at least one item")
     return Streamed(rows.read, (n, *block.shape[1:]), block.dtype, **more)
+
+
+def _changed(path: Any) -> DataError:
+    return DataError(f"{path} has changed since it was opened: open it again")
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -618,7 +628,7 @@ def _split(item: Any) -> tuple[np.ndarray, Any]:
     try:
         return array_of(x), None if label is None else array_of(label)
     except ValueError as e:
-        raise DataError(f"an item does not make an array ({_line(e)}): give arrays of numbers") from None
+        raise DataError(f"an item does not make an array ({one_line(e)}): give arrays of numbers") from None
 
 
 def _alike(x: np.ndarray, first: np.ndarray, i: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, one_line
 
 __all__ = ["SentenceEncoder", "TextEncoder", "read_text"]
 
@@ -229,7 +229,7 @@ class SentenceEncoder:
         try:
             model = SentenceTransformer(self.name)
         except (OSError, ValueError) as e:
-            why = " ".join(str(e).split())[:120]
+            why = one_line(e)
             raise DataError(f"cannot load the encoder {self.name} ({why}): check its name") from None
         return np.asarray(model.encode(list(texts)), dtype=np.float32)
 
