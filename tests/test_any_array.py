@@ -137,6 +137,7 @@ def test_units_at_the_ends_of_float32(size):
     assert float(extreme.space_.scale) == pytest.approx(size * float(usual.space_.scale), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:column.* constant and tell")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_denormal_numbers_are_zeros_in_training_and_after_it(dtype):
     X = np.random.default_rng(0).normal(size=(40, 3)).astype(dtype)

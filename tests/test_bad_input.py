@@ -182,6 +182,26 @@ def test_a_constant_column_is_a_warning():
     )
 
 
+@pytest.mark.parametrize("missing", ["auto", "mask"])
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ([1], "column 1 (from 0) is constant and tells nothing: drop it, unless it is a pixel"),
+        ([0, 2], "columns 0 and 2 (from 0) are constant and tell nothing: drop them, unless they are pixels"),
+        ([*range(6)], "columns 0, 1, 2, 3 and 2 others (from 0) are constant"),
+    ],
+)
+def test_constant_columns_of_arrays_are_named(columns, words, missing):
+    array = np.random.default_rng(0).normal(size=(20, 7))
+    array[:, columns] = 7.5
+    np.save("a.npy", array)
+    for given in (array, ct.stream("a.npy", memory="1KB")):
+        with pytest.warns(UserWarning, match="constant") as caught:
+            ct.VAE(missing=missing, **SMALL).fit(given)
+        assert str(caught[0].message).startswith(words)
+        assert caught[0].filename == __file__
+
+
 # ------------------------------------------------------------------------------------------- files
 
 

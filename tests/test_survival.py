@@ -401,6 +401,14 @@ def test_a_state_that_is_no_tensor_is_known_before_training(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_drafts_of_a_killed_program_are_cleared(cut):
+    for name in (".model.safetensors.123.tmp", ".checkpoint.safetensors.9.tmp", ".tmpnxP8ei"):
+        (cut / name).write_bytes(b"half")
+    (cut / ".notes.tmp").write_bytes(b"somebody's")
+    ct.CVAE(**SMALL).fit(X, LABELS, run=cut, resume=True)
+    assert files(cut).keys() == {".notes.tmp", "config.json", "history.jsonl", "model.safetensors"}
+
+
 # ------------------------------------------------------------------- killed
 
 KILLED = """

@@ -108,14 +108,9 @@ class Checking(
         if named:
             validate_data(self, next(iter(X.frames())) if streamed else X, reset=reset, skip_check_array=True)
         if reset:
-            learned = self.schema_ = Schema.learn(X, self.columns, likelihoods)
+            self.schema_ = Schema.learn(X, self.columns, likelihoods)
             if len(X) < 2:
                 raise DataError("the table has 1 row, and a model needs two or more: give more")
-            for column in learned.columns:
-                if column.constant:
-                    warnings.warn(
-                        f"column {column.name!r} is constant and tells nothing: drop it", stacklevel=4
-                    )
         schema = self.schema_ if reset else self.space_.schema
         if schema is None and streamed:
             raise DataError("the model was fitted on arrays, not on a table: save the columns as .npy")
@@ -141,6 +136,52 @@ class Checking(
     def _ready(self) -> Any:
         check_is_fitted(self, "model_")
         return self.model_
+
+
+def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
+    """Name columns that hold one value.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, features)``; of items of other shapes nothing is said, since edges of images may well be empty.
+    schema : Schema or None
+        What the columns of a table hold.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> from chartae.estimators.checking import warn_of_constant
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_constant(np.tile([[1.0, 2.0]], (3, 1)), None)
+    >>> str(caught[0].message)
+    'columns 0 and 1 (from 0) are constant and tell nothing: drop them, unless they are pixels'
+    """
+    if schema is not None:
+        names, where, but = [repr(column.name) for column in schema.columns if column.constant], "", ""
+    else:
+        names = [str(i) for i in _constant(X)] if X.ndim == 2 else []
+        where, but = " (from 0)", ", unless it is a pixel"
+    if len(names) == 1:
+        warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=4)
+    elif names:
+        names = names if len(names) <= 5 else [*names[:4], f"{len(names) - 4} others"]
+        listed = f"columns {', '.join(names[:-1])} and {names[-1]}{where}"
+        but = but.replace("it is a pixel", "they are pixels")
+        warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=4)
+
+
+def _constant(X: np.ndarray) -> np.ndarray:
+    columns: np.ndarray = np.arange(X.shape[1])
+    first = X[:1]
+    for block in blocks(X):
+        # Only those that are constant so far: mostly none after the first block.
+        columns = columns[(block[:, columns] == first[:, columns]).all(0)]
+        if not len(columns):
+            break
+    return columns
 
 
 def brings_items(X: Any) -> bool:

@@ -18,7 +18,7 @@ from sklearn.impute import KNNImputer
 from chartae.core.arrays import AllBut, as_tensor, is_streamed
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
-from chartae.estimators.checking import brings_items
+from chartae.estimators.checking import brings_items, warn_of_constant
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import seed_of
 from chartae.estimators.encoding import ENCODED, Encoding
@@ -219,6 +219,7 @@ class Fitting(Encoding):
         # What cannot be scored in the end had better fail before hours of training.
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
+        warn_of_constant(X, schema)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         return _Task(plan, X, raw, source.subset(kept), held, seed, precision)

@@ -251,9 +251,11 @@ class OpenRun:
                 self.lock = _locked(self.home)
                 if self.lock is None:
                     raise _busy(path)
-                for draft in self.home.glob(".*.tmp"):  # of a program that was killed
-                    if draft.name.startswith(tuple(f".{name}." for name in (*FILES, CHECKPOINT))):
+                for name in (*FILES, CHECKPOINT):
+                    for draft in self.home.glob(f".{name}.*.tmp"):  # of a program that was killed
                         draft.unlink(missing_ok=True)
+                for draft in self.home.glob(".tmp??????"):  # within safetensors, which makes one of its own
+                    draft.unlink(missing_ok=True)
 
     def __enter__(self) -> OpenRun:
         return self

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -33,7 +33,6 @@ UNITS = {"": 1, "b": 1} | {
 # are held for validation.
 WINDOW, HELD, BLOCK = 1 / 6, 1 / 8, 1 / 128
 TABLE, FRAME = 1 / 4, 1 / 32  # a table is there as it was stored, as pandas has it, and as numbers
-FRAMES: dict[str, Any] = {"ignore_metadata": True, "date_as_object": False}  # how pandas is to have them
 TEXT = 64  # bytes that a text takes in a table, at least
 
 
@@ -318,6 +317,7 @@ class StreamedTable:
         for column in self.columns:
             text = str(schemas[0].field(column).type).endswith("string")
             self._sizes[column] = max(TEXT if text else 8, stored[column] // self._rows), text
+        self._types = _nullable(schemas[0], pandas.get("columns", []), set().union(*map(_gappy, heads)))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -382,7 +382,7 @@ class StreamedTable:
             if _stamp(file) != stamp:
                 raise _changed(file)
         parts = [self._guarded(file, read, file, columns=columns, partitioning=None) for file in self._files]
-        return self._arrow.concat_tables(parts).to_pandas(**FRAMES)
+        return self._frame(self._arrow.concat_tables(parts))
 
     def frames(self, *, coded: bool = False) -> Iterator[Any]:
         """Read some rows after the other.
@@ -405,7 +405,7 @@ class StreamedTable:
         rows = max(1, int(FRAME * self.memory) // self._row)
         texts = [column for column in self.columns if self._sizes[column][1]]
         # Without copies where that can be done.
-        more = {**FRAMES, "split_blocks": True, "categories": texts if coded else None}
+        more = {"split_blocks": True, "categories": texts if coded else None}
         for file, stamp in zip(self._files, self._stamps, strict=True):
             # Without a buffer, whole columns of a row group are held while it is read in batches.
             small = {"pre_buffer": False, "buffer_size": 1 << 16}
@@ -416,9 +416,13 @@ class StreamedTable:
                         raise _changed(file)
                     if (batch := self._guarded(file, next, batches, None)) is None:
                         break
-                    yield batch.to_pandas(**more)
+                    yield self._frame(batch, **more)
             del batches
             self._arrow.default_memory_pool().release_unused()
+
+    def _frame(self, table: Any, **more: Any) -> Any:
+        frame = table.to_pandas(ignore_metadata=True, date_as_object=False, **more)
+        return frame.astype({name: kind for name, kind in self._types.items() if name in frame})
 
     def encoded(self, schema: Schema) -> Streamed:
         """Write all rows as numbers to a temporary file, which goes with its last user.
@@ -617,6 +621,26 @@ def _stored(head: Any) -> Counter[str]:
             part = group.column(i)
             sizes[part.path_in_schema.split(".")[0]] += part.total_uncompressed_size
     return sizes
+
+
+def _gappy(head: Any) -> set[str]:
+    """Columns of a parquet file of which it is written that they have missing values."""
+    groups = [head.row_group(g) for g in range(head.num_row_groups)]
+    parts = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return {p.path_in_schema for p in parts if p.statistics is not None and p.statistics.null_count}
+
+
+def _nullable(schema: Any, pandas: Sequence[Mapping[str, Any]], gappy: set[str]) -> dict[str, str]:
+    """Types of pandas for columns that it would else read as floats or objects, where values are missing."""
+    stored = {str(entry.get("name")): str(entry.get("numpy_type")) for entry in pandas}
+    types = {name: kind for name, kind in stored.items() if re.fullmatch(r"(U?Int|Float)\d+|boolean", kind)}
+    for name in gappy:
+        kind = str(schema.field(name).type) if name in schema.names else ""
+        if kind == "bool":
+            types[name] = "boolean"
+        elif re.fullmatch(r"u?int\d+", kind):
+            types[name] = kind.replace("u", "U").replace("int", "Int")
+    return types
 
 
 # ------------------------------------------------------------------------------------------------ items
