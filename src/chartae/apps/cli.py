@@ -222,7 +222,7 @@ _Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet or folder of images.",
+        help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet, .txt, or folder of images or sounds.",
         show_default=False,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,7 +290,7 @@ def read_text(
     Parameters
     ----------
     path : str or path
-        A UTF-8 ``.txt`` file; empty lines are skipped.
+        A UTF-8 ``.txt`` file; empty lines are skipped, with a warning, since rows are then no line numbers.
     encoder : str, encoder or callable
         "tfidf" fits a :class:`TextEncoder`; "sentence-transformers/NAME" takes a model of that package; or
         an encoder that is there already; or a function from a list of str to an array of shape (n, d).
@@ -315,10 +316,10 @@ def read_text(
     --------
     >>> from pathlib import Path
     >>> from chartae.training.text import read_text
-    >>> _ = Path("toy.txt").write_text("a red fox\n\na red car\n", encoding="utf-8")
+    >>> _ = Path("toy.txt").write_text("a red fox\na red car\n", encoding="utf-8")
     >>> X, texts, encoder, note = read_text("toy.txt")
     >>> X.shape, texts, note
-    ((2, 2), ['a red fox', 'a red car'], 'tfidf of 3 words, without 1 empty line')
+    ((2, 2), ['a red fox', 'a red car'], 'tfidf of 3 words')
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
@@ -328,11 +329,16 @@ def read_text(
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise DataError(f"{path} holds no text: write one a line")
-    empty = len(lines) - len(texts)
-    skipped = [f"without {empty:,} empty line{'s' * (empty != 1)}"] if empty else []
+    if len(texts) < len(lines):
+        line = next(i for i, text in enumerate(lines, 1) if not text.strip())
+        warnings.warn(
+            f"{path}: {len(lines) - len(texts):,} of {len(lines):,} lines are empty and skipped, "
+            f"the first is line {line}",
+            stacklevel=4,
+        )
     made, note = _encoder(encoder, texts)
     X = _vectors(made.encode(texts) if made else encoder(texts), len(texts))
-    return X, texts, made, ", ".join([note, *skipped])
+    return X, texts, made, note
 
 
 def _encoder(encoder: Any, texts: Sequence[str]) -> tuple[TextEncoder | SentenceEncoder | None, str]:
