@@ -624,11 +624,16 @@ def python(*words, **options):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs the processor time of child processes")
 def test_help_answers_in_half_a_second():
-    before = os.times()
-    said = python("-m", "chartae", "fit", "--help").stdout
-    after = os.times()
-    # Processor time: on a busy machine the clock on the wall measures the others.
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
+    spent = []
+    for _ in range(3):
+        before = os.times()
+        said = python("-m", "chartae", "fit", "--help").stdout
+        after = os.times()
+        # Processor time, and the least of it: on a busy machine the others only add to both clocks.
+        spent.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
+    assert min(spent) < 0.5
     assert "--latent-dim" in said
 
 
