@@ -212,9 +212,8 @@ class Schema:
                     if name not in names:
                         raise PlanError(f"the table has no column {name!r}: {suggest(name, names)}")
                 kept = [_Seen(name, (kinds or {}).get(name)) for name in names]
-            for i, seen in enumerate(kept):
-                dtype = str(frame.dtypes[i]) if library == "polars" else str(table.dtypes.iloc[i])
-                seen.add(table.iloc[:, i], dtype)
+            for seen, dtype, (_, values) in zip(kept, list(frame.dtypes), table.items(), strict=True):
+                seen.add(values, str(dtype))
         return cls(tuple(seen.column(known) for seen in kept), library)
 
     @property
@@ -609,7 +608,8 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
             ) from None
         return np.where(gaps, np.nan, stamps.astype("int64").to_numpy() / 1e6)
     try:
-        numbers = pd.to_numeric(values)
+        plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf"
+        numbers = values if plain else pd.to_numeric(values)
         plain = isinstance(numbers.dtype, np.dtype)
         numbers = numbers.to_numpy() if plain else numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError):

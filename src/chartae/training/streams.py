@@ -422,7 +422,8 @@ class StreamedTable:
 
     def _frame(self, table: Any, **more: Any) -> Any:
         frame = table.to_pandas(ignore_metadata=True, date_as_object=False, **more)
-        return frame.astype({name: kind for name, kind in self._types.items() if name in frame})
+        types = {name: kind for name, kind in self._types.items() if name in frame}
+        return frame.astype(types) if types else frame  # it takes long even where nothing is to be done
 
     def encoded(self, schema: Schema) -> Streamed:
         """Write all rows as numbers to a temporary file, which goes with its last user.
