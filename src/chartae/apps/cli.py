@@ -246,7 +246,8 @@ _Out = Annotated[
 _Condition = Annotated[
     str | None,
     typer.Option(
-        metavar="LABEL", help="What to make, in a conditional run: a label, [numbers], or a .npy of a vector."
+        metavar="LABEL",
+        help="What to make, in a conditional run: a label, numbers as in [1, 2], or a .npy of a vector.",
     ),
 ]
 _Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Same seed, same result.")]
