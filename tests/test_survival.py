@@ -225,6 +225,105 @@ def test_resume_refuses_another_class_and_allows_other_words(cut):
     assert ct.CVAE(**SMALL, verbose=1, device="cpu", max_time=1e6).fit(X, LABELS, run=cut, resume=True)
 
 
+def test_one_row_that_is_another_is_seen(cut, tmp_path):
+    changed = LABELS.copy()
+    changed[17] = "a" if changed[17] == "b" else "b"
+    for data, y in ((np.where(np.arange(len(X))[:, None] == 17, X[::-1], X), LABELS), (X, changed)):
+        with pytest.raises(RunFolderError, match="other data"):
+            ct.CVAE(**SMALL).fit(data, y, run=cut, resume=True)
+
+
+def test_resume_refuses_other_modules(tmp_path, monkeypatch):
+    def model(act, p):
+        net = torch.nn.Sequential(torch.nn.Linear(6, 8), act, torch.nn.Dropout(p), torch.nn.Linear(8, 4))
+        return ct.VAE(**{**SMALL, "hidden": None}, network=(net, torch.nn.Linear(2, 6)))
+
+    stopped(monkeypatch, 5, model(torch.nn.ReLU(), 0.1), run=tmp_path / "a")
+    for act, p in ((torch.nn.Tanh(), 0.1), (torch.nn.ReLU(), 0.9)):
+        with pytest.raises(RunFolderError, match="other modules"):
+            model(act, p).fit(X, run=tmp_path / "a", resume=True)
+    model(torch.nn.ReLU(), 0.1).fit(X, run=tmp_path / "a", resume=True)
+
+
+def test_a_stream_goes_on_with_its_memory_alone(tmp_path, monkeypatch):
+    run = tmp_path / "a"
+    with monkeypatch.context() as m:
+        stop_at(m, 5)
+        with pytest.raises(KeyboardInterrupt):
+            ct.VAE(**SMALL).fit(ct.stream(X, memory="4KB"), run=run)
+    with pytest.raises(RunFolderError, match="begun with memory=4000, not memory=5000"):
+        ct.VAE(**SMALL).fit(ct.stream(X, memory="5KB"), run=run, resume=True)
+    ct.VAE(**SMALL).fit(ct.stream(X, memory="4KB"), run=run, resume=True)
+
+
+def test_what_is_free_may_change_a_little(monkeypatch):
+    from chartae.training import streams
+
+    given = []
+    for free in (9_000_000_000, 9_100_000_000, 15_999_999_999):
+        monkeypatch.setattr(streams, "available_memory", lambda free=free: free)
+        given.append(streams.parse_bytes(None))
+    assert given == [2**32] * 3
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    numbers = {
+        "learning_rate": np.float32(1e-3),
+        "latent_dim": np.int64(2),
+        "max_epochs": np.int32(6),
+        "batch_size": np.int64(16),
+        "clip": np.float64(5.0),
+        "random_state": np.int64(3),
+        "hidden": np.array([8]),
+    }
+    model = ct.VAE(**{**SMALL, **numbers}).fit(X, run=tmp_path / "a")
+    assert not is_unfinished(tmp_path / "a")
+    np.testing.assert_array_equal(ct.load(tmp_path / "a").transform(X), model.transform(X))
+
+
+def test_a_checkpoint_alone_is_the_run(cut):
+    (cut / "config.json").unlink()
+    ct.CVAE(**SMALL).fit(X, LABELS, run=cut, resume=True)
+    assert ct.load(cut).n_iter_ == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config, tree: config.pop("blueprint"),
+        lambda config, tree: config.update(estimator=True),
+        lambda config, tree: tree["state"].update(rate="fast"),
+        lambda config, tree: tree["state"].update(step=None),
+        lambda config, tree: tree["state"].update(best_loss=[1.0]),
+        lambda config, tree: tree["state"].update(dropout=-1),
+        lambda config, tree: tree["state"].update(model={}),
+        lambda config, tree: tree["state"].pop("log"),
+    ],
+)
+def test_what_someone_has_changed_in_a_checkpoint_is_refused(change, cut):
+    config, tree, history = persistence.read_checkpoint(cut)
+    change(config, tree)
+    with persistence.OpenRun(cut, overwrite=False, resume=True) as run:
+        run.checkpoint(config, tree, history)
+    with pytest.raises(RunFolderError, match=str(cut)) as caught:
+        ct.CVAE(**SMALL).fit(X, LABELS, run=cut, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_while_a_run_is_read_is_no_damage(cut, monkeypatch):
+    import safetensors
+
+    opened = safetensors.safe_open
+
+    def signalled(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(safetensors, "safe_open", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        persistence.read_checkpoint(cut)
+
+
 def test_without_asking_nothing_is_gone_on_with(cut):
     with pytest.raises(
         RunFolderError, match="unfinished run: go on with resume=True, or pass overwrite=True"

@@ -15,10 +15,13 @@ def main() -> int:
 
         return command()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is to end
         return _stopped()
 
 
 def _interrupt(number: int, frame: Any) -> None:
+    # Another one, on the way out, is not to break the way out.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_stopped()))
     spec = getattr(sys.modules.get("torch"), "__spec__", None)
     if getattr(spec, "_initializing", False):
         # An exception would pass through C++, which answers with an abort. Nothing has been done yet.

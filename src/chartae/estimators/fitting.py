@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 from sklearn.impute import KNNImputer
 
-from chartae.core.arrays import AllBut, as_tensor, is_streamed
+from chartae.core.arrays import AllBut, as_tensor, blocks, is_streamed
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
+from chartae.core.interrupts import interruptible
 from chartae.estimators.checking import brings_items, warn_of_constant
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import seed_of
@@ -31,7 +33,6 @@ from chartae.parts.priors import FittedNormalPrior
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
 from chartae.training.engine import finish, train
-from chartae.training.interrupts import interruptible
 from chartae.training.precision import choose_device, choose_precision, start_threads
 from chartae.training.readers import Dataset, read
 from chartae.training.sources import Source
@@ -43,7 +44,6 @@ MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
 HELD_OUT = 16384  # rows of a stream, at most: they stay in memory
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
-SUMMED = 256  # rows by which data are known again
 
 
 class _Task(NamedTuple):
@@ -233,7 +233,8 @@ class Fitting(Encoding):
         self._count()
         keeping.max_time = self.max_time or math.inf
         named = str(precision).removeprefix("torch.")
-        keeping.begin(self, seed=seed, precision=named, data=_sum(X, raw))
+        memory = X.memory if is_streamed(X) else None
+        keeping.begin(self, seed=seed, precision=named, memory=memory, data=lambda: _sum(X, raw))
         epochs = train(
             plan,
             training,
@@ -253,7 +254,7 @@ class Fitting(Encoding):
             state=keeping.begun["state"],
             pause=keeping.due,
         )
-        with closing(epochs):
+        with closing(epochs), keeping.naming():
             for epoch in show_progress(epochs, self.max_epochs, self.verbose):
                 if epoch.complete:
                     self.history_.append(dict(epoch.log))
@@ -431,13 +432,10 @@ class Fitting(Encoding):
 
 
 def _sum(X: Any, raw: Any) -> str:
-    """Sum up some rows and their conditions, by which the same data are known again."""
-    rows = np.unique(np.linspace(0, len(X) - 1, min(len(X), SUMMED)).astype(np.int64))
-    parts = [np.asarray(X[rows])]
-    if raw is not None:
-        taken = raw.take(torch.from_numpy(rows))
-        parts += [part.cpu().numpy() for part in (taken.label, taken.vector) if part is not None]
+    """Sum up data and conditions, by which they are known again."""
+    more = [] if raw is None else [part for part in (raw.label, raw.vector) if part is not None]
     found = 0
-    for part in parts:
-        found = zlib.crc32(np.ascontiguousarray(part).tobytes(), found)
+    for part in chain(blocks(X), (part.cpu().numpy() for part in more)):
+        whole: Any = np.ascontiguousarray(part)
+        found = zlib.crc32(whole, found)
     return f"{found:08x}"

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from chartae.core.errors import PlanError, RunFolderError, TrainingError
-from chartae.estimators.runs import described
+from chartae.core.interrupts import Interrupts
+from chartae.estimators.runs import DAMAGE, damaged, described
 from chartae.models.persistence import OpenRun, read_checkpoint
 from chartae.training.engine import best_weights
-from chartae.training.interrupts import Interrupts
 
 __all__ = ["Keeping"]
 
@@ -130,26 +133,40 @@ class Keeping:
 
     # ---------------------------------------------------------------- what
 
-    def begin(self, estimator: Any, **facts: Any) -> None:
+    def begin(self, estimator: Any, *, data: Callable[[], str], **facts: Any) -> None:
         """Put the run where it will be, so that what cannot be written is known before hours of training.
 
         Parameters
         ----------
         estimator : object
             Whose model is built and not trained.
+        data : callable
+            Gives a sum of the data.
         **facts : object
-            What a fit that goes on must know: ``seed``, ``precision``, and a sum of the ``data``.
+            What else a fit that goes on must know: ``seed``, ``precision``, and the ``memory`` of a stream.
 
         Raises
         ------
         RunFolderError
             If the run that is there was begun with other data or parameters, or the place cannot be written.
         """
+        if self.run is not None:
+            facts |= {"data": data(), "modules": _modules(estimator.network)}
         if self.config is not None:
             config, tensors = described(estimator)
-            self._compare(json.loads(json.dumps(config)), tensors)
-            if facts.get("data") != self.begun.get("data"):
-                self._refuse("data")
+            try:
+                self._compare(json.loads(json.dumps(config)), tensors)
+            except DAMAGE as error:
+                raise damaged(self.path, error) from None
+            began = self.begun.get("memory")
+            if began != facts["memory"]:
+                raise RunFolderError(
+                    f"{self.path} was begun with memory={began!r}, not memory={facts['memory']!r}, which "
+                    "shuffles otherwise: resume with the same, or choose another folder"
+                )
+            for name in ("modules", "data"):
+                if facts[name] != self.begun.get(name):
+                    self._refuse(name)
             return
         self.begun = {**facts, "state": None}
         if self.run is not None and self.run.lock is not None:
@@ -157,6 +174,27 @@ class Keeping:
             self.next = time.monotonic() + SELDOM
         else:
             self._write(estimator)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Name the folder where training finds that it cannot go on from what is there.
+
+        Yields
+        ------
+        None
+            For as long as training goes on.
+
+        Raises
+        ------
+        RunFolderError
+            In place of what training has raised.
+        """
+        try:
+            yield
+        except PlanError as error:
+            if self.config is None:
+                raise
+            raise RunFolderError(f"{self.path}: {error}") from None
 
     def keep(self, estimator: Any, state: dict[str, Any]) -> None:
         """Keep a state of training, in memory and in the folder.
@@ -228,6 +266,11 @@ class Keeping:
         raise RunFolderError(
             f"{self.path} was begun with other {what}: resume with the same, or choose another folder"
         )
+
+
+def _modules(network: Any) -> str | None:
+    """Write down modules of the user's, without the places in memory of what is in them."""
+    return None if network is None or isinstance(network, str) else re.sub(r"0x[0-9a-f]+", "", repr(network))
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -37,7 +37,7 @@ FITTED = (
     "network_",
 )
 #: What reading a configuration raises if someone has changed it.
-DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, AssertionError)
+DAMAGE = (LookupError, TypeError, AttributeError, ValueError, AssertionError, ArithmeticError, MemoryError)
 DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.", "medium.")
 
 
@@ -197,7 +197,7 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
     except RunFolderError:
         raise
     except DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if network is not None:
         estimator.network = network
     estimator.validation_rows_ = rows.numpy()
@@ -245,7 +245,7 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
     except RunFolderError:
         raise
     except DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     generator.model_.to(choose_device(device))
     return generator
 
@@ -283,7 +283,27 @@ def _fill(
         fitted.feature_names_in_ = names
 
 
-def _damaged(path: Any, error: Exception) -> RunFolderError:
+def damaged(path: Any, error: Exception) -> RunFolderError:
+    """Say that a configuration has been changed.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder.
+    error : Exception
+        What reading it has raised.
+
+    Returns
+    -------
+    RunFolderError
+        In one line.
+
+    Examples
+    --------
+    >>> from chartae.estimators.runs import damaged
+    >>> str(damaged("runs/a", ValueError("no such space")))
+    'runs/a: config.json is damaged (no such space): restore it, or fit again'
+    """
     reason = one_line(error, 300)
     return RunFolderError(f"{path}: config.json is damaged ({reason}): restore it, or fit again")
 

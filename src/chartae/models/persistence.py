@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from chartae import __version__
 from chartae.core.errors import RunFolderError, one_line
+from chartae.core.interrupts import interruptible
 from chartae.core.trees import pack, unpack
 
 try:
@@ -69,11 +70,13 @@ def config_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     (None, 42)
     """
     path, config = Path(path), None
-    with contextlib.suppress(Exception):  # whatever a file of someone else's may hold
-        whole = (path / CHECKPOINT).is_file() or all((path / name).is_file() for name in FILES)
+    if is_unfinished(path) or all((path / name).is_file() for name in FILES):
         # Beside a checkpoint it tells, where that is damaged, that the folder is a run all the same.
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8")) if whole else None
-        config = json.loads(_metadata(path / CHECKPOINT)["config"]) if is_unfinished(path) else config
+        with contextlib.suppress(Exception):  # whatever a file of someone else's may hold
+            config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    if is_unfinished(path):
+        with contextlib.suppress(Exception):
+            config = json.loads(_metadata(path / CHECKPOINT)["config"])
     return config if isinstance(config, dict) and {"format", "chartae"} <= config.keys() else None
 
 
@@ -551,9 +554,11 @@ def _metadata(file: Path) -> dict[str, str]:
 def _load(file: Path) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
     from safetensors import safe_open
 
-    with safe_open(file, "pt") as opened:
+    # torch would take the exception of a Ctrl-C for a fault of the file.
+    with interruptible(terminate=False) as wish, safe_open(file, "pt") as opened:
         texts = dict(opened.metadata() or {})
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    wish.leave("stopped while a run was read")
     # Where there are no texts, another program has written the file.
     known = bool(texts)
     own, *beside = texts.pop("checksum", "none").split()

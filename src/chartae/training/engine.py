@@ -340,7 +340,7 @@ def train(
     if state is not None:
         try:
             loop.restore(state)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = one_line(error, 200)
             raise PlanError(f"state is not of this plan ({reason}): begin again without it") from None
     model, warmup = plan.model, plan.objective.warmup
@@ -479,12 +479,12 @@ class _Loop:
         seed: int,
     ) -> None:
         self.plan, self.source, self.gradients, self.shrink = plan, source, gradients, shrink
-        self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=learning_rate)
+        self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
         self.order = torch.Generator().manual_seed(seed)
         self.noise = Noise(torch.Generator().manual_seed(seed + 1))
         self.dropout = _Stream(seed + 2, source.device)
-        self.epoch, self.step, self.rate, self.faults = 0, 0, learning_rate, 0
+        self.epoch, self.step, self.rate, self.faults = 0, 0, float(learning_rate), 0
         self.best_loss, self.best_epoch, self.seconds = math.inf, 0, 0.0
         self.best: Any = None
         self.good: Any = None
@@ -508,7 +508,12 @@ class _Loop:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for name in self.KEPT:
-            setattr(self, name, state[name])
+            now, then = getattr(self, name), state[name]
+            if isinstance(now, int | float) and type(then) is not type(now):
+                raise TypeError(f"{name} is {then!r:.40}")
+            setattr(self, name, then)
+        for stream in state["dropout"] or ():
+            torch.Generator().set_state(stream)  # which refuses what is no such state
         _restore([state["model"], state["objective"], state["optimizer"]], *self._moving())
         self.gradients.moved()
         self.shuffle = state["order"]

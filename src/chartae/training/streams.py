@@ -88,7 +88,9 @@ def parse_bytes(memory: str | int | None = None) -> int:
     (200000000, 1610612736, 4096)
     """
     if memory is None:
-        return available_memory() // 2
+        # A power of two: what is free changes a little from one moment to the next, and the order of rows is
+        # not to change with it.
+        return 1 << (available_memory() // 2).bit_length() - 1
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*", str(memory).lower())
     try:
         size = int(float(found[1]) * UNITS[found[2]]) if found else 0

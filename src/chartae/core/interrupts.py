@@ -22,7 +22,7 @@ class Interrupts:
 
     Examples
     --------
-    >>> from chartae.training.interrupts import Interrupts
+    >>> from chartae.core.interrupts import Interrupts
     >>> Interrupts().signal is None
     True
     """
@@ -88,7 +88,7 @@ def interruptible(*, terminate: bool) -> Iterator[Interrupts]:
     Examples
     --------
     >>> import signal
-    >>> from chartae.training.interrupts import interruptible
+    >>> from chartae.core.interrupts import interruptible
     >>> with interruptible(terminate=False) as wish:
     ...     signal.raise_signal(signal.SIGINT)
     >>> wish.signal == signal.SIGINT
