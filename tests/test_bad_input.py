@@ -156,9 +156,10 @@ def test_items_of_another_shape(shape, vae):
         (np.zeros(2), ["(2,)"]),
         (changed(np.nan)[:, :2], ["row 4", "finite"]),
         (np.full((5, 2), 1e300), ["row 0", "finite"]),
-        (np.zeros((5, 2), str), ["(n, 2) is needed"]),
+        (np.zeros((5, 2), str), ["codes of type", "convert them"]),
+        (np.zeros((5, 2), complex), ["codes of type complex128 are no real numbers"]),
     ],
-    ids=["wide", "flat", "NaN", "huge", "text"],
+    ids=["wide", "flat", "NaN", "huge", "text", "complex"],
 )
 def test_codes(codes, words, vae):
     with pytest.raises(ValueError) as caught:
@@ -167,6 +168,13 @@ def test_codes(codes, words, vae):
     vae.save("run")
     np.save("z.npy", codes)
     command_refuses(["decode", "run", "z.npy", "--out", "x.npy"])
+
+
+def test_images_of_another_shape():
+    images = ct.VAE(**SMALL).fit(np.random.default_rng(0).normal(size=(20, 1, 4, 4)))
+    with pytest.raises(ValueError) as caught:
+        images.transform(np.zeros((3, 8, 8)))
+    one_line(caught.value, ["items have shape (8, 8), and the model was fitted on (1, 4, 4)"])
 
 
 @pytest.mark.filterwarnings("default::UserWarning")

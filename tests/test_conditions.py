@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 
@@ -319,3 +320,16 @@ def test_which_values_are_missing_as_a_condition():
     full = m.reconstruct(X, condition=np.isnan(X))
     assert np.isfinite(full).all()
     assert np.array_equal(full[~np.isnan(X)], X[~np.isnan(X)])
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.Series(pd.array([None, 1, 2, 1] * 10, dtype="Int64")),
+        pd.Series(pd.array([None, True, False, True] * 10, dtype="boolean")),
+        pl.Series([None, 1, 2, 1] * 10),
+    ],
+)
+def test_integers_with_gaps_are_labels_that_are_missing_and_no_numbers(y):
+    with pytest.raises(DataError, match=r"in row 0 \(from 0\), which cannot be a label"):
+        ConditionSchema.learn(y)

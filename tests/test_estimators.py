@@ -482,9 +482,7 @@ def test_a_path_s_refusals(vae):
         vae.interpolate(X[0], X)
 
 
-@pytest.mark.parametrize(
-    "codes", [np.zeros((3, 4)), np.zeros(2), np.zeros((1, 3, 2)), np.array([["a", "b"]])]
-)
+@pytest.mark.parametrize("codes", [np.zeros((3, 4)), np.zeros(2), np.zeros((1, 3, 2))])
 def test_codes_of_another_shape(vae, codes):
     with pytest.raises(DataError, match=r"\(n, 2\) is needed"):
         vae.inverse_transform(codes)

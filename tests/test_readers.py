@@ -573,3 +573,27 @@ def test_a_line_that_ends_early_is_no_row_with_gaps(tmp_path):
     refused(path, "line 5", "ends after 2 values", "3 columns")
     path.write_text("a,b,c\n1,2,3\n\n4,,\n7,8,\n")
     assert read(path).X["c"].isna().tolist() == [False, True, True]
+
+
+def test_zeros_in_front_of_numbers_are_kept(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text(
+        "zip,n,gap,v\n" + "".join(f"0{i % 5},{i},{'007' if i % 2 else ''},0.{i}\n" for i in range(20))
+    )
+    table = ct.read(file).X
+    assert table["zip"].tolist()[:2] == ["00", "01"]
+    assert table["gap"].tolist()[1] == "007"
+    assert [str(table[name].dtype) for name in ("n", "v")] == ["int64", "float64"]
+    model = ct.VAE(latent_dim=2, hidden=(4,), max_epochs=1, random_state=0).fit(table.drop(columns="gap"))
+    assert set(model.sample(30, random_state=0)["zip"]) <= set(table["zip"])
+    with pytest.raises(DataError, match="column 'zip' holds '9', which is not known"):
+        model.transform(table.drop(columns="gap").assign(zip=9))
+
+
+def test_gaps_in_a_number_to_condition_on_are_no_condition(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("a,b,y\n" + "".join(f"{i},{i * i},{'' if i == 3 else i / 4}\n" for i in range(20)))
+    assert np.isnan(ct.read(file, labels="y").y).tolist() == [i == 3 for i in range(20)]
+    file.write_text("a,b,y\n" + "".join(f"{i},{i * i},{'' if i == 3 else i % 2}\n" for i in range(20)))
+    with pytest.raises(DataError, match=r"label column 'y' of a.csv is empty in row 3"):
+        ct.read(file, labels="y")

@@ -123,6 +123,53 @@ def test_values_that_are_not_known_are_named():
         m.transform(np.zeros((3, 9)))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "Float32"])
+def test_floats_stay_within_their_type(dtype):
+    rng = np.random.default_rng(0)
+    size = 0.99 * float(np.finfo(dtype.lower()).max)
+    table = pd.DataFrame({"a": rng.uniform(-1, 1, 300) * size, "b": rng.choice(["x", "y"], 300)})
+    made = ct.VAE(**SMALL).fit(table.astype({"a": dtype})).sample(2000, random_state=0)
+    assert made["a"].dtype == dtype
+    assert np.isfinite(made["a"].to_numpy(dtype=float)).all()
+
+
+def test_names_that_are_numbers_come_back_as_such(tmp_path):
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3)), columns=[0, 1, 7])
+    model = ct.VAE(**SMALL).fit(table)
+    model.save(tmp_path / "a")
+    for made in (model.reconstruct(table), ct.load(tmp_path / "a").sample(3)):
+        pd.testing.assert_index_equal(made.columns, table.columns)
+
+
+def test_what_pandas_cannot_make_again_is_refused():
+    import pyarrow as pa
+
+    kind = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
+    table = pd.DataFrame({"a": np.arange(40) / 7, "b": pd.Series(["u", "v"] * 20, dtype=kind)})
+    with pytest.raises(DataError, match=r"column 'b' has the type dictionary.*astype\('category'\)"):
+        ct.VAE(**SMALL).fit(table)
+    table["b"] = table["b"].astype("category")
+    assert ct.VAE(**SMALL).fit(table).sample(2)["b"].dtype.categories.tolist() == ["u", "v"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (pd.MultiIndex.from_tuples([("a", "u"), ("a", "v")]), "have 2 levels: make one"),
+        (["a", "a"], "column 'a' is there twice"),
+    ],
+)
+def test_names_of_columns_that_are_none(names, words):
+    with pytest.raises(DataError, match=words):
+        ct.VAE(**SMALL).fit(pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=names))
+
+
+def test_categories_that_are_none_are_named():
+    dates = pd.Categorical(pd.date_range("2020-01-01", periods=20))
+    with pytest.raises(DataError, match="column 'b' holds '2020-01-01 00:00:00', which cannot be a category"):
+        ct.VAE(**SMALL).fit(pd.DataFrame({"a": np.arange(20) / 7, "b": dates}))
+
+
 def test_a_constant_column_warns():
     table = pd.DataFrame({"a": np.arange(30.0) / 7, "b": np.ones(30)})
     with pytest.warns(UserWarning, match="column 'b' is constant"):

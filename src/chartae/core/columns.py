@@ -138,6 +138,25 @@ class Column:
         zone = re.search(r"(?:time_zone='|tz=|, )([\w/+:-]+)['\]]", self.dtype.replace("time_unit", ""))
         return unit[1] if unit else "us", zone[1] if zone else None
 
+    def check_type(self) -> None:
+        """Refuse a type of pandas that cannot be made again by its name.
+
+        Raises
+        ------
+        DataError
+            If it is one.
+        """
+        import pandas as pd
+
+        if self.clock is None and self.dtype != "category":
+            try:
+                pd.api.types.pandas_dtype(self.dtype)
+            except TypeError:
+                raise DataError(
+                    f"column {self.name!r} has the type {self.dtype}, which pandas cannot make again by its "
+                    "name: convert it, as by .astype('category') or .astype(str)"
+                ) from None
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -149,6 +168,8 @@ class Schema:
         What they hold.
     library : {"pandas", "polars"}
         Whose tables come in and go out.
+    numbered : bool
+        Whether the columns' names are whole numbers, which here are texts all the same.
 
     Examples
     --------
@@ -164,6 +185,7 @@ class Schema:
 
     columns: tuple[Column, ...]
     library: str = "pandas"
+    numbered: bool = False
 
     @classmethod
     def learn(cls, frame: Any, kinds: Mapping[str, str] | None = None, known: Iterable[str] = ()) -> Schema:
@@ -200,7 +222,12 @@ class Schema:
             library = "polars" if type(frame).__module__.startswith("polars") else "pandas"
             table = as_pandas(frame)
             if not kept:
-                names = [str(name) for name in table.columns]
+                if table.columns.nlevels > 1:
+                    raise DataError(
+                        f"the names of the columns have {table.columns.nlevels} levels: make one of them, as "
+                        "by table.columns = table.columns.map(str)"
+                    )
+                names, numbered = [str(name) for name in table.columns], table.columns.dtype.kind in "iu"
                 twice = next((name for name in names if names.count(name) > 1), None)
                 if twice:
                     raise DataError(f"column {twice!r} is there twice: rename one of them")
@@ -214,7 +241,11 @@ class Schema:
                 kept = [_Seen(name, (kinds or {}).get(name)) for name in names]
             for seen, dtype, (_, values) in zip(kept, list(frame.dtypes), table.items(), strict=True):
                 seen.add(values, str(dtype))
-        return cls(tuple(seen.column(known) for seen in kept), library)
+        schema = cls(tuple(seen.column(known) for seen in kept), library, numbered)
+        if library == "pandas":
+            for column in schema.columns:
+                column.check_type()
+        return schema
 
     @property
     def names(self) -> list[str]:
@@ -299,6 +330,8 @@ class Schema:
                 for name in self.names:
                     if own[name].dtype == table[name].dtype:
                         table[name] = own[name].where(own[name].notna(), table[name])
+            if self.numbered:
+                table.columns = pd.Index([int(name) for name in self.names])
             return table
         import polars as pl
 
@@ -331,7 +364,8 @@ class Schema:
         dict
             JSON values.
         """
-        return {"library": self.library, "columns": [asdict(column) for column in self.columns]}
+        columns = [asdict(column) for column in self.columns]
+        return {"library": self.library, "numbered": self.numbered, "columns": columns}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Schema:
@@ -360,7 +394,7 @@ class Schema:
             )
             if columns[-1].kind not in KINDS:
                 raise ValueError(f"a column of kind {columns[-1].kind!r} is not known")
-        return cls(tuple(columns), config["library"])
+        return cls(tuple(columns), config["library"], config["numbered"])
 
 
 def as_pandas(frame: Any) -> Any:
@@ -484,7 +518,7 @@ class _Seen:
             self.sum, self.squares = self.sum + float(numbers.sum()), self.squares + float(numbers @ numbers)
 
     def _take(self, categories: Any) -> None:
-        self.categories.update(dict.fromkeys(map(_plain, categories)))
+        self.categories.update(dict.fromkeys(_plain(value, self.name) for value in categories))
         # Now, and not in the end: the names of a large table's rows would fill the memory.
         _refuse_names(self.name, self.categories)
 
@@ -570,11 +604,14 @@ def _kind(asked: str) -> str:
     return asked if asked in KINDS else KIND_OF.get(asked, "continuous")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
     """Give a category as a JSON value."""
     value = value.item() if isinstance(value, np.generic) else value
     if not isinstance(value, str | int | float | bool):
-        raise DataError(f"{str(value)!r:.40} cannot be a category: use text, numbers or truth values")
+        raise DataError(
+            f"column {name!r} holds {str(value)!r:.40}, which cannot be a category: use text, numbers or "
+            "truth values"
+        )
     return value
 
 
@@ -584,8 +621,9 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
 
     gaps = values.isna().to_numpy()
     if column.categories is not None:
-        if pd.api.types.is_datetime64_any_dtype(values.dtype) and isinstance(column.categories[0], str):
-            values = values.astype(str)  # texts that all look like dates in this table
+        kinds = (pd.api.types.is_datetime64_any_dtype, pd.api.types.is_integer_dtype)
+        if isinstance(column.categories[0], str) and any(kind(values.dtype) for kind in kinds):
+            values = values.astype(str)  # texts that all look like dates, or numbers, in this table
         known = pd.Index(column.categories)
         if isinstance(values.dtype, pd.CategoricalDtype):  # each category looked up once
             codes = np.append(known.get_indexer(values.dtype.categories.astype(object)), -1)[values.cat.codes]
@@ -668,6 +706,9 @@ def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
         # The range in float64, whose nearest to the largest of 64 bits is one more than that.
         low, high = float(whole.min), np.nextafter(float(whole.max), 0) if whole.bits == 64 else whole.max
         numbers = np.clip(np.round(numbers.astype(np.float64)), low, high)
+    elif small := re.match(r"float(16|32)", column.dtype.lower()):
+        most = float(np.finfo(small[0]).max)
+        numbers = np.clip(numbers, -most, most)
     return pd.Series(numbers) if library == "polars" else _typed(pd.Series(numbers), column.dtype, gaps)
 
 

@@ -72,6 +72,8 @@ class Checking(
             "ensure_all_finite": False,
         }
         given = X
+        if not reset and len(self.space_.shape) > 1:
+            self._refuse_shape(np.shape(X)[1:])
         try:
             # A stream's first rows stand for all of them where types and shapes are looked at.
             seen = X[:2] if is_streamed(X) else X
@@ -94,23 +96,24 @@ class Checking(
                     f"{first.rstrip(':')}: pass real numbers, (n, features) or (n, ...)"
                 ) from None
             raise
-        if not reset and X.shape[1:] != self.space_.shape:
-            raise DataError(
-                f"items have shape {X.shape[1:]}, and the model was fitted on {self.space_.shape}"
-            )
         if not reset:
+            self._refuse_shape(X.shape[1:])
             self.space_.check(X, None if np.isnan(low) else (low, high))
         return X
+
+    def _refuse_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.space_.shape:
+            raise DataError(f"items have shape {shape}, and the model was fitted on {self.space_.shape}")
 
     def _check_table(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Turn a table into numbers, NaN where a value is missing."""
         streamed = is_streamed_table(X)
-        if named:
-            validate_data(self, next(iter(X.frames())) if streamed else X, reset=reset, skip_check_array=True)
         if reset:
             self.schema_ = Schema.learn(X, self.columns, likelihoods)
             if len(X) < 2:
                 raise DataError("the table has 1 row, and a model needs two or more: give more")
+        if named:
+            validate_data(self, next(iter(X.frames())) if streamed else X, reset=reset, skip_check_array=True)
         schema = self.schema_ if reset else self.space_.schema
         if schema is None and streamed:
             raise DataError("the model was fitted on arrays, not on a table: save the columns as .npy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -228,6 +229,8 @@ def _array(y: Any) -> np.ndarray:
         raise DataError(
             "the rows of the condition differ in length: give each one label, or a vector of the same width"
         ) from None
+    if array.dtype.kind == "f" and re.match("u?int|bool", str(getattr(y, "dtype", "")).lower()):
+        array = np.asarray(y, dtype=object)  # labels, some of which are missing
     if array.dtype.kind == "U" and not isinstance(y, np.ndarray):
         objects = np.asarray(y, dtype=object)
         array = array if all(isinstance(v, str) for v in objects.flat) else objects

@@ -81,7 +81,9 @@ class Decoding:
         """
         model = self._ready()
         Z = array_of(Z)
-        if Z.ndim != 2 or Z.shape[1] != model.latent_dim or Z.dtype.kind not in "fiub":
+        if Z.dtype.kind not in "fiub":
+            raise DataError(f"codes of type {Z.dtype} are no real numbers: convert them")
+        if Z.ndim != 2 or Z.shape[1] != model.latent_dim:
             raise DataError(f"codes have shape {Z.shape} and (n, {model.latent_dim}) is needed")
         with np.errstate(over="ignore"):
             codes = Z.astype(np.float32)

@@ -6,6 +6,8 @@ import contextlib
 import csv
 import difflib
 import math
+import mmap
+import re
 import sys
 import tokenize
 import zipfile
@@ -550,7 +552,9 @@ def _csv(path: Path, labels: Any) -> Dataset:
         # Read apart and as it stands: among names, pandas renames the second of two equal numbers.
         head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
         headless = _is_number_line(head)
-        frame = pd.read_csv(path, low_memory=False, header=None if headless else 0)
+        frame = _with_codes(
+            pd.read_csv(path, low_memory=False, header=None if headless else 0), path, headless
+        )
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
     except ValueError as e:
@@ -571,6 +575,21 @@ def _csv(path: Path, labels: Any) -> Dataset:
     if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
         frame, note = frame.drop(columns=first), "without its index column"
     return _table(_with_dates(frame, but=labels), labels, path.name, note)
+
+
+def _with_codes(frame: Any, path: Path, headless: bool) -> Any:
+    """Keep whole numbers that are written with zeros in front, as postal codes are, as texts."""
+    import pandas as pd
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if not re.search(rb"(^|[,\n\"])0\d", content):
+            return frame
+    numbers = [i for i, kind in enumerate(frame.dtypes) if kind.kind in "if"]
+    texts = pd.read_csv(path, usecols=numbers, dtype=str, header=None if headless else 0)
+    for i, name in zip(numbers, texts, strict=True):
+        if texts[name].str.fullmatch(r"0\d+").any() and texts[name].dropna().str.fullmatch(r"\d+").all():
+            frame.isetitem(i, texts[name])
+    return frame
 
 
 #: A date with its year first, as ISO 8601 has it, and perhaps a time of day.
@@ -675,7 +694,9 @@ def _names_column(labels: Any, names: Sequence[str]) -> bool:
 
 
 def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
-    if column.isna().any():
+    numbers = column.dropna()
+    measured = column.dtype.kind == "f" and bool((numbers != numbers.round()).any())
+    if column.isna().any() and not measured:  # of measured numbers, a missing one is no condition
         row = int(column.isna().to_numpy().argmax())
         raise DataError(
             f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row"
