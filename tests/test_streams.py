@@ -456,6 +456,21 @@ def test_a_streamed_table_is_the_table(parquet, group):
     assert ours.columns[9].categories == (3, 4)
 
 
+@pytest.mark.parametrize("name", [None, "key"])
+def test_names_of_rows_stay_with_them(name, tmp_path):
+    table = pd.DataFrame(
+        X[:, :3], columns=list("abc"), index=pd.Index([f"id{i}" for i in range(len(X))], name=name)
+    )
+    table.to_parquet(tmp_path / "a.parquet")
+    read = ct.read(tmp_path / "a.parquet")
+    pd.testing.assert_frame_equal(read.X, table)
+    labelled = ct.read(tmp_path / "a.parquet", labels="c")
+    pd.testing.assert_frame_equal(labelled.X, table[["a", "b"]])
+    model = ct.VAE(latent_dim=2, hidden=(4,), max_epochs=1).fit(read)
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    pd.testing.assert_index_equal(model.reconstruct(read.X).index, table.index)
+
+
 def test_columns_of_parquet(parquet, monkeypatch):
     path = parquet(word=["a"] * 500)
     assert np.array_equal(encoded(path, columns=["c3", "c1"])[:], X[:, [3, 1]])

@@ -297,10 +297,11 @@ class StreamedTable:
         schemas = [
             self._guarded(f, h.schema.to_arrow_schema) for f, h in zip(self._files, heads, strict=True)
         ]
-        # The row names of a pandas table are stored as a column, and say nothing.
+        # The row names of a pandas table are stored as columns, and say nothing.
         pandas = self._guarded(self._files[0], lambda: schemas[0].pandas_metadata) or {}
         names = pandas.get("index_columns", [])
         self.columns = tuple(columns or (c for c in schemas[0].names if c not in names))
+        self._index = [c for c in names if c not in self.columns and all(c in s.names for s in schemas)]
         for file, schema in zip(self._files, schemas, strict=True):
             for column in self.columns:
                 if column not in schema.names:
@@ -379,12 +380,16 @@ class StreamedTable:
         DataError
             If a file is damaged, or has changed since it was opened.
         """
-        read, columns = self._arrow.parquet.read_table, list(self.columns)
+        read, columns = self._arrow.parquet.read_table, [*self.columns, *self._index]
         for file, stamp in zip(self._files, self._stamps, strict=True):
             if _stamp(file) != stamp:
                 raise _changed(file)
         parts = [self._guarded(file, read, file, columns=columns, partitioning=None) for file in self._files]
-        return self._frame(self._arrow.concat_tables(parts))
+        frame = self._frame(self._arrow.concat_tables(parts))
+        if self._index:
+            frame = frame.set_index(self._index)
+            frame.index.names = [None if n.startswith("__index_level_") else n for n in self._index]
+        return frame
 
     def frames(self, *, coded: bool = False) -> Iterator[Any]:
         """Read some rows after the other.
