@@ -76,6 +76,7 @@ app = typer.Typer(
     name="chartae",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its boxes take longer to load than all the rest of the help
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn the manifold that data live on, sample from it, and reuse its codes.",
     epilog="Example: chartae fit digits --out runs/digits",
@@ -434,7 +435,7 @@ def _encode(
     size: _Size = None,
     memory: _Memory = None,
 ) -> None:
-    """Write the code of every item: the posterior mean, of shape (n, latent_dim)."""
+    """Write the code of every item. It is the posterior mean, of shape (n, latent_dim)."""
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
     estimator = _open(run, encoder=True)
@@ -475,7 +476,7 @@ def _reconstruct(
     size: _Size = None,
     memory: _Memory = None,
 ) -> None:
-    """Encode and decode items, or fill in what is missing; a picture shows the originals above."""
+    """Encode and decode items. What is missing is filled in; a picture shows the originals above."""
     from dataclasses import replace
 
     from chartae.apps.images import pairs
