@@ -1,6 +1,7 @@
 """What every test shares, the examples in docstrings included."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import pytest
 # The models of tests are too small for two threads to gain anything, and on a busy machine threads that wait
 # for each other take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background job ignores Ctrl-C, and what tests say of it is of programs that do not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
