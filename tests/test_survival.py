@@ -310,6 +310,15 @@ def test_what_someone_has_changed_in_a_checkpoint_is_refused(change, cut):
     assert "\n" not in str(caught.value)
 
 
+def test_what_was_begun_on_a_gpu_goes_on_elsewhere(cut):
+    config, tree, history = persistence.read_checkpoint(cut)
+    tree["state"]["dropout"].append(torch.zeros(16, dtype=torch.uint8))  # a GPU's stream is as short as that
+    with persistence.OpenRun(cut, overwrite=False, resume=True) as run:
+        run.checkpoint(config, tree, history)
+    ct.CVAE(**SMALL).fit(X, LABELS, run=cut, resume=True)
+    assert ct.load(cut).n_iter_ == 6
+
+
 def test_ctrl_c_while_a_run_is_read_is_no_damage(cut, monkeypatch):
     import safetensors
 

@@ -72,7 +72,7 @@ class Checking(
             "ensure_all_finite": False,
         }
         given = X
-        if not reset and len(self.space_.shape) > 1:
+        if not reset and len(self.space_.shape) > 1:  # scikit-learn would call the second axis features
             self._refuse_shape(np.shape(X)[1:])
         try:
             # A stream's first rows stand for all of them where types and shapes are looked at.

@@ -158,12 +158,8 @@ class Keeping:
                 self._compare(json.loads(json.dumps(config)), tensors)
             except DAMAGE as error:
                 raise damaged(self.path, error) from None
-            began = self.begun.get("memory")
-            if began != facts["memory"]:
-                raise RunFolderError(
-                    f"{self.path} was begun with memory={began!r}, not memory={facts['memory']!r}, which "
-                    "shuffles otherwise: resume with the same, or choose another folder"
-                )
+            # By which a stream shuffles.
+            self._refuse_other("memory", self.begun.get("memory"), facts["memory"])
             for name in ("modules", "data"):
                 if facts[name] != self.begun.get(name):
                     self._refuse(name)
@@ -253,14 +249,17 @@ class Keeping:
                 f"({self.config['chartae']}): resume with the same, or choose another folder"
             )
         for name in sorted(given.keys() - FREE):
-            if given[name] != began[name]:
-                raise RunFolderError(
-                    f"{self.path} was begun with {name}={began[name]!r}, not {name}={given[name]!r}: "
-                    "resume with the same, or choose another folder"
-                )
+            self._refuse_other(name, began[name], given[name])
         other = [what for name, what in FACTS.items() if config[name] != self.config[name]]
         if other or not all(_alike(tensors[name], self.begun["weights"][name]) for name in MEASURED):
             self._refuse(other[0] if other else "data")
+
+    def _refuse_other(self, name: str, began: Any, given: Any) -> None:
+        if given != began:
+            raise RunFolderError(
+                f"{self.path} was begun with {name}={began!r}, not {name}={given!r}: "
+                "resume with the same, or choose another folder"
+            )
 
     def _refuse(self, what: str) -> NoReturn:
         raise RunFolderError(

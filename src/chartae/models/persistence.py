@@ -144,13 +144,14 @@ def refuse_occupied(
     if home == here or home in here.parents or os.path.ismount(home):
         what = "a mount point" if os.path.ismount(home) else "the working folder, or above it,"
         raise RunFolderError(f"{path} is {what} and cannot be replaced: name a folder in it, {path / 'run'}")
+    config = config_of(home)
     # What is replaced is exchanged in its place; what is new is moved into the folder above.
-    places = home.parents if config_of(home) is None else (home,)
+    places = home.parents if config is None else (home,)
     above = next(folder for folder in places if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise RunFolderError(f"{path} cannot be made, {above} is no folder to write in: choose another place")
     if home.is_dir() and any(home.iterdir()):
-        if config_of(home) is None:
+        if config is None:
             raise RunFolderError(f"{path} is not empty and holds no run to overwrite: choose another folder")
         if resume and not is_unfinished(home):
             raise RunFolderError(

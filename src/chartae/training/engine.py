@@ -512,7 +512,7 @@ class _Loop:
             if isinstance(now, int | float) and type(then) is not type(now):
                 raise TypeError(f"{name} is {then!r:.40}")
             setattr(self, name, then)
-        for stream in state["dropout"] or ():
+        for stream in (state["dropout"] or ())[:1]:  # others are of GPUs, which may not be here
             torch.Generator().set_state(stream)  # which refuses what is no such state
         _restore([state["model"], state["objective"], state["optimizer"]], *self._moving())
         self.gradients.moved()

@@ -138,9 +138,9 @@ def read(
         function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
         the data that a model was trained on.
     memory : str or int, optional
-        Bytes, as in "2GB", that data may take; half of what is available if left out. A ``.parquet`` file or
-        a ``Dataset`` that does not fit is streamed (see :func:`chartae.stream`), and so is a ``.npy`` file
-        that is larger than a ``memory`` given here.
+        Bytes, as in "2GB", that data may take; up to half of what is available if left out. A ``.parquet``
+        file or a ``Dataset`` that does not fit is streamed (see :func:`chartae.stream`), and so is a ``.npy``
+        file that is larger than a ``memory`` given here.
 
     Returns
     -------

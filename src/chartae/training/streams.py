@@ -69,7 +69,8 @@ def parse_bytes(memory: str | int | None = None) -> int:
     Parameters
     ----------
     memory : str, int or None
-        As in "200MB" (of 1000² bytes) and "1.5 GiB" (of 1024³), or bytes; None: half of what is available.
+        As in "200MB" (of 1000² bytes) and "1.5 GiB" (of 1024³), or bytes; None: the power of two up
+        to half of what is available.
 
     Returns
     -------
@@ -473,7 +474,8 @@ def stream(
         label), which are asked for each time that they are needed; or an iterable of such items, which is
         read once and kept in a temporary file.
     memory : str, int or None
-        What a fit may take for data, as in "2GB"; None: half of what is available. Labels come on top.
+        What a fit may take for data, as in "2GB"; None: up to half of what is available. Labels come on
+        top.
     columns : sequence of str or None
         Of parquet files; None: all.
 
