@@ -16,8 +16,10 @@ from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise, SharedNoise
 from chartae.density.bounds import log_likelihood_bound
 from chartae.density.completion import complete
+from chartae.estimators.charts import chart_of_estimator
 from chartae.estimators.checking import Checking
 from chartae.estimators.decoding import count, seed_of
+from chartae.geometry.charts import Chart
 from chartae.training.precision import autocast
 from chartae.training.readers import array_of
 from chartae.training.sources import Source
@@ -261,6 +263,25 @@ class Encoding(Checking):
         if draws is None:
             return self._present(filled[0], given)
         return filled if model.space.schema is None else [self._present(one, given) for one in filled]
+
+    def chart(self) -> Chart:
+        """Give the two maps between data and codes, as torch functions, to geometry and diagnostics.
+
+        Returns
+        -------
+        Chart
+            What all of :mod:`chartae.geometry` works on.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> chart = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20)).chart()
+        >>> chart.encode(chart.items(np.eye(20))).shape
+        torch.Size([20, 2])
+        """
+        self._ready()
+        return chart_of_estimator(self)
 
     def interpolate(
         self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None

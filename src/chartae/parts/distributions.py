@@ -429,6 +429,17 @@ class Categorical(_Independent):
     def point(self) -> Tensor:
         return self.step * self.logits.argmax(-1).to(self.logits)
 
+    def expected(self) -> Tensor:
+        """Average the values: between two categories it moves smoothly, as the point does not.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, *event)``.
+        """
+        values = torch.arange(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)
+        return self.step * (self.logits.softmax(-1) @ values)
+
 
 class Laplace(_Independent):
     """Independent Laplace (double exponential) values.

@@ -14,6 +14,7 @@ from chartae.core.contracts import Distribution, Draw, Posterior
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space, Units
+from chartae.parts.distributions import Categorical
 from chartae.parts.likelihoods import NetworkLikelihood, likelihoods
 
 if TYPE_CHECKING:
@@ -297,9 +298,8 @@ class Inputs(nn.Module):
             seen &= torch.rand_like(x) >= self.hide
         filled = x if seen is None else x.masked_fill(~seen, 0.0)
         parts = [filled]
-        if len(self.rest) or self.one_hot:
-            rest: Tensor = filled[:, self.rest]
-            parts = [torch.where(self.counts, rest.clamp_min(0).log1p(), rest)]
+        if self.tabular:
+            parts = [self._numbers(filled)]
             for place, levels in self.one_hot.items():
                 code = filled[:, place].round().long().clamp(0, levels - 1)
                 one_hot = nn.functional.one_hot(code, levels).to(x.dtype)
@@ -307,6 +307,41 @@ class Inputs(nn.Module):
         if seen is not None:
             parts.append(seen.to(x.dtype))
         return torch.cat(parts, 1)
+
+    @property
+    def tabular(self) -> bool:
+        """Whether items are rows of a table whose columns differ in kind."""
+        return bool(len(self.rest) or self.one_hot)
+
+    def expected(self, px: Distribution) -> Tensor:
+        """Prepare what a decoder expects of an item: smooth in its code, categories as their probabilities.
+
+        Parameters
+        ----------
+        px : Distribution
+            p(x | z), batch shape ``(k, n)``.
+
+        Returns
+        -------
+        Tensor
+            ``(k, n, *shape)``, without flags of what is missing.
+        """
+        if not isinstance(px, Joint):
+            return px.expected() if isinstance(px, Categorical) else px.point()
+        means = [part.expected() if isinstance(part, Categorical) else part.point() for part in px.parts]
+        chances: dict[int, Tensor] = {}
+        places = px.order.tolist()
+        for part in px.parts:
+            mine, places = places[: part.event_shape.numel()], places[part.event_shape.numel() :]
+            if isinstance(part, Categorical):
+                chances |= dict(zip(mine, part.logits.softmax(-1).unbind(-2), strict=True))
+        numbers = self._numbers(torch.cat(means, -1)[..., px.back])
+        return torch.cat([numbers, *(chances[place] for place in self.one_hot)], -1)
+
+    def _numbers(self, x: Tensor) -> Tensor:
+        """Take the columns that are no categories, counts as logarithms."""
+        rest: Tensor = x[..., self.rest]
+        return torch.where(self.counts, rest.clamp_min(0).log1p(), rest)
 
 
 class Prepared(Posterior):

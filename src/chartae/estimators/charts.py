@@ -1,0 +1,116 @@
+"""A fitted estimator as a chart: data as geometry sees them, and the two maps between them and the codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chartae.core.contracts import Distribution
+from chartae.core.noise import Noise
+from chartae.geometry.charts import Chart, rows_of
+from chartae.parts.tables import Inputs
+
+__all__ = ["chart_of_estimator"]
+
+
+def chart_of_estimator(estimator: Any) -> Chart:
+    """Make the chart of a fitted estimator.
+
+    Where all values have one unit, data are in it, centered, and laid out as the user has them. Columns of a
+    table that have units of their own are in the model's: standardized, counts as logarithms, categories
+    one-hot.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+
+    Returns
+    -------
+    Chart
+        Of its model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae import VAE
+    >>> from chartae.estimators.charts import chart_of_estimator
+    >>> chart = chart_of_estimator(VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20)))
+    >>> chart.decode(chart.encode(chart.items(np.eye(20)))).shape
+    torch.Size([20, 20])
+    """
+    model: Any = estimator.model_
+    space, inputs = model.space, Inputs(model.space).to(model.space.scale.device).eval()
+    posterior = model.posterior.plain
+    prepared = hasattr(posterior, "inputs")
+    inner = posterior.posterior if prepared else posterior
+    features = inputs.shape[0] - (space.model_shape[0] if space.gaps else 0)
+    unit = float(space.scale) if space.scale.numel() == 1 and not inputs.tabular else None
+
+    def outward(x: Tensor) -> Tensor:
+        """From the model's units and layout to the chart's."""
+        if unit is None:
+            return x
+        x = x * unit
+        return x.squeeze(-3) if space.layout == "hw" else x.movedim(-3, -1) if space.layout == "hwc" else x
+
+    def inward(x: Tensor) -> Tensor:
+        if unit is None:
+            return x
+        x = x.unsqueeze(1) if space.layout == "hw" else x.movedim(-1, 1) if space.layout == "hwc" else x
+        return x / unit
+
+    def items(X: Any) -> Tensor:
+        array = torch.as_tensor(estimator._check(X, reset=False)[:])
+        return seen(space.to_model(array.to(space.scale.device)))
+
+    def q(x: Tensor, *c: Tensor) -> Distribution:
+        h = inward(x)
+        if prepared and space.gaps:  # flags: nothing is missing
+            h = torch.cat([h, h.new_ones(len(h), *space.model_shape)], 1)
+        elif prepared and not inputs.tabular:
+            h = inputs(h)
+        return inner(h, *c)
+
+    def decode(z: Tensor, *c: Tensor) -> Tensor:
+        return outward(inputs.expected(model.likelihood(z[None], *c))[0])
+
+    def conditioned(condition: Any, n: int) -> Tensor | None:
+        return model.conditioned(estimator._raw(condition, n), n)
+
+    with torch.no_grad():
+        z = space.scale.new_zeros((1, 1, model.latent_dim), dtype=torch.float32)
+        normal = hasattr(model.likelihood(z, *rows_of(model.conditioned(None, 1), slice(1))), "std")
+
+    def prior(part: Any) -> Any:
+        return None if part is None else lambda c=None: part(c, posterior=posterior)
+
+    def likelihood(x: Tensor, z: Tensor, *c: Tensor) -> Tensor:
+        return model.log_likelihood(model.likelihood(z[None], *c), inward(x))[0]
+
+    def spread(z: Tensor, *c: Tensor) -> Tensor:
+        return outward(model.likelihood(z[None], *c).std()[0])
+
+    def observe(z: Tensor, noise: Noise, *c: Tensor) -> Tensor:
+        return seen(model.likelihood(z[None], *c).draw(1, noise).z[0, 0])
+
+    def seen(x: Tensor) -> Tensor:
+        """From the model's item to the chart's."""
+        return outward(inputs(x)[:, :features] if inputs.tabular else x)
+
+    return Chart(
+        encode=lambda x, *c: q(x, *c).point(),
+        decode=decode,
+        posterior=q if "log_prob" in posterior.offers else None,
+        likelihood=None if inputs.tabular else likelihood,
+        spread=spread if normal and not inputs.tabular else None,
+        observe=observe,
+        prior=prior(model.prior),
+        sampler=prior(model.fitted_prior),
+        items=items,
+        conditioned=conditioned,
+        width=model.width,
+        given=estimator,
+    )

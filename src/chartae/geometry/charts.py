@@ -1,0 +1,390 @@
+"""A chart: the pair of maps between data and codes that all of geometry and every diagnostic works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Distribution
+from chartae.core.errors import DataError, PlanError
+from chartae.core.noise import Noise
+from chartae.parts.distributions import Delta, DiagonalNormal, StandardNormal
+
+__all__ = ["Chart", "chart_of"]
+
+VALUES = 1 << 22  # values of the widest layer in one go: bounded memory
+
+Map = Callable[..., Tensor]
+
+
+def _as_items(X: Any) -> Tensor:
+    return torch.as_tensor(X if isinstance(X, Tensor) else np.asarray(X)).detach().to(torch.float32)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Two maps, data to codes and back, with what else is known of a model.
+
+    A fitted estimator gives its own (``estimator.chart()``); a model of another library is a pair of torch
+    callables, ``Chart.of_pair(encode, decode)``. Rows must not depend on each other: modules are in
+    evaluation mode. Data have one unit in all their values: the input's, or standard deviations where the
+    columns of a table have units of their own.
+
+    Parameters
+    ----------
+    encode : callable
+        ``(n, *shape)`` to ``(n, d)``: the posterior's mean. Called as ``encode(x, c)`` where there is a
+        condition ``c`` of ``n`` rows.
+    decode : callable
+        ``(n, d)`` to ``(n, *shape)``: the mean of p(x | z).
+    posterior : callable or None
+        From items to q(z | x), batch shape ``(n,)``; None: a point.
+    likelihood : callable or None
+        ``(x, z)`` to log p(x | z), ``(n,)`` nats; None: unknown.
+    spread : callable or None
+        Codes to the standard deviation of p(x | z), ``(n, *shape)``; None: unknown.
+    observe : callable or None
+        ``(z, noise)`` to items drawn from p(x | z), ``(n, *shape)``; None: unknown.
+    prior : callable or None
+        From a condition, or None, to p(z), which the codes were trained to follow; None: there is none.
+    sampler : callable or None
+        The same, of what samples take their codes from; None: the prior.
+    items : callable
+        From what a user has to a tensor of items.
+    conditioned : callable or None
+        ``(condition, n)`` to a tensor of ``n`` rows; None: a model without a condition.
+    width : int
+        Values that one item takes in the widest layer: it bounds how many go through at once.
+    given : object
+        What the chart is of: a fitted estimator, which may know more than its chart.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry import Chart
+    >>> plane = Chart.of_pair(lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1))
+    >>> plane.decode(plane.encode(torch.ones(1, 3)))
+    tensor([[1., 1., 2.]])
+    """
+
+    encode: Map
+    decode: Map
+    posterior: Callable[..., Distribution] | None = None
+    likelihood: Map | None = None
+    spread: Map | None = None
+    observe: Map | None = None
+    prior: Callable[[Tensor | None], Distribution] | None = None
+    sampler: Callable[[Tensor | None], Distribution] | None = None
+    items: Callable[[Any], Tensor] = _as_items
+    conditioned: Callable[[Any, int], Tensor | None] | None = None
+    width: int = 1024
+    given: Any = None
+
+    @staticmethod
+    def of_pair(
+        encode: Any,
+        decode: Any,
+        *,
+        std: Any = None,
+        noise: float | None = None,
+        prior: str | Distribution | None = None,
+        latent_dim: int | None = None,
+    ) -> Chart:
+        """Make a chart of two torch callables.
+
+        Parameters
+        ----------
+        encode, decode : callable
+            ``(n, *shape)`` to ``(n, d)`` and back; a second argument is the condition, where one is given.
+        std : callable or None
+            From items to the posterior's standard deviations, ``(n, d)``; None: codes are points.
+        noise : float or None
+            Standard deviation of p(x | z), where it is normal; None: unknown.
+        prior : "normal", Distribution or None
+            What codes were trained to follow: N(0, I), another distribution, or nothing.
+        latent_dim : int or None
+            d, which prior="normal" needs.
+
+        Returns
+        -------
+        Chart
+            Of both.
+
+        Raises
+        ------
+        PlanError
+            If one of them cannot be called, is in training mode, or the prior is unknown or without its size.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from chartae.geometry import Chart
+        >>> Chart.of_pair(torch.nn.Linear(3, 2), torch.nn.Linear(2, 3))
+        Traceback (most recent call last):
+        ...
+        chartae.core.errors.PlanError: encode is in training mode, where rows may depend on each other: ...
+        """
+        for name, f in (("encode", encode), ("decode", decode)):
+            if not callable(f):
+                raise PlanError(f"{name}={f!r} is no function: give a torch callable")
+            if isinstance(f, nn.Module) and f.training:
+                raise PlanError(
+                    f"{name} is in training mode, where rows may depend on each other: call its eval() first"
+                )
+        if prior == "normal":
+            if latent_dim is None:
+                raise PlanError("prior='normal' needs the size of the codes: give latent_dim as well")
+            prior = StandardNormal(latent_dim)
+        if not (prior is None or isinstance(prior, Distribution)):
+            raise PlanError(f"prior={prior!r}: use 'normal', a Distribution of chartae, or None")
+
+        def posterior(x: Tensor, *c: Tensor) -> Distribution:
+            return DiagonalNormal(encode(x, *c), 2 * std(x, *c).log())
+
+        def likelihood(x: Tensor, z: Tensor, *c: Tensor) -> Tensor:
+            gap = (x - decode(z, *c)).flatten(1) / noise
+            return -0.5 * (gap.square() + np.log(2 * np.pi * float(noise or 1) ** 2)).sum(1)
+
+        def spread(z: Tensor, *c: Tensor) -> Tensor:
+            return torch.full_like(decode(z, *c), float(noise or 0))
+
+        def observe(z: Tensor, draws: Noise, *c: Tensor) -> Tensor:
+            x = decode(z, *c)
+            return x + spread(z, *c) * draws.normal(x.shape, x)
+
+        return Chart(
+            encode=_tensor("encode", encode),
+            decode=_tensor("decode", decode),
+            posterior=None if std is None else posterior,
+            likelihood=None if noise is None else likelihood,
+            spread=None if noise is None else spread,
+            observe=None if noise is None else observe,
+            prior=None if prior is None else lambda c: prior,
+        )
+
+    def condition(self, condition: Any, n: int) -> Tensor | None:
+        """Make the tensor of a condition.
+
+        Parameters
+        ----------
+        condition : object
+            As the model takes it; a tensor of ``n`` rows for a pair of callables; None for none.
+        n : int
+            Rows.
+
+        Returns
+        -------
+        Tensor or None
+            ``(n, m)``.
+        """
+        if self.conditioned is not None:
+            return self.conditioned(condition, n)
+        if condition is None:
+            return None
+        c = torch.as_tensor(condition, dtype=torch.float32)
+        return c.expand(n, *c.shape[1:]) if len(c) == 1 else c
+
+    def blocks(self, n: int, k: int = 1) -> Iterator[slice]:
+        """Cut rows into blocks that fit into bounded memory.
+
+        Parameters
+        ----------
+        n : int
+            Rows.
+        k : int
+            Tensors of the size of a layer that each row takes.
+
+        Yields
+        ------
+        slice
+            Of rows.
+        """
+        size = max(1, VALUES // (k * max(self.width, 1)))
+        for start in range(0, n, size):
+            yield slice(start, min(n, start + size))
+
+    @torch.no_grad()
+    def codes(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Encode block by block.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *shape)``.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, d)``.
+        """
+        return torch.cat([self.encode(x[b], *rows_of(c, b)) for b in self.blocks(len(x))])
+
+    @torch.no_grad()
+    def decoded(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Decode block by block.
+
+        Parameters
+        ----------
+        z : Tensor
+            ``(n, d)``.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, *shape)``.
+        """
+        return torch.cat([self.decode(z[b], *rows_of(c, b)) for b in self.blocks(len(z))])
+
+    def projected(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Project: P(x) = D(E(x)).
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *shape)``.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, *shape)``.
+        """
+        return self.decoded(self.codes(x, c), c)
+
+    def q(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        """q(z | x), a point where there is no other.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *shape)``.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Returns
+        -------
+        Distribution
+            Batch shape ``(n,)``.
+        """
+        more = () if c is None else (c,)
+        return Delta(self.encode(x, *more)) if self.posterior is None else self.posterior(x, *more)
+
+    @torch.no_grad()
+    def drawn(self, x: Tensor, noise: Noise, c: Tensor | None = None) -> Tensor:
+        """Draw one code of each item from q(z | x).
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *shape)``.
+        noise : Noise
+            Where the randomness comes from.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, d)``.
+        """
+        return torch.cat([self.q(x[b], *rows_of(c, b)).draw(1, noise).z[0] for b in self.blocks(len(x))])
+
+    @property
+    def source(self) -> Callable[[Tensor | None], Distribution] | None:
+        """Where samples take their codes from."""
+        return self.prior if self.sampler is None else self.sampler
+
+
+def rows_of(c: Tensor | None, rows: Any) -> tuple[Tensor, ...]:
+    """Choose the conditions of some rows, as further arguments of a map.
+
+    Parameters
+    ----------
+    c : Tensor or None
+        ``(n, m)``.
+    rows : slice or Tensor
+        Which.
+
+    Returns
+    -------
+    tuple of Tensor
+        Of those rows, or nothing where there is no condition.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry.charts import rows_of
+    >>> rows_of(None, slice(3)), len(rows_of(torch.zeros(9, 2), slice(3))[0])
+    ((), 3)
+    """
+    return () if c is None else (c[rows],)
+
+
+def chart_of(model: Any) -> Chart:
+    """Find the chart of whatever has one.
+
+    Parameters
+    ----------
+    model : Chart, tuple or object
+        A chart, a pair of torch callables ``(encode, decode)``, or a fitted estimator.
+
+    Returns
+    -------
+    Chart
+        Of it.
+
+    Raises
+    ------
+    PlanError
+        If it has none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry import chart_of
+    >>> chart_of((lambda x: x[:, :1], lambda z: torch.cat([z, z], 1))).decode(torch.ones(1, 1))
+    tensor([[1., 1.]])
+    >>> chart_of("vae")
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.PlanError: 'vae' is no model: give a fitted estimator, ...
+    """
+    if isinstance(model, Chart):
+        return model
+    if isinstance(model, tuple) and len(model) == 2:
+        return Chart.of_pair(*model)
+    if hasattr(model, "chart"):
+        return model.chart()
+    raise PlanError(
+        f"{model!r} is no model: give a fitted estimator, a pair (encode, decode) of torch callables, or a "
+        "Chart"
+    )
+
+
+def _tensor(name: str, f: Callable[..., Any]) -> Map:
+    """Check what a foreign callable gives."""
+
+    def checked(*given: Tensor) -> Tensor:
+        out = f(*given)
+        if not isinstance(out, Tensor):
+            raise DataError(
+                f"{name} gave {type(out).__name__} and not a tensor: wrap it, as in "
+                f"lambda x: model.{name}(x)[0]"
+            )
+        if name == "encode" and out.dim() != 2:
+            raise DataError(
+                f"encode gave codes of shape {tuple(out.shape)}, and (n, d) is needed: flatten them"
+            )
+        return out
+
+    return checked

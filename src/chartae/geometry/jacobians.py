@@ -1,0 +1,168 @@
+"""Exact derivatives of a chart's two maps, for many rows at once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+from chartae.geometry.charts import chart_of, rows_of
+
+__all__ = ["decoder_jacobian", "encoder_jacobian", "pullback", "pushforward"]
+
+
+def pushforward(
+    f: Callable[[Tensor], Tensor], at: Tensor, tangents: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Push tangents through a map of independent rows: f(x) and J v.
+
+    All tangents of all rows go through each layer as one batch, and the values once.
+
+    Parameters
+    ----------
+    f : callable
+        ``(n, *a)`` to ``(n, *b)``; its rows do not depend on each other.
+    at : Tensor
+        ``(n, *a)``.
+    tangents : Tensor or None
+        ``(k, n, *a)``; None: the axes of ``(n, a)``, so that J is what comes back.
+
+    Returns
+    -------
+    tuple of Tensor
+        ``(n, *b)`` and ``(k, n, *b)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry.jacobians import pushforward
+    >>> pushforward(torch.square, torch.tensor([[3.0]]), torch.ones(1, 1, 1))
+    (tensor([[9.]]), tensor([[[6.]]]))
+    """
+    tangents = _axes(at) if tangents is None else tangents
+
+    def along(v: Tensor) -> Any:
+        return jvp(f, (at,), (v,))
+
+    with torch.no_grad(), _quiet():
+        return vmap(along, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
+
+
+def pullback(
+    f: Callable[[Tensor], Tensor], at: Tensor, cotangents: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Pull cotangents back through a map of independent rows: f(x) and Jᵀ u.
+
+    Parameters
+    ----------
+    f : callable
+        ``(n, *a)`` to ``(n, *b)``; its rows do not depend on each other.
+    at : Tensor
+        ``(n, *a)``.
+    cotangents : Tensor or None
+        ``(k, n, *b)``; None: the axes of ``(n, b)``, so that J is what comes back, row by row.
+
+    Returns
+    -------
+    tuple of Tensor
+        ``(n, *b)`` and ``(k, n, *a)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry.jacobians import pullback
+    >>> pullback(torch.square, torch.tensor([[3.0]]), torch.ones(1, 1, 1))
+    (tensor([[9.]]), tensor([[[6.]]]))
+    """
+    out, back = vjp(f, at)[:2]
+    cotangents = _axes(out) if cotangents is None else cotangents
+    return out.detach(), vmap(lambda u: back(u)[0])(cotangents).detach()
+
+
+def _quiet() -> AbstractContextManager[Any]:
+    """Silence what torch says when it first loads its rules of differentiation, which it scripts."""
+    if "torch._decomp.decompositions_for_jvp" in sys.modules:
+        return nullcontext()
+    return warnings.catch_warnings(action="ignore", category=DeprecationWarning)
+
+
+def _axes(like: Tensor) -> Tensor:
+    """``(d, n, d)``: every axis, for every row of ``(n, d)``."""
+    n, d = like.shape
+    return torch.eye(d, dtype=like.dtype, device=like.device)[:, None].expand(d, n, d)
+
+
+def decoder_jacobian(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
+    """Differentiate the decoder: column i is ∂D/∂z_i, a tangent of the decoded manifold.
+
+    Parameters
+    ----------
+    model : object
+        A fitted estimator, a pair of torch callables ``(encode, decode)``, or a :class:`Chart`.
+    Z : array_like
+        ``(n, d)`` codes.
+    condition : object, optional
+        As the model takes it.
+
+    Returns
+    -------
+    ndarray
+        ``(n, *shape, d)``, in units of the data per unit of the code.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry import decoder_jacobian
+    >>> circle = (lambda x: torch.atan2(x[:, 1:], x[:, :1]), lambda z: torch.cat([z.cos(), z.sin()], 1))
+    >>> decoder_jacobian(circle, [[0.0]]).tolist()
+    [[[0.0], [1.0]]]
+    """
+    chart = chart_of(model)
+    z = torch.as_tensor(np.asarray(Z), dtype=torch.float32)
+    c = chart.condition(condition, len(z))
+    made = [
+        pushforward(lambda h: chart.decode(h, *rows_of(c, b)), z[b])[1].movedim(0, -1).cpu().numpy()  # noqa: B023
+        for b in chart.blocks(len(z), z.shape[1])
+    ]
+    return np.concatenate(made)
+
+
+def encoder_jacobian(model: Any, X: Any, condition: Any = None) -> np.ndarray:
+    """Differentiate the encoder: row i is the gradient of z_i, where in the data it looks.
+
+    Parameters
+    ----------
+    model : object
+        A fitted estimator, a pair of torch callables ``(encode, decode)``, or a :class:`Chart`.
+    X : array_like
+        ``(n, *shape)`` items.
+    condition : object, optional
+        As the model takes it.
+
+    Returns
+    -------
+    ndarray
+        ``(n, d, *shape)``, in units of the code per unit of the data.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry import encoder_jacobian
+    >>> plane = (lambda x: x[:, :1] * x[:, 1:], lambda z: torch.cat([z, z], 1))
+    >>> encoder_jacobian(plane, [[2.0, 3.0]]).tolist()
+    [[[3.0, 2.0]]]
+    """
+    chart = chart_of(model)
+    x = chart.items(X)
+    c = chart.condition(condition, len(x))
+    made = []
+    for b in chart.blocks(len(x), chart.codes(x[:1], None if c is None else c[:1]).shape[1]):
+        made.append(pullback(lambda h: chart.encode(h, *rows_of(c, b)), x[b])[1])  # noqa: B023
+    return torch.cat([g.movedim(0, 1) for g in made]).cpu().numpy()
