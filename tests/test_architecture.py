@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "chartae"
 FLOORS = {
     "core": 0, "parts": 1, "models": 2, "training": 3, "geometry": 4, "density": 4, "transfer": 4,
-    "audit": 5, "estimators": 6, "apps": 7,
+    "audits": 5, "estimators": 6, "apps": 7,
 }  # fmt: skip
 EXEMPT = {"__init__.py", "__main__.py"}  # the public face looks up names on every floor
 
@@ -94,7 +94,7 @@ def test_what_is_allowed_passes(tmp_path):
     for file, code in {
         "__init__.py": "from chartae.estimators import autoencoders",
         "core/a.py": "import torch\nfrom . import b\nfrom chartae.core.errors import PlanError",
-        "audit/a.py": "from ..geometry import dimension\nfrom chartae import __version__",
+        "audits/a.py": "from ..geometry import dimension\nfrom chartae import __version__",
         "apps/a.py": "import chartae as ct\nfrom chartae import VAE",
     }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

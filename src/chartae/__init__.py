@@ -13,6 +13,7 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "Recipe",
+    "audit",
     "intrinsic_dimension",
     "load",
     "load_decoder",
@@ -28,6 +29,7 @@ _WHERE = {
     "VAE": "chartae.estimators.autoencoders",
     "Autoencoder": "chartae.estimators.autoencoders",
     "Recipe": "chartae.models.recipes",
+    "audit": "chartae.audits.report",
     "intrinsic_dimension": "chartae.geometry.dimension",
     "load": "chartae.estimators.runs",
     "load_decoder": "chartae.estimators.runs",
@@ -37,6 +39,7 @@ _WHERE = {
 }
 
 if TYPE_CHECKING:
+    from chartae.audits.report import audit
     from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
     from chartae.estimators.runs import load, load_decoder
     from chartae.geometry.dimension import intrinsic_dimension

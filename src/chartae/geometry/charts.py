@@ -23,6 +23,26 @@ Map = Callable[..., Tensor]
 
 
 def _as_items(X: Any) -> Tensor:
+    """Take items as they are.
+
+    Source: this library's own.
+
+    Parameters
+    ----------
+    X : array_like
+        ``(n, *shape)``.
+
+    Returns
+    -------
+    Tensor
+        ``(n, *shape)``, float32.
+
+    Examples
+    --------
+    >>> from chartae.geometry import Chart
+    >>> Chart.items([[1, 2]])
+    tensor([[1., 2.]])
+    """
     return torch.as_tensor(X if isinstance(X, Tensor) else np.asarray(X)).detach().to(torch.float32)
 
 
@@ -55,7 +75,7 @@ class Chart:
     sampler : callable or None
         The same, of what samples take their codes from; None: the prior.
     items : callable
-        From what a user has to a tensor of items.
+        From what a user has to a tensor of items, ``(n, *shape)``.
     conditioned : callable or None
         ``(condition, n)`` to a tensor of ``n`` rows; None: a model without a condition.
     width : int
@@ -332,6 +352,8 @@ def rows_of(c: Tensor | None, rows: Any) -> tuple[Tensor, ...]:
 
 def chart_of(model: Any) -> Chart:
     """Find the chart of whatever has one.
+
+    Source: this library's own.
 
     Parameters
     ----------

@@ -25,6 +25,8 @@ def pushforward(
 
     All tangents of all rows go through each layer as one batch, and the values once.
 
+    Source: forward-mode differentiation, as :func:`torch.func.jvp` does it.
+
     Parameters
     ----------
     f : callable
@@ -59,6 +61,8 @@ def pullback(
     f: Callable[[Tensor], Tensor], at: Tensor, cotangents: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Pull cotangents back through a map of independent rows: f(x) and Jᵀ u.
+
+    Source: reverse-mode differentiation, as :func:`torch.func.vjp` does it.
 
     Parameters
     ----------
@@ -102,6 +106,8 @@ def _axes(like: Tensor) -> Tensor:
 def decoder_jacobian(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     """Differentiate the decoder: column i is ∂D/∂z_i, a tangent of the decoded manifold.
 
+    Source: the definition, by :func:`pushforward`.
+
     Parameters
     ----------
     model : object
@@ -136,6 +142,8 @@ def decoder_jacobian(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
 
 def encoder_jacobian(model: Any, X: Any, condition: Any = None) -> np.ndarray:
     """Differentiate the encoder: row i is the gradient of z_i, where in the data it looks.
+
+    Source: the definition, by :func:`pullback`.
 
     Parameters
     ----------

@@ -1,0 +1,274 @@
+"""What checks look at: held-out items, their codes and projections, computed once and shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chartae.core.contracts import Distribution
+from chartae.core.noise import Noise
+from chartae.geometry.charts import Chart, rows_of
+from chartae.geometry.dimension import Dimension, intrinsic_dimension
+
+__all__ = ["BUDGETS", "Budget", "Evidence"]
+
+
+class Budget(NamedTuple):
+    """How much may be looked at.
+
+    Attributes
+    ----------
+    rows : int
+        Items at most.
+    neighbors : int
+        Items among which neighbors are looked for.
+    points : int
+        Items at which derivatives are taken.
+    draws : int
+        Simulations of a null.
+
+    Examples
+    --------
+    >>> from chartae.audits.evidence import BUDGETS
+    >>> BUDGETS["fast"].points < BUDGETS["full"].points
+    True
+    """
+
+    rows: int
+    neighbors: int
+    points: int
+    draws: int
+
+
+BUDGETS = {"fast": Budget(10_000, 2_000, 256, 200), "full": Budget(50_000, 10_000, 1_024, 1_000)}
+
+
+class Evidence:
+    """A chart and held-out items, in random order: the first ``m`` are a random choice.
+
+    Parameters
+    ----------
+    chart : Chart
+        Of the model.
+    x : Tensor
+        ``(n, *shape)`` held-out items, in the chart's units.
+    c : Tensor or None
+        ``(n, m)`` their conditions.
+    train : Tensor or None
+        ``(n_train, *shape)`` items that the model was trained on.
+    c_train : Tensor or None
+        ``(n_train, m)`` their conditions.
+    codes : Tensor or None
+        ``(m, d)`` codes drawn from q(z | x) of training items.
+    labels : ndarray or None
+        ``(n,)`` of the held-out items.
+    labels_train : ndarray or None
+        ``(n_train,)``.
+    budget : Budget
+        How much may be looked at.
+    seed : int
+        Of every choice and draw.
+
+    Attributes
+    ----------
+    index : ndarray
+        ``(n,)`` the row of the data that was given, for each item.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.audits.evidence import Evidence
+    >>> from chartae.geometry import Chart
+    >>> line = Chart.of_pair(lambda x: x[:, :1], lambda z: torch.cat([z, z], 1))
+    >>> Evidence(line, torch.ones(5, 2)).residuals.sum()
+    tensor(0.)
+    """
+
+    def __init__(
+        self,
+        chart: Chart,
+        x: Tensor,
+        *,
+        c: Tensor | None = None,
+        train: Tensor | None = None,
+        c_train: Tensor | None = None,
+        codes: Tensor | None = None,
+        labels: np.ndarray | None = None,
+        labels_train: np.ndarray | None = None,
+        budget: Budget = BUDGETS["fast"],
+        seed: int = 0,
+    ) -> None:
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: budget.rows]
+        self.chart, self.budget, self.seed, self.index = chart, budget, seed, order.numpy()
+        self.x, self.c = x[order], None if c is None else c[order]
+        self.train, self.c_train = train, c_train
+        self._codes = codes
+        self.labels = None if labels is None else np.asarray(labels)[self.index]
+        self.labels_train = None if labels_train is None else np.asarray(labels_train)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def noise(self, stream: int) -> Noise:
+        """Give a stream of random numbers of its own.
+
+        Parameters
+        ----------
+        stream : int
+            Which: every use has another.
+
+        Returns
+        -------
+        Noise
+            Always the same for the same evidence and stream.
+        """
+        return Noise(self.seed * 1000 + stream)
+
+    def random(self, stream: int) -> np.random.Generator:
+        """Give a generator of its own, for choices.
+
+        Parameters
+        ----------
+        stream : int
+            Which.
+
+        Returns
+        -------
+        numpy.random.Generator
+            Always the same for the same evidence and stream.
+        """
+        return np.random.default_rng([self.seed, stream])
+
+    def has(self, need: str) -> bool:
+        """Tell whether something is there: "prior", "posterior", "train", "labels", "observe", "likelihood".
+
+        Parameters
+        ----------
+        need : str
+            What.
+
+        Returns
+        -------
+        bool
+            Whether it is.
+        """
+        return getattr(self.chart if hasattr(self.chart, need) else self, need) is not None
+
+    def conditions(self, rows: Any) -> tuple[Tensor, ...]:
+        """Choose conditions, as further arguments of the chart's maps.
+
+        Parameters
+        ----------
+        rows : slice or Tensor
+            Which.
+
+        Returns
+        -------
+        tuple of Tensor
+            ``(rows, m)``, or nothing where there are none.
+        """
+        return rows_of(self.c, rows)
+
+    # ---------------------------------------------------------------- of the items
+
+    @cached_property
+    def z(self) -> Tensor:
+        """Codes E(x), ``(n, d)``."""
+        return self.chart.codes(self.x, self.c).cpu()
+
+    @cached_property
+    def p(self) -> Tensor:
+        """Projections P(x) = D(E(x)), flat, ``(n, D)``."""
+        return self.chart.decoded(self.z.to(self.x.device), self.c).flatten(1).cpu()
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """Items, flat, ``(n, D)``."""
+        return self.x.flatten(1).cpu()
+
+    @cached_property
+    def residuals(self) -> Tensor:
+        """r = x − P(x), flat, ``(n, D)``."""
+        return self.flat - self.p
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """One draw from q(z | x) of each item, ``(n, d)``; the codes where the posterior is a point."""
+        if self.chart.posterior is None:
+            return self.z
+        return self.chart.drawn(self.x, self.noise(1), self.c).cpu()
+
+    @cached_property
+    def support(self) -> Tensor:
+        """Draws from q(z | x) of other items than these: where codes are, ``(m, d)``.
+
+        Training items, if there are any; else the second half of these, so that no item is compared with
+        itself as long as only :attr:`queries` are asked.
+        """
+        if self._codes is not None and len(self._codes):
+            return self._codes.cpu()
+        if self.train is not None:
+            rows = slice(self.budget.rows)
+            c = None if self.c_train is None else self.c_train[rows]
+            return self.chart.drawn(self.train[rows], self.noise(2), c).cpu()
+        return self.drawn[len(self) // 2 :]
+
+    @cached_property
+    def queries(self) -> Tensor:
+        """Draws from q(z | x) of held-out items that are not in :attr:`support`, ``(m, d)``."""
+        own = (self._codes is None or not len(self._codes)) and self.train is None
+        return self.drawn[: len(self) // 2] if own else self.drawn
+
+    @property
+    def d(self) -> int:
+        """Latent dimensions."""
+        return self.z.shape[1]
+
+    @property
+    def features(self) -> int:
+        """Values of an item, D."""
+        return self.flat.shape[1]
+
+    @cached_property
+    def code_std(self) -> Tensor:
+        """Standard deviation of the codes, ``(d,)``."""
+        return self.z.std(0)
+
+    @cached_property
+    def dimension(self) -> Dimension:
+        """Intrinsic dimension of the items."""
+        return intrinsic_dimension(self.flat.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
+
+    # ---------------------------------------------------------------- of samples
+
+    def sampled(self, n: int, *, prior: bool, stream: int = 3) -> Tensor:
+        """Draw codes from the prior, or from where samples take theirs.
+
+        Parameters
+        ----------
+        n : int
+            How many; of a conditional prior, as many as there are conditions of the items.
+        prior : bool
+            The prior, and not a density that was fitted in its place.
+        stream : int
+            Of random numbers.
+
+        Returns
+        -------
+        Tensor
+            ``(n, d)``.
+        """
+        source: Callable[[Tensor | None], Distribution] | None = (
+            self.chart.prior if prior else self.chart.source
+        )
+        assert source is not None
+        with torch.no_grad():
+            rows = torch.arange(n) % len(self)
+            p = source(None if self.c is None else self.c[rows])
+            noise = self.noise(stream)
+            return (p.draw(1, noise).z[0] if p.batch_shape else p.draw(n, noise).z).cpu()

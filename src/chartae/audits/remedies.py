@@ -1,0 +1,207 @@
+"""What to do about a finding: the exact argument to change, where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chartae.core.registry import Registry
+
+__all__ = ["Remedy", "Setting", "proposed", "remedies"]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Something to try.
+
+    Parameters
+    ----------
+    name : str
+        By which ``chartae fit --remedy`` knows it.
+    says : str
+        What to do, in words.
+    changes : Mapping
+        Parameters to fit with, and "prior" for a density to fit to the codes; empty where nothing is fitted.
+
+    Examples
+    --------
+    >>> from chartae.audits.remedies import Remedy
+    >>> Remedy("more-dimensions", "raise latent_dim from 2 to 6", {"latent_dim": 6}).changes
+    {'latent_dim': 6}
+    """
+
+    name: str
+    says: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain values.
+
+        Returns
+        -------
+        dict
+            Of name, says, changes.
+        """
+        return {"name": self.name, "says": self.says, "changes": dict(self.changes)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a model was fitted with, as far as a remedy asks.
+
+    Parameters
+    ----------
+    recipe : str
+        Empty for a model of another library.
+    recipe_params : Mapping
+        The recipe's own.
+    parameters : Mapping
+        The estimator's.
+    latent_dim : int
+        d.
+    dimension : float or None
+        Of the data, where it could be read.
+
+    Examples
+    --------
+    >>> from chartae.audits.remedies import Setting
+    >>> Setting(latent_dim=2).recipe
+    ''
+    """
+
+    recipe: str = ""
+    recipe_params: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    latent_dim: int = 0
+    dimension: float | None = None
+
+
+#: Functions from a :class:`Setting` to words and changes; None where it would change nothing.
+remedies: Registry[Callable[[Setting], tuple[str, dict[str, Any]] | None]] = Registry("remedy")
+
+
+def proposed(names: tuple[str, ...], setting: Setting) -> tuple[Remedy, ...]:
+    """Say what remedies mean for a model.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Of the registry, best first.
+    setting : Setting
+        What the model was fitted with.
+
+    Returns
+    -------
+    tuple of Remedy
+        Those that change something.
+
+    Examples
+    --------
+    >>> from chartae.audits.remedies import Setting, proposed
+    >>> [r.says for r in proposed(("more-dimensions",), Setting("vae", latent_dim=2, dimension=7.3))]
+    ['raise latent_dim from 2 to 9']
+    """
+    found = [(name, remedies[name](setting)) for name in names]
+    return tuple(Remedy(name, *made) for name, made in found if made is not None)
+
+
+@remedies.register("more-dimensions")
+def _more_dimensions(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    # A manifold of dimension m needs up to 2 m + 1 coordinates; a fifth more than m is where to begin.
+    wanted = max(now.latent_dim + 1, round(1.2 * now.dimension) if now.dimension else 2 * now.latent_dim)
+    return f"raise latent_dim from {now.latent_dim} to {wanted}", {"latent_dim": wanted}
+
+
+@remedies.register("more-capacity")
+def _more_capacity(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    hidden = now.parameters.get("hidden") or (512, 256)
+    wider = tuple(2 * int(width) for width in hidden)
+    return f"widen the hidden layers: hidden={wider}", {"hidden": wider}
+
+
+@remedies.register("longer-training")
+def _longer_training(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    epochs = now.parameters.get("max_epochs")
+    wanted = 3 * int(epochs) if epochs else None
+    says = f"train longer: max_epochs={wanted}" if wanted else "train longer"
+    return says, {"max_epochs": wanted} if wanted else {}
+
+
+@remedies.register("denoising")
+def _denoising(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.recipe == "denoising-ae":
+        return None
+    return "train on noisy input: recipe='denoising-ae'", {"recipe": "denoising-ae", "recipe_params": {}}
+
+
+@remedies.register("contractive")
+def _contractive(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.recipe == "contractive-ae":
+        lam = 10 * now.recipe_params.get("lam", 0.1)
+        return f"contract the encoder more: lam={lam:g}", {"recipe_params": {"lam": lam}}
+    return "contract the encoder: recipe='contractive-ae'", {"recipe": "contractive-ae", "recipe_params": {}}
+
+
+@remedies.register("fit-density")
+def _fit_density(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "sample from a density fitted to the codes: fit_prior('auto')", {"prior": "auto"}
+
+
+@remedies.register("variational")
+def _variational(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.recipe not in ("ae", "l2-ae", "denoising-ae", "contractive-ae"):
+        return None
+    return "give codes a prior: recipe='vae'", {"recipe": "vae", "recipe_params": {}}
+
+
+@remedies.register("lower-beta")
+def _lower_beta(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if "beta" in now.recipe_params or now.recipe == "beta-vae":
+        beta = now.recipe_params.get("beta", 4.0)
+        return f"lower beta from {beta:g} to 1", {"recipe_params": {**now.recipe_params, "beta": 1.0}}
+    if now.recipe == "l2-ae":
+        lam = now.recipe_params.get("lam", 1.0) / 10
+        return f"lower the penalty on the codes: lam={lam:g}", {"recipe_params": {"lam": lam}}
+    return None
+
+
+@remedies.register("free-bits")
+def _free_bits(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.recipe not in ("vae", "cvae"):
+        return None
+    bits = 2 * now.recipe_params.get("free_bits", 0.0) or 0.1
+    says = f"let {bits:g} nats of each latent dimension cost nothing: free_bits={bits:g}"
+    return says, {"recipe_params": {**now.recipe_params, "free_bits": bits}}
+
+
+@remedies.register("learned-noise")
+def _learned_noise(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if not isinstance(now.parameters.get("noise"), int | float):
+        return None
+    return "let the noise of p(x | z) be learned: noise='global'", {"noise": "global"}
+
+
+@remedies.register("geodesic-paths")
+def _geodesic_paths(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "walk along geodesics: interpolate(..., path='geodesic')", {}
+
+
+@remedies.register("metric-distances")
+def _metric_distances(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "measure distances by the metric: chartae.geometry.distance", {}
+
+
+@remedies.register("use-the-mean")
+def _use_the_mean(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "use the mean of a code and not its standard deviation", {}
+
+
+@remedies.register("deduplicate")
+def _deduplicate(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "remove copies from the training data", {}
+
+
+@remedies.register("more-data")
+def _more_data(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "give more items", {}

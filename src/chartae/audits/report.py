@@ -1,0 +1,355 @@
+"""The health report: all checks on one model, and what they say together."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chartae.audits.evidence import BUDGETS, Evidence
+from chartae.audits.findings import Check, Finding, Reading, Verdict, checks, judge, plain
+from chartae.audits.remedies import Setting, proposed
+from chartae.core.errors import ChartaeError, DataError, PlanError
+from chartae.core.files import atomic
+from chartae.core.registry import suggest
+from chartae.geometry.charts import chart_of
+
+# Each of these registers its checks.
+from chartae.audits import projection  # noqa: F401  # isort: skip
+
+__all__ = ["Report", "audit"]
+
+FAMILY = 0.05  # share of healthy models whose report may show a fail
+FEWEST = 50  # held-out items below which nothing can be told
+VERDICTS: tuple[Verdict, ...] = ("fail", "warn", "cannot tell", "ok")
+LACKING = {
+    "prior": "the model has no prior",
+    "posterior": "codes are points, and have no spread",
+    "train": "no training items were given (X_train)",
+    "labels": "no labels were given",
+    "observe": "the noise of p(x | z) is not known",
+    "likelihood": "the likelihood is not known",
+    "source": "there is nothing to sample codes from",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit has found.
+
+    Parameters
+    ----------
+    findings : tuple of Finding
+        One for each check that ran, in the order of the checks.
+    skipped : Mapping
+        Checks that do not apply, with the reason.
+    facts : Mapping
+        Of the model and the data: what was audited, and how.
+    evidence : Evidence
+        What the checks have looked at; the page draws its figures from it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import chartae as ct
+    >>> X = np.random.default_rng(0).normal(size=(300, 5))
+    >>> vae = ct.VAE(latent_dim=2, max_epochs=1, random_state=0).fit(X[:200])
+    >>> report = ct.audit(vae, X[200:], only=["missed"])
+    >>> [finding.name for finding in report.findings]
+    ['missed']
+    """
+
+    findings: tuple[Finding, ...]
+    skipped: Mapping[str, str]
+    facts: Mapping[str, Any]
+    evidence: Evidence = field(repr=False)
+
+    def __getitem__(self, name: str) -> Finding:
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        raise KeyError(
+            f"{name!r} is no finding of this report: {suggest(name, [f.name for f in self.findings])}"
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all verdicts."""
+        found = {finding.verdict for finding in self.findings}
+        return next((v for v in VERDICTS if v in found), "cannot tell")
+
+    @property
+    def summary(self) -> str:
+        """All verdicts, counted, in a line."""
+        count = Counter(finding.verdict for finding in self.findings)
+        return ", ".join(f"{count[v]} {v}" for v in VERDICTS if count[v])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain values.
+
+        Returns
+        -------
+        dict
+            ``verdict``, ``summary``, ``facts``, ``findings``, ``skipped``.
+        """
+        return {
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "facts": plain(self.facts),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "skipped": dict(self.skipped),
+        }
+
+    def to_json(self) -> str:
+        """Give it as JSON.
+
+        Returns
+        -------
+        str
+            Of :meth:`to_dict`.
+        """
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it: a page (.html), its values (.json), or its text (.txt).
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        PlanError
+            If it ends in none of these.
+        """
+        path = Path(path)
+        forms = {".html": self.to_html, ".json": self.to_json, ".txt": self.__str__}
+        if path.suffix not in forms:
+            raise PlanError(f"{path} ends in none of .html (a page), .json (its values), .txt: name it so")
+        text = forms[path.suffix]()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as file:
+            file.write(f"{text}\n".encode())
+        return path
+
+    def to_html(self) -> str:
+        """Give it as a page that needs nothing else: figures are inside.
+
+        Returns
+        -------
+        str
+            HTML.
+        """
+        from chartae.audits.page import render
+
+        return render(self)
+
+    def _repr_html_(self) -> str:
+        from chartae.audits.page import table
+
+        return table(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.facts['model']}: {self.summary}", ""]
+        for finding in sorted(self.findings, key=lambda f: VERDICTS.index(f.verdict)):
+            says = textwrap.wrap(finding.says, 92)
+            lines.append(f"{finding.verdict:<12}{finding.name:<22}{says[0] if says else ''}")
+            lines += [" " * 34 + line for line in says[1:]]
+            if finding.verdict in ("fail", "warn") and finding.remedies:
+                lines += [f"{'':34}try: {remedy.says}" for remedy in finding.remedies[:2]]
+        return "\n".join(lines)
+
+
+def audit(
+    model: Any,
+    X_test: Any,
+    X_train: Any = None,
+    *,
+    condition: Any = None,
+    condition_train: Any = None,
+    labels: Any = None,
+    labels_train: Any = None,
+    only: Sequence[str] | None = None,
+    budget: str = "fast",
+    random_state: int = 0,
+) -> Report:
+    """Check whether a learned latent space can be trusted, and for what.
+
+    Parameters
+    ----------
+    model : object
+        A fitted estimator, a pair of torch callables ``(encode, decode)``, or a
+        :class:`chartae.geometry.Chart`, which may say more of a model of another library.
+    X_test : array_like
+        ``(n, *shape)`` items that the model was not trained on, as the model takes them.
+    X_train : array_like or None
+        Those that it was trained on: some checks compare with them.
+    condition, condition_train : object, optional
+        Of these items, in a conditional model.
+    labels, labels_train : array_like or None
+        ``(n,)`` classes of these items, for checks of what codes are good for; the condition, if it is one.
+    only : sequence of str or None
+        Names of checks; None: all that apply.
+    budget : {"fast", "full"}
+        How much to look at.
+    random_state : int
+        Of every choice and draw.
+
+    Returns
+    -------
+    Report
+        Of all findings.
+
+    Raises
+    ------
+    DataError
+        If the items cannot be used, or are too few.
+    PlanError
+        If the model, a check or the budget is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import chartae as ct
+    >>> X = np.random.default_rng(0).normal(size=(300, 5))
+    >>> vae = ct.VAE(latent_dim=2, max_epochs=1, random_state=0).fit(X[:200])
+    >>> ct.audit(vae, X[200:], only=["missed"])["missed"].unit
+    ''
+    """
+    start = time.perf_counter()
+    if budget not in BUDGETS:
+        raise PlanError(f"budget={budget!r}: {suggest(budget, BUDGETS)}")
+    unknown = next((name for name in only or () if name not in checks), None)
+    if unknown is not None:
+        raise PlanError(f"there is no check {unknown!r}: {suggest(unknown, checks)}")
+    chart = chart_of(model)
+    x = chart.items(X_test)
+    if len(x) < FEWEST:
+        raise DataError(f"{len(x)} items are too few to judge a model by: give {FEWEST} or more")
+    train = None if X_train is None else chart.items(X_train)
+    if labels is None and condition is not None and np.ndim(condition) == 1 and len(condition) == len(x):
+        labels, labels_train = condition, condition_train
+    codes = getattr(chart.given, "codes_", None)
+    with torch.random.fork_rng(devices=[]):
+        evidence = Evidence(
+            chart,
+            x,
+            c=chart.condition(condition, len(x)),
+            train=train,
+            c_train=None if train is None else chart.condition(condition_train, len(train)),
+            codes=None if codes is None else torch.as_tensor(codes),
+            labels=None if labels is None else np.asarray(labels),
+            labels_train=None if labels_train is None else np.asarray(labels_train),
+            budget=BUDGETS[budget],
+            seed=random_state,
+        )
+        findings, skipped = [], {}
+        setting = _setting(chart.given, evidence)
+        for name in only or checks:
+            kind = checks[name]
+            lacking = next((need for need in kind.needs if not evidence.has(need)), None)
+            if lacking is not None:
+                skipped[name] = LACKING[lacking]
+            elif only is None and kind.budget == "full" and budget != "full":
+                skipped[name] = "only with budget='full'"
+            else:
+                findings.append(_found(kind, evidence, setting))
+    facts = {
+        "model": getattr(chart.given, "summary_", None) or "a pair of encoder and decoder",
+        "rows": len(evidence),
+        "shape": list(x.shape[1:]),
+        "latent_dim": evidence.d,
+        "budget": budget,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    return Report(_together(findings), skipped, facts, evidence)
+
+
+def _found(kind: Check, evidence: Evidence, setting: Setting) -> Finding:
+    """Run one check."""
+    start = time.perf_counter()
+    try:
+        reading = kind.measure(evidence)
+    except (ChartaeError, RuntimeError, ValueError, np.linalg.LinAlgError) as error:
+        reading = Reading(None, because=" ".join(f"{error}".split())[:200])
+    verdict = judge(reading, kind.ok, kind.fail)
+    rows = () if reading.rows is None else tuple(int(i) for i in evidence.index[reading.rows])
+    codes = () if reading.codes is None else tuple(tuple(map(float, z)) for z in reading.codes)
+    return Finding(
+        name=kind.name,
+        title=kind.title,
+        verdict=verdict,
+        says=_says(kind, verdict, reading),
+        statistic=reading.value,
+        unit=kind.unit,
+        thresholds=(kind.ok, kind.fail),
+        interval=reading.interval,
+        p_value=reading.p_value,
+        rows=rows,
+        codes=codes,
+        remedies=proposed(kind.remedies, setting) if verdict in ("fail", "warn") else (),
+        reference=kind.reference,
+        seconds=time.perf_counter() - start,
+        also=reading.also,
+    )
+
+
+def _says(kind: Check, verdict: Verdict, reading: Reading) -> str:
+    if verdict == "cannot tell":
+        if reading.because:
+            return f"Cannot tell: {reading.because}."
+        low, high = reading.interval or (float("nan"), float("nan"))
+        return (
+            f"Cannot tell: {reading.value:.3g} may be anything from {low:.3g} to {high:.3g}; more items may "
+            "help."
+        )
+    return kind.says[verdict].format(value=reading.value, **reading.also)
+
+
+def _together(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Correct simple nulls for their number: a fail that the whole report makes likely is a warning.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    tested = sorted((f for f in findings if f.p_value is not None), key=lambda f: f.p_value or 0.0)
+    kept, passed = {}, True
+    for i, finding in enumerate(tested):
+        passed = passed and (finding.p_value or 0.0) <= FAMILY / (len(tested) - i)
+        kept[finding.name] = passed
+    return tuple(
+        replace(f, verdict="warn") if f.verdict == "fail" and not kept.get(f.name, True) else f
+        for f in findings
+    )
+
+
+def _setting(estimator: Any, evidence: Evidence) -> Setting:
+    """Say what a model was fitted with."""
+    try:
+        dimension: float | None = evidence.dimension.dimension
+    except DataError:
+        dimension = None
+    if not hasattr(estimator, "blueprint_"):
+        return Setting(latent_dim=evidence.d, dimension=dimension)
+    blueprint = estimator.blueprint_
+    return Setting(
+        recipe=blueprint["recipe"],
+        recipe_params=blueprint["parameters"],
+        parameters=estimator.get_params(deep=False),
+        latent_dim=evidence.d,
+        dimension=dimension,
+    )
