@@ -27,6 +27,7 @@ from chartae.core.registry import suggest
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from chartae.apps.health import Origin
     from chartae.training.readers import Dataset
 
 __all__ = ["app", "main"]
@@ -219,14 +220,12 @@ def _as_options(message: str, names: Collection[str]) -> str:
     return re.sub(r"The '(\w+)' parameter of \w+|\b(\w+)='?([\w.+-]*\w)'?", option, message)
 
 
-_Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet, .txt, or folder of images or sounds.",
-        show_default=False,
-    ),
-]
+_DATA = typer.Argument(
+    metavar="DATA",
+    help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet, .txt, or folder of images or sounds.",
+    show_default=False,
+)
+_Data = Annotated[str, _DATA]
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that fit has written.", show_default=False)]
 _Labels = Annotated[str | None, typer.Option(metavar="KEY", help="Array, column or .npy file of labels.")]
 _Size = Annotated[
@@ -274,11 +273,12 @@ def _root(
 
 @app.command("fit", epilog="Example: chartae fit images/ --recipe cvae --epochs 50 --out runs/faces")
 def _fit(
-    data: _Data,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for the results.", show_default=False)],
+    data: Annotated[str | None, _DATA] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="One of those that chartae recipes lists.")
-    ] = "vae",
+        str | None,
+        typer.Option(metavar="NAME", help="One of those that chartae recipes lists; vae by default."),
+    ] = None,
     labels: _Labels = None,
     latent_dim: Annotated[
         Any, typer.Option(parser=_latent_dim, metavar="auto|N", help="Numbers in a code.")
@@ -340,16 +340,36 @@ def _fit(
             "--resume", help="Go on with the unfinished run that RUN holds; if there is none, begin."
         ),
     ] = False,
+    origin: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Fit as this run was fitted, but for what is given here."),
+    ] = None,
+    remedy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --from: what its health report says to try."),
+    ] = None,
+    no_audit: Annotated[bool, typer.Option("--no-audit", help="Write no health report at the end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
-    """Train on DATA and save the run to a folder."""
+    """Train on DATA, save the run to a folder, and check its health."""
     from chartae.models.persistence import is_unfinished, refuse_occupied
 
     refuse_occupied(out, overwrite=overwrite, resume=resume, how=("--overwrite", "--resume"))
     from chartae.estimators.parameters import COMMON
     from chartae.models.recipes import find
 
-    entry = find(recipe)
+    before = _origin(origin, remedy)
+    if data is None:
+        if before is None:
+            raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
+        words = before.source
+        data, labels = words["data"], labels or words.get("labels")
+        size, encoder, memory = (
+            size or words.get("size"),
+            encoder or words.get("encoder"),
+            memory or words.get("memory"),
+        )
+    entry = find(recipe or (before.recipe if before else "vae"))
     asked = {
         "latent_dim": latent_dim,
         "likelihood": likelihood,
@@ -369,15 +389,21 @@ def _fit(
         given["columns"] = dict(_kind_of(pair) for pair in column)
     items = _read(data, labels, size, encoder, memory)
     if entry.conditional and items.y is None:
-        raise DataError(f"recipe {recipe!r} needs labels, and {items.name} brings none: pass --labels")
+        raise DataError(f"recipe {entry.name!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:
         typer.echo(f"data      {items.summary}")
+    if before is not None:
+        own, given = before.own(entry.name) | own, before.parameters | given
     estimator = chartae.Autoencoder(
-        recipe=recipe, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
+        recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
     goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
     try:
-        estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
+        if before is not None and before.is_trained:
+            estimator = before.refitted()
+            estimator.save(out, overwrite=overwrite)
+        else:
+            estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):
             _remove_pictures(out)
@@ -393,6 +419,11 @@ def _fit(
     _picture_run(estimator, items, out)
     if is_unfinished(out):
         typer.echo(goes_on, err=True)
+    from chartae.apps.health import write_source
+
+    write_source(out, data=data, labels=labels, size=size, encoder=encoder, memory=memory)
+    if not no_audit and not is_unfinished(out):
+        _audit_fit(estimator, items, out, before, quiet=quiet)
     if not quiet:
         read = [
             data,
@@ -401,6 +432,62 @@ def _fit(
             *(["--memory", memory] if memory else []),
         ]
         _say_what_next(estimator, shlex.join(read), out)
+
+
+@app.command("audit", epilog="Example: chartae audit runs/digits --fail-on fail")
+def _audit(
+    run: _Run,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Items that the run has not seen; by default those that its fit held out of its own data.",
+        ),
+    ] = None,
+    labels: _Labels = None,
+    size: _Size = None,
+    memory: _Memory = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="This check alone. May be repeated.")
+    ] = None,
+    budget: Annotated[str, typer.Option(metavar="fast|full", help="How much to look at.")] = "fast",
+    fail_on: Annotated[
+        str,
+        typer.Option(metavar="VERDICT", help="Leave with code 1 at this verdict or a worse: fail or warn."),
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .html, .json or .txt; by default report.html and .json in RUN."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of every choice and draw.")] = 0,
+) -> None:
+    """Check whether a learned latent space can be trusted, and say what to change."""
+    from chartae.apps.health import REPORT, audited, source_of
+    from chartae.audits.findings import VERDICTS
+
+    if fail_on not in ("", "fail", "warn"):
+        raise PlanError(f"--fail-on {fail_on}: use fail or warn")
+    estimator = _open(run, encoder=True)
+    words = {"data": data, "labels": labels, "size": size, "memory": memory}
+    if data is None:
+        kept = source_of(run)
+        words = {name: words[name] or kept.get(name) for name in words}
+    items = _read_for(estimator, words["data"], words["labels"], words["size"], words["memory"])
+    report = audited(
+        estimator,
+        _features(items, estimator),
+        items.y,
+        held_out=estimator.validation_rows_ if data is None else None,
+        budget=budget,
+        only=only or None,
+        seed=seed,
+    )
+    typer.echo(str(report))
+    for target in [out] if out else [run / name for name in REPORT] if not only else []:
+        typer.echo(f"written   {report.save(target)}")
+    bad = VERDICTS[: 1 + VERDICTS.index(fail_on)] if fail_on else ()
+    if report.verdict in bad:
+        raise typer.Exit(1)
 
 
 @app.command("sample", epilog="Example: chartae sample runs/digits --n 100 --out new.png")
@@ -727,6 +814,41 @@ def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     save_grid(out / _PICTURES[1], both, columns, **_look(estimator))
 
 
+def _origin(run: Path | None, remedy: str | None) -> Origin | None:
+    if run is None and remedy is not None:
+        raise PlanError("--remedy is of a health report: name its run with --from RUN")
+    if run is None:
+        return None
+    from chartae.apps.health import Origin
+
+    return Origin(run, remedy)
+
+
+def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None, *, quiet: bool) -> None:
+    """Write the health report of a fresh run, and say what it found."""
+    from chartae.apps.health import REPORT, audited, compared
+
+    try:
+        report = audited(estimator, _features(items, estimator), items.y, held_out=estimator.validation_rows_)
+    except DataError as error:
+        typer.echo(f"no health report: {error}", err=True)
+        return
+    for name in REPORT:
+        report.save(out / name)
+    if quiet:
+        return
+    if before is not None and before.report is not None:
+        table = _table("check", "before", "after")
+        for row in compared(before.report, report.to_dict()):
+            table.add_row(*row)
+        _print(table)
+    typer.echo(f"health    {report.summary}")
+    for finding in report.findings:
+        if finding.verdict == "fail":
+            cures = [f" Try --remedy {cure.name}: {cure.says}." for cure in finding.remedies[:1]]
+            typer.echo(f"          {finding.name}: {finding.says}{''.join(cures)}")
+
+
 def _remove_pictures(out: Path) -> None:
     """Take away the pictures of the run that this one has replaced."""
     for stale in _PICTURES:
@@ -738,7 +860,8 @@ def _say_what_next(estimator: Any, data: str, out: Path) -> None:
     typer.echo(f"trained   {_kept(estimator)}")
     typer.echo(f"model     {_model(estimator)}")
     typer.echo(f"results   {out} ({files})")
-    typer.echo(f"next      chartae sample {run} --n 64")
+    typer.echo(f"next      chartae audit {run}")
+    typer.echo(f"          chartae sample {run} --n 64")
     typer.echo(f"          chartae encode {run} {data} --out codes.npy")
     typer.echo(f"          chartae info {run}")
 

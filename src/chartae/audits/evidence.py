@@ -69,6 +69,8 @@ class Evidence:
         ``(n,)`` of the held-out items.
     labels_train : ndarray or None
         ``(n_train,)``.
+    row_numbers : ndarray or None
+        ``(n,)`` what the rows are called; None: 0 to n − 1.
     budget : Budget
         How much may be looked at.
     seed : int
@@ -100,15 +102,17 @@ class Evidence:
         codes: Tensor | None = None,
         labels: np.ndarray | None = None,
         labels_train: np.ndarray | None = None,
+        row_numbers: np.ndarray | None = None,
         budget: Budget = BUDGETS["fast"],
         seed: int = 0,
     ) -> None:
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: budget.rows]
-        self.chart, self.budget, self.seed, self.index = chart, budget, seed, order.numpy()
+        self.chart, self.budget, self.seed = chart, budget, seed
+        self.index = order.numpy() if row_numbers is None else np.asarray(row_numbers)[order.numpy()]
         self.x, self.c = x[order], None if c is None else c[order]
         self.train, self.c_train = train, c_train
         self._codes = codes
-        self.labels = None if labels is None else np.asarray(labels)[self.index]
+        self.labels = None if labels is None else np.asarray(labels)[order.numpy()]
         self.labels_train = None if labels_train is None else np.asarray(labels_train)
 
     def __len__(self) -> int:
@@ -243,6 +247,11 @@ class Evidence:
     def dimension(self) -> Dimension:
         """Intrinsic dimension of the items."""
         return intrinsic_dimension(self.flat.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
+
+    @cached_property
+    def tangent_dimension(self) -> float:
+        """Dimensions along which items vary, as far as a code of d dimensions can follow them."""
+        return min(self.dimension.dimension, float(self.d))
 
     # ---------------------------------------------------------------- of samples
 

@@ -30,6 +30,7 @@ __all__ = [
 
 Verdict = Literal["ok", "warn", "fail", "cannot tell"]
 
+VERDICTS: tuple[Verdict, ...] = ("fail", "warn", "cannot tell", "ok")  # worst first
 LEVEL = 0.01  # evidence that a verdict needs, on each side
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from chartae.audits.evidence import BUDGETS, Evidence
-from chartae.audits.findings import Check, Finding, Reading, Verdict, checks, judge, plain
+from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, checks, judge, plain
 from chartae.audits.remedies import Setting, proposed
 from chartae.core.errors import ChartaeError, DataError, PlanError
 from chartae.core.files import atomic
@@ -24,13 +24,12 @@ from chartae.core.registry import suggest
 from chartae.geometry.charts import chart_of
 
 # Each of these registers its checks.
-from chartae.audits import projection  # noqa: F401  # isort: skip
+from chartae.audits import data, projection  # noqa: F401  # isort: skip
 
 __all__ = ["Report", "audit"]
 
 FAMILY = 0.05  # share of healthy models whose report may show a fail
 FEWEST = 50  # held-out items below which nothing can be told
-VERDICTS: tuple[Verdict, ...] = ("fail", "warn", "cannot tell", "ok")
 LACKING = {
     "prior": "the model has no prior",
     "posterior": "codes are points, and have no spread",
@@ -63,9 +62,9 @@ class Report:
     >>> import chartae as ct
     >>> X = np.random.default_rng(0).normal(size=(300, 5))
     >>> vae = ct.VAE(latent_dim=2, max_epochs=1, random_state=0).fit(X[:200])
-    >>> report = ct.audit(vae, X[200:], only=["missed"])
+    >>> report = ct.audit(vae, X[200:], only=["reconstruction"])
     >>> [finding.name for finding in report.findings]
-    ['missed']
+    ['reconstruction']
     """
 
     findings: tuple[Finding, ...]
@@ -184,6 +183,7 @@ def audit(
     condition_train: Any = None,
     labels: Any = None,
     labels_train: Any = None,
+    row_numbers: Any = None,
     only: Sequence[str] | None = None,
     budget: str = "fast",
     random_state: int = 0,
@@ -203,6 +203,8 @@ def audit(
         Of these items, in a conditional model.
     labels, labels_train : array_like or None
         ``(n,)`` classes of these items, for checks of what codes are good for; the condition, if it is one.
+    row_numbers : array_like or None
+        ``(n,)`` what the rows of X_test are called in the report; None: 0 to n − 1.
     only : sequence of str or None
         Names of checks; None: all that apply.
     budget : {"fast", "full"}
@@ -228,8 +230,8 @@ def audit(
     >>> import chartae as ct
     >>> X = np.random.default_rng(0).normal(size=(300, 5))
     >>> vae = ct.VAE(latent_dim=2, max_epochs=1, random_state=0).fit(X[:200])
-    >>> ct.audit(vae, X[200:], only=["missed"])["missed"].unit
-    ''
+    >>> ct.audit(vae, X[200:], only=["reconstruction"])["reconstruction"].unit
+    'of the variance of the data is lost'
     """
     start = time.perf_counter()
     if budget not in BUDGETS:
@@ -255,6 +257,7 @@ def audit(
             codes=None if codes is None else torch.as_tensor(codes),
             labels=None if labels is None else np.asarray(labels),
             labels_train=None if labels_train is None else np.asarray(labels_train),
+            row_numbers=row_numbers,
             budget=BUDGETS[budget],
             seed=random_state,
         )

@@ -29,7 +29,7 @@ def render(report: Report) -> str:
     >>> import torch, chartae as ct
     >>> from chartae.audits.page import render
     >>> line = (lambda x: x[:, :1], lambda z: torch.cat([z, z], 1))
-    >>> render(ct.audit(line, torch.rand(60, 2), only=["missed"]))[:15]
+    >>> render(ct.audit(line, torch.rand(60, 2), only=["reconstruction"]))[:15]
     '<!doctype html>'
     """
     return f"<!doctype html><meta charset=utf-8><title>Health report</title>{table(report)}"
@@ -53,7 +53,7 @@ def table(report: Report) -> str:
     >>> import torch, chartae as ct
     >>> from chartae.audits.page import table
     >>> line = (lambda x: x[:, :1], lambda z: torch.cat([z, z], 1))
-    >>> "cannot tell" in table(ct.audit(line, torch.rand(60, 2), only=["missed"]))
+    >>> "codes" in table(ct.audit(line, torch.rand(60, 2), only=["reconstruction"]))
     True
     """
     rows = "".join(f"<tr><td>{f.verdict}<td>{escape(f.title)}<td>{escape(f.says)}" for f in report.findings)

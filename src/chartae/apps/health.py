@@ -1,0 +1,344 @@
+"""The health report of a run folder: on which rows, where it is written, and how two of them compare."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import chartae
+from chartae.audits.evidence import BUDGETS
+from chartae.audits.findings import VERDICTS
+from chartae.audits.report import FEWEST, Report, audit
+from chartae.core.columns import is_frame, is_streamed_table
+from chartae.core.errors import DataError, PlanError, RunFolderError
+from chartae.core.files import atomic
+from chartae.core.registry import suggest
+from chartae.estimators.parameters import COMMON
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["REPORT", "SOURCE", "Origin", "audited", "compared", "source_of", "take", "write_source"]
+
+REPORT = ("report.html", "report.json")
+SOURCE = "source.json"
+VALUES = 1 << 26  # of the items that a report looks at, at most
+
+
+def take(X: Any, rows: np.ndarray) -> Any:
+    """Choose rows of whatever items come as.
+
+    Parameters
+    ----------
+    X : ndarray, DataFrame or stream
+        ``(n, ...)``.
+    rows : ndarray
+        ``(m,)`` row numbers, ascending.
+
+    Returns
+    -------
+    ndarray or DataFrame
+        ``(m, ...)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.apps.health import take
+    >>> take(np.arange(6).reshape(3, 2), np.array([0, 2])).tolist()
+    [[0, 1], [4, 5]]
+    """
+    if is_streamed_table(X):
+        import pandas as pd
+
+        start, found = 0, []
+        for frame in X.frames():
+            mine = rows[(rows >= start) & (rows < start + len(frame))] - start
+            found.append(frame.iloc[mine])
+            start += len(frame)
+        return pd.concat(found)
+    if is_frame(X):
+        return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+    return X[rows]
+
+
+def audited(
+    estimator: Any,
+    X: Any,
+    y: np.ndarray | None,
+    *,
+    held_out: np.ndarray | None = None,
+    budget: str = "fast",
+    only: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Audit a run on rows that it was not trained on.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    X : ndarray, DataFrame or stream
+        ``(n, ...)``, as the estimator takes it.
+    y : ndarray or None
+        ``(n, ...)`` labels.
+    held_out : ndarray or None
+        ``(m,)`` the rows that were held out, where the model was trained on the others; None: it has seen
+        none of them.
+    budget, only, seed : object
+        As of :func:`chartae.audit`.
+
+    Returns
+    -------
+    Report
+        Of those rows.
+
+    Raises
+    ------
+    DataError
+        If too few rows were held out.
+
+    Examples
+    --------
+    >>> import numpy as np, chartae as ct
+    >>> from chartae.apps.health import audited
+    >>> X = np.random.default_rng(0).normal(size=(600, 5))
+    >>> vae = ct.VAE(latent_dim=2, max_epochs=1, random_state=0).fit(X)
+    >>> audited(vae, X, None, held_out=vae.validation_rows_, only=["reconstruction"]).facts["rows"]
+    60
+    """
+    n = len(X)
+    most = max(FEWEST, min(BUDGETS[budget].rows, VALUES // max(1, math.prod(X.shape[1:]))))
+    random = np.random.default_rng(seed)
+    test = np.arange(n) if held_out is None else held_out
+    if len(test) < FEWEST:
+        raise DataError(
+            f"{len(test)} rows were held out of the fit, too few to judge it by: fit with a larger "
+            "validation_fraction, or give other rows with --data"
+        )
+    if test.max() >= n:
+        raise DataError(
+            f"the run has held out row {test.max()}, and these data have {n}: they are other data, so name "
+            "them with --data"
+        )
+    seen = np.setdiff1d(np.arange(n), test, assume_unique=True) if held_out is not None else np.empty(0, int)
+    test, seen = (
+        np.sort(random.choice(rows, most, replace=False)) if len(rows) > most else rows
+        for rows in (test, seen)
+    )
+    conditional = estimator.condition_.parameters is not None
+
+    def of(rows: np.ndarray) -> tuple[Any, Any, Any]:
+        mine = None if y is None else np.asarray(y)[rows]
+        return take(X, rows), mine if conditional else None, mine if mine is None or mine.ndim == 1 else None
+
+    x, c, labels = of(test)
+    more: dict[str, Any] = {}
+    if len(seen):
+        more["X_train"], more["condition_train"], more["labels_train"] = of(seen)
+    return audit(
+        estimator,
+        x,
+        condition=c,
+        labels=labels,
+        row_numbers=test,
+        budget=budget,
+        only=only,
+        random_state=seed,
+        **more,
+    )
+
+
+def write_source(run: Path, **words: Any) -> None:
+    """Keep which data a run was fitted on, so that further commands need not be told.
+
+    Parameters
+    ----------
+    run : Path
+        The run folder.
+    **words : object
+        The words of the command line: ``data``, ``labels`` ...
+    """
+    data = words["data"]
+    if Path(data.partition(":")[0]).exists():
+        words["data"] = str(Path(data).absolute())
+    with atomic(run / SOURCE) as file:
+        file.write(json.dumps(words).encode())
+
+
+def source_of(run: Path) -> dict[str, Any]:
+    """Say which data a run was fitted on.
+
+    Parameters
+    ----------
+    run : Path
+        The run folder.
+
+    Returns
+    -------
+    dict
+        The words of the command line: ``data``, ``labels`` ...
+
+    Raises
+    ------
+    RunFolderError
+        If the folder does not say.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.apps.health import source_of
+    >>> source_of(Path("no/such/run"))
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.RunFolderError: no/such/run does not say which data it was fitted on: name them ...
+    """
+    try:
+        words = json.loads((run / SOURCE).read_bytes())
+    except (OSError, ValueError):
+        words = None
+    if not isinstance(words, dict) or not isinstance(words.get("data"), str):
+        raise RunFolderError(f"{run} does not say which data it was fitted on: name them with --data")
+    return words
+
+
+class Origin:
+    """The run that a fit starts from: its data, its parameters, and what a remedy changes of them.
+
+    Parameters
+    ----------
+    run : Path
+        The run folder.
+    remedy : str or None
+        Of its health report.
+
+    Attributes
+    ----------
+    recipe : str
+        To fit with.
+    parameters : dict
+        To fit with, of those that all estimators share.
+    report : Mapping or None
+        What was found before.
+
+    Raises
+    ------
+    PlanError
+        If its report has no such remedy, or one that changes nothing in a fit.
+    RunFolderError
+        If it has no report.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np, chartae as ct
+    >>> from chartae.apps.health import Origin
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = ct.VAE(latent_dim=2, free_bits=0.1, max_epochs=1).fit(np.eye(20)).save(folder + "/run")
+    ...     origin = Origin(run, None)
+    >>> origin.recipe, origin.own("vae")["free_bits"], origin.parameters["latent_dim"]
+    ('vae', 0.1, 2)
+    """
+
+    def __init__(self, run: Path, remedy: str | None = None) -> None:
+        self.run, self.trained = run, chartae.load(run)
+        try:
+            self.report: Mapping[str, Any] | None = json.loads((run / REPORT[1]).read_bytes())
+        except (OSError, ValueError):
+            self.report = None
+        self.changes: dict[str, Any] = {} if remedy is None else self._changes(remedy)
+        self.recipe, self._own = self.trained._recipe()
+        self.recipe = self.changes.get("recipe", self.recipe)
+        self._own = self.changes.get("recipe_params", self._own)
+        given = self.trained.get_params(deep=False)
+        self.parameters = {k: v for k, v in given.items() if k in COMMON and k != "verbose"}
+        self.parameters |= {k: v for k, v in self.changes.items() if k in COMMON}
+
+    def _changes(self, remedy: str) -> dict[str, Any]:
+        if self.report is None:
+            raise RunFolderError(f"{self.run} has no health report: chartae audit {self.run} writes it")
+        known = {r["name"]: r["changes"] for f in self.report["findings"] for r in f["remedies"]}
+        if remedy not in known:
+            raise PlanError(
+                f"the health report of {self.run} has no remedy {remedy!r}: {suggest(remedy, known)}"
+            )
+        if not known[remedy]:
+            raise PlanError(f"{remedy} is about how a model is used, and changes nothing in its fit")
+        return dict(known[remedy])
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Which data the run was fitted on, in words of the command line."""
+        return source_of(self.run)
+
+    def own(self, recipe: str) -> dict[str, Any]:
+        """Give the recipe's own parameters.
+
+        Parameters
+        ----------
+        recipe : str
+            That is to be fitted; those of another one are of no use.
+
+        Returns
+        -------
+        dict
+            Their values.
+        """
+        return dict(self._own) if recipe == self.recipe else {}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the remedy leaves the weights as they are."""
+        return set(self.changes) == {"prior"}
+
+    def refitted(self) -> Any:
+        """Apply a remedy that needs no training.
+
+        Returns
+        -------
+        object
+            The estimator of the run, with a density fitted to its codes.
+        """
+        return self.trained.fit_prior(self.changes["prior"])
+
+
+def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Put two reports side by side, as :meth:`Report.to_dict` gives them.
+
+    Parameters
+    ----------
+    before, after : Mapping
+        The reports.
+
+    Returns
+    -------
+    list of tuple of str
+        Name, and what it was and is, for each finding of either; what has changed most comes first.
+
+    Examples
+    --------
+    >>> from chartae.apps.health import compared
+    >>> one = {"findings": [{"name": "folds", "verdict": "fail", "statistic": 0.2}]}
+    >>> two = {"findings": [{"name": "folds", "verdict": "ok", "statistic": 0.0}]}
+    >>> compared(one, two)
+    [('folds', 'fail (0.2)', 'ok (0)')]
+    """
+    found = [{f["name"]: f for f in report["findings"]} for report in (before, after)]
+
+    def show(finding: Mapping[str, Any] | None) -> str:
+        if finding is None:
+            return "-"
+        value = finding["statistic"]
+        return finding["verdict"] + (f" ({value:.3g})" if value is not None else "")
+
+    def step(name: str) -> int:
+        places = [VERDICTS.index(f[name]["verdict"]) if name in f else len(VERDICTS) for f in found]
+        return -abs(places[1] - places[0])
+
+    names = sorted(dict.fromkeys([*found[0], *found[1]]), key=step)
+    return [(name, show(found[0].get(name)), show(found[1].get(name))) for name in names]
