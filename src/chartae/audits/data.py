@@ -30,8 +30,8 @@ def _data_dimension(evidence: Evidence) -> Reading:
     low, high = _range(evidence)
     return Reading(
         None,
-        because=f"from far to near neighbors the data's dimension goes from {low:.1f} to {high:.1f}, so noise "
-        "or curvature dominates at some scale, or there are too few items",
+        because=f"from far to near neighbors the data's dimension goes from {low:.1f} to {high:.1f}, so "
+        "noise or curvature dominates at some scale, or there are too few items",
         also=also,
     )
 

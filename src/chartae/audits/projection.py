@@ -50,16 +50,16 @@ def _reconstruction(evidence: Evidence) -> Reading:
     unit="times what chance makes of the worst in a thousand",
     says={
         "ok": "The worst items are reconstructed about as well as chance would have it.",
-        "warn": "The worst items are reconstructed {value:.1f} times worse than chance would have it: look at "
-        "them.",
-        "fail": "Some items are reconstructed {value:.1f} times worse than chance would have it: the map tears "
-        "there, or they are no data.",
+        "warn": "The worst items are reconstructed {value:.1f} times worse than chance would have it: look "
+        "at them.",
+        "fail": "Some items are reconstructed {value:.1f} times worse than chance would have it: the map "
+        "tears there, or they are no data.",
     },
     remedies=("more-dimensions", "more-capacity", "longer-training"),
     reference="Borsuk 1933 (a closed manifold has no chart without a tear); null by simulation",
 )
 def _reconstruction_tail(evidence: Evidence) -> Reading:
-    """Compare q99.9|r| / median|r| with its null: normal residuals of the same covariance, as many of them."""
+    """Compare q99.9|r| / median|r| with its null: normal residuals of the same covariance, as many."""
     norms = evidence.residuals.norm(dim=1).double()
     if not float(norms.median()) > 1e-6 * float(evidence.flat.std()):
         return Reading(None, because="reconstructions are exact")
@@ -92,8 +92,8 @@ def _tail(norms: np.ndarray) -> float:
     says={
         "ok": "Encoding and decoding a reconstruction gives it back.",
         "warn": "A reconstruction that is encoded and decoded again moves by {value:.0%} of the residual.",
-        "fail": "A reconstruction that is encoded and decoded again moves by {value:.0%} of the residual: the "
-        "model does not agree with itself where the data are.",
+        "fail": "A reconstruction that is encoded and decoded again moves by {value:.0%} of the residual: "
+        "the model does not agree with itself where the data are.",
     },
     remedies=("longer-training", "contractive", "more-capacity"),
     reference="Alain and Bengio 2014, arXiv:1211.4246",
