@@ -24,7 +24,7 @@ from chartae.core.errors import RunFolderError
 from chartae.models.persistence import FILES, OpenRun
 from chartae.training.audio import LogMel
 
-SMALL = ["--epochs", "2", "--seed", "0", "--hidden", "16", "--latent-dim", "3"]
+SMALL = ["--epochs", "2", "--seed", "0", "--hidden", "16", "--latent-dim", "3", "--no-audit"]
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -89,7 +89,8 @@ def test_fit_says_what_it_did_and_what_to_try(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = done("fit", "digits", "--out", "runs/my digits", *SMALL)
     assert "1,797 images of 8 × 8" in said
-    files = ["config.json", "history.jsonl", "model.safetensors", "reconstructions.png", "samples.png"]
+    pictures = ["reconstructions.png", "samples.png"]
+    files = sorted([*FILES, *pictures, "source.json"])
     assert names("runs/my digits") == files
     assert all(file in said for file in files)
     assert "chartae sample 'runs/my digits' --n 64" in said
@@ -241,7 +242,7 @@ def test_spectra_stand_on_their_low_bands(speech, tmp_path):
 
 
 def test_fit_of_vectors_draws_no_pictures(runs):
-    assert names(runs / "table") == ["config.json", "history.jsonl", "model.safetensors"]
+    assert names(runs / "table") == sorted([*FILES, "source.json"])
 
 
 def test_fit_of_a_folder_of_images(tmp_path):
@@ -691,7 +692,7 @@ def test_max_time_ends_a_fit_that_goes_on(tiny, tmp_path):
     assert run(*words, "--max-time", "0.01s").stderr.endswith("the same command with --resume goes on\n")
     assert (tmp_path / "a/checkpoint.safetensors").is_file()
     assert "--resume goes on" not in run(*words, "--max-time", "1h").stderr
-    assert names(tmp_path / "a") == sorted(FILES)
+    assert names(tmp_path / "a") == sorted([*FILES, "source.json"])
     assert "finished run: leave --resume out" in refused(*words)
 
 

@@ -406,7 +406,7 @@ def _fit(
             estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):
-            _remove_pictures(out)
+            _remove_stale(out)
             typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
         raise
     except ValueError as error:
@@ -415,7 +415,7 @@ def _fit(
             raise PlanError(message) from error
         kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))
         raise RunFolderError(f"{message}; meanwhile the run is kept in {kept}") from None
-    _remove_pictures(out)
+    _remove_stale(out)
     _picture_run(estimator, items, out)
     if is_unfinished(out):
         typer.echo(goes_on, err=True)
@@ -831,7 +831,8 @@ def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None,
     try:
         report = audited(estimator, _features(items, estimator), items.y, held_out=estimator.validation_rows_)
     except DataError as error:
-        typer.echo(f"no health report: {error}", err=True)
+        if not quiet:
+            typer.echo(f"health    no report: {error}")
         return
     for name in REPORT:
         report.save(out / name)
@@ -849,9 +850,11 @@ def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None,
             typer.echo(f"          {finding.name}: {finding.says}{''.join(cures)}")
 
 
-def _remove_pictures(out: Path) -> None:
-    """Take away the pictures of the run that this one has replaced."""
-    for stale in _PICTURES:
+def _remove_stale(out: Path) -> None:
+    """Take away the pictures and reports of the run that this one has replaced."""
+    from chartae.apps.health import REPORT, SOURCE
+
+    for stale in (*_PICTURES, *REPORT, SOURCE):
         (out / stale).unlink(missing_ok=True)
 
 

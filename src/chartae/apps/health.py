@@ -162,6 +162,16 @@ def write_source(run: Path, **words: Any) -> None:
         The run folder.
     **words : object
         The words of the command line: ``data``, ``labels`` ...
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from chartae.apps.health import source_of, write_source
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_source(Path(folder), data="digits", labels=None)
+    ...     source_of(Path(folder))
+    {'data': 'digits', 'labels': None}
     """
     data = words["data"]
     if Path(data.partition(":")[0]).exists():

@@ -261,6 +261,11 @@ def audit(
             budget=BUDGETS[budget],
             seed=random_state,
         )
+        if evidence.p.shape != evidence.flat.shape:  # and what fails at all fails here
+            raise DataError(
+                f"decoded items have {evidence.p.shape[1]} values and these have {evidence.features}: give "
+                "items as the model makes them"
+            )
         findings, skipped = [], {}
         setting = _setting(chart.given, evidence)
         for name in only or checks:

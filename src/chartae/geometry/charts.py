@@ -397,7 +397,11 @@ def _tensor(name: str, f: Callable[..., Any]) -> Map:
     """Check what a foreign callable gives."""
 
     def checked(*given: Tensor) -> Tensor:
-        out = f(*given)
+        try:
+            out = f(*given)
+        except RuntimeError as error:
+            said = " ".join(f"{error}".split())
+            raise DataError(f"{name} fails on a tensor of shape {tuple(given[0].shape)}: {said}") from error
         if not isinstance(out, Tensor):
             raise DataError(
                 f"{name} gave {type(out).__name__} and not a tensor: wrap it, as in "

@@ -1,0 +1,244 @@
+"""The health report: verdicts from intervals, the report from its findings, and the command from both."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import chartae as ct
+from chartae.apps.cli import app
+from chartae.audits.evidence import Evidence
+from chartae.audits.findings import (
+    VERDICTS,
+    Check,
+    Finding,
+    Reading,
+    checks,
+    judge,
+    of_mean,
+    of_ratio,
+    of_share,
+)
+from chartae.audits.remedies import Setting, proposed, remedies
+from chartae.audits.report import _together
+from chartae.core.errors import DataError, PlanError
+from chartae.geometry import Chart
+
+FINITE = st.floats(-10, 10)
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A small run of digits with its report."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    result = run("fit", "digits", "--out", folder, "--epochs", 3, "--latent-dim", 2, "--seed", 0)
+    assert result.exit_code == 0, result.output
+    return folder, result.stdout
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+@given(FINITE, FINITE, FINITE, FINITE)
+def test_a_verdict_follows_from_the_interval_alone(a, b, ok, fail):
+    low, high = sorted((a, b))
+    ok, fail = sorted((ok, fail))
+    verdict = judge(Reading((low + high) / 2, (low, high)), ok, fail)
+    mirrored = judge(Reading(-(low + high) / 2, (-high, -low)), -ok, -fail) if ok != fail else verdict
+    assert verdict == mirrored
+    assert (verdict == "fail") == (low > fail)
+    assert (verdict == "cannot tell") == (low <= ok and high > fail)
+
+
+@pytest.mark.parametrize("value", [None, np.nan, np.inf])
+def test_what_was_not_measured_is_not_judged(value):
+    assert judge(Reading(value), 0.1, 0.3) == "cannot tell"
+
+
+def test_intervals_err_as_often_as_they_say():
+    # 98 % intervals over 2000 repetitions: misses are binomial(2000, .02), below 65 in all but 1e-4 of runs.
+    rng = np.random.default_rng(0)
+    missed = {"mean": 0, "ratio": 0, "share": 0}
+    for _ in range(2000):
+        a, b = rng.normal(1, 1, 200), rng.gamma(9, 1 / 9, 200)
+        for name, reading, truth in [
+            ("mean", of_mean(a), 1.0),
+            ("ratio", of_ratio(2 * b + 0.1 * (a - 1), b), 2.0),
+            ("share", of_share(int(rng.binomial(200, 0.1)), 200), 0.1),
+        ]:
+            low, high = reading.interval
+            missed[name] += not low <= truth <= high
+    assert all(count < 65 for count in missed.values()), missed
+
+
+def finding(name, verdict, p):
+    return Finding(name, "", verdict, "", 1.0, "", (0.0, 1.0), p_value=p)
+
+
+def test_holm_lets_no_fail_stand_that_the_number_of_checks_explains():
+    found = _together([finding("a", "fail", 0.001), finding("b", "fail", 0.03), finding("c", "ok", 0.5)])
+    assert [f.verdict for f in found] == ["fail", "warn", "ok"]
+    untested = Finding("d", "", "fail", "", 1.0, "", (0.0, 1.0))
+    assert _together([untested])[0].verdict == "fail"
+
+
+# ---------------------------------------------------------------- checks and remedies
+
+
+@pytest.mark.parametrize("name", list(checks))
+def test_every_check_says_something_for_every_verdict_it_can_give(name):
+    kind = checks[name]
+    assert isinstance(kind, Check)
+    assert kind.title.endswith("?")
+    assert "ok" in kind.says
+    assert kind.ok == kind.fail == np.inf or {"warn", "fail"} <= set(kind.says)
+    assert set(kind.remedies) <= set(remedies)
+    assert kind.reference
+
+
+def test_remedies_name_the_argument_to_change():
+    now = Setting("beta-vae", {"beta": 50.0}, {"max_epochs": 10, "noise": 0.1}, 2, 7.3)
+    found = {r.name: r.changes for r in proposed(tuple(remedies), now)}
+    assert found["lower-beta"] == {"recipe_params": {"beta": 1.0}}
+    assert found["more-dimensions"] == {"latent_dim": 9}
+    assert found["longer-training"] == {"max_epochs": 30}
+    assert found["learned-noise"] == {"noise": "global"}
+    assert "free-bits" not in found  # of another recipe
+
+
+# ---------------------------------------------------------------- reports
+
+
+def line(noise=0.05):
+    """Codes that project onto a line in three dimensions, and points around it."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 1)) * [[3.0, 0, 0]] + noise * rng.normal(size=(400, 3))
+    return Chart.of_pair(lambda x: x[:, :1], lambda z: torch.nn.functional.pad(z, (0, 2))), X
+
+
+def test_a_pair_of_callables_is_audited():
+    chart, X = line()
+    report = ct.audit(chart, X)
+    assert report["reconstruction"].verdict == "ok"
+    assert report.facts["latent_dim"] == 1
+    again = ct.audit((chart.encode, chart.decode), X)
+    assert [f.statistic for f in again.findings] == [f.statistic for f in report.findings]
+
+
+def test_a_report_is_one_in_every_form(tmp_path):
+    chart, X = line()
+    report = ct.audit(chart, X, only=["reconstruction", "latent-dimension"])
+    values = json.loads(report.save(tmp_path / "r.json").read_text())
+    assert [f["name"] for f in values["findings"]] == ["reconstruction", "latent-dimension"]
+    assert values["verdict"] in VERDICTS
+    assert "reconstruction" in report.save(tmp_path / "r.txt").read_text()
+    assert report["reconstruction"].says in report._repr_html_()
+    with pytest.raises(PlanError, match=r"ends in none of \.html"):
+        report.save(tmp_path / "r.doc")
+    with pytest.raises(KeyError, match="is no finding"):
+        report["reconstructions"]
+
+
+def test_rows_are_named_as_the_caller_names_them():
+    chart, X = line()
+    X[7, 2] = 5.0
+    worst = ct.audit(chart, X, only=["reconstruction"])["reconstruction"].rows
+    assert worst[0] == 7
+    named = ct.audit(chart, X, only=["reconstruction"], row_numbers=np.arange(1000, 1400))
+    assert named["reconstruction"].rows[0] == 1007
+
+
+def test_the_same_seed_gives_the_same_report_and_leaves_the_generators_alone():
+    chart, X = line()
+    torch.manual_seed(3)
+    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
+    one, two = ct.audit(chart, X), ct.audit(chart, X)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    for a, b in zip(one.findings, two.findings, strict=True):
+        assert (a.verdict, a.statistic, a.interval) == (b.verdict, b.statistic, b.interval)
+
+
+def test_what_cannot_be_audited_is_refused_in_one_line():
+    chart, X = line()
+    for wrong, message in [
+        (lambda: ct.audit(chart, X[:20]), "20 items are too few"),
+        (lambda: ct.audit(chart, X, only=["fold"]), "there is no check 'fold'"),
+        (lambda: ct.audit(chart, X, budget="huge"), "budget='huge'"),
+        (lambda: ct.audit("vae", X), "is no model"),
+        (lambda: ct.audit((chart.encode, lambda z: (z, z)), X), "gave tuple and not a tensor"),
+        (lambda: ct.audit((torch.nn.Linear(3, 1), chart.decode), X), "call its eval"),
+    ]:
+        with pytest.raises((DataError, PlanError), match=message) as caught:
+            wrong()
+        assert "\n" not in str(caught.value)
+
+
+def test_support_never_holds_the_queries():
+    chart, X = line()
+    x = chart.items(X)
+    alone = Evidence(chart, x)
+    assert len(alone.queries) + len(alone.support) == len(x)
+    assert len(Evidence(chart, x, train=x + 1.0).queries) == len(x)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_fit_ends_with_a_report_of_the_rows_it_has_held_out(digits):
+    folder, said = digits
+    report = json.loads((folder / "report.json").read_text())
+    assert report["facts"]["rows"] == 180
+    assert set(report["findings"][0]["rows"]) <= set(ct.load(folder).validation_rows_.tolist())
+    assert f"health    {report['summary']}" in said
+    assert "latent-dimension" in said
+    assert "--remedy more-dimensions" in said
+
+
+def test_audit_finds_the_data_again_and_sets_the_exit_code(digits, tmp_path):
+    folder, _ = digits
+    target = tmp_path / "report.json"
+    result = run("audit", folder, "--out", target, "--only", "latent-dimension", "--fail-on", "fail")
+    assert result.exit_code == 1, result.output
+    assert json.loads(target.read_text())["findings"][0]["verdict"] == "fail"
+    assert run("audit", folder, "--only", "latent-dimension").exit_code == 0
+    elsewhere = run("audit", folder, "--data", "digits", "--only", "reconstruction")
+    assert elsewhere.exit_code == 0, elsewhere.output
+
+
+def test_a_remedy_is_applied_and_compared(digits, tmp_path):
+    folder, _ = digits
+    words = ["fit", "--from", folder, "--remedy", "more-dimensions", "--out", tmp_path / "b"]
+    result = run(*words, "--seed", 0)
+    assert result.exit_code == 0, result.output
+    assert ct.load(tmp_path / "b").latent_dim_ > 2
+    assert ct.load(tmp_path / "b").max_epochs == 3
+    row = next(line for line in result.stdout.splitlines() if line.strip().startswith("latent-dimension"))
+    assert "fail" in row
+    assert "ok" in row
+
+
+def test_words_that_lead_nowhere_are_refused(digits, tmp_path):
+    folder, _ = digits
+    ct.AE(latent_dim=1, max_epochs=1).fit(np.eye(20)).save(tmp_path / "bare")
+    for words, message in [
+        (["fit", "--out", tmp_path / "c"], "DATA is missing"),
+        (["fit", "digits", "--out", tmp_path / "c", "--remedy", "x"], "name its run with --from"),
+        (["fit", "--from", folder, "--remedy", "magic", "--out", tmp_path / "c"], "has no remedy 'magic'"),
+        (["fit", "--from", tmp_path / "bare", "--out", tmp_path / "c"], "does not say which data"),
+        (["fit", "--from", tmp_path / "bare", "--remedy", "x", "--out", tmp_path / "c"], "no health report"),
+        (["audit", tmp_path / "bare"], "does not say which data"),
+        (["audit", folder, "--fail-on", "ok"], "use fail or warn"),
+    ]:
+        result = run(*words)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1), (words, result.output)
+        assert message in result.stderr
+        assert not (tmp_path / "c").exists()
