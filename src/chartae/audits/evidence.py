@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -107,7 +108,9 @@ class Evidence:
         seed: int = 0,
     ) -> None:
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: budget.rows]
-        self.chart, self.budget, self.seed = chart, budget, seed
+        # Items and conditions are tensors already: geometry must not turn them into some again.
+        self.chart = replace(chart, items=Chart.items, conditioned=None)
+        self.budget, self.seed = budget, seed
         self.index = order.numpy() if row_numbers is None else np.asarray(row_numbers)[order.numpy()]
         self.x, self.c = x[order], None if c is None else c[order]
         self.train, self.c_train = train, c_train

@@ -1,0 +1,189 @@
+"""How the two maps lie to the data's tangent spaces, and how far a linear step holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from chartae.audits.evidence import Evidence
+from chartae.audits.findings import LEVEL, Reading, check, of_mean, of_ratio
+from chartae.geometry.metric import distortion, metric, validity_radius
+
+__all__: list[str] = []  # the checks are in the registry
+
+FEWEST = 30  # items whose tangent space is known well enough
+RIFAI = "Rifai et al. 2011, The manifold tangent classifier (NeurIPS)"
+ARVANITIDIS = "Arvanitidis et al. 2018, arXiv:1710.11379"
+
+
+def _known(evidence: Evidence) -> np.ndarray:
+    """Which of the points have a tangent space that is known, or why nothing can be told."""
+    reliable = evidence.tangents.reliable
+    if reliable.sum() < FEWEST:
+        raise ValueError(
+            f"the tangent spaces of the data are known at {reliable.sum()} of {len(reliable)} items: noise or "
+            "too few neighbors"
+        )
+    return np.flatnonzero(reliable)
+
+
+@check(
+    "missed",
+    "Is what reconstruction loses part of the data?",
+    ok=0.15,
+    fail=0.4,
+    unit="of what is lost lies along the data",
+    says={
+        "ok": "What reconstructions lose stands off the data; {value:.0%} of it lies along them.",
+        "warn": "{value:.0%} of what reconstructions lose lies along the data: some real variation is lost.",
+        "fail": "{value:.0%} of what reconstructions lose lies along the data: real variation is lost.",
+    },
+    remedies=("more-dimensions", "more-capacity", "longer-training"),
+    reference=ARVANITIDIS,
+)
+def _missed(evidence: Evidence) -> Reading:
+    """Measure the tangential share of the residual, τ = E|Tᵀr|² / E|r|²."""
+    rows = _known(evidence)
+    r = evidence.residuals[evidence.points][rows].numpy()
+    if not np.median(np.linalg.norm(r, axis=1)) > 1e-6 * float(evidence.flat.std()):
+        return Reading(None, because="reconstructions are exact")
+    along = np.einsum("nDm,nD->nm", evidence.tangents.basis[rows], r)
+    return of_ratio((along**2).sum(1), (r**2).sum(1))
+
+
+@check(
+    "retention",
+    "Do codes follow every change of the data?",
+    ok=0.9,
+    fail=0.5,
+    unit="of a small step along the data is kept",
+    says={
+        "ok": "A small step along the data is kept by encoding and decoding ({value:.0%} of it).",
+        "warn": "Only {value:.0%} of a small step along the data is kept by encoding and decoding.",
+        "fail": "Only {value:.0%} of a small step along the data is kept: codes ignore real changes.",
+    },
+    remedies=("more-dimensions", "lower-beta", "longer-training", "more-capacity"),
+    reference=RIFAI,
+)
+def _retention(evidence: Evidence) -> Reading:
+    """Measure tr(TᵀJ_P T) / d_I."""
+    return of_mean(evidence.gains.retention[_known(evidence)])
+
+
+@check(
+    "encoder-leakage",
+    "Do codes react to changes that are no data?",
+    ok=0.3,
+    fail=2.0,
+    unit="of the power of a step off the data",
+    says={
+        "ok": "Codes hardly react to changes that lead away from the data.",
+        "warn": "Codes react to changes that lead away from the data: {value:.2g} of their power comes through.",
+        "fail": "Codes react to changes that lead away from the data: {value:.2g} of their power comes through.",
+    },
+    remedies=("denoising", "contractive"),
+    reference=RIFAI,
+)
+def _encoder_leakage(evidence: Evidence) -> Reading:
+    """Measure ν = (‖J_P‖² − ‖J_P T‖²) / d_I."""
+    if evidence.features < 2 * evidence.tangents.dimension:
+        return Reading(None, because="items have few values beyond the dimension of the data")
+    return of_mean(evidence.gains.normal_gain[_known(evidence)])
+
+
+@check(
+    "decoder-tangent",
+    "Are steps in the code steps along the data?",
+    ok=15.0,
+    fail=35.0,
+    unit="degrees",
+    says={
+        "ok": "What the decoder makes of a step in the code lies {value:.0f}° from the data's own directions.",
+        "warn": "What the decoder makes of a step in the code lies {value:.0f}° from the data's own directions.",
+        "fail": "What the decoder makes of a step in the code lies {value:.0f}° from the data's own directions: "
+        "latent directions are no directions of the data.",
+    },
+    remedies=("longer-training", "more-capacity", "more-data"),
+    reference=RIFAI,
+)
+def _decoder_tangent(evidence: Evidence) -> Reading:
+    """Measure the angles of the data's tangent space to col(J_D), by the mean of their squared sines."""
+    rows = _known(evidence)
+    angles = evidence.gains.decoder_angles[rows]
+    each = np.degrees(np.arcsin(np.sqrt((np.sin(angles) ** 2).mean(1))))
+    return of_mean(each, rows=evidence.points[rows[np.argsort(-each)[:16]]], also={"angles": angles})
+
+
+@check(
+    "validity-radius",
+    "How far does an edit of the code hold?",
+    ok=0.25,
+    fail=0.05,
+    unit="standard deviations of the codes",
+    says={
+        "ok": "A linear step holds for {value:.2g} standard deviations of the codes.",
+        "warn": "A linear step holds for only {value:.2g} standard deviations of the codes.",
+        "fail": "A linear step holds for only {value:.2g} standard deviations of the codes: directions mean "
+        "something infinitesimally, and no further.",
+    },
+    remedies=("longer-training", "contractive", "fewer-layers"),
+    reference="Shao, Kumar and Fletcher 2018, arXiv:1711.08014",
+)
+def _validity_radius(evidence: Evidence) -> Reading:
+    """Measure ρ: the first step at which the decoder leaves its tangent by a tenth, in the median."""
+    radii = validity_radius(
+        evidence.chart,
+        evidence.z[evidence.points],
+        codes=evidence.z,
+        condition=None if evidence.c is None else evidence.c[evidence.points],
+    )
+    each = np.median(radii.reshape(len(evidence.points), -1), axis=1)
+    worst = evidence.points[np.argsort(each)[:16]]
+    return _of_points(evidence, each, np.median, rows=worst, radii=each)
+
+
+@check(
+    "distortion",
+    "Do distances between codes mean something?",
+    ok=1.5,
+    fail=3.0,
+    unit="1 where the decoder stretches all directions alike",
+    says={
+        "ok": "The decoder stretches all directions nearly alike: distances between near codes can be compared.",
+        "warn": "The decoder stretches some directions and places more than others ({value:.1f}; 1 is even).",
+        "fail": "The decoder stretches some directions and places far more than others ({value:.1f}; 1 is even): "
+        "distances between codes mislead.",
+    },
+    remedies=("metric-distances",),
+    reference="Lee et al. 2022, Regularized autoencoders for isometric representation learning (ICLR)",
+)
+def _distortion(evidence: Evidence) -> Reading:
+    """Measure d·E tr G² / (E tr G)², G = J_DᵀJ_D, over the dimensions that the decoder uses."""
+    G = evidence.metric
+    if not len(G):
+        return Reading(None, because="the decoder does not react to its code")
+    volume = 0.5 * np.linalg.slogdet(G)[1]
+    also = {"log_volume": volume, "log_volume_sd": float(volume.std())}
+    return _of_points(evidence, G, distortion, **also)
+
+
+def _of_points(
+    evidence: Evidence,
+    values: np.ndarray,
+    statistic: Callable[..., float],
+    rows: np.ndarray | None = None,
+    **also: object,
+) -> Reading:
+    """Read a statistic of points, with its interval by resampling them."""
+    random, n = evidence.random(20), len(values)
+    with np.errstate(invalid="ignore"):
+        draws = [statistic(values[random.integers(0, n, n)], axis=0) if statistic is np.median else
+                 statistic(values[random.integers(0, n, n)]) for _ in range(evidence.budget.draws)]
+    value = float(statistic(values))
+    low, high = np.quantile(draws, (LEVEL, 1 - LEVEL), method="nearest")
+    return Reading(value, (float(low), float(high)), rows=rows, also=also)
+
+
+_ = metric, torch
