@@ -166,7 +166,7 @@ def main() -> None:
             "noise is the standard deviation on each of its coordinates; the others fill their space.",
             "2,000 rows; 5,000 of the 10-sphere; 400 where it is said.",
             f'Wrong: verdict "ok", and more than {100 * WRONG:.0f} % off.',
-            "TwoNN and GRIDE are as published, without a correction for the number of rows; means over seeds. "
+            "TwoNN and GRIDE are as published, without a correction for the number of rows: means. "
             "Local PCA: the count of eigenvalues that stand out, most frequent over seeds.",
         ],
         raw=raw,
