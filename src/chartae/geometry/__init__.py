@@ -2,13 +2,48 @@
 
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
+from chartae.geometry.directions import Direction, Traversal, directions, traverse
 from chartae.geometry.jacobians import decoder_jacobian, encoder_jacobian
+from chartae.geometry.projection import (
+    CodeShift,
+    NoiseGain,
+    OffManifold,
+    Projected,
+    code_shift,
+    noise_gain,
+    off_manifold_score,
+    project,
+)
+from chartae.geometry.tangent import (
+    NormalGain,
+    TangentSpace,
+    normal_gain,
+    principal_angles,
+    tangent_space,
+)
 
 __all__ = [
     "Chart",
+    "CodeShift",
     "Dimension",
+    "Direction",
+    "NoiseGain",
+    "NormalGain",
+    "OffManifold",
+    "Projected",
+    "TangentSpace",
+    "Traversal",
     "chart_of",
+    "code_shift",
     "decoder_jacobian",
+    "directions",
     "encoder_jacobian",
     "intrinsic_dimension",
+    "noise_gain",
+    "normal_gain",
+    "off_manifold_score",
+    "principal_angles",
+    "project",
+    "tangent_space",
+    "traverse",
 ]
