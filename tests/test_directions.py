@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import chartae as ct
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry import directions, traverse
-from chartae.geometry.directions import _auc, _rank_correlation
+from chartae.geometry.steering import _auc, _rank_correlation
 
 same = (lambda x: x, lambda z: z)
 

@@ -15,6 +15,10 @@ from chartae.core.contracts import Distribution
 from chartae.core.noise import Noise
 from chartae.geometry.charts import Chart, rows_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
+from chartae.geometry.metrics import metric
+from chartae.geometry.tangent import NormalGain, TangentSpace, normal_gain, tangent_space
+
+UNUSED = 1e-3  # an axis with less of the power of the strongest one does nothing
 
 __all__ = ["BUDGETS", "Budget", "Evidence"]
 
@@ -255,6 +259,38 @@ class Evidence:
     def tangent_dimension(self) -> float:
         """Dimensions along which items vary, as far as a code of d dimensions can follow them."""
         return min(self.dimension.dimension, float(self.d))
+
+    # ---------------------------------------------------------------- of some points
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """The items at which derivatives are taken, ``(m,)``."""
+        return np.arange(min(len(self), self.budget.points))
+
+    @cached_property
+    def tangents(self) -> TangentSpace:
+        """Tangent spaces of the data at the points."""
+        near = self.flat[: self.budget.neighbors].numpy()
+        return tangent_space(
+            near, near[self.points], dimension=max(1, round(self.tangent_dimension)), random_state=self.seed
+        )
+
+    @cached_property
+    def gains(self) -> NormalGain:
+        """What projection does along and across the tangent spaces at the points."""
+        m = len(self.points)
+        return normal_gain(
+            self.chart, self.x[:m], tangents=self.tangents, condition=None if self.c is None else self.c[:m]
+        )
+
+    @cached_property
+    def metric(self) -> np.ndarray:
+        """G = J_DᵀJ_D at the points' codes, over the latent axes that the decoder uses, ``(m, a, a)``."""
+        m = len(self.points)
+        G = metric(self.chart, self.z[:m], None if self.c is None else self.c[:m])
+        power = np.diagonal(G, axis1=1, axis2=2).mean(0) * self.code_std.numpy() ** 2
+        used = power > UNUSED * power.max()
+        return G[:, used][:, :, used]
 
     # ---------------------------------------------------------------- of samples
 

@@ -267,12 +267,12 @@ def check(name: str, title: str, **facts: Any) -> Callable[[Callable[[Evidence],
 # ------------------------------------------------------------------------------------------ intervals
 
 
-def of_mean(rows: Any, **more: Any) -> Reading:
+def of_mean(values: Any, **more: Any) -> Reading:
     """Read a mean, with its interval by Student's t.
 
     Parameters
     ----------
-    rows : array_like
+    values : array_like
         ``(n,)``, independent.
     **more : object
         Other fields of the reading.
@@ -290,11 +290,11 @@ def of_mean(rows: Any, **more: Any) -> Reading:
     """
     from scipy.stats import t
 
-    rows = np.asarray(rows, dtype=np.float64)
-    if len(rows) < 2:
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
         return Reading(None, because="too few rows", **more)
-    half = t.ppf(1 - LEVEL, len(rows) - 1) * rows.std(ddof=1) / math.sqrt(len(rows))
-    mean = float(rows.mean())
+    half = t.ppf(1 - LEVEL, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    mean = float(values.mean())
     return Reading(mean, (mean - half, mean + half), **more)
 
 

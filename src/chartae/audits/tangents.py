@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import LEVEL, Reading, check, of_mean, of_ratio
-from chartae.geometry.metric import distortion, metric, validity_radius
+from chartae.geometry.metrics import distortion, validity_radius
 
 __all__: list[str] = []  # the checks are in the registry
 
@@ -23,8 +22,8 @@ def _known(evidence: Evidence) -> np.ndarray:
     reliable = evidence.tangents.reliable
     if reliable.sum() < FEWEST:
         raise ValueError(
-            f"the tangent spaces of the data are known at {reliable.sum()} of {len(reliable)} items: noise or "
-            "too few neighbors"
+            f"the tangent spaces of the data are known at {reliable.sum()} of {len(reliable)} items: "
+            "there is noise, or there are too few neighbors"
         )
     return np.flatnonzero(reliable)
 
@@ -80,8 +79,8 @@ def _retention(evidence: Evidence) -> Reading:
     unit="of the power of a step off the data",
     says={
         "ok": "Codes hardly react to changes that lead away from the data.",
-        "warn": "Codes react to changes that lead away from the data: {value:.2g} of their power comes through.",
-        "fail": "Codes react to changes that lead away from the data: {value:.2g} of their power comes through.",
+        "warn": "Codes react to changes that lead away from the data: {value:.2g} of their power gets by.",
+        "fail": "Codes react to changes that lead away from the data: {value:.2g} of their power gets by.",
     },
     remedies=("denoising", "contractive"),
     reference=RIFAI,
@@ -100,10 +99,10 @@ def _encoder_leakage(evidence: Evidence) -> Reading:
     fail=35.0,
     unit="degrees",
     says={
-        "ok": "What the decoder makes of a step in the code lies {value:.0f}° from the data's own directions.",
-        "warn": "What the decoder makes of a step in the code lies {value:.0f}° from the data's own directions.",
-        "fail": "What the decoder makes of a step in the code lies {value:.0f}° from the data's own directions: "
-        "latent directions are no directions of the data.",
+        "ok": "A step in the code becomes a step along the data, up to {value:.0f}°.",
+        "warn": "A step in the code becomes a step {value:.0f}° off the data's own directions.",
+        "fail": "A step in the code becomes a step {value:.0f}° off the data's own directions: latent "
+        "directions are no directions of the data.",
     },
     remedies=("longer-training", "more-capacity", "more-data"),
     reference=RIFAI,
@@ -151,10 +150,10 @@ def _validity_radius(evidence: Evidence) -> Reading:
     fail=3.0,
     unit="1 where the decoder stretches all directions alike",
     says={
-        "ok": "The decoder stretches all directions nearly alike: distances between near codes can be compared.",
-        "warn": "The decoder stretches some directions and places more than others ({value:.1f}; 1 is even).",
-        "fail": "The decoder stretches some directions and places far more than others ({value:.1f}; 1 is even): "
-        "distances between codes mislead.",
+        "ok": "The decoder stretches all directions nearly alike: distances between codes can be compared.",
+        "warn": "The decoder stretches some directions or places more than others ({value:.1f}; even is 1).",
+        "fail": "The decoder stretches some directions or places far more than others ({value:.1f}; even is "
+        "1): distances between codes mislead.",
     },
     remedies=("metric-distances",),
     reference="Lee et al. 2022, Regularized autoencoders for isometric representation learning (ICLR)",
@@ -179,11 +178,12 @@ def _of_points(
     """Read a statistic of points, with its interval by resampling them."""
     random, n = evidence.random(20), len(values)
     with np.errstate(invalid="ignore"):
-        draws = [statistic(values[random.integers(0, n, n)], axis=0) if statistic is np.median else
-                 statistic(values[random.integers(0, n, n)]) for _ in range(evidence.budget.draws)]
+        draws = [
+            statistic(values[random.integers(0, n, n)], axis=0)
+            if statistic is np.median
+            else statistic(values[random.integers(0, n, n)])
+            for _ in range(evidence.budget.draws)
+        ]
     value = float(statistic(values))
     low, high = np.quantile(draws, (LEVEL, 1 - LEVEL), method="nearest")
     return Reading(value, (float(low), float(high)), rows=rows, also=also)
-
-
-_ = metric, torch

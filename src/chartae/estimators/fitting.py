@@ -23,8 +23,9 @@ from chartae.core.interrupts import interruptible
 from chartae.estimators.checking import brings_items, warn_of_constant
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import seed_of
-from chartae.estimators.encoding import ENCODED, Encoding
+from chartae.estimators.encoding import ENCODED
 from chartae.estimators.keeping import Keeping
+from chartae.estimators.mapping import Mapping
 from chartae.estimators.parameters import CONSTRAINTS, plain
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
@@ -58,7 +59,7 @@ class _Task(NamedTuple):
     precision: torch.dtype
 
 
-class Fitting(Encoding):
+class Fitting(Mapping):
     """All that the estimators share; a subclass says which recipe, and which of its parameters it shows.
 
     Examples

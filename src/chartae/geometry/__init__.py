@@ -2,8 +2,15 @@
 
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
-from chartae.geometry.directions import Direction, Traversal, directions, traverse
 from chartae.geometry.jacobians import decoder_jacobian, encoder_jacobian
+from chartae.geometry.metrics import (
+    Linearization,
+    distortion,
+    linearize,
+    metric,
+    validity_radius,
+    volume,
+)
 from chartae.geometry.projection import (
     CodeShift,
     NoiseGain,
@@ -14,6 +21,7 @@ from chartae.geometry.projection import (
     off_manifold_score,
     project,
 )
+from chartae.geometry.steering import Direction, Traversal, directions, traverse
 from chartae.geometry.tangent import (
     NormalGain,
     TangentSpace,
@@ -27,6 +35,7 @@ __all__ = [
     "CodeShift",
     "Dimension",
     "Direction",
+    "Linearization",
     "NoiseGain",
     "NormalGain",
     "OffManifold",
@@ -37,8 +46,11 @@ __all__ = [
     "code_shift",
     "decoder_jacobian",
     "directions",
+    "distortion",
     "encoder_jacobian",
     "intrinsic_dimension",
+    "linearize",
+    "metric",
     "noise_gain",
     "normal_gain",
     "off_manifold_score",
@@ -46,4 +58,6 @@ __all__ = [
     "project",
     "tangent_space",
     "traverse",
+    "validity_radius",
+    "volume",
 ]

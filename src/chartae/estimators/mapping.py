@@ -1,0 +1,55 @@
+"""The geometry of a fitted model, as methods of its estimator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from chartae import geometry
+from chartae.estimators.encoding import Encoding
+
+__all__ = ["Mapping"]
+
+
+def _method(function: Callable[..., Any]) -> Any:
+    """Make a method of a function whose first parameter is the model."""
+
+    @functools.wraps(function)
+    def method(self: Any, *given: Any, **named: Any) -> Any:
+        return function(self.chart(), *given, **named)
+
+    signature = inspect.signature(function)
+    first, *rest = signature.parameters.values()
+    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[first.replace(name="self", annotation=inspect.Parameter.empty), *rest]
+    )
+    method.__doc__ = re.sub(r"model : object\n(?:    .*\n)+", "", inspect.getdoc(function) or "", count=1)
+    return method
+
+
+class Mapping(Encoding):
+    """What :mod:`chartae.geometry` says of a model, of the model itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae import VAE
+    >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> vae.decoder_jacobian(np.zeros((3, 2))).shape
+    (3, 20, 2)
+    """
+
+    decoder_jacobian = _method(geometry.decoder_jacobian)
+    encoder_jacobian = _method(geometry.encoder_jacobian)
+    metric = _method(geometry.metric)
+    volume = _method(geometry.volume)
+    linearize = _method(geometry.linearize)
+    validity_radius = _method(geometry.validity_radius)
+    normal_gain = _method(geometry.normal_gain)
+    noise_gain = _method(geometry.noise_gain)
+    off_manifold_score = _method(geometry.off_manifold_score)
+    traverse = _method(geometry.traverse)
+    directions = _method(geometry.directions)

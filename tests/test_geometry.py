@@ -1,0 +1,199 @@
+"""Charts and the metric of decoders, against surfaces whose geometry is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chartae as ct
+from chartae.core.errors import DataError, PlanError
+from chartae.geometry import (
+    Chart,
+    decoder_jacobian,
+    distortion,
+    encoder_jacobian,
+    linearize,
+    metric,
+    validity_radius,
+    volume,
+)
+
+
+def sphere(z):
+    """Latitude and longitude."""
+    a, b = z[:, 0], z[:, 1]
+    return torch.stack([a.cos() * b.cos(), a.cos() * b.sin(), a.sin()], 1)
+
+
+def torus(z):
+    """Of revolution, radii 2 and 1: the angle around the tube first."""
+    a, b = z[:, 0], z[:, 1]
+    return torch.stack([(2 + a.cos()) * b.cos(), (2 + a.cos()) * b.sin(), a.sin()], 1)
+
+
+def pair(decode):
+    return (lambda x: x[:, :2], decode)
+
+
+ANGLES = st.tuples(st.floats(-1.4, 1.4), st.floats(-3, 3))
+
+
+@given(ANGLES)
+@settings(max_examples=30, deadline=None)
+def test_the_metric_of_a_sphere_and_a_torus(angles):
+    a, _ = angles
+    assert metric(pair(sphere), [angles])[0] == pytest.approx(np.diag([1, np.cos(a) ** 2]), abs=1e-5)
+    assert volume(pair(sphere), [angles])[0] == pytest.approx(np.log(np.cos(a)), abs=1e-5)
+    assert metric(pair(torus), [angles])[0] == pytest.approx(np.diag([1, (2 + np.cos(a)) ** 2]), abs=1e-5)
+    assert volume(pair(torus), [angles])[0] == pytest.approx(np.log(2 + np.cos(a)), abs=1e-5)
+
+
+def test_the_area_of_a_sphere_is_the_integral_of_its_volume():
+    z = np.stack(np.meshgrid(np.linspace(-np.pi / 2, np.pi / 2, 401)[1:-1], [0.0]), -1).reshape(-1, 2)
+    area = 2 * np.pi * np.exp(volume(pair(sphere), z)).sum() * np.pi / 400
+    assert area == pytest.approx(4 * np.pi, rel=1e-3)
+
+
+@given(st.integers(0, 100))
+@settings(max_examples=20, deadline=None)
+def test_rotating_the_data_changes_no_length(seed):
+    g = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(7, 7, generator=g))[0][:, :3].T
+    z = torch.rand(5, 2, generator=g).numpy()
+    turned = pair(lambda z: sphere(z) @ turn)
+    assert metric(turned, z) == pytest.approx(metric(pair(sphere), z), abs=1e-5)
+    assert validity_radius(turned, z, np.eye(2)[None]) == pytest.approx(
+        validity_radius(pair(sphere), z, np.eye(2)[None]), rel=1e-3
+    )
+
+
+def test_the_validity_radius_of_a_circle():
+    # |e^{ir} - 1 - ir| = .1 r at r = .2002
+    circle = (lambda x: torch.atan2(x[:, 1:], x[:, :1]), lambda z: torch.cat([z.cos(), z.sin()], 1))
+    assert validity_radius(circle, [[0.3], [2.0]], [[[1.0], [-1.0]]]) == pytest.approx(0.2002, rel=1e-2)
+    # In standard deviations of the codes it does not depend on their scale.
+    codes = np.random.default_rng(0).normal(scale=0.5, size=(4000, 1))
+    scaled = (circle[0], lambda z: circle[1](z / 10))
+    here = validity_radius(circle, [[0.3]], [[[1.0]]], codes=codes)
+    assert here == pytest.approx(0.2002 / codes.std(), rel=1e-2)
+    assert validity_radius(scaled, [[3.0]], [[[1.0]]], codes=10 * codes) == pytest.approx(here, rel=1e-2)
+
+
+def test_a_plane_is_linear_for_as_long_as_one_looks():
+    plane = (lambda x: x[:, :2], lambda z: torch.cat([z, z], 1))
+    assert np.isinf(validity_radius(plane, [[0.0, 1.0]])).all()
+    near = linearize(plane, [0.0, 1.0])
+    assert near(np.eye(2)) == pytest.approx(np.array([[1, 1, 1, 1], [0, 2, 0, 2]]), abs=1e-6)
+
+
+def test_a_kink_ends_a_radius_where_it_is():
+    # Beyond .5 the slope doubles: off by (r - .5) > .1 r at r = .5556.
+    kink = (lambda x: x[:, :1], lambda z: torch.cat([z + (z - 0.5).relu(), 0 * z], 1))
+    assert validity_radius(kink, [[0.0]], [[[1.0], [-1.0]]])[0] == pytest.approx([0.5556, np.inf], rel=1e-3)
+
+
+def test_distortion_is_one_for_similarities_alone():
+    assert distortion(np.eye(3)[None] * 7) == pytest.approx(1.0)
+    assert distortion([np.eye(2), 4 * np.eye(2)]) > 1.3
+    assert distortion(np.diag([1.0, 0.0])[None]) == pytest.approx(2.0)
+
+
+def test_the_expected_metric_adds_what_the_noise_does():
+    z = np.array([[0.2, 0.4]])
+    known = Chart.of_pair(*pair(sphere), noise=0.1)
+    assert metric(known, z, expected=True) == pytest.approx(metric(known, z))  # a noise that is constant
+    grows = Chart(known.encode, known.decode, spread=lambda z: 3 * z)
+    assert metric(grows, z, expected=True) - metric(grows, z) == pytest.approx(9 * np.eye(2)[None], abs=1e-4)
+    with pytest.raises(PlanError, match="leave out expected=True"):
+        metric(pair(sphere), z, expected=True)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Estimators of every kind of data, with items that they know."""
+    rng = np.random.default_rng(0)
+    small = {"latent_dim": 2, "hidden": (16,), "max_epochs": 2, "random_state": 0}
+    X = rng.normal(size=(120, 4)) * 7 + 100
+    images = rng.integers(0, 5, size=(120, 8, 8)).astype(float)
+    y = rng.integers(0, 3, 120)
+    table = pd.DataFrame(
+        {
+            "size": rng.normal(size=120),
+            "number": rng.poisson(3, 120),
+            "color": rng.choice(list("xyz"), 120),
+            "wet": rng.choice(["yes", "no"], 120),
+        }
+    )
+    gaps = X.copy()
+    gaps[::9, 1] = np.nan
+    return {
+        "vectors": ct.VAE(**small).fit(X), "vectors_X": X,
+        "images": ct.AE(**small).fit(images), "images_X": images,
+        "convolutions": ct.VAE(network="conv2d", **small | {"hidden": (4, 8)}).fit(images),
+        "convolutions_X": images,
+        "categories": ct.VAE(likelihood="categorical", **small).fit(images), "categories_X": images,
+        "conditional": ct.CVAE(**small).fit(images, y), "conditional_X": images,
+        "table": ct.VAE(**small).fit(table), "table_X": table,
+        "gaps": ct.VAE(missing="mask", **small).fit(gaps), "gaps_X": X,
+    }  # fmt: skip
+
+
+KINDS = ["vectors", "images", "convolutions", "categories", "conditional", "table", "gaps"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_chart_of_an_estimator_encodes_and_decodes_as_it_does(fitted, kind):
+    estimator, X = fitted[kind], fitted[f"{kind}_X"]
+    chart = estimator.chart()
+    x, c = chart.items(X), chart.condition(None, len(X))
+    assert chart.codes(x, c).numpy() == pytest.approx(estimator.transform(X), abs=1e-4)
+    assert chart.decoded(chart.codes(x, c), c).shape == x.shape
+    if kind not in ("table", "categories"):
+        unit = estimator.space_.center.numpy()
+        unit = unit.mean() if kind in ("images", "convolutions", "conditional") else unit
+        assert chart.projected(x, c).numpy() + unit == pytest.approx(estimator.project(X), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jacobians_are_those_of_differences(fitted, kind):
+    estimator, X = fitted[kind], fitted[f"{kind}_X"]
+    chart = estimator.chart()
+    c = chart.condition(None, 20)
+    more = () if c is None else (c,)
+    x = chart.items(X)[:20]
+    z = chart.codes(x, c)
+    J = torch.from_numpy(decoder_jacobian(estimator, z))
+    step = torch.tensor([1e-3, 0.0])
+    with torch.no_grad():
+        moved = (chart.decode(z + step, *more) - chart.decode(z - step, *more)) / 2e-3
+    gap = (moved - J[..., 0]).flatten(1).norm(dim=1) / (1e-2 + J[..., 0].flatten(1).norm(dim=1))
+    assert gap.median() < 0.02  # a kink of a ReLU lies between the two points of some
+    of_encoder = torch.from_numpy(encoder_jacobian(chart, X.iloc[:20] if kind == "table" else X[:20]))
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        moved = (chart.encode(x + 1e-3 * v, *more) - chart.encode(x - 1e-3 * v, *more)) / 2e-3
+    along = (of_encoder.flatten(2) @ v.flatten(1)[..., None])[..., 0]
+    assert ((moved - along).norm(dim=1) / (1e-2 + along.norm(dim=1))).median() < 0.02
+
+
+def test_estimators_know_their_geometry(fitted):
+    vae = fitted["vectors"]
+    z = vae.transform(fitted["vectors_X"])[:3]
+    assert vae.metric(z) == pytest.approx(metric(vae, z))
+    assert vae.metric(z, expected=True).shape == (3, 2, 2)
+    assert vae.linearize(z[0]).jacobian.shape == (4, 2)
+
+
+def test_what_is_no_chart_is_refused():
+    for wrong, message in [
+        (lambda: Chart.of_pair(1, len), "encode=1 is no function"),
+        (lambda: Chart.of_pair(len, len, prior="normal"), "give latent_dim"),
+        (lambda: Chart.of_pair(len, len, prior="uniform"), "use 'normal'"),
+        (lambda: metric(pair(sphere), [0.0, 1.0]), r"\(n, d\) is needed"),
+        (lambda: metric(pair(lambda z: z @ torch.zeros(5, 5)), [[0.0, 1.0]]), "decode fails on a tensor"),
+        (lambda: validity_radius(pair(sphere), [[0.0, 1.0]], [[[1.0]]]), r"\(1, m, 2\) is needed"),
+    ]:
+        with pytest.raises((PlanError, DataError), match=message):
+            wrong()
