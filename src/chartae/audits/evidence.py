@@ -14,8 +14,11 @@ from chartae.core.contracts import Distribution
 from chartae.core.noise import Noise
 from chartae.geometry.charts import Chart, rows_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
+from chartae.geometry.neighbors import nearest
 
 __all__ = ["BUDGETS", "Budget", "Evidence"]
+
+NEAR = 50  # neighbors of each item that are kept
 
 
 class Budget(NamedTuple):
@@ -243,6 +246,25 @@ class Evidence:
     def dimension(self) -> Dimension:
         """Intrinsic dimension of the items."""
         return intrinsic_dimension(self.flat.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
+
+    # ---------------------------------------------------------------- of neighbors
+
+    @property
+    def compared(self) -> int:
+        """Items, the first of all, among which neighbors are looked for."""
+        return min(len(self), self.budget.neighbors)
+
+    @cached_property
+    def near_x(self) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest other items of each of those that are compared, ``(n, NEAR)``: distances and rows."""
+        x = self.flat[: self.compared]
+        return nearest(x, x, min(NEAR, self.compared - 1), exclude_self=True)
+
+    @cached_property
+    def near_z(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same by their codes, ``(n, NEAR)``: distances and rows."""
+        z = self.z[: self.compared]
+        return nearest(z, z, min(NEAR, self.compared - 1), exclude_self=True)
 
     # ---------------------------------------------------------------- of samples
 

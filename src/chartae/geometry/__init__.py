@@ -3,6 +3,7 @@
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
 from chartae.geometry.jacobians import decoder_jacobian, encoder_jacobian
+from chartae.geometry.neighbors import nearest
 
 __all__ = [
     "Chart",
@@ -11,4 +12,5 @@ __all__ = [
     "decoder_jacobian",
     "encoder_jacobian",
     "intrinsic_dimension",
+    "nearest",
 ]
