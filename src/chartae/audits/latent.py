@@ -1,21 +1,22 @@
-"""Do codes keep what is near near and what is apart apart, and how densely do they lie?"""
+"""What is near stays near, what is apart stays apart: folds, tears, neighborhoods and density of codes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import LEVEL, Reading, check, of_mean, of_share
+from chartae.audits.findings import Reading, check, of_mean, of_share
 from chartae.geometry.dimension import intrinsic_dimension
 
 __all__: list[str] = []  # the checks are in the registry
 
 NEIGHBORS = 10
 BLUR = 0.5  # neighbors as far as this part of a typical distance are none
+CLOSE, APART = 0.4, 0.75  # of a typical distance: what a tear parts, and how far at least
 TWICE = math.sqrt(2)  # a pair of neighbors counts for both: intervals of shares of pairs are wider by this
 SHOWN = 20  # worst pairs
 
@@ -62,13 +63,13 @@ def _apart(pairs: np.ndarray, rows: Tensor) -> np.ndarray:
     return np.stack([(rows - rows[j]).norm(dim=1).numpy() for j in pairs.T], 1)
 
 
-def _wide(rows: np.ndarray, **more: Any) -> Reading:
+def _wide(rows: np.ndarray) -> Reading:
     """Read a mean over rows that share pairs."""
-    found = of_mean(rows, **more)
+    found = of_mean(rows)
     if found.value is None or found.interval is None:
         return found
     low, high = (found.value + TWICE * (end - found.value) for end in found.interval)
-    return Reading(found.value, (low, high), **more)
+    return Reading(found.value, (low, high))
 
 
 # ------------------------------------------------------------------------------------------ folds
@@ -83,8 +84,8 @@ def _wide(rows: np.ndarray, **more: Any) -> Reading:
     says={
         "ok": "Items with neighboring codes are alike: {value:.2%} of neighbors are as different as two "
         "random items.",
-        "warn": "Some different items have nearly the same code: {value:.2%} of the neighbors of a code are as "
-        "different as two random items.",
+        "warn": "Some different items have nearly the same code: {value:.2%} of the neighbors of a code are "
+        "as different as two random items.",
         "fail": "Different items share codes: {value:.2%} of the neighbors of a code are as different as two "
         "random items, and no decoder can tell them apart.",
     },
@@ -105,7 +106,7 @@ def _folds(evidence: Evidence) -> Reading:
         return Reading(None, because="most items, or most codes, are the same")
     near_z, pairs = evidence.near_z[0][:, :k], evidence.near_z[1][:, :k]
     apart = _apart(pairs, x)
-    hits = apart > far
+    hits = (apart > far) & (near_z <= BLUR * wide)  # the neighbors of an outlier are not near it
     sparse = float(np.median(near_z[:, -1])) > BLUR * float(z.double().std(0).square().mean().sqrt())
     noisy = float(np.median(evidence.near_x[0][:, k - 1])) > BLUR * far
     if sparse or noisy:
@@ -159,8 +160,8 @@ def _folds(evidence: Evidence) -> Reading:
     unit="of the items",
     says={
         "ok": "Like items have codes near each other: {value:.2%} of items lie at a tear.",
-        "warn": "The map tears somewhere: {value:.2%} of items have a close neighbor whose code is as far away "
-        "as a random one.",
+        "warn": "The map tears somewhere: {value:.2%} of items have a close neighbor whose code is as far "
+        "away as a random one.",
         "fail": "The map tears: {value:.2%} of items have a close neighbor whose code is as far away as a "
         "random one; codes jump there.",
     },
@@ -168,7 +169,7 @@ def _folds(evidence: Evidence) -> Reading:
     reference="Venna and Kaski 2006, doi:10.1016/j.neunet.2006.05.014",
 )
 def _tears(evidence: Evidence) -> Reading:
-    """Count items with a neighbor in data, among .5 % of all, further in code than two random items."""
+    """Count items with a close neighbor in data, among .5 % of all, whose code is nearly as far as any."""
     m = evidence.compared
     x, z = evidence.flat[:m], evidence.z[:m]
     far, wide = typical(x), typical(z)
@@ -177,12 +178,12 @@ def _tears(evidence: Evidence) -> Reading:
     if far == 0 or wide == 0:
         return Reading(None, because="most items, or most codes, are the same")
     near_x, pairs = evidence.near_x[0][:, :k], evidence.near_x[1][:, :k]
-    if float(np.median(near_x[:, -1])) > BLUR * far:
+    if float(np.median(near_x[:, -1])) > CLOSE * far:
         return Reading(None, because="items have no close neighbors: all are about equally different")
     apart = _apart(pairs, z)
     if float(np.median(apart)) > BLUR * wide:
         return Reading(None, because="codes of like items are no closer than others anywhere")
-    hits = apart > wide
+    hits = (apart > APART * wide) & (near_x <= CLOSE * far)
     jump = np.where(hits, apart, 0.0).max(1)
     rows = np.argsort(-jump)[: min(SHOWN, int(hits.any(1).sum()))]
     partner = pairs[rows, np.where(hits, apart, 0.0).argmax(1)[rows]]
@@ -210,8 +211,9 @@ def _tears(evidence: Evidence) -> Reading:
     says={
         "ok": "Neighbors in code are neighbors in the data and the other way round (trustworthiness "
         "{trustworthiness:.3f}, continuity {continuity:.3f}; 1 is perfect, ½ is random).",
-        "warn": "Some neighbors change: trustworthiness {trustworthiness:.3f} (are neighbors in code alike?), "
-        "continuity {continuity:.3f} (are like items neighbors in code?); 1 is perfect, ½ is random.",
+        "warn": "Some neighbors change: trustworthiness {trustworthiness:.3f} (are neighbors in code "
+        "alike?), continuity {continuity:.3f} (are like items neighbors in code?); 1 is perfect, ½ is "
+        "random.",
         "fail": "Neighbors in code say little about likeness: trustworthiness {trustworthiness:.3f}, "
         "continuity {continuity:.3f}; 1 is perfect, ½ is random.",
     },
@@ -229,8 +231,9 @@ def _neighborhoods(evidence: Evidence) -> Reading:
     sides = [_kept(ranks_x, ranks_z, k), _kept(ranks_z, ranks_x, k)]
     trust, continuity = (float(side.mean()) for side in sides)
     worse = min(sides, key=lambda side: float(side.mean()))
-    return _wide(
-        worse,
+    found = _wide(worse)
+    return replace(
+        found,
         rows=np.argsort(worse)[:SHOWN],
         also={
             "trustworthiness": trust,
@@ -269,8 +272,8 @@ def _kept(own: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
     unit="times as uneven as a normal distribution",
     says={
         "ok": "Codes are spread about as evenly as a normal distribution ({value:.2g} times its unevenness).",
-        "warn": "Codes lie very unevenly, {value:.2g} times as unevenly as a normal distribution: equal steps "
-        "change items by very unequal amounts, and distances between codes mislead.",
+        "warn": "Codes lie very unevenly, {value:.2g} times as unevenly as a normal distribution: equal "
+        "steps change items by very unequal amounts, and distances between codes mislead.",
         "fail": "Codes lie extremely unevenly, {value:.2g} times as unevenly as a normal distribution: most "
         "items crowd into small parts of the latent space.",
     },

@@ -14,9 +14,7 @@ __all__ = ["nearest"]
 TREE = 4  # dimensions up to which a tree is faster than all distances at once
 
 
-def nearest(
-    queries: Any, points: Any, k: int, exclude_self: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest(queries: Any, points: Any, k: int, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest points of each query, by Euclidean distance, exactly.
 
     Source: scikit-learn's NearestNeighbors, on centered rows in double precision.
