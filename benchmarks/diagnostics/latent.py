@@ -1,13 +1,14 @@
-"""Are the checks of the shape of a latent space right? Cases with a known answer, in closed form: nothing is fitted.
+"""Are the checks of the shape of a latent space right? Cases with a known answer, in closed form.
 
-Each case is a chart and items, made anew for each seed, and says for each check what it should find:
+Nothing is fitted. Each case is a chart and items, made anew for each seed, and says for each check what it
+should find:
 
 - "healthy": no alarm (warn or fail) in 97 % of seeds;
 - "planted": an alarm in 93 % of seeds;
 - "hopeless": never "ok", and no alarm in 97 % of seeds;
 - a check that a case does not name runs nowhere: what it should find there is not known.
 
-    python benchmarks/diagnostics/latent.py --seeds 150
+    python benchmarks/diagnostics/latent.py --seeds 100
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ NAMES = (
     "folds", "tears", "neighborhoods", "density", "components", "loops",
     "prior-holes", "sample-holes", "interpolation", "interpolated-items",
 )  # fmt: skip
-CODES = {"folds", "tears", "neighborhoods", "density", "components", "loops"}
 BARS = {"healthy": 0.97, "planted": 0.93, "hopeless": 0.97}
+
+LOOPS = 50  # seeds of the slowest check
 
 Made = tuple[Chart, Tensor]
 Case = tuple[Callable[[torch.Generator], Made], dict[str, str]]
@@ -210,9 +212,10 @@ def crowded(g: torch.Generator, n: int = 1000) -> Made:
         z = x @ B
         return z * z.norm(dim=1, keepdim=True) ** 7
 
-    return Chart.of_pair(
-        encode, lambda z: z / z.norm(dim=1, keepdim=True).clamp_min(1e-30) ** (7 / 8) @ B.T
-    ), (z @ B.T)
+    def decode(z: Tensor) -> Tensor:
+        return z / z.norm(dim=1, keepdim=True).clamp_min(1e-30) ** (7 / 8) @ B.T
+
+    return Chart.of_pair(encode, decode), z @ B.T
 
 
 # --------------------------------------------------------------------------------------- hopeless
@@ -304,7 +307,7 @@ def run(case: str, seed: int) -> dict[str, tuple[str, float | None, float]]:
     chart, x = make(torch.Generator().manual_seed(seed))
     evidence, out = Evidence(chart, x, seed=seed), {}
     for name in NAMES:
-        if name in expected:
+        if name in expected and (name != "loops" or seed < LOOPS):
             began = time.perf_counter()
             try:
                 reading = checks[name].measure(evidence)
@@ -325,17 +328,20 @@ def summary(case: str, seeds: int, pool: ProcessPoolExecutor) -> list[dict[str, 
     runs = list(pool.map(run, [case] * seeds, range(seeds)))
     rows = []
     for name in runs[0]:
-        count = Counter(each[name][0] for each in runs)
-        values = sorted(each[name][1] for each in runs if each[name][1] is not None)
+        found = [each[name] for each in runs if name in each]
+        n, count = len(found), Counter(each[0] for each in found)
+        values = sorted(each[1] for each in found if each[1] is not None)
         rows.append(
             {
                 "case": case,
                 "check": name,
                 "expected": CASES[case][1][name],
-                "seeds": seeds,
-                **{verdict: count[verdict] / seeds for verdict in ("ok", "warn", "fail", "cannot tell")},
+                "seeds": n,
+                **{
+                    verdict: round(count[verdict] / n, 3) for verdict in ("ok", "warn", "fail", "cannot tell")
+                },
                 "median": values[len(values) // 2] if values else None,
-                "seconds": round(sorted(each[name][2] for each in runs)[seeds // 2], 4),
+                "seconds": round(sorted(each[2] for each in found)[n // 2], 4),
                 "met": met(CASES[case][1][name], count),
             }
         )
@@ -356,7 +362,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=150)
+    parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="cases")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "latent.json"))
@@ -367,10 +373,10 @@ def main() -> None:
             for row in summary(case, args.seeds, pool):
                 rows.append(row)
                 shares = " ".join(f"{row[v]:5.2f}" for v in ("ok", "warn", "fail", "cannot tell"))
-                flag = " " if row["met"] else "!"
+                value = "-" if row["median"] is None else f"{row['median']:.4f}"
                 print(
-                    f"{flag} {row['case']:<26}{row['check']:<20}{row['expected']:<10}{shares}  "
-                    f"{row['median'] if row['median'] is None else round(row['median'], 4)!s:<8} {row['seconds']}",
+                    f"{' ' if row['met'] else '!'} {row['case']:<26}{row['check']:<20}{row['expected']:<10}"
+                    f"{shares}  {value:<8} {row['seconds']}",
                     flush=True,
                 )
     if args.only:

@@ -22,6 +22,7 @@ DEPTH = 4.0  # standard errors of log density by which a valley lies below the l
 RIPS = 200  # items among which loops are looked for
 TRIES = 3  # choices of these
 ALPHA = 0.01
+CLEAR = 4.0  # death/birth of a loop that needs no others to compare with; chance makes about 2
 
 
 # ------------------------------------------------------------------------------------------ islands
@@ -155,8 +156,9 @@ def _loops_of(points: Tensor) -> int:
     apart = squareform(pdist((points - points.mean(0)).numpy()))
     birth, death = ripser(apart, maxdim=1, distance_matrix=True)["dgms"][1].astype(np.float64).T
     use = (birth > 0) & np.isfinite(death) & (death > birth)
-    if use.sum() < 2:
+    if not use.any():
         return 0
-    size = np.log(np.log(death[use] / birth[use]))
-    level = size - np.euler_gamma - size.mean()
-    return int((np.exp(-np.exp(level)) * len(size) < ALPHA).sum())
+    size = death[use] / birth[use]
+    level = np.log(np.log(size))
+    level -= np.euler_gamma + level.mean()
+    return int(((np.exp(-np.exp(level)) * len(level) < ALPHA) | (size > CLEAR)).sum())
