@@ -16,11 +16,14 @@ from chartae.core.noise import Noise
 from chartae.geometry.charts import Chart, rows_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
 from chartae.geometry.metrics import metric
+from chartae.geometry.neighbors import nearest
 from chartae.geometry.tangent import NormalGain, TangentSpace, normal_gain, tangent_space
 
 UNUSED = 1e-3  # an axis with less of the power of the strongest one does nothing
 
 __all__ = ["BUDGETS", "Budget", "Evidence"]
+
+NEAR = 50  # neighbors of each item that are kept
 
 
 class Budget(NamedTuple):
@@ -291,6 +294,25 @@ class Evidence:
         power = np.diagonal(G, axis1=1, axis2=2).mean(0) * self.code_std.numpy() ** 2
         used = power > UNUSED * power.max()
         return G[:, used][:, :, used]
+
+    # ---------------------------------------------------------------- of neighbors
+
+    @property
+    def compared(self) -> int:
+        """Items, the first of all, among which neighbors are looked for."""
+        return min(len(self), self.budget.neighbors)
+
+    @cached_property
+    def near_x(self) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest other items of each of those that are compared, ``(n, NEAR)``: distances and rows."""
+        x = self.flat[: self.compared]
+        return nearest(x, x, min(NEAR, self.compared - 1), exclude_self=True)
+
+    @cached_property
+    def near_z(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same by their codes, ``(n, NEAR)``: distances and rows."""
+        z = self.z[: self.compared]
+        return nearest(z, z, min(NEAR, self.compared - 1), exclude_self=True)
 
     # ---------------------------------------------------------------- of samples
 

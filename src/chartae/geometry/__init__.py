@@ -11,6 +11,7 @@ from chartae.geometry.metrics import (
     validity_radius,
     volume,
 )
+from chartae.geometry.neighbors import nearest
 from chartae.geometry.projection import (
     CodeShift,
     NoiseGain,
@@ -51,6 +52,7 @@ __all__ = [
     "intrinsic_dimension",
     "linearize",
     "metric",
+    "nearest",
     "noise_gain",
     "normal_gain",
     "off_manifold_score",

@@ -1,0 +1,72 @@
+"""Nearest neighbors, the same way everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from chartae.core.errors import DataError
+
+__all__ = ["nearest"]
+
+TREE = 4  # dimensions up to which a tree is faster than all distances at once
+
+
+def nearest(queries: Any, points: Any, k: int, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest points of each query, by Euclidean distance, exactly.
+
+    Source: scikit-learn's NearestNeighbors, on centered rows in double precision.
+
+    Parameters
+    ----------
+    queries : array_like
+        ``(n, ...)``; rows are flattened.
+    points : array_like
+        ``(m, ...)``.
+    k : int
+        How many.
+    exclude_self : bool
+        Queries are the points themselves, in the same order, and no row counts as its own neighbor; a copy of
+        it does.
+
+    Returns
+    -------
+    distances : ndarray
+        ``(n, k)``, ascending.
+    indices : ndarray
+        ``(n, k)``, rows of ``points``.
+
+    Raises
+    ------
+    DataError
+        If there are fewer points than that.
+
+    Examples
+    --------
+    >>> from chartae.geometry import nearest
+    >>> nearest([[0.0], [1.0], [3.0]], [[0.0], [1.0], [3.0]], 1, exclude_self=True)[1].ravel().tolist()
+    [1, 0, 1]
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    queries, points = _flat(queries), _flat(points)
+    wanted = k + exclude_self
+    if len(points) < wanted:
+        raise DataError(f"{len(points)} points have no {k} neighbors: give more")
+    center = points.mean(0)
+    method = "kd_tree" if points.shape[1] <= TREE else "brute"
+    found = NearestNeighbors(n_neighbors=wanted, algorithm=method).fit(points - center)
+    distances, indices = found.kneighbors(queries - center)
+    if exclude_self:
+        # Among copies, a row may not be the first of its own neighbors, or none of them: then the last goes.
+        own = indices == np.arange(len(queries))[:, None]
+        own[~own.any(1), -1] = True
+        distances, indices = distances[~own].reshape(-1, k), indices[~own].reshape(-1, k)
+    return distances, indices
+
+
+def _flat(X: Any) -> np.ndarray:
+    X = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
+    return X.reshape(len(X), -1).astype(np.float64)

@@ -1,0 +1,336 @@
+"""The checks of the shape of a latent space: cases with a known answer, and what must not alarm them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import chartae.audits.report  # noqa: F401  # it registers all checks
+from chartae.audits import audit
+from chartae.audits.evidence import Evidence
+from chartae.audits.findings import Finding, checks, judge
+from chartae.audits.latent import scale_dimension, typical
+from chartae.audits.topology import _islands
+from chartae.core.errors import DataError
+from chartae.geometry import Chart, nearest
+
+SHAPE = ["folds", "tears", "neighborhoods", "density", "components"]
+PATHS = ["interpolation", "interpolated-items"]
+SAMPLES = ["prior-holes", "sample-holes"]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def embedded(z: Tensor, D: int = 10, noise: float = 0.01, seed: int = 0, **more) -> tuple[Chart, Tensor]:
+    """Codes, isometrically among D values, with an exact chart."""
+    g = generator(seed + 100)
+    B = torch.linalg.qr(torch.randn(D, z.shape[1], generator=g))[0]
+    x = z @ B.T + noise * torch.randn(len(z), D, generator=g)
+    return Chart.of_pair(lambda x: x @ B, lambda z: z @ B.T, latent_dim=z.shape[1], **more), x
+
+
+def normal(n: int, d: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, d, generator=generator(seed))
+
+
+def square(n: int = 1000, seed: int = 0) -> Tensor:
+    return 2 * torch.rand(n, 2, generator=generator(seed)) - 1
+
+
+def found(case: tuple[Chart, Tensor], names: list[str], seed: int = 0, **more) -> dict[str, Finding]:
+    report = audit(*case, only=names, random_state=seed, **more)
+    return {finding.name: finding for finding in report.findings}
+
+
+def verdicts(case: tuple[Chart, Tensor], names: list[str], seed: int = 0) -> dict[str, str]:
+    return {name: finding.verdict for name, finding in found(case, names, seed).items()}
+
+
+def annulus(n: int = 1000, seed: int = 0) -> Tensor:
+    turn, radius = torch.rand(2, n, 1, generator=generator(seed))
+    turn, radius = 2 * math.pi * turn, 1.5 + radius / 2
+    return torch.cat([radius * turn.cos(), radius * turn.sin()], 1)
+
+
+def circle(n: int = 1000) -> tuple[Chart, Tensor]:
+    turn = 2 * math.pi * torch.rand(n, 1, generator=generator())
+
+    def decode(z: Tensor) -> Tensor:
+        return torch.cat([z.cos(), z.sin()], 1)
+
+    return Chart.of_pair(lambda x: torch.atan2(x[:, 1:], x[:, :1]), decode), decode(turn)
+
+
+def torn(n: int = 1000) -> tuple[Chart, Tensor]:
+    """A connected square whose halves have codes far apart."""
+    away = torch.tensor([5.0, 0.0])
+    return (
+        Chart.of_pair(lambda x: x + away * (x[:, :1] > 0), lambda z: z - away * (z[:, :1] > 2.5)),
+        square(n),
+    )
+
+
+def folded(n: int = 1000) -> tuple[Chart, Tensor]:
+    """A sphere seen from above."""
+    x = normal(n, 3)
+    return (
+        Chart.of_pair(lambda x: x[:, :2], lambda z: torch.cat([z, 0 * z[:, :1]], 1)),
+        x / x.norm(dim=1, keepdim=True),
+    )
+
+
+def ppca(d: int = 3, D: int = 20, n: int = 1000, noise: float = 0.3) -> tuple[Chart, Tensor]:
+    """Probabilistic PCA with its true posterior."""
+    W = torch.linalg.qr(normal(D, d, 1))[0] * torch.linspace(2, 1, d)
+    x = normal(n, d, 2) @ W.T + noise * normal(n, D, 3)
+    M = W.T @ W + noise**2 * torch.eye(d)
+    A, std = torch.linalg.solve(M, W.T).T, noise * M.diagonal().rsqrt()
+    chart = Chart.of_pair(
+        lambda x: x @ A, lambda z: z @ W.T, std=lambda x: std.expand(len(x), d), prior="normal", latent_dim=d
+    )
+    return chart, x
+
+
+# ------------------------------------------------------------------------------------------ neighbors
+
+
+@pytest.mark.parametrize("d", [2, 7])
+def test_nearest_is_exact(d):
+    points, queries = normal(200, d).numpy(), normal(50, d, 1).numpy()
+    apart = np.linalg.norm(queries[:, None] - points[None], axis=2)
+    distances, indices = nearest(queries, points, 5)
+    assert np.array_equal(indices, np.argsort(apart, axis=1)[:, :5])
+    assert distances == pytest.approx(np.sort(apart, axis=1)[:, :5], rel=1e-6)
+
+
+@pytest.mark.parametrize("d", [2, 7])
+def test_nearest_leaves_out_the_row_itself_and_not_its_copies(d):
+    points = np.repeat(normal(20, d).numpy(), 4, axis=0)
+    distances, indices = nearest(points, points, 2, exclude_self=True)
+    assert (indices != np.arange(80)[:, None]).all()
+    assert np.abs(distances).max() < 1e-6
+    assert (indices // 4 == np.arange(80)[:, None] // 4).all()
+
+
+def test_nearest_does_not_mind_where_the_points_lie():
+    x = normal(100, 8).double()
+    assert nearest(x + 1e7, x + 1e7, 3, True)[0] == pytest.approx(nearest(x, x, 3, True)[0], rel=1e-5)
+
+
+def test_nearest_of_images():
+    x = torch.arange(12.0).reshape(3, 2, 2)
+    assert nearest(x, x, 1, exclude_self=True)[1].ravel().tolist() == [1, 0, 1]
+
+
+def test_nearest_refuses_more_than_there_are():
+    with pytest.raises(DataError, match="give more"):
+        nearest(np.zeros((3, 2)), np.zeros((3, 2)), 3, exclude_self=True)
+
+
+# ------------------------------------------------------------------------------------------ no alarm
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_exact_chart_of_a_square_is_well(seed):
+    case = embedded(square(seed=seed), seed=seed)
+    assert set(verdicts(case, SHAPE + PATHS, seed).values()) == {"ok"}
+
+
+def test_an_exact_chart_of_a_normal_distribution_is_well():
+    """Its outliers are near nothing, and neither folded nor torn."""
+    case = embedded(normal(1000, 2), prior="normal")
+    assert set(verdicts(case, SHAPE + PATHS + SAMPLES).values()) == {"ok"}
+
+
+def test_perfect_probabilistic_pca_has_no_holes():
+    of = found(ppca(n=2000), SAMPLES)
+    assert [finding.verdict for finding in of.values()] == ["ok", "ok"]
+    low, high = of["prior-holes"].interval
+    assert low <= 0.01 <= high
+
+
+def test_islands_that_data_have_are_no_fault():
+    z = normal(1000, 2) + 5 * torch.tensor([[1.0, 0.0]]) * (2 * (torch.arange(1000)[:, None] % 2) - 1)
+    of = found(embedded(z, prior="normal"), ["components", *SAMPLES, *PATHS])
+    assert of["components"].verdict == "ok"
+    assert of["components"].also["islands"] == of["components"].also["islands_of_data"] == 2
+    assert {of[name].verdict for name in SAMPLES} == {"fail"}
+    assert {of[name].verdict for name in PATHS} <= {"warn", "fail"}
+
+
+# ------------------------------------------------------------------------------------------ planted
+
+
+def test_a_fold_is_found_and_shown():
+    case = folded()
+    fold = found(case, ["folds", "tears"])["folds"]
+    assert fold.verdict == "fail"
+    assert found(case, ["tears"])["tears"].verdict == "ok"
+    x = case[1]
+    for i, j in fold.also["pairs"]:
+        assert (x[i, :2] - x[j, :2]).norm() < 0.5  # one code
+        assert x[i, 2] * x[j, 2] < 0  # two sides
+    assert set(fold.rows) <= set(fold.also["pairs"][:, 0].tolist())
+    assert fold.remedies[0].name == "more-dimensions"
+
+
+def test_a_tear_is_found_and_shown():
+    of = found(torn(), ["tears", "components", *PATHS])
+    assert of["tears"].verdict == "fail"
+    assert torn()[1][list(of["tears"].rows), 0].abs().max() < 0.3
+    assert of["components"].verdict == "fail"
+    labels = of["components"].also["labels"]
+    assert sorted(set(labels.tolist()) - {-1}) == [0, 1]
+    assert of["interpolation"].verdict == "fail"
+    # Where paths leave the codes is between the halves.
+    middle = np.array(of["interpolation"].codes)[:, 0]
+    assert ((middle > 0) & (middle < 5)).all()
+
+
+@pytest.mark.parametrize("n", [1000, 2000])
+def test_a_circle_in_one_dimension_is_torn(n):
+    tear = found(circle(n), ["tears", "folds"])
+    assert tear["tears"].verdict in ("warn", "fail")
+    assert tear["folds"].verdict == "ok"
+    angles = torch.atan2(circle(n)[1][:, 1], circle(n)[1][:, 0])[list(tear["tears"].rows)]
+    assert angles.abs().min() > 3
+
+
+def test_a_hole_is_found_and_shown():
+    of = found(embedded(annulus(), prior="normal"), SAMPLES + PATHS)
+    assert {finding.verdict for finding in of.values()} == {"fail"}
+    assert np.linalg.norm(of["prior-holes"].codes, axis=1).shape == (20,)
+    crossing = np.linalg.norm(of["interpolation"].codes, axis=1)
+    assert crossing.max() < 1.4
+
+
+def test_samples_of_a_fitted_density_are_judged_and_not_the_prior():
+    from dataclasses import replace
+
+    from chartae.parts.distributions import DiagonalNormal
+
+    chart, x = embedded(5 + normal(1000, 2), prior="normal")
+    right = DiagonalNormal(torch.full((2,), 5.0), torch.zeros(2))
+    assert verdicts((chart, x), ["prior-holes"]) == {"prior-holes": "fail"}
+    assert verdicts((replace(chart, sampler=lambda c: right), x), ["prior-holes"]) == {"prior-holes": "ok"}
+
+
+def test_lost_neighbors_are_found():
+    x = torch.rand(1000, 3, generator=generator())
+    lost = Chart.of_pair(lambda x: x[:, :1], lambda z: z.expand(-1, 3))
+    of = found((lost, x), ["neighborhoods", "folds"])
+    assert of["neighborhoods"].verdict == "fail"
+    assert of["folds"].verdict == "fail"
+
+
+def test_trustworthiness_is_that_of_scikit_learn():
+    from sklearn.manifold import trustworthiness
+
+    x = torch.rand(400, 3, generator=generator())
+    of = found(
+        (Chart.of_pair(lambda x: x[:, :2], lambda z: torch.cat([z, z[:, :1]], 1)), x), ["neighborhoods"]
+    )
+    also, X, Z = of["neighborhoods"].also, x.double().numpy(), x[:, :2].double().numpy()
+    assert also["trustworthiness"] == pytest.approx(trustworthiness(X, Z, n_neighbors=10), abs=1e-6)
+    assert also["continuity"] == pytest.approx(trustworthiness(Z, X, n_neighbors=10), abs=1e-6)
+
+
+def test_crowded_codes_are_found():
+    x = square()
+    crowd = Chart.of_pair(lambda x: x * x.norm(dim=1, keepdim=True) ** 7, lambda z: z)
+    density = found((crowd, x), ["density"])["density"]
+    assert density.verdict in ("warn", "fail")
+    assert density.also["log_density"].shape == (1000,)
+
+
+def test_loops_of_codes_and_of_data():
+    pytest.importorskip("ripser")
+    assert verdicts(circle(), ["loops"]) == {"loops": "fail"}
+    both = found(embedded(annulus()), ["loops"])["loops"]
+    assert (both.verdict, both.also) == ("ok", {"loops": 1, "loops_of_data": 1})
+    assert found(embedded(square()), ["loops"])["loops"].also == {"loops": 0, "loops_of_data": 0}
+
+
+def test_loops_without_ripser_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ripser", None)
+    loops = found(embedded(square(300)), ["loops"])["loops"]
+    assert loops.verdict == "cannot tell"
+    assert "pip install 'chartae[topology]'" in loops.says
+
+
+# ------------------------------------------------------------------------------------------ cannot tell
+
+
+def test_few_items_tell_nothing():
+    case = embedded(normal(60, 2), prior="normal")
+    assert set(verdicts(case, [*SHAPE, "loops", *PATHS, *SAMPLES]).values()) == {"cannot tell"}
+
+
+def test_a_fold_in_eight_dimensions_is_not_denied():
+    x = normal(2000, 9)
+    x = x / x.norm(dim=1, keepdim=True)
+    flat = Chart.of_pair(lambda x: x[:, :8], lambda z: torch.cat([z, 0 * z[:, :1]], 1))
+    assert verdicts((flat, x), ["folds", "tears", "loops"]) == dict.fromkeys(
+        ("folds", "tears", "loops"), "cannot tell"
+    )
+
+
+def test_where_all_is_reconstructed_nothing_is_folded():
+    """Codes too sparse for neighbors, and residuals too small for a fold."""
+    fold = found(embedded(normal(1000, 8), 20), ["folds"])["folds"]
+    assert (fold.verdict, fold.also["by"]) == ("ok", "residuals")
+
+
+def test_noise_tells_nothing_of_folds():
+    x = normal(1000, 50)
+    first = Chart.of_pair(lambda x: x[:, :2], lambda z: torch.cat([z, z.new_zeros(len(z), 48)], 1))
+    assert verdicts((first, x), ["folds", "tears"]) == {"folds": "cannot tell", "tears": "cannot tell"}
+
+
+@pytest.mark.parametrize("name", [*SHAPE, "loops", *PATHS])
+def test_codes_that_are_all_the_same_break_nothing(name):
+    x = normal(500, 5)
+    collapsed = Chart.of_pair(lambda x: 0 * x[:, :2], lambda z: torch.zeros(len(z), 5))
+    kind = checks[name]
+    try:
+        reading = kind.measure(Evidence(collapsed, x))
+    except DataError:
+        return
+    assert judge(reading, kind.ok, kind.fail) in ("cannot tell", "ok", "warn", "fail")
+
+
+# ------------------------------------------------------------------------------------------ parts
+
+
+def test_typical_distance_of_a_normal_distribution():
+    assert typical(normal(4000, 1)) == pytest.approx(0.954, rel=0.05)  # median of |N(0, 2)|
+
+
+def test_islands_are_counted():
+    z = normal(900, 2) + 8 * torch.eye(3, 2).repeat(300, 1)
+    labels = _islands(*nearest(z, z, 30, exclude_self=True), 30, 2.0)
+    for i in range(3):
+        assert len(set(labels[i::3].tolist())) == 1
+    assert len(set(labels.tolist())) == 3
+    assert scale_dimension(normal(1000, 2), 0) == pytest.approx(2, rel=0.15)
+
+
+def test_what_is_said_reads_well():
+    """Every sentence of every verdict can be filled in."""
+    names = [*SHAPE, *PATHS, *SAMPLES]
+    for case in (embedded(annulus(), prior="normal"), torn()):
+        for name, finding in found(case, names).items():
+            kind = checks[name]
+            for sentence in kind.says.values():
+                text = sentence.format(value=finding.statistic or 0.0, **finding.also)
+                assert "{" not in text
+            assert finding.says.endswith(".")
+
+
+def test_it_is_the_same_each_time():
+    one, two = (found(embedded(annulus(), prior="normal"), [*SHAPE, *PATHS, *SAMPLES]) for _ in range(2))
+    assert {n: f.statistic for n, f in one.items()} == {n: f.statistic for n, f in two.items()}
