@@ -141,7 +141,7 @@ def test_the_intervals_cover():
 
 
 def test_a_direction_that_turns_is_seen_where_it_turns():
-    """The attribute rises outward on both sides, more on one: an effect on the whole, and none on the other."""
+    """The attribute rises outward on both sides, more on one: an effect on the whole, not on the other."""
     rng = np.random.default_rng(0)
     Z = np.column_stack([rng.uniform(-1, 2, 4000), rng.normal(size=4000)])
     (found,) = directions(same, Z, np.abs(Z[:, 0]) + 0.05 * rng.normal(size=4000))

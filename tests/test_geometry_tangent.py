@@ -219,7 +219,7 @@ def test_the_trace_formulas_are_those_of_the_whole_jacobian():
 
 
 def test_a_fitted_estimator_with_a_condition():
-    X = sphere(200, 6)
+    X = sphere(200, 6, noise=0.01)
     y = (X[:, 0] > 0).astype(int)
     model = ct.CVAE(latent_dim=2, max_epochs=2, random_state=0).fit(X, y)
     found = normal_gain(model, X, condition=y, max_rows=30)

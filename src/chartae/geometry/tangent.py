@@ -108,6 +108,7 @@ def tangent_space(
            [1.]], dtype=float32)
     """
     from sklearn.neighbors import NearestNeighbors
+    from threadpoolctl import threadpool_limits
 
     data = _rows(X)
     points = data if at is None else _rows(at)
@@ -132,31 +133,35 @@ def tangent_space(
         )
     search = NearestNeighbors(n_neighbors=max(sizes)).fit(data)
     near = search.kneighbors(points, return_distance=False)
-    few = np.linspace(0, len(points) - 1, min(len(points), 128)).astype(int)  # to choose the size on
-    chosen = sizes[0]
-    if len(sizes) > 1:
-        found = []
-        for k in sizes:
-            angle = float(np.median(_halves(data, near[few, :k], dimension, random_state)))
-            found.append((angle, k))
-            if angle <= AGREEMENT:
-                break
-        chosen = found[-1][1] if found[-1][0] <= AGREEMENT else min(found)[1]
-    near = near[:, :chosen]
-    return TangentSpace(
-        _bases(data, near, dimension).astype(np.float32),
-        _halves(data, near, dimension, random_state),
-        dimension,
-        chosen,
-    )
+    with threadpool_limits(1, user_api="blas"):  # threads wait for each other longer than one matrix takes
+        chosen = sizes[0] if len(sizes) == 1 else _enough(data, near, sizes, dimension, random_state)
+        near = near[:, :chosen]
+        return TangentSpace(
+            _bases(data, near, dimension).astype(np.float32),
+            _halves(data, near, dimension, random_state),
+            dimension,
+            chosen,
+        )
+
+
+def _enough(data: np.ndarray, near: np.ndarray, sizes: list[int], m: int, seed: int | None) -> int:
+    """Choose the fewest neighbors whose halves agree, judged by some of the points."""
+    few = near[np.linspace(0, len(near) - 1, min(len(near), 128)).astype(int)]
+    found = []
+    for k in sizes:
+        found.append((float(np.median(_halves(data, few[:, :k], m, seed))), k))
+        if found[-1][0] <= AGREEMENT:
+            return k
+    return min(found)[1]
 
 
 def _rows(X: Any) -> np.ndarray:
-    """Flatten items, in double precision."""
+    """Flatten items, in their precision."""
     X = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
     if X.ndim < 2 or X.dtype.kind not in "fiub" or not len(X):
         raise DataError(f"an array of {X.dtype} and shape {X.shape} holds no rows: give (n, features)")
-    X = X.reshape(len(X), -1).astype(np.float64)
+    X = X.reshape(len(X), -1)
+    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
     if not np.isfinite(X).all():
         raise DataError("the data hold values that are not finite: clean them first")
     return X
@@ -167,7 +172,7 @@ def _bases(data: np.ndarray, near: np.ndarray, m: int) -> np.ndarray:
     size = max(1, VALUES // (near.shape[1] * data.shape[1]))
     made = np.empty((len(near), data.shape[1], m))
     for start in range(0, len(near), size):
-        local = data[near[start : start + size]]
+        local = data[near[start : start + size]].astype(np.float64)
         local = local - local.mean(1, keepdims=True)
         if near.shape[1] < data.shape[1]:  # k × k instead of D × D
             values, vectors = np.linalg.eigh(local @ local.swapaxes(1, 2))
