@@ -127,7 +127,7 @@ def _decoder_tangent(evidence: Evidence) -> Reading:
         "fail": "A linear step holds for only {value:.2g} standard deviations of the codes: directions mean "
         "something infinitesimally, and no further.",
     },
-    remedies=("longer-training", "contractive", "fewer-layers"),
+    remedies=("longer-training", "contractive"),
     reference="Shao, Kumar and Fletcher 2018, arXiv:1711.08014",
 )
 def _validity_radius(evidence: Evidence) -> Reading:

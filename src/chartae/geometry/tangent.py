@@ -308,6 +308,7 @@ def normal_gain(
     X: Any,
     *,
     condition: Any = None,
+    tangents: TangentSpace | None = None,
     dimension: int | None = None,
     n_neighbors: int | str = "auto",
     max_rows: int = 256,
@@ -326,12 +327,14 @@ def normal_gain(
         ``(N, *shape)`` items; neighbors are among all of them.
     condition : object, optional
         As the model takes it.
+    tangents : TangentSpace or None
+        At all of these items, where the caller has them; None: estimated at some.
     dimension : int or None
         Of the tangent spaces; None: estimated.
     n_neighbors : int or "auto"
         As :func:`tangent_space` takes it.
     max_rows : int
-        At most so many rows, chosen at random, are measured.
+        At most so many rows, chosen at random, are measured, unless tangent spaces are given.
     tolerance : float
         Singular values of a Jacobian below this share of its largest count as none.
     random_state : int or None
@@ -362,11 +365,14 @@ def normal_gain(
     chart = chart_of(model)
     x = chart.items(X)
     c = chart.condition(condition, len(x))
-    rows = chosen_rows(len(x), max_rows, random_state)
-    flat = x.flatten(1).cpu().numpy()
-    space = tangent_space(
-        flat, flat[rows], dimension=dimension, n_neighbors=n_neighbors, random_state=random_state
-    )
+    if tangents is None:
+        rows = chosen_rows(len(x), max_rows, random_state)
+        flat = x.flatten(1).cpu().numpy()
+        space = tangent_space(
+            flat, flat[rows], dimension=dimension, n_neighbors=n_neighbors, random_state=random_state
+        )
+    else:
+        rows, space = np.arange(len(x)), tangents
     index = torch.as_tensor(rows, device=x.device)
     measured = [
         _gains(chart, x[part], rows_of(c, part), space.basis[b], tolerance)
