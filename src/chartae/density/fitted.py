@@ -33,6 +33,7 @@ densities: Registry[type[Density]] = Registry("density")
 AUTOMATIC = ("normal", "gmm", "kernel")
 
 FEWEST = 20  # codes of which a part can be held out
+MOST = 10_000  # codes that are split
 PARTS = (0.7, 0.85)  # up to where codes are fitted to, and chosen by; the rest tells what has been gained
 SCORED = 4096  # codes scored in one go
 
@@ -65,7 +66,7 @@ class Density(Prior):
 
     offers = frozenset({"log_prob", "point"})
     #: Codes that are fitted to, at most: a random choice of more of them.
-    most: ClassVar[int | None] = 10_000
+    most: ClassVar[int | None] = MOST
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class Density(Prior):
             row = int((~z.isfinite().all(1)).nonzero()[0])
             raise DataError(f"the code in row {row} (from 0) is not finite: leave it out")
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(z)))
-        some = z[order[: self.most]]
+        some = z[order[: self.most or MOST]]
         every = z if self.most is None else some
         if len(some) < FEWEST:
             self._learn(every, every, seed)
@@ -185,7 +186,7 @@ class MixtureDensity(Density):
     """A mixture of normals of any covariances, of as many as held-out codes ask for.
 
     1, 2, 4, ... 64 components are tried, as long as there is a code for each number that is fitted. The
-    fewest are taken whose held-out log density is within one standard error of the best.
+    fewest are taken whose held-out log density is within two standard errors of the best.
 
     Parameters
     ----------
@@ -250,8 +251,7 @@ class MixtureDensity(Density):
             self._take(found)
             tried.append(found)
             scores.append(self._nats(choose))
-            best = max(scores, key=lambda s: float(s.mean()))
-            if _behind(scores[-1], best) > 2.0:  # standard errors: more components are of no use
+            if len(scores) > 2 and _simplest(scores) < len(scores) - 2:  # twice as many did not help, twice
                 break
         self._take(tried[_simplest(scores)])
 
@@ -300,7 +300,7 @@ class KernelDensity(Density):
     """
 
     CENTERS = 4000
-    BANDWIDTHS = tuple(float(h) for h in np.geomspace(0.02, 1.0, 24))
+    BANDWIDTHS = tuple(float(h) for h in np.geomspace(0.02, 1.0, 18))
     mean: Tensor
     scale_tril: Tensor
 
@@ -351,7 +351,7 @@ def fit_density(name: str, codes: Any, random_state: int = 0) -> Density:
     ----------
     name : str
         "normal", "gmm", "kernel", "flow", another of :data:`densities`, or "auto": the simplest of the first
-        three whose held-out log density is within one standard error of the best of them.
+        three whose held-out log density is within two standard errors of the best of them.
     codes : array_like
         ``(n, d)``, finite.
     random_state : int
@@ -389,9 +389,6 @@ def fit_density(name: str, codes: Any, random_state: int = 0) -> Density:
     if name != "auto":
         return densities[name](shape[1]).fit(codes, random_state)
     # The same codes for all of them, so that they are held against each other on the same ones.
-    codes = np.asarray(codes)
-    if len(codes) > (most := Density.most or len(codes)):
-        codes = codes[np.sort(np.random.default_rng(random_state).choice(len(codes), most, replace=False))]
     fitted = [densities[each](shape[1]) for each in AUTOMATIC]
     gains = [each._gains(codes, random_state) for each in fitted]
     return fitted[_simplest(gains) if len(gains[0]) else 0]
@@ -416,8 +413,10 @@ def _mixture(
     codes: Tensor, m: int, seed: int, begin: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Log weights (m,), means (m, d) and factors (m, d, d) of a mixture; None if there is none of so many."""
+    from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits
 
     mean, scale = _moments(codes)
     if m == 1:
@@ -426,28 +425,50 @@ def _mixture(
     def white(t: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(scale, t, upper=False)
 
-    start: dict[str, Any] = {}
-    if begin is not None:
-        logits, means, factors = begin
+    def start(weights: Tensor, means: Tensor, factors: Tensor) -> dict[str, Any]:
         inverse = torch.linalg.inv(white(factors))
-        start = {
-            "weights_init": logits.softmax(0).numpy(),
+        return {
+            "weights_init": weights.numpy(),
             "means_init": white((means - mean).T).T.numpy(),
             "precisions_init": (inverse.mT @ inverse).numpy(),
         }
+
     # Whitened, so that the least variance of a component means the same in all directions.
-    mixture = GaussianMixture(m, reg_covar=1e-5, tol=1e-4, max_iter=200, random_state=seed, **start)
-    with warnings.catch_warnings():
+    rows, best = white((codes - mean).T).T.numpy(), None
+    # One thread: these products are small, and threads that wait for each other take ten times as long.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # A few steps more would change nothing that held-out codes could tell; fewer clusters are no fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        try:
-            mixture.fit(white((codes - mean).T).T.numpy())
-        except ValueError:  # a component has come down to a single code
-            return None
-    factors = torch.linalg.cholesky(torch.from_numpy(mixture.covariances_))
-    weights = torch.from_numpy(mixture.weights_).clamp_min(1e-30)
+        starts: list[dict[str, Any]] = []
+        if begin is not None:
+            starts.append(start(begin[0].softmax(0), *begin[1:]))
+        else:
+            # Clusters as they lie, since whitened ones touch; and whitened, since one scale may hide others.
+            labels = torch.from_numpy(
+                KMeans(m, n_init=1, random_state=seed).fit_predict(codes.numpy())
+            ).long()
+            parts = [codes[labels == j] for j in range(m)]
+            if all(len(part) > 1 for part in parts):
+                within = sum((len(part) - 1) * part.T.cov().reshape(scale.shape) for part in parts)
+                factor = torch.linalg.cholesky(within / len(codes) + 1e-3 * scale @ scale.T)
+                shares = torch.tensor([len(part) / len(codes) for part in parts], dtype=codes.dtype)
+                means = torch.stack([part.mean(0) for part in parts])
+                starts.append(start(shares, means, factor.expand(m, -1, -1)))
+            starts.append({})
+        for each in starts:
+            mixture = GaussianMixture(m, reg_covar=1e-5, random_state=seed, **each)
+            try:
+                mixture.fit(rows)
+            except ValueError:  # a component has come down to a single code
+                continue
+            if best is None or mixture.lower_bound_ > best.lower_bound_:
+                best = mixture
+    if best is None:
+        return None
+    factors = torch.linalg.cholesky(torch.from_numpy(best.covariances_))
+    weights = torch.from_numpy(best.weights_).clamp_min(1e-30)
     # A product of two lower triangles is one, and its diagonal is positive.
-    return weights.log(), mean + torch.from_numpy(mixture.means_) @ scale.T, scale @ factors
+    return weights.log(), mean + torch.from_numpy(best.means_) @ scale.T, scale @ factors
 
 
 def _behind(scores: Tensor, best: Tensor) -> float:
@@ -458,6 +479,6 @@ def _behind(scores: Tensor, best: Tensor) -> float:
 
 
 def _simplest(scores: Sequence[Tensor]) -> int:
-    """Find the first whose mean is within one standard error of the best one's."""
+    """Find the first whose mean is within two standard errors of the best one's."""
     best = max(scores, key=lambda s: float(s.mean()))
-    return next(i for i, each in enumerate(scores) if _behind(each, best) <= 1.0)
+    return next(i for i, each in enumerate(scores) if _behind(each, best) <= 2.0)
