@@ -41,6 +41,13 @@ SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 2, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(300, 4)) @ np.random.default_rng(1).normal(size=(4, 4))
 
 
+@pytest.fixture(autouse=True)
+def _short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train flows for a moment, but where it is about what they learn."""
+    if "bends" not in request.node.name:
+        monkeypatch.setattr("chartae.density.flows.EPOCHS", 5)
+
+
 def planted(n: int, d: int = 2, apart: float = 6.0, seed: int = 0) -> Tensor:
     """Rows of two equal normals, ``apart`` standard deviations from each other in the first dimension."""
     g = torch.Generator().manual_seed(seed)
@@ -56,7 +63,9 @@ def banana(n: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def fitted() -> dict[tuple[str, int], Density]:
-    return {(name, d): fit_density(name, planted(900, d)) for name in NAMES for d in (1, 2)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chartae.density.flows.EPOCHS", 20)
+        return {(name, d): fit_density(name, planted(900, d)) for name in NAMES for d in (1, 2)}
 
 
 # ------------------------------------------------------------------- densities
@@ -66,7 +75,7 @@ def fitted() -> dict[tuple[str, int], Density]:
 @pytest.mark.parametrize("d", [1, 2])
 def test_a_density_integrates_to_one(fitted, name, d):
     p = fitted[name, d]()
-    axes = [torch.linspace(-8, 14, 600 if d == 2 else 5000), torch.linspace(-7, 7, 400)][:d]
+    axes = [torch.linspace(-8, 14, 300 if d == 2 else 5000), torch.linspace(-7, 7, 150)][:d]
     grid = torch.cartesian_prod(*axes).reshape(-1, d)
     cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
     density = p.log_prob(grid).double().exp()
@@ -88,12 +97,12 @@ def test_draws_follow_the_density(fitted, name):
 @each
 def test_draws_have_the_entropy_of_the_density(fitted, name):
     p = fitted[name, 2]()
-    axes = torch.linspace(-8, 14, 800), torch.linspace(-7, 7, 500)
+    axes = torch.linspace(-8, 14, 300), torch.linspace(-7, 7, 150)
     log_p = p.log_prob(torch.cartesian_prod(*axes)).double()
     entropy = -float((log_p.exp() * log_p).sum()) * float(
         (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
     )
-    drawn = -p.log_prob(p.draw(8000, Noise(2)).z).double()
+    drawn = -p.log_prob(p.draw(4000, Noise(2)).z).double()
     error = float(drawn.std()) / math.sqrt(len(drawn))
     assert float(drawn.mean()) == pytest.approx(entropy, abs=4 * error + 2e-3)
 
@@ -111,11 +120,11 @@ def test_dimensions_add_up(fitted, name):
 def test_the_same_seed_gives_the_same_density_and_disturbs_nothing(name):
     z = banana(300)
     torch.manual_seed(5)
-    np.random.seed(5)
-    before, other = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    before = torch.get_rng_state()
+    other = np.random.mtrand._rand.get_state()[1].tolist()
     a, b = (fit_density(name, z, 3) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.random.get_state()[1].tolist() == other
+    assert np.random.mtrand._rand.get_state()[1].tolist() == other
     assert a.held_out == b.held_out
     assert all(
         torch.equal(s, t) for s, t in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
@@ -128,8 +137,7 @@ def test_a_mixture_gains_over_a_normal_what_it_should():
     z = planted(4000, d=3)
     gmm, normal = (fit_density(name, z) for name in ("gmm", "normal"))
     first = torch.linspace(-8, 14, 20_000, dtype=torch.float64)
-    two = stats.norm.logpdf(first) / 1
-    log_p = np.logaddexp(two, stats.norm.logpdf(first, 6.0)) - math.log(2)
+    log_p = np.logaddexp(stats.norm.logpdf(first), stats.norm.logpdf(first, 6.0)) - math.log(2)
     entropy = -float(np.sum(np.exp(log_p) * log_p)) * float(first[1] - first[0])
     gap = 0.5 * math.log(2 * math.pi * math.e * (1 + 9.0)) - entropy
     assert gmm.n_components == 2
@@ -349,7 +357,7 @@ def test_hold_where_the_prior_depends_on_the_condition():
 def linear() -> ct.VAE:
     """A linear decoder with known noise, and a posterior that training has not brought to its optimum."""
     return ct.VAE(
-        latent_dim=2, network="linear", noise=0.7, scale="none", max_epochs=5, random_state=0,
+        latent_dim=2, network="linear", noise=0.7, scale="none", max_epochs=20, random_state=0,
         validation_fraction=0.0,
     ).fit(X)  # fmt: skip
 
@@ -519,7 +527,7 @@ def test_a_prior_is_fitted_to_rows_that_are_given():
     """Rows of one cluster: samples follow them, and not the training rows."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400, 3)) + np.where(np.arange(400) % 2, 8.0, -8.0)[:, None]
-    m = ct.VAE(latent_dim=1, network="linear", max_epochs=60, random_state=0).fit(rows)
+    m = ct.VAE(latent_dim=1, network="linear", max_epochs=60, learning_rate=0.02, random_state=0).fit(rows)
     assert m.sample(200, random_state=0).std() > 4
     high = m.fit_prior("normal", rows[rows[:, 0] > 0], random_state=0).sample(200, random_state=0)
     assert high.mean() == pytest.approx(8.0, abs=1.5)
@@ -538,7 +546,7 @@ def test_a_prior_is_refused_in_one_line(tmp_path):
     assert vae.model_.fitted_prior is None
     with pytest.raises(PlanError, match=r"no prior of its own: use fit_prior\('normal'\)"):
         ae.fit_prior("prior")
-    with pytest.raises(DataError):
+    with pytest.raises(ValueError, match="2 features"):
         vae.fit_prior("gmm", X[:, :2])
     with pytest.raises(ValueError, match="not fitted"):
         ct.VAE().fit_prior("gmm")

@@ -397,16 +397,15 @@ def fit_density(name: str, codes: Any, random_state: int = 0) -> Density:
 def _moments(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (d,), and Cholesky factor (d, d) of the covariance, float64.
 
-    With a little jitter: a dead dimension leaves a singular covariance.
+    With a little jitter, in each dimension's own scale: a dead dimension leaves a singular covariance.
     """
     z = codes.double()
     mean = z.mean(0)
     centered = z - mean
     covariance = centered.T @ centered / max(1, len(z) - 1)
-    jitter = 1e-6 * covariance.diagonal().mean().clamp_min(1e-12)
-    return mean, torch.linalg.cholesky(
-        covariance + jitter * torch.eye(len(mean), dtype=z.dtype, device=z.device)
-    )
+    variance = covariance.diagonal()
+    jitter = 1e-6 * variance + 1e-9 * variance.mean().clamp_min(1e-9)
+    return mean, torch.linalg.cholesky(covariance + jitter.diag())
 
 
 def _mixture(
@@ -443,18 +442,16 @@ def _mixture(
         if begin is not None:
             starts.append(start(begin[0].softmax(0), *begin[1:]))
         else:
-            # Clusters as they lie, since whitened ones touch; and whitened, since one scale may hide others.
-            labels = torch.from_numpy(
-                KMeans(m, n_init=1, random_state=seed).fit_predict(codes.numpy())
-            ).long()
-            parts = [codes[labels == j] for j in range(m)]
-            if all(len(part) > 1 for part in parts):
-                within = sum((len(part) - 1) * part.T.cov().reshape(scale.shape) for part in parts)
-                factor = torch.linalg.cholesky(within / len(codes) + 1e-3 * scale @ scale.T)
-                shares = torch.tensor([len(part) / len(codes) for part in parts], dtype=codes.dtype)
-                means = torch.stack([part.mean(0) for part in parts])
-                starts.append(start(shares, means, factor.expand(m, -1, -1)))
-            starts.append({})
+            # Clusters as they lie, since whitened ones may touch, and whitened, since one scale may hide all.
+            for seen in (codes.numpy(), rows):
+                labels = torch.from_numpy(KMeans(m, n_init=3, random_state=seed).fit_predict(seen))
+                parts = [codes[labels == j] for j in range(m)]
+                if all(len(part) > 1 for part in parts):
+                    within = sum((len(part) - 1) * part.T.cov().reshape(scale.shape) for part in parts)
+                    factor = torch.linalg.cholesky(within / len(codes) + 1e-3 * scale @ scale.T)
+                    shares = torch.tensor([len(part) / len(codes) for part in parts], dtype=codes.dtype)
+                    means = torch.stack([part.mean(0) for part in parts])
+                    starts.append(start(shares, means, factor.expand(m, -1, -1)))
         for each in starts:
             mixture = GaussianMixture(m, reg_covar=1e-5, random_state=seed, **each)
             try:

@@ -92,11 +92,12 @@ class FlowDensity(Density):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             for transform in self.flow.transform.transforms:
-                layers = [layer for layer in transform.hyper if isinstance(layer, nn.Linear)]
+                layers = [layer for layer in transform.modules() if isinstance(layer, nn.Linear)]
                 for layer in layers:
                     layer.reset_parameters()
-                nn.init.zeros_(layers[-1].weight)
-                nn.init.zeros_(layers[-1].bias)
+                # Of a single dimension there are no layers: what the spline is made of stands alone.
+                for parameter in (layers[-1] if layers else transform).parameters():
+                    nn.init.zeros_(parameter)
         self.flow.requires_grad_(False)
 
     def _learn(self, train: Tensor, choose: Tensor, seed: int) -> None:

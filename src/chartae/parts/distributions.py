@@ -476,6 +476,8 @@ class FullNormalMixture(Distribution):
 
 def _white(scale_tril: Tensor, gap: Tensor) -> Tensor:
     """Solve for all gaps ``(..., m, d)`` with ``(m, d, d)``, or ``(..., d)`` with ``(d, d)``, at once."""
+    if not gap.numel():  # nothing is left that could be reshaped
+        return gap
     if scale_tril.dim() == 2:
         flat = gap.reshape(-1, gap.shape[-1]).T
         return torch.linalg.solve_triangular(scale_tril, flat, upper=False).T.reshape(gap.shape)
