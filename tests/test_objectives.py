@@ -551,16 +551,16 @@ def test_the_prior_is_handed_the_plain_posterior():
 
 
 def test_fitted_prior_of_dead_and_correlated_dimensions():
-    from chartae.parts.priors import FittedNormalPrior
+    from chartae.density import NormalDensity
 
     generator = torch.Generator().manual_seed(0)
     mixing = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     z = torch.randn(500, 3, generator=generator) @ mixing + 4
-    p = FittedNormalPrior(3).fit(z)()
+    p = NormalDensity(3).fit(z)()
     np.testing.assert_allclose((p.scale_tril @ p.scale_tril.T).numpy(), np.cov(z.T.numpy()), atol=1e-4)
     np.testing.assert_allclose(p.mean.numpy(), z.mean(0).numpy(), rtol=1e-5)
     for few in (z[:1], z[:2], torch.zeros(5, 3)):
-        assert torch.isfinite(FittedNormalPrior(3).fit(few)().draw(10, Noise(0)).z).all()
+        assert torch.isfinite(NormalDensity(3).fit(few)().draw(10, Noise(0)).z).all()
 
 
 def test_a_network_may_be_shared_by_the_parts():

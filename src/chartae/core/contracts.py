@@ -8,7 +8,7 @@ else (a VAE, an IWAE, a denoising autoencoder) is a choice of parts. Shapes thro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,8 +67,8 @@ class Draw(NamedTuple):
 class Distribution(ABC):
     """Where a value may lie: ``batch_shape`` many distributions over values of ``event_shape``.
 
-    ``offers`` names what it can do ("log_prob", "point", "reparameterized"); an objective's ``needs``
-    are held against it when a plan is built.
+    ``offers`` names what it can do ("log_prob", "point", "reparameterized", "conditional"); an objective's
+    ``needs`` are held against it when a plan is built.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class Distribution(ABC):
     >>> from chartae.parts.distributions import DiagonalNormal
     >>> p = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
     >>> p.batch_shape, p.event_shape, sorted(p.offers)
-    (torch.Size([5]), torch.Size([2]), ['log_prob', 'point', 'reparameterized'])
+    (torch.Size([5]), torch.Size([2]), ['conditional', 'log_prob', 'point', 'reparameterized'])
     """
 
     offers: frozenset[str] = frozenset()
@@ -134,6 +134,30 @@ class Distribution(ABC):
         Tensor
             ``(*batch, *event)``.
         """
+
+    def given(self, dims: Sequence[int], values: Tensor) -> Distribution:
+        """Hold some dimensions of a vector: the distribution of the others, in their order.
+
+        Only where ``offers`` names "conditional".
+
+        Parameters
+        ----------
+        dims : sequence of int
+            Which are held, each once.
+        values : Tensor
+            ``(*batch, m)``, what they hold; it may bring a batch of its own.
+
+        Returns
+        -------
+        Distribution
+            Over the ``d - m`` others.
+
+        Raises
+        ------
+        NotImplementedError
+            If it cannot be said.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be conditioned on some of its dimensions")
 
 
 class RawCondition(NamedTuple):

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["ChartaeError", "DataError", "PlanError", "RunFolderError", "TrainingError", "one_line"]
+__all__ = [
+    "ChartaeError",
+    "DataError",
+    "PackageError",
+    "PlanError",
+    "RunFolderError",
+    "TrainingError",
+    "one_line",
+]
 
 
 class ChartaeError(ValueError):
@@ -39,6 +47,17 @@ class PlanError(ChartaeError):
     Traceback (most recent call last):
     ...
     chartae.core.errors.PlanError: KL needs a density, and a Delta posterior has none: use a Normal posterior
+    """
+
+
+class PackageError(ChartaeError):
+    """A package that one feature needs is not installed.
+
+    Examples
+    --------
+    >>> from chartae.core.errors import ChartaeError, PackageError
+    >>> issubclass(PackageError, ChartaeError)
+    True
     """
 
 

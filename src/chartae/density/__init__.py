@@ -1,1 +1,27 @@
-"""Densities: bounds on log p(x)."""
+"""Densities: of codes, fitted after training, and bounds and estimates of log p(x)."""
+
+from chartae.density.bounds import annealed_log_likelihood, log_likelihood, log_likelihood_bound
+from chartae.density.completion import complete
+from chartae.density.fitted import (
+    Density,
+    KernelDensity,
+    MixtureDensity,
+    NormalDensity,
+    densities,
+    fit_density,
+)
+from chartae.density.flows import FlowDensity
+
+__all__ = [
+    "Density",
+    "FlowDensity",
+    "KernelDensity",
+    "MixtureDensity",
+    "NormalDensity",
+    "annealed_log_likelihood",
+    "complete",
+    "densities",
+    "fit_density",
+    "log_likelihood",
+    "log_likelihood_bound",
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from chartae.core.contracts import RawCondition
+from chartae.core.contracts import Distribution, RawCondition
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
@@ -18,6 +19,7 @@ from chartae.training.readers import array_of
 
 __all__ = ["Decoding", "Generator"]
 
+HELD = 256  # codes drawn in one go where dimensions hold values: many kernels each have a mean for each
 CHUNK = 1 << 22  # values of the widest layer in one go: bounded memory
 
 
@@ -101,10 +103,12 @@ class Decoding:
         *,
         random_state: int | np.random.RandomState | None = None,
         observation_noise: bool | None = None,
+        hold: Mapping[int, Any] | None = None,
     ) -> Any:
         """Make new items: z from the prior, then the point of p(x | z).
 
-        A model without a prior samples z from a normal fitted to its training codes.
+        A model without a prior samples z from a normal fitted to its training codes; where a density was
+        fitted to codes by ``fit_prior``, z is drawn from that.
 
         Parameters
         ----------
@@ -117,6 +121,9 @@ class Decoding:
         observation_noise : bool or None
             Draw x from p(x | z) instead of showing its mean; None: for tables whose columns differ in kind,
             of which a mean is no row.
+        hold : Mapping of int to float or array_like, optional
+            Dimensions of z (from 0) that hold a value, or one for each sample; the others are drawn given
+            these, as they go together where z is drawn from.
 
         Returns
         -------
@@ -126,7 +133,10 @@ class Decoding:
         Raises
         ------
         PlanError
-            If ``n_samples`` is not a positive number.
+            If ``n_samples`` is not a positive number, or dimensions are held that the model does not have or
+            whose density does not say how the others follow.
+        DataError
+            If what they hold is not finite, or not as many values as samples.
 
         Examples
         --------
@@ -135,6 +145,8 @@ class Decoding:
         >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
         >>> vae.sample(5, random_state=1).shape
         (5, 20)
+        >>> vae.sample(5, hold={0: np.linspace(-2, 2, 5)}, random_state=1).shape
+        (5, 20)
         """
         model = self._ready()
         n_samples = count(n_samples, "n_samples")
@@ -142,7 +154,7 @@ class Decoding:
         raw = self._raw(condition, n_samples)
         posterior = None if model.posterior is None else model.posterior.plain
         p = model.sampler(model.conditioned(raw, n_samples), posterior=posterior)
-        z = p.draw(1, noise).z[0] if p.batch_shape else p.draw(n_samples, noise).z
+        z = _held(p, hold, n_samples, noise) if hold else _drawn(p, n_samples, noise)
         if observation_noise is None:
             observation_noise = model.space.likelihood == "columns"
         return self._present(self._decode(z, raw, noise if observation_noise else None))
@@ -165,6 +177,42 @@ class Decoding:
             out.append(model.space.from_model(x).cpu().numpy())
         shape = (0, *model.space.shape)
         return np.concatenate(out) if out else np.zeros(shape, dtype=np.float32)
+
+
+def _drawn(p: Distribution, n: int, noise: Noise) -> Tensor:
+    return p.draw(1, noise).z[0] if p.batch_shape else p.draw(n, noise).z
+
+
+def _held(p: Distribution, hold: Mapping[int, Any], n: int, noise: Noise) -> Tensor:
+    """Draw codes (n, d) some of whose dimensions hold values."""
+    (d,) = p.event_shape
+    wrong = next((i for i in hold if not isinstance(i, int | np.integer) or not 0 <= i < d), None)
+    if wrong is not None:
+        raise PlanError(f"hold names dimension {wrong!r}: the model has dimensions 0 to {d - 1}")
+    if "conditional" not in p.offers:
+        raise PlanError(
+            "the density that codes are drawn from does not say how they go on from what is held: "
+            "use fit_prior('gmm') first"
+        )
+    values = np.empty((n, len(hold)), np.float32)
+    for column, (i, value) in zip(values.T, hold.items(), strict=True):
+        try:
+            column[:] = np.asarray(value, dtype=np.float32)
+        except (ValueError, TypeError):
+            raise DataError(f"dimension {i} is to hold {np.shape(value)} values: give one, or {n}") from None
+    if not np.isfinite(values).all():
+        raise DataError("hold has a value that is no finite number in float32: correct it")
+    dims = [int(i) for i in hold]
+    like = p.point()
+    z = torch.empty((n, d), dtype=like.dtype, device=like.device)
+    z[:, dims] = torch.from_numpy(values).to(z)
+    rest = [i for i in range(d) if i not in hold]
+    if p.batch_shape:
+        z[:, rest] = _drawn(p.given(dims, z[:, dims]), n, noise)
+        return z
+    for rows in torch.arange(n, device="cpu").split(HELD):
+        z[rows[:, None], rest] = _drawn(p.given(dims, z[rows][:, dims]), len(rows), noise)
+    return z
 
 
 def count(value: Any, name: str) -> int:

@@ -132,6 +132,12 @@ class Encoding(Checking):
     def _codes(self, batch: Batch) -> Tensor:
         return self.model_.posterior(batch.x, self.model_.conditioned(batch.c, len(batch))).point()
 
+    @torch.inference_mode()
+    def _draws(self, batch: Batch, noise: Noise) -> Tensor:
+        """One draw of q(z | x) for each row."""
+        q = self.model_.posterior(batch.x, self.model_.conditioned(batch.c, len(batch)))
+        return q.draw(1, noise).z[0]
+
     def sample_posterior(
         self, X: Any, n_samples: int = 1, condition: Any = None, *, random_state: Any = None
     ) -> np.ndarray:

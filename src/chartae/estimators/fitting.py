@@ -20,9 +20,12 @@ from chartae.core.arrays import AllBut, as_tensor, blocks, is_streamed
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
+from chartae.core.noise import Noise
+from chartae.density.fitted import NormalDensity
 from chartae.estimators.checking import brings_items, warn_of_constant
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import seed_of
+from chartae.estimators.densities import Densities
 from chartae.estimators.encoding import ENCODED
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.mapping import Mapping
@@ -30,7 +33,6 @@ from chartae.estimators.parameters import CONSTRAINTS, plain
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
-from chartae.parts.priors import FittedNormalPrior
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
 from chartae.training.engine import finish, train
@@ -44,6 +46,7 @@ MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension
 MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
 HELD_OUT = 16384  # rows of a stream, at most: they stay in memory
 FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
+KEPT = 10_000  # training rows whose codes are kept, at most
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
@@ -59,7 +62,7 @@ class _Task(NamedTuple):
     precision: torch.dtype
 
 
-class Fitting(Mapping):
+class Fitting(Densities, Mapping):
     """All that the estimators share; a subclass says which recipe, and which of its parameters it shows.
 
     Examples
@@ -229,7 +232,7 @@ class Fitting(Mapping):
         """Train, and learn of the trained model what is kept beside its weights."""
         plan, X, raw, training, held, seed, precision = task
         model: Any = plan.model
-        self.offset_ = self.null_offset_ = None
+        self.offset_ = self.null_offset_ = self.codes_ = None
         self.history_ = keeping.history
         self._count()
         keeping.max_time = self.max_time or math.inf
@@ -269,12 +272,15 @@ class Fitting(Mapping):
         # At its end the loop has restored the best epoch's weights, where there was one to judge by.
         if keeping.stopped:
             finish(plan, training, keeping.begun["state"], seed=seed)
+        size = min(ENCODED, self._rows_at_once())
         if model.prior is None:
-            size = min(ENCODED, self._rows_at_once())
             # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.
             each = 1 + 64 * self.latent_dim_ * len(training) // X.memory if is_streamed(X) else 1
             codes = torch.cat([self._codes(b)[::each] for b in training.batches(size)])
-            model.fitted_prior = FittedNormalPrior(self.latent_dim_).fit(codes.cpu()).to(training.device)
+            model.fitted_prior = NormalDensity(self.latent_dim_).fit(codes.cpu(), seed).to(training.device)
+        noise = Noise(seed + 4)
+        draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
+        self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
 
     def _count(self) -> None:

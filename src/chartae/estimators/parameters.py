@@ -129,6 +129,8 @@ medium_ : object or None
     How sounds or texts became items, where :func:`chartae.read` made them.
 validation_rows_ : ndarray
     ``(m,)`` row numbers that were held out.
+codes_ : ndarray or None
+    ``(n, d)``, one draw of q(z | x) for each of up to 10,000 training rows, chosen at random.
 best_epoch_ : int
     The epoch (from 1) whose weights were kept.
 n_iter_, n_features_in_, offset_ : int, int, float

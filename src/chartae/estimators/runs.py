@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from chartae.core.errors import ChartaeError, PlanError, RunFolderError, one_line
+from chartae.core.contracts import Prior
+from chartae.core.errors import ChartaeError, PackageError, PlanError, RunFolderError, one_line
 from chartae.core.spaces import Space
+from chartae.density import Density, densities
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Generator
 from chartae.estimators.parameters import plain
@@ -125,7 +127,7 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         "space": estimator.space_.config(),
         "condition": estimator.condition_.config(),
         "medium": None if estimator.medium_ is None else estimator.medium_.config(),
-        "fitted_prior": None if model.fitted_prior is None else _name_of(model.fitted_prior),
+        "fitted_prior": None if model.fitted_prior is None else _description(model.fitted_prior),
         "fitted": {name: getattr(estimator, name) for name in FITTED},
         "feature_names": list(map(str, getattr(estimator, "feature_names_in_", []))) or None,
         "environment": {
@@ -144,11 +146,35 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if estimator.medium_ is not None:
         tensors |= {f"medium.{name}": t for name, t in estimator.medium_.tensors().items()}
     tensors["validation_rows"] = torch.from_numpy(estimator.validation_rows_)
+    if estimator.codes_ is not None:
+        tensors["codes"] = torch.from_numpy(estimator.codes_)
     return config, tensors
 
 
-def _name_of(prior: nn.Module) -> str:
-    return next(name for name in priors if priors[name] is type(prior))
+def _description(prior: Prior) -> Any:
+    """What a fitted prior is built from again, as JSON values."""
+    if not isinstance(prior, Density):
+        return next(name for name in priors if priors[name] is type(prior))
+    return {
+        "density": next(name for name in densities if densities[name] is type(prior)),
+        "parameters": plain(prior.parameters_),
+        "held_out": prior.held_out,
+        "held_out_se": prior.held_out_se,
+    }
+
+
+def _fitted_prior(described: Any, latent_dim: int) -> Prior:
+    """Build what :func:`_description` describes, without its weights."""
+    if described == "fitted-normal":  # as it was called before there were others
+        return densities["normal"](latent_dim)
+    if isinstance(described, str):
+        return priors[described](latent_dim, 0)
+    density = densities[described["density"]](latent_dim, **described["parameters"])
+    held_out = described["held_out"], described["held_out_se"]
+    if not all(value is None or isinstance(value, float) for value in held_out):
+        raise ValueError("held_out is no number")
+    density.held_out, density.held_out_se = held_out
+    return density
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = None) -> Autoencoder:
@@ -192,15 +218,17 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
         if saved["class"] not in autoencoders.__all__:
             raise RunFolderError(f"{path}: unknown estimator {saved['class']!r}: was config.json changed?")
         estimator = getattr(autoencoders, saved["class"])(**saved["parameters"])
-        rows = tensors.pop("validation_rows")
+        rows, codes = tensors.pop("validation_rows"), tensors.pop("codes", None)
         _fill(estimator, path, config, tensors, history, network)
+        if codes is not None and (codes.dim() != 2 or codes.shape[1] != estimator.model_.latent_dim):
+            raise ValueError("its codes have another width than latent_dim")
     except RunFolderError:
         raise
     except DAMAGE as error:
         raise damaged(path, error) from None
     if network is not None:
         estimator.network = network
-    estimator.validation_rows_ = rows.numpy()
+    estimator.validation_rows_, estimator.codes_ = rows.numpy(), None if codes is None else codes.numpy()
     estimator.model_.to(choose_device(device))
     return estimator
 
@@ -334,10 +362,12 @@ def _model(
             plan = build_from(config["blueprint"], space, network if yours else config["fitted"]["network_"])
         model: Any = plan.model
         if config["fitted_prior"] is not None:
-            model.fitted_prior = priors[config["fitted_prior"]](model.latent_dim, 0)
+            model.fitted_prior = _fitted_prior(config["fitted_prior"], model.latent_dim)
         if decoder_only:
             model.posterior = None
         model.load_state_dict(tensors)
+    except PackageError as error:
+        raise RunFolderError(f"{path}: {error}") from None
     except (RuntimeError, ChartaeError) as error:
         reason = one_line(error, 300)
         raise RunFolderError(f"{path}: the weights do not fit the configuration ({reason})") from None

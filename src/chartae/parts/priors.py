@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Posterior, Prior
 from chartae.core.registry import Registry
-from chartae.parts.distributions import DiagonalNormal, FullNormal, StandardNormal
+from chartae.parts.distributions import DiagonalNormal, StandardNormal
 from chartae.parts.posteriors import bounded, full
 
-__all__ = ["ConditionalNormalPrior", "FittedNormalPrior", "StandardNormalPrior", "priors"]
+__all__ = ["ConditionalNormalPrior", "StandardNormalPrior", "priors"]
 
 #: Classes built as ``(latent_dim, condition_dim)``.
 priors: Registry[type[Prior]] = Registry("prior")
@@ -89,64 +89,3 @@ class ConditionalNormalPrior(Prior):
         assert c is not None, "a conditional prior is called with its condition"
         mean, log_var = full(self.network(c)).chunk(2, 1)
         return DiagonalNormal(mean, bounded(log_var))
-
-
-@priors.register("fitted-normal")
-class FittedNormalPrior(Prior):
-    """The normal that best fits the codes of the training data, fitted after training.
-
-    Parameters
-    ----------
-    latent_dim : int
-        d.
-    condition_dim : int
-        No effect: the fit is to all codes.
-
-    References
-    ----------
-    Ghosh et al. 2020, arXiv:1903.12436, section 4 (density estimation after training).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.parts.priors import FittedNormalPrior
-    >>> prior = FittedNormalPrior(2).fit(torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)) * 3)
-    >>> prior().std().round(decimals=0)
-    tensor([3., 3.])
-    """
-
-    offers = frozenset({"log_prob", "point"})
-    mean: Tensor
-    scale_tril: Tensor
-
-    def __init__(self, latent_dim: int, condition_dim: int = 0) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(latent_dim, dtype=torch.float32))
-        self.register_buffer("scale_tril", torch.eye(latent_dim, dtype=torch.float32))
-
-    def fit(self, codes: Tensor) -> FittedNormalPrior:
-        """Take mean and covariance of codes.
-
-        Parameters
-        ----------
-        codes : Tensor
-            ``(n, d)``.
-
-        Returns
-        -------
-        FittedNormalPrior
-            Itself.
-        """
-        z = codes.double()  # float64, and a little jitter: a dead dimension leaves a singular covariance
-        centered = z - z.mean(0)
-        covariance = centered.T @ centered / max(1, len(z) - 1)
-        jitter = 1e-6 * covariance.diagonal().mean().clamp_min(1e-12)
-        tril = torch.linalg.cholesky(
-            covariance + jitter * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        )
-        self.mean.copy_(z.mean(0))
-        self.scale_tril.copy_(tril)
-        return self
-
-    def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
-        return FullNormal(self.mean, self.scale_tril)

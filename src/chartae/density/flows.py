@@ -1,0 +1,194 @@
+"""Normalizing flows as densities of codes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Distribution, Draw, Posterior
+from chartae.core.errors import DataError, PackageError
+from chartae.core.noise import Noise
+from chartae.density.fitted import Density, _moments, densities
+from chartae.parts.distributions import FullNormal, StandardNormal
+
+__all__ = ["FlowDensity"]
+
+FEWEST = 100  # codes to train on
+EPOCHS, PATIENCE, STEPS = 300, 15, 6000
+
+
+@densities.register("flow")
+class FlowDensity(Density):
+    """A neural spline flow on whitened codes.
+
+    It begins as the normal that fits the codes, and is trained until codes that are held out for this have no
+    longer gained for 15 epochs; the best epoch is kept. Those that tell what was gained are others. The same
+    seed gives the same flow on one machine, and torch's global generator stays as it was.
+
+    Parameters
+    ----------
+    latent_dim : int
+        d.
+    transforms : int
+        How many autoregressive transforms follow each other, of the dimensions in one order and the reverse.
+    hidden : sequence of int
+        Widths of the layers in each.
+    bins : int
+        Of the splines.
+
+    Raises
+    ------
+    PackageError
+        If zuko is not installed.
+
+    References
+    ----------
+    Durkan et al. 2019, arXiv:1906.04032; Papamakarios, Pavlakou and Murray 2017, arXiv:1705.07057 (masks).
+    The layers are those of zuko (Rozet et al. 2022, doi:10.5281/zenodo.7625672).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.density import FlowDensity
+    >>> FlowDensity(2)().log_prob(torch.zeros(2))  # before a fit it is N(0, I)
+    tensor(-1.8379)
+    """
+
+    mean: Tensor
+    scale_tril: Tensor
+
+    def __init__(
+        self, latent_dim: int, transforms: int = 3, hidden: Sequence[int] = (64, 64), bins: int = 8
+    ) -> None:
+        super().__init__(latent_dim)
+        try:
+            from zuko.flows import NSF
+        except ImportError:
+            raise PackageError("the density 'flow' needs zuko: pip install 'chartae[flow]'") from None
+
+        self.shape = {"transforms": int(transforms), "hidden": [int(h) for h in hidden], "bins": int(bins)}
+        self.register_buffer("mean", torch.zeros(latent_dim, dtype=torch.float32))
+        self.register_buffer("scale_tril", torch.eye(latent_dim, dtype=torch.float32))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self.flow = NSF(
+                latent_dim,
+                bins=self.shape["bins"],
+                transforms=self.shape["transforms"],
+                hidden_features=self.shape["hidden"],
+            ).float()
+        self._restart(0)
+
+    @property
+    def parameters_(self) -> dict[str, Any]:
+        return dict(self.shape)
+
+    def _restart(self, seed: int) -> None:
+        """Give the layers new weights, and the last ones zeros: all splines are then the identity."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            for transform in self.flow.transform.transforms:
+                layers = [layer for layer in transform.modules() if isinstance(layer, nn.Linear)]
+                for layer in layers:
+                    layer.reset_parameters()
+                # Of a single dimension there are no layers: what the spline is made of stands alone.
+                for parameter in (layers[-1] if layers else transform).parameters():
+                    nn.init.zeros_(parameter)
+        self.flow.requires_grad_(False)
+
+    def _learn(self, train: Tensor, choose: Tensor, seed: int) -> None:
+        if len(train) + len(choose) < FEWEST or choose is train:
+            raise DataError(
+                f"a flow needs more codes than {len(train)}: give {FEWEST * 4 // 3}, or fit 'normal'"
+            )
+        mean, scale_tril = _moments(train)
+        self.mean.copy_(mean)
+        self.scale_tril.copy_(scale_tril)
+        self._restart(seed)
+        inside, judged = (self._white(z.float()) for z in (train, choose))
+        generator = torch.Generator().manual_seed(seed)
+        size = min(256, max(32, len(inside) // 10))
+        epochs = max(1, min(EPOCHS, STEPS * size // len(inside)))
+        with torch.enable_grad():
+            self.flow.requires_grad_(True)
+            optimizer = torch.optim.Adam(self.flow.parameters(), lr=2e-3)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+            best, kept, waited = self._score(judged), copy.deepcopy(self.flow.state_dict()), 0
+            for _ in range(epochs):
+                for rows in torch.randperm(len(inside), generator=generator, device="cpu").split(size):
+                    optimizer.zero_grad()
+                    loss = -self.flow().log_prob(inside[rows]).mean()
+                    if not bool(loss.isfinite()):
+                        continue
+                    loss.backward()
+                    nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
+                    optimizer.step()
+                schedule.step()
+                score = self._score(judged)
+                if score > best:
+                    best, kept, waited = score, copy.deepcopy(self.flow.state_dict()), 0
+                elif (waited := waited + 1) >= PATIENCE:
+                    break
+        self.flow.load_state_dict(kept)
+        self.flow.requires_grad_(False)
+
+    @torch.no_grad()
+    def _score(self, white: Tensor) -> float:
+        score = float(self.flow().log_prob(white).mean())
+        return score if score == score else -float("inf")
+
+    def _white(self, z: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.scale_tril, (z - self.mean).T, upper=False).T
+
+    def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
+        return _Flow(self.mean, self.scale_tril, self.flow().transform)
+
+
+class _Flow(Distribution):
+    """N(0, I) through the inverse of a transform, scaled and shifted."""
+
+    offers = frozenset({"log_prob", "point"})
+
+    def __init__(self, mean: Tensor, scale_tril: Tensor, transform: Any) -> None:
+        self.mean, self.scale_tril, self.transform = mean, scale_tril, transform
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.mean.shape
+
+    def draw(self, k: int, noise: Noise) -> Draw:
+        white = self.transform.inv(noise.normal((k, *self.mean.shape), self.mean))
+        return Draw(self.mean + white @ self.scale_tril.mT)
+
+    def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
+        """Log density; with ``per_dim`` in the dimensions of the noise.
+
+        Parameters
+        ----------
+        v : Tensor
+            ``(..., d)``.
+        per_dim : bool
+            Split what the noise says over its dimensions, and the change of volume evenly.
+
+        Returns
+        -------
+        Tensor
+            ``(...)`` or ``(..., d)`` in nats.
+        """
+        flat = (v - self.mean).reshape(-1, v.shape[-1]).T
+        white = torch.linalg.solve_triangular(self.scale_tril, flat, upper=False).T.reshape(v.shape)
+        noise, log_volume = self.transform.call_and_ladj(white)
+        log_volume = log_volume - self.scale_tril.diagonal().log().sum()
+        base = StandardNormal(v.shape[-1]).log_prob(noise, per_dim=per_dim)
+        return base + (log_volume.unsqueeze(-1) / v.shape[-1] if per_dim else log_volume)
+
+    def point(self) -> Tensor:
+        return FullNormal(self.mean, self.scale_tril).point()
