@@ -247,6 +247,11 @@ class Evidence:
         """Intrinsic dimension of the items."""
         return intrinsic_dimension(self.flat.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
 
+    @cached_property
+    def dimension_z(self) -> Dimension:
+        """Intrinsic dimension of the codes."""
+        return intrinsic_dimension(self.z.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
+
     # ---------------------------------------------------------------- of neighbors
 
     @property

@@ -51,9 +51,11 @@ def _components(evidence: Evidence) -> Reading:
     if not evidence.near_z[0][:, SCALES[0] - 1].all() or not evidence.near_x[0][:, SCALES[0] - 1].all():
         return Reading(None, because="many codes, or many items, are the same")
     sides = []
-    for rows, near in ((evidence.z, evidence.near_z), (evidence.flat, evidence.near_x)):
-        d = scale_dimension(rows[:m], evidence.seed)
-        sides.append([_islands(*near, k, d) for k in SCALES])
+    for dimension, near in (
+        (evidence.dimension_z, evidence.near_z),
+        (evidence.dimension, evidence.near_x),
+    ):
+        sides.append([_islands(*near, k, scale_dimension(dimension)) for k in SCALES])
     more = [int(codes.max()) - int(data.max()) for codes, data in zip(*sides, strict=True)]
     codes, data = (side[1] for side in sides)
     return Reading(
