@@ -14,7 +14,7 @@ from chartae.audits.findings import Finding, checks, judge
 from chartae.audits.latent import scale_dimension, typical
 from chartae.audits.topology import _islands
 from chartae.core.errors import DataError
-from chartae.geometry import Chart, nearest
+from chartae.geometry import Chart, intrinsic_dimension, nearest
 
 SHAPE = ["folds", "tears", "neighborhoods", "density", "components"]
 PATHS = ["interpolation", "interpolated-items"]
@@ -316,7 +316,7 @@ def test_islands_are_counted():
     for i in range(3):
         assert len(set(labels[i::3].tolist())) == 1
     assert len(set(labels.tolist())) == 3
-    assert scale_dimension(normal(1000, 2), 0) == pytest.approx(2, rel=0.15)
+    assert scale_dimension(intrinsic_dimension(normal(1000, 2))) == pytest.approx(2, rel=0.15)
 
 
 def test_what_is_said_reads_well():

@@ -259,6 +259,11 @@ class Evidence:
         return intrinsic_dimension(self.flat.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
 
     @cached_property
+    def dimension_z(self) -> Dimension:
+        """Intrinsic dimension of the codes."""
+        return intrinsic_dimension(self.z.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
+
+    @cached_property
     def tangent_dimension(self) -> float:
         """Dimensions along which items vary, as far as a code of d dimensions can follow them."""
         return min(self.dimension.dimension, float(self.d))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -55,11 +56,22 @@ def _near(points: Tensor, held_out: Tensor) -> _Near:
 
 def _share(away: np.ndarray, near: _Near) -> Reading:
     """Read the share of rows that are too far, given that how far that is was estimated."""
-    hits = [int((away > radius).sum()) for radius in (near.radius, near.high, near.low)]
-    value, lower, upper = (of_share(count, len(away)) for count in hits)
-    assert lower.interval is not None
-    assert upper.interval is not None
-    return Reading(value.value, (lower.interval[0], upper.interval[1]))
+    value, lower, upper = (
+        of_share(int((away > radius).sum()), len(away)) for radius in (near.radius, near.high, near.low)
+    )
+    return _joined(value, lower, upper)
+
+
+def _joined(value: Reading, lower: Reading, upper: Reading) -> Reading:
+    """Join two errors: of the share, and of how far is too far (``lower``, ``upper`` are read with its ends).
+
+    Half-lengths add as squares, since both are independent.
+    """
+    if value.value is None or value.interval is None or lower.value is None or upper.value is None:
+        return value
+    below = math.hypot(value.value - value.interval[0], value.value - lower.value)
+    above = math.hypot(value.interval[1] - value.value, upper.value - value.value)
+    return Reading(value.value, (max(value.value - below, 0.0), min(value.value + above, 1.0)))
 
 
 def _near_codes(evidence: Evidence) -> _Near:
@@ -168,17 +180,14 @@ def _paths(evidence: Evidence) -> tuple[Tensor, Tensor]:
 def _walked(away: np.ndarray, near: _Near, z: Tensor) -> Reading:
     """Read the mean share of a path that is too far; paths are independent of each other."""
     away = away.reshape(len(z), STEPS)
-    readings = [of_mean((away > radius).mean(1)) for radius in (near.radius, near.high, near.low)]
-    value, lower, upper = readings
-    if value.interval is None or lower.interval is None or upper.interval is None:
-        return value
-    touched = of_share(int((away > near.low).any(1).sum()), len(z)).interval
-    assert touched is not None
-    high = touched[1] if upper.value == 0 else upper.interval[1]
+    value, lower, upper = (of_mean((away > radius).mean(1)) for radius in (near.radius, near.high, near.low))
+    found = _joined(value, lower, upper)
+    if found.value == 0:  # a mean of zeros has no length; a share has
+        found = of_share(0, len(z))
     worst = np.argsort(-away.max(1))[:SHOWN]
     return Reading(
-        value.value,
-        (max(lower.interval[0], 0.0), min(high, 1.0)),
+        found.value,
+        found.interval,
         codes=z.numpy()[worst, away[worst].argmax(1)],
         also={
             "radius": near.radius,

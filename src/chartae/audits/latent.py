@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Reading, check, of_mean, of_share
-from chartae.geometry.dimension import intrinsic_dimension
+from chartae.geometry.dimension import Dimension
 
 __all__: list[str] = []  # the checks are in the registry
 
@@ -38,22 +38,20 @@ def typical(rows: Tensor) -> float:
     return float((rows - rows.roll(1, 0)).norm(dim=1).median())
 
 
-def scale_dimension(rows: Tensor, seed: int) -> float:
-    """Estimate the dimension at the scale at which densities are estimated, 16 to 32 neighbors.
+def scale_dimension(dimension: Dimension) -> float:
+    """Take the dimension at the scale at which densities are estimated, 16 to 32 neighbors.
 
     Parameters
     ----------
-    rows : Tensor
-        ``(n, d)``.
-    seed : int
-        Of the choice of rows.
+    dimension : Dimension
+        Over scales.
 
     Returns
     -------
     float
         The dimension.
     """
-    scales = intrinsic_dimension(rows.double().numpy(), random_state=seed).scales
+    scales = dimension.scales
     return next((d for n, d, _ in reversed(scales) if n <= 16), scales[-1][1])
 
 
@@ -290,7 +288,7 @@ def _density(evidence: Evidence) -> Reading:
     radius = evidence.near_z[0][:, k - 1]
     if (radius == 0).any():
         return Reading(None, because="many codes are the same")
-    d = scale_dimension(evidence.z[:m], evidence.seed)
+    d = scale_dimension(evidence.dimension_z)
     log_density = -d * np.log(radius)
     log_density -= log_density.mean()
     square = log_density**2

@@ -51,9 +51,11 @@ def _components(evidence: Evidence) -> Reading:
     if not evidence.near_z[0][:, SCALES[0] - 1].all() or not evidence.near_x[0][:, SCALES[0] - 1].all():
         return Reading(None, because="many codes, or many items, are the same")
     sides = []
-    for rows, near in ((evidence.z, evidence.near_z), (evidence.flat, evidence.near_x)):
-        d = scale_dimension(rows[:m], evidence.seed)
-        sides.append([_islands(*near, k, d) for k in SCALES])
+    for dimension, near in (
+        (evidence.dimension_z, evidence.near_z),
+        (evidence.dimension, evidence.near_x),
+    ):
+        sides.append([_islands(*near, k, scale_dimension(dimension)) for k in SCALES])
     more = [int(codes.max()) - int(data.max()) for codes, data in zip(*sides, strict=True)]
     codes, data = (side[1] for side in sides)
     return Reading(
@@ -70,32 +72,33 @@ def _components(evidence: Evidence) -> Reading:
 
 def _islands(distances: np.ndarray, neighbors: np.ndarray, k: int, d: float) -> np.ndarray:
     """Label rows by the island they are on, ``(n,)``; −1 where it is too small to be one."""
-    density = (-d * np.log(distances[:, k - 1])).tolist()
     order = np.argsort(distances[:, k - 1], kind="stable")
-    ranks = np.empty(len(order), dtype=int)
-    ranks[order] = np.arange(len(order))
-    nearby = ranks[neighbors[order, :k]]  # from here on rows are in the order of falling density
-    density = [density[i] for i in order.tolist()]
-    depth = DEPTH * math.sqrt(2 / k)
-    parent = list(range(len(order)))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    # From here on rows are in the order of falling density: a peak is a row whose neighbors all come later.
+    density, nearby = -d * np.log(distances[order, k - 1]), rank[neighbors[order, :k]]
+    rows = np.arange(len(order))
+    top = np.minimum(nearby.min(1), rows)
+    while (top[top] != top).any():
+        top = top[top]
+    # Where two peaks' sides meet, the highest place first: the lower one is a peak of its own only if it is
+    # high above it.
+    one, other = np.repeat(top, k), top[nearby.ravel()]
+    saddle = np.maximum(np.repeat(rows, k), nearby.ravel())
+    meets = np.stack([saddle, np.minimum(one, other), np.maximum(one, other)], 1)[one != other]
+    parent = rows.copy()
 
     def root(i: int) -> int:
         while parent[i] != i:
             parent[i] = parent[parent[i]]
-            i = parent[i]
+            i = int(parent[i])
         return i
 
-    for i, near in enumerate(nearby):
-        above = near[near < i].tolist()
-        if not above:
-            continue  # a peak
-        parent[i] = root(min(above))
-        for j in above:
-            one, other = root(i), root(j)
-            one, other = min(one, other), max(one, other)
-            if one != other and density[other] - density[i] < depth:
-                parent[other] = one
-    found = np.array([root(i) for i in range(len(order))])[ranks]
+    for place, i, j in np.unique(meets, axis=0).tolist():
+        high, low = sorted((root(i), root(j)))
+        if density[low] - density[place] < DEPTH * math.sqrt(2 / k):
+            parent[low] = high
+    found = np.array([root(i) for i in top.tolist()])[rank]
     peaks, count = np.unique(found, return_counts=True)
     large = peaks[np.argsort(-count)][: int((count >= SMALLEST).sum())]
     return np.array([{int(p): n for n, p in enumerate(large)}.get(int(r), -1) for r in found])
