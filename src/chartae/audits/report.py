@@ -24,7 +24,7 @@ from chartae.core.registry import suggest
 from chartae.geometry.charts import chart_of
 
 # Each of these registers its checks.
-from chartae.audits import projection  # noqa: F401  # isort: skip
+from chartae.audits import embeddings, generation, prior, projection  # noqa: F401  # isort: skip
 
 __all__ = ["Report", "audit"]
 
