@@ -1,4 +1,4 @@
-"""Are the checks of prior, samples and embeddings right? Models whose health is known, many seeds, no training.
+"""Are the checks of prior, samples and embeddings right? Models whose health is known, and no training.
 
 The optimum of a linear beta-VAE with fixed noise is known in closed form: probabilistic PCA at beta = 1, and
 collapsed where beta times the noise variance exceeds an eigenvalue. Each case draws items, makes the model of
@@ -255,14 +255,13 @@ CASES = [
     Case("prior-match", "linear VAE, 150 items", "healthy", linear, 150),
     Case("prior-match", "codes twice as large", "planted", lambda s: off(s, gain=2.0), 1000),
     Case("prior-match", "codes half as large", "planted", lambda s: off(s, gain=0.5), 1000),
-    Case("prior-match", "codes twice as large, 15 items a check of 6", "hopeless",
-         lambda s: linear(s, spare=12), 60),
+    Case("prior-match", "linear VAE, 60 items, d = 17", "hopeless", lambda s: linear(s, spare=12), 60),
     Case("prior-shape", "linear VAE", "healthy", linear, 2000),
     Case("prior-shape", "two islands", "planted", islands, 2000),
     Case("prior-shape", "overdispersed radius", "planted", heavy, 2000),
     Case("prior-shape", "linear VAE, 60 items", "hopeless", linear, 60),
     Case("active-dimensions", "linear VAE", "healthy", linear, 1000),
-    Case("active-dimensions", "linear VAE, 3 spare dimensions", "healthy", lambda s: linear(s, spare=3), 1000),
+    Case("active-dimensions", "3 spare dimensions", "healthy", lambda s: linear(s, spare=3), 1000),
     Case("active-dimensions", "principal components, points", "healthy", point, 1000),
     Case("active-dimensions", "beta = 12", "planted", lambda s: linear(s, beta=12.0), 1000),
     Case("active-dimensions", "beta = 100", "planted", lambda s: linear(s, beta=100.0), 1000),
@@ -270,7 +269,8 @@ CASES = [
          lambda s: linear(s, beta=12.0, spare=11), 50),
     Case("push-to-zero", "linear VAE", "healthy", linear, 1000),
     Case("push-to-zero", "points of size 1", "healthy", lambda s: point(s, prior=False), 1000),
-    Case("push-to-zero", "points of size .02, no prior", "planted", lambda s: point(s, gain=0.02, prior=False), 1000),
+    Case("push-to-zero", "points of size .02, no prior", "planted",
+         lambda s: point(s, gain=0.02, prior=False), 1000),
     Case("push-to-zero", "points of size .05, N(0, I)", "planted", lambda s: point(s, gain=0.05), 1000),
     Case("information", "linear VAE", "healthy", linear, 1000),
     Case("information", "linear VAE, 60 items", "healthy", linear, 60),
@@ -288,7 +288,8 @@ CASES = [
     Case("coverage", "samples of half the size", "planted", lambda s: collapsed_samples(s, shrink=0.5), 1000),
     Case("coverage", "linear VAE, 100 items", "hopeless", linear, 100),
     Case("copying", "linear VAE", "healthy", lambda s: linear(s, spare=0), 2000, train=2000),
-    Case("copying", "linear VAE, 10,000 training items", "healthy", lambda s: linear(s, spare=0), 2000, train=10000),
+    Case("copying", "linear VAE, 10,000 training items", "healthy",
+         lambda s: linear(s, spare=0), 2000, train=10000),
     Case("copying", "one in ten is a copy", "planted", linear, 2000, train=2000, parrot=0.1),
     Case("copying", "all are copies", "planted", linear, 2000, train=2000, parrot=1.0),
     Case("copying", "linear VAE, 150 items", "hopeless", lambda s: linear(s, spare=0), 150, train=2000),
@@ -321,7 +322,9 @@ def run(case: Case, seed: int) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--only", nargs="*", help="names of checks")
     parser.add_argument("--out", default=str(RESULT))
@@ -350,7 +353,19 @@ def main() -> None:
         title="Checks of prior, samples and embeddings on models of known health",
         command=f"python benchmarks/diagnostics/prior.py --seeds {args.seeds}",
         machine=machine_info(args.threads),
-        columns=["check", "case", "kind", "seeds", "ok %", "warn %", "fail %", "cannot tell %", "median", "s", "bar"],
+        columns=[
+            "check",
+            "case",
+            "kind",
+            "seeds",
+            "ok %",
+            "warn %",
+            "fail %",
+            "cannot tell %",
+            "median",
+            "s",
+            "bar",
+        ],
         rows=rows,
         notes=[
             "Healthy: at most 3 % warn or fail. Planted: at least 93 % do. Hopeless: none is ok.",

@@ -29,8 +29,8 @@ FEWEST_SPREAD = 50
     fail=0.9,
     unit="of the accuracy without the model",
     says={
-        "ok": "Labels are read from codes as well as from items: {accuracy:.1%} right, against {raw:.1%} from "
-        "items themselves and {pca:.1%} from as many principal components.",
+        "ok": "Labels are read from codes as well as from items: {accuracy:.1%} right, against {raw:.1%} "
+        "from items themselves and {pca:.1%} from as many principal components.",
         "warn": "Labels are read from codes a little worse than without them: {accuracy:.1%} right, against "
         "{raw:.1%} from items themselves and {pca:.1%} from as many principal components.",
         "fail": "Codes lose what labels depend on: {accuracy:.1%} right, against {raw:.1%} from items "
@@ -41,8 +41,9 @@ FEWEST_SPREAD = 50
     needs=("labels",),
 )
 def _probe(evidence: Evidence) -> Reading:
-    """Compare probes of the codes with probes of the items, and of principal components: the better of a
-    linear one and one of neighbors.
+    """Compare probes of codes with probes of items and of principal components.
+
+    Each is the better of a linear probe and one of neighbors.
     """
     assert evidence.labels is not None
     m = min(len(evidence), PROBED)
@@ -65,10 +66,8 @@ def _probe(evidence: Evidence) -> Reading:
         return Reading(None, because="items are too few for a probe")
     if len(classes) < 2 or len(classes) > cut / 5:
         return Reading(None, because=f"{len(classes)} different labels are no classes to tell apart")
-    right = {
-        name: _probed(F, y, cut) for name, F in (("codes", Z_), ("pca", _components(X, evidence.d, cut)))
-    }
-    right["raw"] = _probed(X, y, cut)
+    seen = {"codes": Z_, "pca": _components(X, evidence.d, cut), "raw": X}
+    right = {name: _probed(F, y, cut) for name, F in seen.items()}
     accuracy = {name: float(hits.mean()) for name, hits in right.items()}
     reference = max("raw", "pca", key=lambda name: accuracy[name])
     guess = np.bincount(y[cut:]).max() / (len(y) - cut)
@@ -118,10 +117,10 @@ def _probed(X: np.ndarray, y: np.ndarray, cut: int) -> np.ndarray:
     fail=2.0,
     unit="times too sure, or too unsure, in variance",
     says={
-        "ok": "Standard deviations of codes are right: of items made from known codes, {covered:.0%} lie within "
-        "their 90 % intervals{note}.",
-        "warn": "Standard deviations of codes are somewhat off: variances by {value:.2g}, {side}. Of items made "
-        "from known codes, {covered:.0%} lie within their 90 % intervals{note}.",
+        "ok": "Standard deviations of codes are right: of items made from known codes, {covered:.0%} lie "
+        "within their 90 % intervals{note}.",
+        "warn": "Standard deviations of codes are somewhat off: variances by {value:.2g}, {side}. Of items "
+        "made from known codes, {covered:.0%} lie within their 90 % intervals{note}.",
         "fail": "Do not trust the standard deviations of codes: variances are off by {value:.2g}, {side}. Of "
         "items made from known codes, {covered:.0%} lie within their 90 % intervals{note}.",
     },
@@ -130,9 +129,10 @@ def _probed(X: np.ndarray, y: np.ndarray, cut: int) -> np.ndarray:
     needs=("posterior", "observe", "prior"),
 )
 def _sigma(evidence: Evidence) -> Reading:
-    """Make items from codes of the prior, encode them, and see how far their codes are off: ζ² = E ((z − μ)/σ)²."""
+    """Make items from codes of the prior, and see how far off their codes are: ζ² = E ((z − μ)/σ)²."""
     chart = evidence.chart
-    assert chart.observe is not None and chart.posterior is not None
+    assert chart.observe is not None
+    assert chart.posterior is not None
     used = active(evidence, min(len(evidence), 4_000))
     if not used.any():
         return Reading(None, because="no latent dimension is used")
@@ -211,10 +211,8 @@ def _sigma_informative(evidence: Evidence) -> Reading:
     top = int(cv.argmax())
     value, half = float(cv[top]), 0.0
     if spread[top] > 1e-9 * mean[top]:
-        gap = std[:, top] - mean[top]
-        slope = (gap**2 - spread[top] ** 2) / (2 * spread[top] * mean[top]) - spread[top] * gap / mean[
-            top
-        ] ** 2
+        gap, s, a = std[:, top] - mean[top], spread[top], mean[top]
+        slope = (gap**2 - s**2) / (2 * s * a) - s * gap / a**2  # what each row adds
         half = _bonferroni(len(cv)) * float(slope.std()) / math.sqrt(m)
     every = np.full(evidence.d, np.nan)
     every[used] = cv

@@ -1,9 +1,10 @@
-"""Are samples like the data: would a fitted density help, is all of the data covered, is any of it copied?"""
+"""Samples against the data: whether a fitted density would help, what they cover, and what they copy."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,8 @@ def _density_gain(evidence: Evidence) -> Reading:
     after = fitted[kind].score_samples(asked) - float(scale.log().sum())
     gains = (after - before) / d
     most = np.argsort(-gains)[:20]
-    return of_mean(gains, rows=most, also={"kind": kind, "nats": float(gains.mean() * d)})
+    also = {"kind": kind, "nats": float(gains.mean() * d)}
+    return replace(of_mean(gains, also=also), rows=most)
 
 
 def _source_density(evidence: Evidence, z: Tensor) -> np.ndarray | None:
@@ -150,15 +152,15 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int) -> tuple[np.ndarray
         "{told:.0%} of cases (50 % is chance).",
         "warn": "Samples cover only {value:.0%} of what other items cover. A classifier tells samples from "
         "items in {told:.0%} of cases (50 % is chance).",
-        "fail": "Samples miss much of the data: they cover {value:.0%} of what other items cover. A classifier "
-        "tells samples from items in {told:.0%} of cases (50 % is chance).",
+        "fail": "Samples miss much of the data: they cover {value:.0%} of what other items cover. A "
+        "classifier tells samples from items in {told:.0%} of cases (50 % is chance).",
     },
     remedies=("fit-density", "more-capacity", "longer-training"),
     reference="Naeem et al. 2020, arXiv:2002.09797; Lopez-Paz and Oquab 2017, arXiv:1610.06545",
     needs=("source",),
 )
 def _coverage(evidence: Evidence) -> Reading:
-    """Count items that have a sample nearer than their fifth neighbor, against those that have another item."""
+    """Count items with a sample nearer than their fifth neighbor, against those with another item there."""
     n = min(COVERED, len(evidence) // 2)
     if n < FEWEST_COVERED:
         return Reading(None, because=f"{len(evidence)} items are too few to see what is covered")
@@ -215,8 +217,8 @@ def _told_apart(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> fl
     fail=0.03,
     unit="of samples as close to a training item as 1 % of held-out items are",
     says={
-        "ok": "No copies: {tail:.1%} of samples are as close to a training item as the closest 1 % of held-out "
-        "items are.",
+        "ok": "No copies: {tail:.1%} of samples are as close to a training item as the closest 1 % of "
+        "held-out items are.",
         "warn": "Perhaps copies: {tail:.1%} of samples are as close to a training item as the closest 1 % of "
         "held-out items are, and {shift:+.0%} more than half are closer than a held-out item.",
         "fail": "Training items are copied: {tail:.1%} of samples are as close to one as the closest 1 % of "
