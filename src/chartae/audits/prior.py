@@ -127,7 +127,7 @@ def _prior_match(evidence: Evidence) -> Reading:
     variances = {"mean": mean, "std": np.sqrt(np.diag(S))}
     if values[0] <= 1e-12 * values[-1]:
         return Reading(100.0, also=variances)  # no less: codes are on a flat
-    # Of normal rows, E |m|² = |μ|² + tr Σ / n, and E log |S| = log |Σ| + Σ ψ((n − i) / 2) + d log(2 / (n − 1)).
+    # Normal rows: E |m|² = |μ|² + tr Σ / n, and E log |S| = log |Σ| + Σ ψ((n − i) / 2) + d log(2 / (n − 1)).
     shrunk = digamma((n - np.arange(1, d + 1)) / 2).sum() + d * math.log(2 / (n - 1))
     total = values.sum() + mean @ mean - values.sum() / n - d - (np.log(values).sum() - shrunk)
     value = 0.5 * total / d
