@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import Reading, check, of_mean, of_ratio
+from chartae.audits.findings import Reading, check, of_mean, of_ratio, of_share
 from chartae.audits.prior import Z
 from chartae.core.errors import DataError
 
@@ -222,16 +222,19 @@ def _told_apart(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> fl
         "ok": "No copies: {tail:.1%} of samples are as close to a training item as the closest 1 % of "
         "held-out items are.",
         "warn": "Perhaps copies: {tail:.1%} of samples are as close to a training item as the closest 1 % of "
-        "held-out items are, and {shift:+.0%} more than half are closer than a held-out item.",
+        "held-out items are. {shift:.0%} are closer to one than chance has it.",
         "fail": "Training items are copied: {tail:.1%} of samples are as close to one as the closest 1 % of "
-        "held-out items are, and {shift:+.0%} more than half are closer than a held-out item.",
+        "held-out items are. {shift:.0%} are closer to one than chance has it.",
     },
     remedies=("deduplicate", "contractive"),
-    reference="Meehan et al. 2020, arXiv:2004.05675",
+    reference="Meehan et al. 2020, arXiv:2004.05675; Yale et al. 2020, doi:10.1016/j.neucom.2019.12.136",
     needs=("train", "source"),
 )
 def _copying(evidence: Evidence) -> Reading:
     """Compare distances to the nearest training item, of samples and of held-out items.
+
+    Samples that are close to training items and no closer to them than to held-out ones are merely alike: of
+    all that are nearer to a training item, only what chance does not explain counts.
 
     Decoded points are smoother than items. So that this counts for nothing, a sample gets the residual
     x − D(z), z ~ q(z | x), of a held-out item with a near code, but where residuals of training items with
@@ -263,29 +266,52 @@ def _copying(evidence: Evidence) -> Reading:
     distance, which = (found[:, 0] for found in nearest(samples, known, 1))
     least = max(1, round(LEFT_TAIL * n))
     edge = np.sort(to_test)[least - 1]
-    hits = int((distance <= edge).sum())
-    tail = hits / len(distance)
+    hit = distance <= edge
+    hits, m = int(hit.sum()), len(distance)
+    tail = hits / m
     # Below the r-th of n: Beta(r, n − r + 1), so that hits are beta-binomial.
-    p_tail = float(betabinom.sf(hits - 1, len(distance), least, n - least + 1))
-    test_of_ranks = mannwhitneyu(distance, to_test, alternative="less")
-    shift = 1 - 2 * float(test_of_ranks.statistic) / (len(distance) * n)
+    p_tail = float(betabinom.sf(hits - 1, m, least, n - least + 1))
+    ranks = mannwhitneyu(distance, to_test, alternative="less")
+    z_ranks = (float(ranks.statistic) - m * n / 2) / math.sqrt(m * n * (m + n + 1) / 12)
+    # Samples that are merely alike are as near to held-out items, but for the one whose residual they have.
+    held_distance, held_which = nearest(samples, test, 2)
+    held_distance = np.where(held_which[:, 0] == donor, held_distance[:, 1], held_distance[:, 0])
+    nearer, by_chance = distance < held_distance, size / (size + n - 1)
+    shift, shift_low, shift_high, p_shift = _excess(int(nearer.sum()), m, by_chance)
+    among, among_low, _, p_among = _excess(int(nearer[hit].sum()), hits, by_chance)
     factor = math.exp(Z * math.sqrt(1 / (hits + 0.5) + 1 / least))
-    value, interval = tail, (tail / factor, max(tail, 0.5 / n) * factor)
-    spread = math.sqrt((len(distance) + n + 1) / (3 * len(distance) * n))
-    if shift > 3 * spread and shift - Z * spread > SHIFT and shift > tail:
-        # A share s of copies shifts ranks by s.
-        value, interval = shift, (shift - Z * spread, shift + Z * spread)
+    value = min(tail, LEFT_TAIL + among * tail)
+    interval = (
+        min(tail / factor, LEFT_TAIL + among_low * tail),
+        max(tail, 0.5 / n) * factor if among > 0 else max(value, 0.5 / n) * factor,
+    )
+    if z_ranks < -3 and shift_low > SHIFT and shift > value:
+        value, interval = shift, (shift_low, shift_high)
     worst = np.argsort(distance)[:20]
     return Reading(
         value,
         interval,
-        p_value=min(1.0, 2 * min(p_tail, float(test_of_ranks.pvalue))),
+        p_value=min(1.0, 2 * min(max(p_tail, p_among), max(float(ranks.pvalue), p_shift))),
         also={
             "tail": tail,
             "shift": shift,
-            "z": -shift / spread,
+            "z": z_ranks,
             "copied": which[worst],
             "distances": np.sort(distance)[:: max(1, n // 200)],
             "distances_test": np.sort(to_test)[:: max(1, n // 200)],
         },
     )
+
+
+def _excess(nearer: int, n: int, by_chance: float) -> tuple[float, float, float, float]:
+    """Share of copies that explains how many samples are nearer to a training item than to a held-out one.
+
+    With its interval, and the p-value of no copies.
+    """
+    from scipy.stats import binom
+
+    share = of_share(nearer, n)
+    if share.value is None or share.interval is None:
+        return 0.0, 0.0, 1.0, 1.0
+    value, low, high = (max(0.0, (v - by_chance) / (1 - by_chance)) for v in (share.value, *share.interval))
+    return value, low, high, float(binom.sf(nearer - 1, n, by_chance))
