@@ -266,8 +266,7 @@ def _copying(evidence: Evidence) -> Reading:
     distance, which = (found[:, 0] for found in nearest(samples, known, 1))
     least = max(1, round(LEFT_TAIL * n))
     edge = np.sort(to_test)[least - 1]
-    hit = distance <= edge
-    hits, m = int(hit.sum()), len(distance)
+    hits, m = int((distance <= edge).sum()), len(distance)
     tail = hits / m
     # Below the r-th of n: Beta(r, n − r + 1), so that hits are beta-binomial.
     p_tail = float(betabinom.sf(hits - 1, m, least, n - least + 1))
@@ -278,13 +277,12 @@ def _copying(evidence: Evidence) -> Reading:
     held_distance = np.where(held_which[:, 0] == donor, held_distance[:, 1], held_distance[:, 0])
     nearer, by_chance = distance < held_distance, size / (size + n - 1)
     shift, shift_low, shift_high, p_shift = _excess(int(nearer.sum()), m, by_chance)
-    among, among_low, _, p_among = _excess(int(nearer[hit].sum()), hits, by_chance)
+    close = np.minimum(distance, held_distance) <= edge  # to either, so that neither is favored
+    among, among_low, _, p_among = _excess(int(nearer[close].sum()), int(close.sum()), by_chance)
+    either = float(close.mean())
     factor = math.exp(Z * math.sqrt(1 / (hits + 0.5) + 1 / least))
-    value = min(tail, LEFT_TAIL + among * tail)
-    interval = (
-        min(tail / factor, LEFT_TAIL + among_low * tail),
-        max(tail, 0.5 / n) * factor if among > 0 else max(value, 0.5 / n) * factor,
-    )
+    value = min(tail, LEFT_TAIL + among * either)
+    interval = (min(tail / factor, LEFT_TAIL + among_low * either), max(value, 0.5 / n) * factor)
     if z_ranks < -3 and shift_low > SHIFT and shift > value:
         value, interval = shift, (shift_low, shift_high)
     worst = np.argsort(distance)[:20]

@@ -21,6 +21,7 @@ __all__: list[str] = []  # the checks are in the registry
 Z = 2.3263478740408408  # of a normal: each end of an interval errs in 1 % of cases
 ACTIVE = 0.01  # variance of the posterior's mean, in units of the prior's
 ROWS_PER_DIMENSION = 5  # codes that a covariance needs, for each dimension
+SLICES = 32
 SHAPE_ROWS = 4_000  # codes whose shape is tested, at most
 RELATIVE = 1e-3  # of the largest variance: what a dimension without noise must have to be used
 FREE_SCALE = 0.05  # size of codes below which a warning is due though nothing says what it should be
@@ -144,12 +145,12 @@ PROPERTIES = ("slices", "kernel", "rotation", "independence", "marginals")
 
 @lru_cache(maxsize=8)
 def _views(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions ``(64, d)``, sets of coordinates ``(s, d)`` as 0 and 1, and frequencies ``(d, r)``."""
+    """Directions ``(s, d)``, sets of coordinates ``(s, d)`` as 0 and 1, and frequencies ``(d, r)``."""
     random = np.random.default_rng(d)
-    slices = random.normal(size=(64, d))
+    slices = random.normal(size=(SLICES, d))
     slices /= np.linalg.norm(slices, axis=1, keepdims=True)
-    pairs = [random.choice(d, 2, replace=False) for _ in range(32)] if d > 1 else []
-    wider = [random.choice(d, s, replace=False) for s in random.integers(3, d, 16)] if d > 3 else []
+    pairs = [random.choice(d, 2, replace=False) for _ in range(24)] if d > 1 else []
+    wider = [random.choice(d, s, replace=False) for s in random.integers(3, d, 8)] if d > 3 else []
     sets = np.zeros((1 + len(pairs) + len(wider), d))
     sets[0] = 1
     for row, chosen in enumerate([*pairs, *wider], 1):
@@ -254,7 +255,7 @@ def _prior_shape(evidence: Evidence) -> Reading:
     value, half = float(views.max()), float(np.quantile(largest, 1 - LEVEL))
     worst = int(views.argmax())
     places = ("an axis", "a principal axis", "a slice", "their distance from the center", "a few coordinates")
-    bounds = np.cumsum([d, d, 64, 1])
+    bounds = np.cumsum([d, d, SLICES, 1])
     return Reading(
         value,
         (max(0.0, value - half), value + half),
