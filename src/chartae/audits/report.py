@@ -25,6 +25,7 @@ from chartae.geometry.charts import chart_of
 
 # Each of these registers its checks.
 from chartae.audits import data, projection, tangents, latent, topology, holes  # noqa: F401  # isort: skip
+from chartae.audits import prior, generation, embeddings  # noqa: F401  # isort: skip
 
 __all__ = ["Report", "audit"]
 
