@@ -13,12 +13,13 @@ from chartae.geometry.charts import chart_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Coloring", "Plane", "draw_map", "plot"]
+__all__ = ["Coloring", "Plane", "dots", "draw_map", "plot"]
 
 CLASSES = 20  # that colors can tell apart
 COLORS = (
-    "#3b76c4", "#d95f02", "#2e9e6b", "#c43b5b", "#8465b8", "#8a5a2b", "#d36fb0", "#a3a11f", "#25a3b5", "#5e7d1e",
-    "#8fb3e6", "#f2b277", "#92d1b0", "#e69aac", "#c3b1e1", "#c7a07a", "#efb9dc", "#d6d47c", "#93d6df", "#b3cc7f",
+    "#3b76c4", "#d95f02", "#2e9e6b", "#c43b5b", "#8465b8", "#8a5a2b", "#d36fb0",
+    "#a3a11f", "#25a3b5", "#5e7d1e", "#8fb3e6", "#f2b277", "#92d1b0", "#e69aac",
+    "#c3b1e1", "#c7a07a", "#efb9dc", "#d6d47c", "#93d6df", "#b3cc7f",
 )  # fmt: skip
 OTHER = "#8c8c8c"  # readable on white and on black
 
@@ -138,6 +139,34 @@ class Coloring:
         return cls(tuple(text[kept].tolist()), place[of])
 
 
+def dots(ax: Axes, points: np.ndarray, **look: Any) -> Any:
+    """Draw points without rims.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to.
+    points : ndarray
+        ``(n, 2)``.
+    **look : object
+        Of ``Axes.scatter``.
+
+    Returns
+    -------
+    PathCollection
+        Of matplotlib.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from chartae.audits.maps import dots
+    >>> dots(Figure().subplots(), np.zeros((5, 2)), s=4).get_offsets().shape
+    (5, 2)
+    """
+    return ax.scatter(points[:, 0], points[:, 1], **{"linewidths": 0, **look})
+
+
 def draw_map(
     ax: Axes,
     points: np.ndarray,
@@ -180,58 +209,62 @@ def draw_map(
     >>> len(ax.collections)
     1
     """
-    n, random = len(points), np.random.default_rng(seed)
+    n, random, label = len(points), np.random.default_rng(seed), _literal(label)
     if points.shape[1] == 1:
         points = np.hstack([points, _second(coloring, n, random)[:, None]])
         if coloring is None or coloring.names:
-            ax.set_yticks(
-                range(len(coloring.names)) if coloring else [], labels=coloring.names if coloring else []
-            )
+            names = [] if coloring is None else [_literal(name) for name in coloring.names]
+            ax.set_yticks(range(len(names)), labels=names)
         else:
             ax.set_ylabel(label or "y")
         legend, on_map = False, False
     else:
         on_map = not legend
         ax.set_aspect("equal", adjustable="datalim")
-    look = {"s": float(np.clip(3000 / max(n, 1), 3, 22)), "linewidths": 0, "rasterized": True, "alpha": 0.8}
+    look: dict[str, Any] = {"s": float(np.clip(3000 / max(n, 1), 3, 22)), "rasterized": True, "alpha": 0.8}
     if coloring is None:
-        ax.scatter(*points.T, c=COLORS[0], **look)
+        dots(ax, points, c=COLORS[0], **look)
         return
     order = random.permutation(n)
     points, values = points[order], coloring.values[order]
     if not coloring.names:
         known = np.isfinite(values)
-        ax.scatter(*points[~known].T, c=OTHER, **look)
+        dots(ax, points[~known], c=OTHER, **look)
         low, high = np.quantile(values[known], [0.02, 0.98]) if known.any() else (0, 1)
-        shown = ax.scatter(*points[known].T, c=values[known], cmap=colormap, vmin=low, vmax=high, **look)
+        shown = dots(ax, points[known], c=values[known], cmap=colormap, vmin=low, vmax=high, **look)
         bar = ax.figure.colorbar(shown, ax=ax, label=label, pad=0.02, aspect=30)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.solids.set_alpha(1)  # type: ignore[union-attr]
         if ink:
             bar.ax.tick_params(colors=ink, labelsize=8)
             bar.ax.yaxis.label.set(color=ink, fontsize=9)
         return
     palette = np.array([*COLORS, OTHER])
-    ax.scatter(*points.T, c=palette[values], **look)
+    dots(ax, points, c=palette[values], **look)
     middles = [(name, points[values == i]) for i, name in enumerate(coloring.names)]
     if on_map:
         from matplotlib.patheffects import withStroke
 
         for name, mine in middles:
-            text = name if len(name) <= 12 else f"{name[:11]}…"
-            ax.text(
-                *np.median(mine, 0), text, fontsize=10, weight="bold", ha="center", va="center",
-                color=ink or "black", path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )  # fmt: skip
+            text = _literal(name if len(name) <= 12 else f"{name[:11]}…")
+            x, y = np.median(mine, 0)
+            halo = withStroke(linewidth=2.5, foreground="white")
+            look = {"fontsize": 10, "weight": "bold", "ha": "center", "va": "center", "path_effects": [halo]}
+            ax.text(x, y, text, color=ink or "black", **look)
     elif legend:
         for i, name in enumerate(coloring.names):
-            ax.scatter([], [], c=palette[i], s=22, linewidths=0, label=name)
+            dots(ax, np.empty((0, 2)), c=str(palette[i]), s=22, label=_literal(name))
         if (values < 0).any():
-            ax.scatter([], [], c=OTHER, s=22, linewidths=0, label="other")
+            dots(ax, np.empty((0, 2)), c=OTHER, s=22, label="other")
         columns = 1 if len(coloring.names) <= 10 else 2
         ax.legend(
             title=label or None, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=columns
         )
+
+
+def _literal(text: str) -> str:
+    """Keep matplotlib from reading a user's text as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _second(coloring: Coloring | None, n: int, random: np.random.Generator) -> np.ndarray:

@@ -154,11 +154,12 @@ def _row(finding: Finding, fitted: bool) -> dict[str, Any]:
 def _cure(remedy: Remedy, fitted: bool) -> dict[str, str]:
     """Say what to try, in words, as an argument, and on the command line."""
     command = f"chartae fit DATA --from RUN --remedy {remedy.name} --out NEW"
-    arguments = ", ".join(f"{k}={v!r}" for k, v in remedy.changes.items())
+    arguments = ", ".join(f"{k}={v!r}" for k, v in remedy.changes.items() if v != {})
     if "prior" in remedy.changes:
         arguments = f"model.fit_prior({remedy.changes['prior']!r})"
     known = fitted and bool(remedy.changes)
-    return {"says": remedy.says, "arguments": arguments if known else "", "command": command if known else ""}
+    said = not known or arguments in remedy.says
+    return {"says": remedy.says, "arguments": "" if said else arguments, "command": command if known else ""}
 
 
 def _plain(value: Any) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from chartae.audits.findings import Finding
-from chartae.audits.maps import COLORS, OTHER, Coloring, Plane, draw_map
+from chartae.audits.maps import COLORS, OTHER, Coloring, Plane, dots, draw_map
 from chartae.audits.page.panels import ACCENT, INK, SECOND, SOFT, Figure, Panel, chart, sheet
 from chartae.core.errors import ChartaeError
 from chartae.core.images import is_picture, look_of, tiles
@@ -195,11 +195,37 @@ class View:
         if len(series) <= 12:
             look = {"marker": "o", "markersize": 3, **look}
         ax.plot(series.numpy(), **look)
-        names = getattr(self.space, "columns", None)
-        if names is not None and len(names) == len(series) <= 8:
-            ax.set_xticks(range(len(names)), labels=[str(n)[:12] for n in names], rotation=30, ha="right")
+        if self.names:
+            ax.set_xticks(range(len(self.names)), labels=self.names, rotation=30, ha="right")
         elif len(series) <= 12:
             ax.set_xticks(range(len(series)))
+
+    def lines(self, label: str, alt: str) -> chart:
+        """Begin a chart of items as lines.
+
+        Parameters
+        ----------
+        label, alt : str
+            Of the chart.
+
+        Returns
+        -------
+        chart
+            With room for the names of columns, if they have any.
+        """
+        drawn = chart(label, alt, bottom=0.75 if self.names else 0.46)
+        drawn.ax.set_ylabel(self.unit)
+        return drawn
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the values of an item, where there are few."""
+        names, n = getattr(self.space, "columns", None), self.evidence.features
+        return (
+            []
+            if names is None or len(names) != n or n > 8
+            else [str(name)[:12].replace("$", r"\$") for name in names]
+        )
 
     @property
     def unit(self) -> str:
@@ -336,14 +362,12 @@ def _reconstructions(view: View) -> Figure:
             panels.append(sheet([view.pictures(above), view.pictures(below)], alt, f"{name}: rows {numbers}"))
             continue
         row = int(view.evidence.index[rows[0]])
-        drawn = chart(
-            f"{name}: row {row}", f"The item of row {row} and its reconstruction, {name.lower()} of all"
-        )
+        alt = f"The item of row {row} and its reconstruction, {name.lower()} of all"
+        drawn = view.lines(f"{name}: row {row}", alt)
         view.line(drawn.ax, above[0], color=INK, lw=1.4)
         view.line(drawn.ax, below[0], color=SECOND, lw=1.2, ls="--")
         drawn.ax.plot([], [], color=INK, label="item")
         drawn.ax.plot([], [], color=SECOND, ls="--", label="reconstruction")
-        drawn.ax.set_ylabel(view.unit)
         drawn.legend(loc="best")
         panels.append(drawn.panel())
     what = (
@@ -355,8 +379,8 @@ def _reconstructions(view: View) -> Figure:
         "reconstructions",
         "Reconstructions",
         f"{what}, ordered by the size of what is lost.",
-        "the best and the typical ones differ from their items by noise only, and the worst are unusual items, "
-        "not ordinary ones torn apart.",
+        "the best and the typical ones differ from their items by noise only, and the worst are unusual "
+        "items, not ordinary ones torn apart.",
         tuple(panels),
     )
 
@@ -405,8 +429,8 @@ def _cloud(view: View, x: Tensor, label: str, name: str) -> Panel:
             label=["items", "samples"],
         )
     else:
-        drawn.ax.scatter(*items[:400].T, s=8, lw=0, c=OTHER, label="items")
-        drawn.ax.scatter(*made.T, s=8, lw=0, c=ACCENT, label="samples", alpha=0.8)
+        dots(drawn.ax, items[:400], s=8, c=OTHER, label="items")
+        dots(drawn.ax, made, s=8, c=ACCENT, label="samples", alpha=0.8)
         drawn.ax.set_ylabel(plane.labels[1].replace("code", "value"))
     drawn.ax.set_xlabel(plane.labels[0].replace("code", "value"))
     drawn.legend(loc="best")
@@ -425,7 +449,7 @@ def _map(view: View) -> Figure:
     def panel(label: str, alt: str, values: Any, unit: str = "", rows: int = n, **look: Any) -> None:
         drawn = chart(label, alt, height=3.1, right=0.45 if unit else 0.12)
         if rows < n and points.shape[1] > 1:
-            drawn.ax.scatter(*points[rows:].T, s=3, lw=0, c=OTHER, alpha=0.35)
+            dots(drawn.ax, points[rows:], s=3, c=OTHER, alpha=0.35)
         coloring = values if values is None or isinstance(values, Coloring) else Coloring((), values)
         draw_map(drawn.ax, points[:rows], coloring, label=unit, legend=False, ink=INK, **look)
         _name_axes(drawn, view.plane)
@@ -453,19 +477,23 @@ def _map(view: View) -> Figure:
             "Distortion", "Map of the codes, colored by how much the decoder stretches there", volume,
             "½ log det G, above the median", min(len(volume), n), colormap="coolwarm",
         )  # fmt: skip
-    panels.append(_marks(view, points))
-    seen = (
-        ""
-        if view.z.shape[1] <= 2
-        else f" Codes have {view.z.shape[1]} dimensions, of which the two widest are seen: what lies on top of each other here may be far apart."
-    )
+    marks = _marks(view, points)
+    panels += [marks] if marks is not None else []
+    seen = ""
+    if view.z.shape[1] > 2:
+        seen = (
+            f" Codes have {view.z.shape[1]} dimensions, of which the two widest are seen: what lies on top "
+            "of each other here may be far apart."
+        )
     return Figure(
         "map",
         "Map of the latent space",
-        "Codes of held-out items. Density: how close codes are to their neighbors. Distortion: the volume of data "
-        "space that a unit of latent space becomes (e-fold for each unit). Marks: where sampled codes are far from those of any item (holes), "
-        f"where different items share a code (folds), and where codes fall into islands.{seen}",
-        "classes have their own regions, density and distortion vary little and smoothly, and few places are marked.",
+        "Codes of held-out items. Density: how close codes are to their neighbors. Distortion: the volume "
+        "of data space that a unit of latent space becomes (e-fold for each unit). Marks: where sampled "
+        "codes are far from those of any item (holes), where different items share a code (folds), and "
+        f"where codes fall into islands.{seen}",
+        "classes have their own regions, density and distortion vary little and smoothly, and few places "
+        "are marked.",
         tuple(panels),
     )
 
@@ -475,13 +503,13 @@ def _log_density(view: View, z: np.ndarray) -> np.ndarray:
     from scipy.spatial import cKDTree
 
     k = min(10, len(z) - 1)
-    radius = cKDTree(z).query(z, k=[k + 1])[0][:, 0]
+    radius = np.asarray(cKDTree(z).query(z, k=[k + 1])[0])[:, 0]
     found = -z.shape[1] * np.log(np.maximum(radius, np.finfo(float).tiny))
     return found - np.median(found)
 
 
-def _marks(view: View, points: np.ndarray) -> Panel:
-    """Draw holes, folds and islands over the codes."""
+def _marks(view: View, points: np.ndarray) -> Panel | None:
+    """Draw holes, folds and islands over the codes; None where there are none."""
     drawn = chart("Marks", "Map of the codes with holes, folds and islands marked", height=3.1)
     ax, seen = drawn.ax, []
     strip = points.shape[1] == 1
@@ -490,29 +518,18 @@ def _marks(view: View, points: np.ndarray) -> Panel:
         return np.hstack([p, np.full((len(p), 1), height)]) if strip else p
 
     islands = view.per_row("components", "island")
-    ax.scatter(*flat(points).T, s=4, lw=0, c=OTHER, alpha=0.5)
+    dots(ax, flat(points), s=4, c=OTHER, alpha=0.5)
     if islands is not None and len(np.unique(islands[islands >= 0])) > 1:
         islands = islands[: len(points)]
         for i in np.unique(islands[islands >= 0])[:9]:
-            ax.scatter(
-                *flat(points[: len(islands)][islands == i]).T,
-                s=5,
-                lw=0,
-                c=COLORS[int(i) % len(COLORS)],
-                label=f"island {int(i) + 1}",
-            )
+            mine = flat(points[: len(islands)][islands == i])
+            dots(ax, mine, s=5, c=COLORS[int(i) % len(COLORS)], label=f"island {int(i) + 1}")
         seen.append("islands")
     holes = _holes(view)
     if len(holes):
-        ax.scatter(
-            *flat(view.plane(holes[:100]), 0.3).T,
-            s=22,
-            marker="D",
-            facecolors="none",
-            edgecolors=SECOND,
-            lw=1,
-            label="hole",
-        )
+        where = flat(view.plane(holes[:100]), 0.3)
+        look: dict[str, Any] = {"facecolors": "none", "edgecolors": SECOND, "linewidths": 1}
+        dots(ax, where, s=22, marker="D", label="hole", **look)
         seen.append("holes")
     folds = view.finding("folds")
     if folds is not None and folds.verdict in ("fail", "warn"):
@@ -521,11 +538,11 @@ def _marks(view: View, points: np.ndarray) -> Panel:
         for one, other in together:
             if one in view.place and other in view.place:
                 both = flat(view.plane(view.z[[view.place[one], view.place[other]]].double().numpy()))
-                ax.plot(*both.T, color="#d62728", lw=0.8)
+                ax.plot(both[:, 0], both[:, 1], color="#d62728", lw=0.8)
         rows = [view.place[row] for row in folds.rows[:100] if row in view.place]
         if rows:
             where = flat(view.plane(view.z[rows].double().numpy()))
-            ax.scatter(*where.T, s=24, marker="x", c="#d62728", lw=1.1, label="fold")
+            dots(ax, where, s=24, marker="x", c="#d62728", linewidths=1.1, label="fold")
             seen.append("folds")
     if strip:
         ax.set_yticks([])
@@ -533,13 +550,11 @@ def _marks(view: View, points: np.ndarray) -> Panel:
     else:
         ax.set_aspect("equal", adjustable="datalim")
     _name_axes(drawn, view.plane)
-    if seen:
-        drawn.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0, handletextpad=0.2, columnspacing=1
-        )
-    made = drawn.panel()
-    label = f"Marks: {', '.join(seen)}" if seen else "Marks: none"
-    return Panel(made.light, made.dark, made.size, made.alt, label)
+    if not seen:
+        return None
+    drawn.legend(loc="upper left", handletextpad=0.2, frameon=True, facecolor="white", edgecolor="none")
+    drawn.label = f"Marks: {', '.join(seen)}"
+    return drawn.panel()
 
 
 def _holes(view: View) -> np.ndarray:
@@ -639,7 +654,7 @@ def _walks(view: View, paths: Sequence[Tensor], label: str, alt: str, rows: Sequ
     panels = []
     for i, items in enumerate(x.reshape(len(paths), -1, *x.shape[1:])[:2]):
         name = f"{label}, {i + 1}"
-        drawn = chart(name, f"{alt}, {i + 1}: one line a step")
+        drawn = view.lines(name, f"{alt}, {i + 1}: one line a step")
         _steps(view, drawn, items, far[i])
         panels.append(drawn.panel())
     return panels
@@ -653,7 +668,6 @@ def _steps(view: View, drawn: chart, items: Tensor, far: np.ndarray) -> None:
         view.line(drawn.ax, item, color=color, lw=1, ls="--" if off else "-")
     for i, text in ((0, "first"), (-1, "last")):
         drawn.ax.plot([], [], color=colors[i], label=text)
-    drawn.ax.set_ylabel(view.unit)
     drawn.legend(loc="best")
 
 
@@ -671,14 +685,14 @@ def _traversals(view: View) -> Figure:
         panels = _walks(view, paths, "One axis a row", "Steps along principal axes of the codes", [0] * k)
     else:
         for i, path in enumerate(paths):
-            drawn = chart(f"Axis {i + 1}", f"Decoded steps along principal axis {i + 1} of the codes")
+            drawn = view.lines(f"Axis {i + 1}", f"Decoded steps along principal axis {i + 1} of the codes")
             _steps(view, drawn, view.decoded(path, [0] * STEPS), view.away(path) > view.radius)
             panels.append(drawn.panel())
     return Figure(
         "traversals",
         "What the axes do",
-        "From the mean code along the principal axes of the codes, widest first, from −2.5 to 2.5 standard deviations. "
-        + _FRAMED.format(what="framed" if view.pictured else "dashed"),
+        "From the mean code along the principal axes of the codes, widest first, from −2.5 to 2.5 standard "
+        "deviations. " + _FRAMED.format(what="framed" if view.pictured else "dashed"),
         "each axis changes something that can be named, and its ends still look like items.",
         tuple(panels),
     )
@@ -698,7 +712,7 @@ def _jacobian(view: View) -> Figure | None:
     index = np.arange(1, s.shape[1] + 1)
     drawn.ax.fill_between(index, low, high, color=ACCENT, alpha=0.25, lw=0)
     drawn.ax.plot(index, middle, color=ACCENT, marker="o" if len(index) <= 32 else None, ms=3, lw=1.4)
-    drawn.ax.set_yscale("log")
+    drawn.logarithmic("y")
     if len(index) <= 12:
         drawn.ax.set_xticks(index)
     drawn.ax.set_xlabel("direction, most stretched first")
@@ -707,16 +721,18 @@ def _jacobian(view: View) -> Figure | None:
     angles = _angles(view)
     if angles is not None:
         turned = chart("Tangent angles", "Angles between what the decoder spans and the data's tangents")
-        turned.ax.hist(angles, bins=np.linspace(0, 90, 19), color=ACCENT)
+        turned.ax.hist(angles, bins=[5.0 * i for i in range(19)], color=ACCENT)
         turned.ax.set_xlabel("angle to the data's tangents, degrees")
         turned.ax.set_ylabel("number")
         panels.append(turned.panel())
     return Figure(
         "jacobian",
         "How the decoder stretches",
-        "Singular values of the decoder's Jacobian at held-out codes: how far a decoded item moves for a small step in latent "
-        "space, in its most stretched direction, in the next, and so on. Line: the median; band: 80 % of the codes.",
-        "a flat line with a narrow band; a steep fall shows directions that change nothing, a wide band shows that distances mean different things in different places.",
+        "Singular values of the decoder's Jacobian at held-out codes: how far a decoded item moves for a "
+        "small step in latent space, in its most stretched direction, in the next, and so on. Line: the "
+        "median; band: 80 % of the codes.",
+        "a flat line with a narrow band; a steep fall shows directions that change nothing, a wide band "
+        "shows that distances mean different things in different places.",
         tuple(panels),
     )
 
@@ -764,16 +780,16 @@ def _noise(view: View) -> Figure:
     data.legend(loc="upper left")
     panels = []
     for drawn in (code, data):
-        drawn.ax.set_xscale("log")
-        drawn.ax.set_yscale("log")
+        drawn.logarithmic("x", "y")
         drawn.ax.set_xlabel("noise s, in the data's standard deviations")
         panels.append(drawn.panel())
     return Figure(
         "noise",
         "What becomes of noise",
-        f"Noise of size s is added to each value of {m} held-out items, which are then encoded (left) and decoded again (right).",
-        "codes hardly move for small noise, and what is decoded stays flat at the level without noise until the noise is large: it lies far "
-        "below the dashed line, so noise is removed.",
+        f"Noise of size s is added to each value of {m} held-out items, which are then encoded (left) and "
+        "decoded again (right).",
+        "codes hardly move for small noise, and what is decoded stays flat at the level without noise "
+        "until the noise is large: it lies far below the dashed line, so noise is removed.",
         tuple(panels),
     )
 
@@ -843,9 +859,9 @@ def _training(view: View) -> Figure | None:
     for name in ["loss", *terms[:3]]:
         drawn = chart(name, f"{name} by epoch, of training and of held-out rows")
         later = []
-        for key, label, look in (
-            (name, "training", {"color": ACCENT}),
-            (f"val_{name}", "held out", {"color": SECOND, "ls": "--"}),
+        for key, label, color, style in (
+            (name, "training", ACCENT, "-"),
+            (f"val_{name}", "held out", SECOND, "--"),
         ):
             seen = [
                 (h["epoch"], h[key])
@@ -853,7 +869,9 @@ def _training(view: View) -> Figure | None:
                 if isinstance(h.get(key), int | float) and math.isfinite(h[key])
             ]
             if seen:
-                drawn.ax.plot(*np.array(seen, dtype=float).T, label=label, lw=1.4, **look)
+                drawn.ax.plot(
+                    [e for e, _ in seen], [v for _, v in seen], label=label, lw=1.4, color=color, ls=style
+                )
                 later += [v for _, v in seen[len(seen) // 10 :]]
         if not later:
             continue
@@ -868,7 +886,8 @@ def _training(view: View) -> Figure | None:
         "training",
         "Training",
         "The loss and its terms by epoch; the first tenth may lie outside.",
-        "both curves have become flat and stay close; a held-out curve that rises means that training items are learned by heart.",
+        "both curves have become flat and stay close; a held-out curve that rises means that training "
+        "items are learned by heart.",
         tuple(panels),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,16 @@ class chart:
     'data:image/png;'
     """
 
-    def __init__(self, label: str, alt: str, *, width: float = 3.5, height: float = 2.7, right: float = 0.12, bottom: float = 0.46) -> None:
+    def __init__(
+        self,
+        label: str,
+        alt: str,
+        *,
+        width: float = 3.5,
+        height: float = 2.7,
+        right: float = 0.12,
+        bottom: float = 0.46,
+    ) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Drawing
 
@@ -121,7 +131,7 @@ class chart:
         self.canvas = FigureCanvasAgg(self.drawing)
         self.drawing.patch.set_alpha(0)
         # Room by rule: a layout that measures text first takes twice the time of drawing.
-        room = (0.56 / width, bottom / height, 1 - (0.56 + right) / width, 1 - (bottom + 0.12) / height)
+        room = (0.68 / width, bottom / height, 1 - (0.68 + right) / width, 1 - (bottom + 0.12) / height)
         self.ax: Axes = self.drawing.add_axes(room)
         self.ax.set_facecolor("none")
         for side, spine in self.ax.spines.items():
@@ -129,6 +139,25 @@ class chart:
         self.ax.tick_params(colors=INK, labelsize=8, color=SOFT, which="both")
         for axis in (self.ax.xaxis, self.ax.yaxis):
             axis.label.set(color=INK, fontsize=9)
+
+    def logarithmic(self, *axes: str) -> None:
+        """Make axes logarithmic, with plain numbers.
+
+        Parameters
+        ----------
+        *axes : {"x", "y"}
+            Which.
+        """
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+        for name in axes:
+            self.ax.set(**{f"{name}scale": "log"})
+            axis = self.ax.xaxis if name == "x" else self.ax.yaxis
+            low, high = sorted(axis.get_view_interval())
+            subs = (1.0,) if low > 0 and high / low > 200 else (1.0, 2.0, 5.0)
+            axis.set_major_locator(LogLocator(subs=subs))
+            axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
     def legend(self, **options: Any) -> None:
         """Name what was drawn.
@@ -148,7 +177,8 @@ class chart:
         Panel
             In both inks.
         """
-        self.canvas.draw()
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of letters that no font has
+            self.canvas.draw()
         light = np.asarray(self.canvas.buffer_rgba())
         dark = light.copy()
         rgb = light[..., :3]
