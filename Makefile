@@ -12,7 +12,7 @@ ARGS   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint test test-slow bench docs-benchmarks clean
+.PHONY: help install browser demo lint test test-slow bench docs-benchmarks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,7 +48,15 @@ lint: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## formatting, lint, types and the whole test suite (add pytest options with ARGS=...)
+# Tests open the page of a report in it; without one they are skipped.
+browser: ## install Chromium where it is missing and apt-get may do it
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing chromium" && \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      chromium fonts-dejavu-core >/dev/null; } || \
+	  echo "no Chromium: the tests that open a page are skipped; install it, or run make browser as root on Debian"
+
+test: lint browser ## formatting, lint, types and the whole test suite (add pytest options with ARGS=...)
 	$(BIN)/pytest $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes each

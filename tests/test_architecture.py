@@ -154,7 +154,7 @@ assert not changed, changed
 """)
 
 
-HEAVY = "{'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'numpy'}"
+HEAVY = "{'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'jinja2', 'numpy'}"
 
 
 def test_importing_chartae_loads_nothing_heavy():

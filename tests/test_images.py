@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from chartae.apps.images import is_picture, pairs, save_grid
 from chartae.core.errors import DataError, PlanError
 from chartae.core.files import atomic
+from chartae.core.images import is_picture, pairs, save_grid
 from chartae.core.spaces import Space
 
 GAP, TILE = 2, 56

@@ -17,6 +17,7 @@ __all__ = [
     "intrinsic_dimension",
     "load",
     "load_decoder",
+    "plot",
     "read",
     "recipes",
     "stream",
@@ -33,12 +34,14 @@ _WHERE = {
     "intrinsic_dimension": "chartae.geometry.dimension",
     "load": "chartae.estimators.runs",
     "load_decoder": "chartae.estimators.runs",
+    "plot": "chartae.audits.maps",
     "read": "chartae.training.readers",
     "recipes": "chartae.models.recipes",
     "stream": "chartae.training.streams",
 }
 
 if TYPE_CHECKING:
+    from chartae.audits.maps import plot
     from chartae.audits.report import audit
     from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
     from chartae.estimators.runs import load, load_decoder

@@ -566,7 +566,7 @@ def _reconstruct(
     """Encode and decode items. What is missing is filled in; a picture shows the originals above."""
     from dataclasses import replace
 
-    from chartae.apps.images import pairs
+    from chartae.core.images import pairs
 
     estimator = _open(run, encoder=True)
     target = _target(out, run, "reconstructions", estimator)
@@ -712,7 +712,7 @@ def _asked(estimator: Any, condition: str | None) -> Any:
 
 def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     """Decide where a result goes, before the work is done."""
-    from chartae.apps.images import is_picture
+    from chartae.core.images import is_picture
 
     space = estimator.space_
     usual = ".csv" if space.schema is not None else ".png" if is_picture(space) else ".npy"
@@ -756,9 +756,9 @@ def _shown(X: Any, target: Path) -> Any:
 def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> None:
     import numpy as np
 
-    from chartae.apps.images import save_grid
     from chartae.core.columns import as_pandas, is_frame
     from chartae.core.files import atomic
+    from chartae.core.images import save_grid
 
     if target.suffix == ".png":
         save_grid(target, X, columns, **_look(estimator))
@@ -793,15 +793,14 @@ def _write_sounds(target: Path, X: Any, medium: Any) -> None:
 
 
 def _look(estimator: Any) -> dict[str, Any]:
-    """Say how a model's items are shown."""
-    space, medium = estimator.space_, estimator.medium_
-    look = {"value_range": space.value_range, "layout": space.layout}
-    return look | medium.look(space.value_range) if hasattr(medium, "look") else look
+    from chartae.core.images import look_of
+
+    return look_of(estimator.space_, estimator.medium_)
 
 
 def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     """Put samples and reconstructions of images into a fresh run folder."""
-    from chartae.apps.images import is_picture, pairs, save_grid
+    from chartae.core.images import is_picture, pairs, save_grid
 
     if not is_picture(estimator.space_):
         return

@@ -244,7 +244,7 @@ class LogMel:
         Returns
         -------
         dict
-            Options of :func:`~chartae.apps.images.save_grid`.
+            Options of :func:`~chartae.core.images.save_grid`.
         """
         return {"origin": "lower", "value_range": (value_range[1] - _SHOWN, value_range[1])}
 

@@ -14,7 +14,7 @@ from chartae.core.errors import DataError, PlanError
 from chartae.core.files import atomic
 from chartae.core.spaces import Space
 
-__all__ = ["is_picture", "pairs", "save_grid"]
+__all__ = ["is_picture", "look_of", "pairs", "save_grid", "tiles"]
 
 _TILE = 56  # pixels: below this an item is a postage stamp on a modern screen
 _GAP = 2
@@ -36,7 +36,7 @@ def is_picture(item: Space | Sequence[int]) -> bool:
 
     Examples
     --------
-    >>> from chartae.apps.images import is_picture
+    >>> from chartae.core.images import is_picture
     >>> from chartae.core.spaces import Space
     >>> is_picture((28, 28)), is_picture((32, 32, 3)), is_picture((12, 32, 32)), is_picture((784,))
     (True, True, False, False)
@@ -88,7 +88,7 @@ def save_grid(
     --------
     >>> import numpy as np
     >>> from PIL import Image
-    >>> from chartae.apps.images import save_grid
+    >>> from chartae.core.images import save_grid
     >>> save_grid("grid.png", np.random.default_rng(0).random((6, 8, 8)), columns=3, value_range=(0, 1))
     >>> with Image.open("grid.png") as image:
     ...     image.size
@@ -96,25 +96,87 @@ def save_grid(
     """
     from PIL import Image
 
-    tiles = _channels_last(np.asarray(X, dtype=np.float32), layout)
     if columns is not None and columns < 1:
         raise DataError(f"a grid of {columns} columns shows nothing: pass columns=1 or more")
-    if origin not in ("upper", "lower"):
-        raise PlanError(f"origin={origin!r}: use 'upper' or 'lower'")
-    tiles = tiles[:, ::-1] if origin == "lower" else tiles
-    n, height, width, channels = tiles.shape
+    drawn = tiles(X, value_range=value_range, layout=layout, origin=origin)
+    n, height, width, channels = drawn.shape
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = math.ceil(n / columns)
-    factor = math.ceil(_TILE / max(height, width))
-    shape = (rows * (height * factor + _GAP) + _GAP, columns * (width * factor + _GAP) + _GAP, channels)
+    shape = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels)
     sheet = np.full(shape, _GAP_GRAY, np.uint8)
-    for i, tile in enumerate(_to_bytes(tiles, value_range)):
-        top = _GAP + i // columns * (height * factor + _GAP)
-        left = _GAP + i % columns * (width * factor + _GAP)
-        enlarged = tile.repeat(factor, axis=0).repeat(factor, axis=1)
-        sheet[top : top + height * factor, left : left + width * factor] = enlarged
+    for i, tile in enumerate(drawn):
+        top = _GAP + i // columns * (height + _GAP)
+        left = _GAP + i % columns * (width + _GAP)
+        sheet[top : top + height, left : left + width] = tile
     with atomic(path) as file:
         Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(file, format="PNG")
+
+
+def tiles(
+    X: ArrayLike,
+    *,
+    value_range: tuple[float, float] | None = None,
+    layout: str = "auto",
+    origin: str = "upper",
+) -> NDArray[np.uint8]:
+    """Turn images into what a screen shows, small ones enlarged without smoothing.
+
+    Parameters
+    ----------
+    X, value_range, layout, origin : object
+        As of :func:`save_grid`.
+
+    Returns
+    -------
+    ndarray of shape (n, height, width, 1 or 3)
+        Of bytes; the longer side has 56 pixels or more.
+
+    Raises
+    ------
+    DataError
+        If ``X`` is not made of such images.
+    PlanError
+        If ``layout`` is one of items with another number of axes, or ``origin`` is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.images import tiles
+    >>> tiles(np.eye(8)[None], value_range=(0, 1)).shape
+    (1, 56, 56, 1)
+    """
+    if origin not in ("upper", "lower"):
+        raise PlanError(f"origin={origin!r}: use 'upper' or 'lower'")
+    images = _channels_last(np.asarray(X, dtype=np.float32), layout)
+    images = images[:, ::-1] if origin == "lower" else images
+    factor = math.ceil(_TILE / max(images.shape[1:3]))
+    return _to_bytes(images, value_range).repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def look_of(space: Space, medium: Any = None) -> dict[str, Any]:
+    """Say how a model's items are shown.
+
+    Parameters
+    ----------
+    space : Space
+        Of the items.
+    medium : object, optional
+        How they became numbers, such as sounds did.
+
+    Returns
+    -------
+    dict
+        Options of :func:`save_grid`.
+
+    Examples
+    --------
+    >>> from chartae.core.images import look_of
+    >>> from chartae.core.spaces import Space
+    >>> look_of(Space((8, 8), value_range=(0, 16)))
+    {'value_range': (0.0, 16.0), 'layout': 'hw'}
+    """
+    look = {"value_range": space.value_range, "layout": space.layout}
+    return look | medium.look(space.value_range) if hasattr(medium, "look") else look
 
 
 def pairs(above: ArrayLike, below: ArrayLike, columns: int) -> NDArray[np.float32]:
@@ -141,7 +203,7 @@ def pairs(above: ArrayLike, below: ArrayLike, columns: int) -> NDArray[np.float3
     Examples
     --------
     >>> import numpy as np
-    >>> from chartae.apps.images import pairs
+    >>> from chartae.core.images import pairs
     >>> pairs(np.zeros((3, 1, 1)), np.ones((3, 1, 1)), columns=2).ravel()
     array([ 0.,  0.,  1.,  1.,  0., nan,  1., nan], dtype=float32)
     """
