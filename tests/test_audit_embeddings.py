@@ -72,7 +72,7 @@ def test_standard_deviations_that_are_off(factor):
 
 
 def test_a_beta_other_than_one_makes_standard_deviations_wrong():
-    """The encoder says β σ² / λ; with W W^T = λ − β σ², codes of the prior are recovered with another error."""
+    """The encoder says β σ² / λ; with W W^T = λ − β σ², codes of the prior come back with another error."""
     beta = 4.0
     kept, top = SPECTRUM - beta * SIGMA**2, SPECTRUM
     bias = (1 - kept / top) ** 2
