@@ -280,7 +280,7 @@ class Evidence:
         """Tangent spaces of the data at the points."""
         near = self.flat[: self.budget.neighbors].numpy()
         return tangent_space(
-            near, near[self.points], dimension=max(1, round(self.tangent_dimension)), random_state=self.seed
+            near, near[self.points], dimension=max(1, round(self.dimension.dimension)), random_state=self.seed
         )
 
     @cached_property
@@ -297,7 +297,7 @@ class Evidence:
         m = len(self.points)
         G = metric(self.chart, self.z[:m], None if self.c is None else self.c[:m])
         power = np.diagonal(G, axis1=1, axis2=2).mean(0) * self.code_std.numpy() ** 2
-        used = power > UNUSED * power.max()
+        used = power > UNUSED * max(power.max(), 1e-12)
         return G[:, used][:, :, used]
 
     # ---------------------------------------------------------------- of neighbors

@@ -8,7 +8,7 @@ import numpy as np
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import LEVEL, Reading, check, of_mean, of_ratio
-from chartae.geometry.metrics import distortion, validity_radius
+from chartae.geometry.metrics import LONGEST, distortion, validity_radius
 
 __all__: list[str] = []  # the checks are in the registry
 
@@ -132,13 +132,15 @@ def _decoder_tangent(evidence: Evidence) -> Reading:
 )
 def _validity_radius(evidence: Evidence) -> Reading:
     """Measure ρ: the first step at which the decoder leaves its tangent by a tenth, in the median."""
+    if not len(evidence.metric):
+        return Reading(None, because="the decoder does not react to its code")
     radii = validity_radius(
         evidence.chart,
         evidence.z[evidence.points],
         codes=evidence.z,
         condition=None if evidence.c is None else evidence.c[evidence.points],
     )
-    each = np.median(radii.reshape(len(evidence.points), -1), axis=1)
+    each = np.minimum(np.median(radii.reshape(len(evidence.points), -1), axis=1), LONGEST)
     worst = evidence.points[np.argsort(each)[:16]]
     return _of_points(evidence, each, np.median, rows=worst, radii=each)
 
