@@ -16,7 +16,6 @@ from torch import Tensor
 from chartae.audits.findings import Finding
 from chartae.audits.maps import COLORS, OTHER, Coloring, Plane, dots, draw_map
 from chartae.audits.page.panels import ACCENT, INK, SECOND, SOFT, Figure, Panel, chart, sheet
-from chartae.core.errors import ChartaeError
 from chartae.core.images import is_picture, look_of, tiles
 from chartae.core.spaces import Space
 from chartae.geometry.charts import rows_of
@@ -104,8 +103,7 @@ class View:
         ndarray or None
             ``(m,)``, of the first rows of the evidence.
         """
-        brought = self.also(name, key)
-        array = None if brought is None else np.asarray(brought)
+        array = _numbers(self.also(name, key))
         return array if array is not None and array.ndim == 1 and 0 < len(array) <= len(self.z) else None
 
     # ---------------------------------------------------------------- items
@@ -310,6 +308,15 @@ class View:
         return [(int(a[i]), int(b[i])) for i in order[:4] if a[i] != b[i]]
 
 
+def _numbers(brought: Any) -> np.ndarray | None:
+    """Take what a check has brought as finite numbers, if that is what it is."""
+    try:
+        array = np.asarray(brought, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return array if array.size and np.isfinite(array).all() else None
+
+
 def figures(report: Report) -> list[Figure]:
     """Draw all figures that can be drawn of a model.
 
@@ -321,7 +328,7 @@ def figures(report: Report) -> list[Figure]:
     Returns
     -------
     list of Figure
-        In the order of the page.
+        In the order of the page; one that failed has no panels, and shows why.
 
     Examples
     --------
@@ -337,9 +344,11 @@ def figures(report: Report) -> list[Figure]:
         for draw in DRAWN:
             try:
                 figure = draw(view)
-            except (ChartaeError, RuntimeError, ValueError, np.linalg.LinAlgError):
-                continue  # as a check that cannot be made: the rest of the page is of use
-            if figure is not None and figure.panels:
+            except Exception as error:  # whatever a model does to one figure, the rest of the page is of use
+                name = draw.__name__.lstrip("_")
+                why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                figure = Figure(name, name.capitalize(), why, "", ())
+            if figure is not None:
                 made.append(figure)
     return made
 
@@ -475,7 +484,7 @@ def _map(view: View) -> Figure:
         volume -= np.median(volume)
         panel(
             "Distortion", "Map of the codes, colored by how much the decoder stretches there", volume,
-            "½ log det G, above the median", min(len(volume), n), colormap="coolwarm",
+            "½ log det G, above the median", min(len(volume), n), colormap="plasma",
         )  # fmt: skip
     marks = _marks(view, points)
     panels += [marks] if marks is not None else []
@@ -533,8 +542,9 @@ def _marks(view: View, points: np.ndarray) -> Panel | None:
         seen.append("holes")
     folds = view.finding("folds")
     if folds is not None and folds.verdict in ("fail", "warn"):
-        pairs = folds.also.get("pairs")
-        together = np.asarray(pairs if pairs is not None else [], dtype=int).reshape(-1, 2)[:50]
+        array = _numbers(folds.also.get("pairs"))
+        paired = array is not None and array.ndim == 2 and array.shape[1] == 2
+        together = array[:50].astype(int).tolist() if array is not None and paired else []
         for one, other in together:
             if one in view.place and other in view.place:
                 both = flat(view.plane(view.z[[view.place[one], view.place[other]]].double().numpy()))
@@ -740,12 +750,9 @@ def _jacobian(view: View) -> Figure | None:
 def _angles(view: View) -> np.ndarray | None:
     """Find tangent angles in degrees, where a check has brought them."""
     for finding in view.report.findings:
-        brought = finding.also.get("angles")
-        if brought is not None:
-            angles = np.asarray(brought, dtype=float).ravel()
-            angles = angles[np.isfinite(angles)]
-            if len(angles) >= 10 and angles.min() >= 0 and angles.max() <= 90:
-                return angles
+        angles = _numbers(finding.also.get("angles"))
+        if angles is not None and angles.size >= 10 and angles.min() >= 0 and angles.max() <= 90:
+            return angles.ravel()
     return None
 
 
@@ -786,8 +793,8 @@ def _noise(view: View) -> Figure:
     return Figure(
         "noise",
         "What becomes of noise",
-        f"Noise of size s is added to each value of {m} held-out items, which are then encoded (left) and "
-        "decoded again (right).",
+        f"Noise of size s is added to each value of {m} held-out items, which are then encoded, and decoded "
+        "again.",
         "codes hardly move for small noise, and what is decoded stays flat at the level without noise "
         "until the noise is large: it lies far below the dashed line, so noise is removed.",
         tuple(panels),
@@ -812,6 +819,7 @@ def _kl(view: View) -> Figure | None:
     drawn = chart("KL", f"KL per latent dimension, from {rate[order[0]]:.2g} to {rate[order[-1]]:.2g} nats")
     used = rate[shown] > SIGNIFICANT
     drawn.ax.bar(np.arange(len(shown)), rate[shown], color=np.where(used, ACCENT, SECOND))
+    drawn.ax.set_xlim(-0.7, max(len(shown), 5) - 0.3)
     drawn.ax.set_ylabel("nats")
     drawn.ax.set_xlabel("latent dimension, most used first")
     if len(shown) <= 16:
@@ -836,10 +844,8 @@ def _kl_per_dimension(view: View) -> np.ndarray | None:
         q = view.chart.q(view.evidence.x[rows], None if view.evidence.c is None else view.evidence.c[rows])
         brought = kl(q, view.chart.prior(None if view.evidence.c is None else view.evidence.c[rows]))
         brought = None if brought is None else brought.mean(0).cpu().numpy()
-    if brought is None:
-        return None
-    rate = np.asarray(brought, dtype=float)
-    return rate if rate.ndim == 1 and np.isfinite(rate).all() else None
+    rate = _numbers(brought)
+    return rate if rate is not None and rate.ndim == 1 else None
 
 
 _NO_TERM = {"epoch", "seconds", "rows_per_second", "learning_rate", "grad_norm", "best", "loss", "val_loss"}
@@ -856,7 +862,7 @@ def _training(view: View) -> Figure | None:
     ]
     best = getattr(view.given, "best_epoch_", None)
     panels = []
-    for name in ["loss", *terms[:3]]:
+    for name in ["loss", *(terms[:3] if len(terms) > 1 else [])]:  # a single term is the loss
         drawn = chart(name, f"{name} by epoch, of training and of held-out rows")
         later = []
         for key, label, color, style in (
