@@ -179,8 +179,12 @@ def _of_points(
     """Read a statistic of points, with its interval by resampling them."""
     random, n = evidence.random(20), len(values)
     with np.errstate(invalid="ignore"):
-        draws = [statistic(values[random.integers(0, n, n)], axis=0) if statistic is np.median else
-                 statistic(values[random.integers(0, n, n)]) for _ in range(evidence.budget.draws)]
+        draws = [
+            statistic(values[random.integers(0, n, n)], axis=0)
+            if statistic is np.median
+            else statistic(values[random.integers(0, n, n)])
+            for _ in range(evidence.budget.draws)
+        ]
     value = float(statistic(values))
     low, high = np.quantile(draws, (LEVEL, 1 - LEVEL), method="nearest")
     return Reading(value, (float(low), float(high)), rows=rows, also=also)

@@ -3,6 +3,8 @@
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
 from chartae.geometry.directions import Direction, Traversal, directions, traverse
+from chartae.geometry.geodesics import Geodesic, distance, geodesic
+from chartae.geometry.interpolation import interpolate, off_support, round_trip
 from chartae.geometry.jacobians import decoder_jacobian, encoder_jacobian
 from chartae.geometry.projection import (
     CodeShift,
@@ -27,6 +29,7 @@ __all__ = [
     "CodeShift",
     "Dimension",
     "Direction",
+    "Geodesic",
     "NoiseGain",
     "NormalGain",
     "OffManifold",
@@ -37,13 +40,18 @@ __all__ = [
     "code_shift",
     "decoder_jacobian",
     "directions",
+    "distance",
     "encoder_jacobian",
+    "geodesic",
+    "interpolate",
     "intrinsic_dimension",
     "noise_gain",
     "normal_gain",
     "off_manifold_score",
+    "off_support",
     "principal_angles",
     "project",
+    "round_trip",
     "tangent_space",
     "traverse",
 ]
