@@ -20,6 +20,7 @@ from chartae.estimators.charts import chart_of_estimator
 from chartae.estimators.checking import Checking
 from chartae.estimators.decoding import count, seed_of
 from chartae.geometry.charts import Chart
+from chartae.geometry.interpolation import PATHS, interpolate
 from chartae.training.precision import autocast
 from chartae.training.readers import array_of
 from chartae.training.sources import Source
@@ -300,8 +301,9 @@ class Encoding(Checking):
             ``(*shape)``, one item each.
         steps : int
             Points on the path, with its ends.
-        path : {"straight", "spherical"}
-            A line between the codes, or a great circle, which keeps the typical norm of a Gaussian prior.
+        path : {"straight", "spherical", "geodesic"}
+            A line between the codes; a great circle, which keeps the typical norm of a Gaussian prior; or a
+            shortest path as measured on what it decodes to, close to the codes of the data that were fitted.
         condition : object, optional
             A single one.
 
@@ -317,7 +319,8 @@ class Encoding(Checking):
 
         References
         ----------
-        White 2016, arXiv:1609.04468 (spherical interpolation).
+        White 2016, arXiv:1609.04468 (spherical interpolation); Arvanitidis, Hansen & Hauberg 2018,
+        arXiv:1710.11379 (geodesics).
 
         Examples
         --------
@@ -327,8 +330,8 @@ class Encoding(Checking):
         >>> vae.interpolate(np.eye(20)[0], np.eye(20)[1], steps=5).shape
         (5, 20)
         """
-        if path not in ("straight", "spherical"):
-            raise PlanError(f"path={path!r}: use 'straight' or 'spherical'")
+        if path not in PATHS:
+            raise PlanError(f"path={path!r}: use 'straight' or 'spherical' or 'geodesic'")
         if count(steps, "steps") < 2:
             raise PlanError(f"steps={steps}: a path has two points or more")
         self._ready()
@@ -342,13 +345,9 @@ class Encoding(Checking):
             both = pd.DataFrame(items, columns=self.space_.schema.names)
         both = self._check(both, reset=False, named=False)
         a, b = self._encode(both, condition)[0]
-        t = np.linspace(0, 1, steps)[:, None]
-        norms = np.linalg.norm(a) * np.linalg.norm(b)
-        angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
-        if np.sin(angle) > 1e-6:
-            codes = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
-        else:
-            codes = (1 - t) * a + t * b
+        chart = self.chart() if path == "geodesic" else None  # the other two need none
+        known = getattr(self, "codes_", None)
+        codes = interpolate(chart, a, b, steps, path=path, codes=known, condition=condition)
         return self.inverse_transform(codes.astype(np.float32), condition)
 
     # ---------------------------------------------------------------- scores

@@ -2,6 +2,8 @@
 
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
+from chartae.geometry.geodesics import Geodesic, distance, geodesic
+from chartae.geometry.interpolation import interpolate, off_support, round_trip
 from chartae.geometry.jacobians import decoder_jacobian, encoder_jacobian
 from chartae.geometry.metrics import (
     Linearization,
@@ -36,6 +38,7 @@ __all__ = [
     "CodeShift",
     "Dimension",
     "Direction",
+    "Geodesic",
     "Linearization",
     "NoiseGain",
     "NormalGain",
@@ -47,8 +50,11 @@ __all__ = [
     "code_shift",
     "decoder_jacobian",
     "directions",
+    "distance",
     "distortion",
     "encoder_jacobian",
+    "geodesic",
+    "interpolate",
     "intrinsic_dimension",
     "linearize",
     "metric",
@@ -56,8 +62,10 @@ __all__ = [
     "noise_gain",
     "normal_gain",
     "off_manifold_score",
+    "off_support",
     "principal_angles",
     "project",
+    "round_trip",
     "tangent_space",
     "traverse",
     "validity_radius",
