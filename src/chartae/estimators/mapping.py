@@ -48,6 +48,8 @@ class Mapping(Encoding):
     volume = _method(geometry.volume)
     linearize = _method(geometry.linearize)
     validity_radius = _method(geometry.validity_radius)
+    geodesic = _method(geometry.geodesic)
+    distance = _method(geometry.distance)
     normal_gain = _method(geometry.normal_gain)
     noise_gain = _method(geometry.noise_gain)
     off_manifold_score = _method(geometry.off_manifold_score)
