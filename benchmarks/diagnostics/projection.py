@@ -135,4 +135,4 @@ CASES: dict[str, Case] = {
 }
 
 if __name__ == "__main__":
-    main(__file__, __doc__)
+    main(__file__, __doc__, "Checks of projection, tangents and dimension on charts of known health")
