@@ -43,7 +43,7 @@ class Plane:
     >>> from chartae.audits.maps import Plane
     >>> plane = Plane.of(np.random.default_rng(0).normal(size=(500, 3)) * [1, 3, 2])
     >>> plane.labels
-    ('principal axis 1 (64 %)', 'principal axis 2 (29 %)')
+    ('principal axis 1 (62 %)', 'principal axis 2 (31 %)')
     >>> plane(np.zeros((4, 3))).shape
     (4, 2)
     """

@@ -123,7 +123,9 @@ def tiles(
 
     Parameters
     ----------
-    X, value_range, layout, origin : object
+    X : array of shape (n, H, W), (n, H, W, C) or (n, C, H, W), with C of 1 or 3
+        The images.
+    value_range, layout, origin : object
         As of :func:`save_grid`.
 
     Returns
