@@ -146,7 +146,7 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int) -> tuple[np.ndarray
 @check(
     "coverage",
     "Do samples cover the data?",
-    ok=0.9,
+    ok=0.95,
     fail=0.7,
     unit="of the items that other items cover",
     says={

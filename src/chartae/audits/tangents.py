@@ -112,7 +112,9 @@ def _decoder_tangent(evidence: Evidence) -> Reading:
     rows = _known(evidence)
     angles = evidence.gains.decoder_angles[rows]
     each = np.degrees(np.arcsin(np.sqrt((np.sin(angles) ** 2).mean(1))))
-    return of_mean(each, rows=evidence.points[rows[np.argsort(-each)[:16]]], also={"angles": np.degrees(angles)})
+    return of_mean(
+        each, rows=evidence.points[rows[np.argsort(-each)[:16]]], also={"angles": np.degrees(angles)}
+    )
 
 
 @check(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -19,6 +17,7 @@ from chartae.audits.page.panels import ACCENT, INK, SECOND, SOFT, Figure, Panel,
 from chartae.core.images import is_picture, look_of, tiles
 from chartae.core.spaces import Space
 from chartae.geometry.charts import rows_of
+from chartae.geometry.interpolation import interpolate
 from chartae.geometry.jacobians import pushforward
 from chartae.parts.distributions import kl
 
@@ -29,6 +28,7 @@ __all__ = ["View", "figures"]
 
 POINTS = 2_000  # of a map
 STEPS = 9  # of a path
+NEAR_PATHS = 2_000  # codes that geodesics keep near
 ACROSS = 8  # pictures in a row
 NEIGHBORS = 5
 LARGEST = 96  # pixels of a picture's longer side
@@ -593,16 +593,8 @@ def _name_axes(drawn: chart, plane: Plane) -> None:
 def _interpolation(view: View) -> Figure | None:
     if not view.pairs:
         return None
-    t = torch.linspace(0, 1, STEPS)[:, None]
     rows = [(a, b) for a, b in view.pairs]
-    kinds: list[tuple[str, list[Tensor]]] = [
-        ("Straight", [_straight(view.z[a], view.z[b], t) for a, b in rows])
-    ]
-    geodesics = _geodesics(view, rows)
-    if geodesics is not None:
-        kinds.append(("Geodesic", geodesics))
-    elif view.z.shape[1] > 2 and view.chart.prior is not None:
-        kinds.append(("Spherical", [_spherical(view.z[a], view.z[b], t) for a, b in rows]))
+    kinds = [(kind, _paths(view, rows, kind.lower())) for kind in ("Straight", "Geodesic")]
     panels = []
     for kind, paths in kinds:
         panels += _walks(
@@ -621,35 +613,22 @@ def _interpolation(view: View) -> Figure | None:
 _FRAMED = "Steps that are farther from the codes of items than 99 % of held-out codes are {what}."
 
 
-def _straight(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    return a + t * (b - a)
-
-
-def _spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Walk along a great circle, with lengths that change evenly (Shoemake 1985)."""
-    one, two = a.norm(), b.norm()
-    angle = torch.acos((a @ b / (one * two)).clamp(-1, 1))
-    if float(angle.sin()) < 1e-4:
-        return _straight(a, b, t)
-    unit = ((1 - t) * angle).sin() / angle.sin() * a / one + (t * angle).sin() / angle.sin() * b / two
-    return unit * (one + t * (two - one))
-
-
-def _geodesics(view: View, rows: list[tuple[int, int]]) -> list[Tensor] | None:
-    """Walk along geodesics, where they can be found."""
-    name = "chartae.geometry.interpolation"
-    if importlib.util.find_spec(name) is None or view.evidence.c is not None:
-        return None
-    try:
-        walk = importlib.import_module(name).interpolate
-        paths = [
-            walk(view.chart, view.z[a].numpy(), view.z[b].numpy(), steps=STEPS, path="geodesic")
-            for a, b in rows
-        ]
-        made = [torch.as_tensor(np.asarray(getattr(p, "codes", p)), dtype=torch.float32) for p in paths]
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        return None
-    return made if all(p.shape == (STEPS, view.z.shape[1]) for p in made) else None
+def _paths(view: View, rows: list[tuple[int, int]], kind: str) -> list[Tensor]:
+    """Walk between the codes of items; geodesics keep near other codes."""
+    c, codes, support = view.evidence.c, view.z.numpy(), view.evidence.support[:NEAR_PATHS].numpy()
+    paths = [
+        interpolate(
+            view.chart,
+            codes[a],
+            codes[b],
+            STEPS,
+            path=kind,
+            codes=support,
+            condition=None if c is None else c[a : a + 1],
+        )
+        for a, b in rows
+    ]
+    return [torch.as_tensor(path, dtype=torch.float32) for path in paths]
 
 
 def _walks(view: View, paths: Sequence[Tensor], label: str, alt: str, rows: Sequence[int]) -> list[Panel]:
