@@ -146,7 +146,7 @@ def test_what_is_worst_comes_first_and_says_what_to_try(images, bare):
         assert all(verdict in row for verdict, (_, row) in zip(VERDICTS, rows, strict=True))
         fail = rows[0][1]
         assert "latent_dim=6" in fail
-        assert fail.count("chartae fit DATA --from RUN --remedy more-dimensions --out NEW") == 1
+        assert fail.count("chartae fit --from RUN --remedy more-dimensions --out NEW") == 1
         assert "more-data" not in fail  # there is nothing to fit
         assert "give more items" in fail
         assert made.index("no training items") > made.index('id="check-a"')

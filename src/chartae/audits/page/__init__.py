@@ -153,7 +153,7 @@ def _row(finding: Finding, fitted: bool) -> dict[str, Any]:
 
 def _cure(remedy: Remedy, fitted: bool) -> dict[str, str]:
     """Say what to try, in words, as an argument, and on the command line."""
-    command = f"chartae fit DATA --from RUN --remedy {remedy.name} --out NEW"
+    command = f"chartae fit --from RUN --remedy {remedy.name} --out NEW"
     arguments = ", ".join(f"{k}={v!r}" for k, v in remedy.changes.items() if v != {})
     if "prior" in remedy.changes:
         arguments = f"model.fit_prior({remedy.changes['prior']!r})"
