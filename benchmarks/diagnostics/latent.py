@@ -386,6 +386,7 @@ def main() -> None:
     rows.sort(key=lambda row: (list(CASES).index(row["case"]), NAMES.index(row["check"])))
     out = {
         "command": f"python benchmarks/diagnostics/latent.py --seeds {args.seeds}",
+        "measured_last": list(args.checks),  # the others' rows are of an earlier run
         "date": time.strftime("%Y-%m-%d"),
         "budget": BUDGETS["fast"]._asdict(),
         "bars": BARS,
