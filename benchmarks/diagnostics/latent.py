@@ -297,13 +297,13 @@ CASES: dict[str, Case] = {
 }
 
 
-def run(case: str, seed: int) -> dict[str, tuple[str, float | None, float]]:
+def run(case: str, seed: int, wanted: tuple[str, ...] = NAMES) -> dict[str, tuple[str, float | None, float]]:
     """Verdict, value and seconds of each check that the case names."""
     torch.set_num_threads(1)
     make, expected = CASES[case]
     chart, x = make(torch.Generator().manual_seed(seed))
     evidence, out = Evidence(chart, x, seed=seed), {}
-    for name in NAMES:
+    for name in wanted:
         if name in expected and (name != "loops" or seed < LOOPS):
             began = time.perf_counter()
             try:
@@ -321,8 +321,10 @@ def met(want: str, count: Counter[str]) -> bool:
     return share >= BARS[want] and not (want == "hopeless" and count["ok"])
 
 
-def summary(case: str, seeds: int, pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
-    runs = list(pool.map(run, [case] * seeds, range(seeds)))
+def summary(
+    case: str, seeds: int, wanted: tuple[str, ...], pool: ProcessPoolExecutor
+) -> list[dict[str, Any]]:
+    runs = list(pool.map(run, [case] * seeds, range(seeds), [wanted] * seeds))
     rows = []
     for name in runs[0]:
         found = [each[name] for each in runs if name in each]
@@ -361,13 +363,14 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="cases")
+    parser.add_argument("--only", nargs="*", help="cases; nothing is written")
+    parser.add_argument("--checks", nargs="*", default=NAMES, help="others are kept as they were measured")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "latent.json"))
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(args.jobs) as pool:
         for case in args.only or CASES:
-            for row in summary(case, args.seeds, pool):
+            for row in summary(case, args.seeds, tuple(args.checks), pool):
                 rows.append(row)
                 shares = " ".join(f"{row[v]:5.2f}" for v in ("ok", "warn", "fail", "cannot tell"))
                 value = "-" if row["median"] is None else f"{row['median']:.4f}"
@@ -378,8 +381,12 @@ def main() -> None:
                 )
     if args.only:
         return
+    kept = json.loads(Path(args.out).read_text())["cases"] if set(args.checks) < set(NAMES) else []
+    rows += [row for row in kept if row["check"] not in args.checks]
+    rows.sort(key=lambda row: (list(CASES).index(row["case"]), NAMES.index(row["check"])))
     out = {
         "command": f"python benchmarks/diagnostics/latent.py --seeds {args.seeds}",
+        "measured_last": list(args.checks),  # the others' rows are of an earlier run
         "date": time.strftime("%Y-%m-%d"),
         "budget": BUDGETS["fast"]._asdict(),
         "bars": BARS,

@@ -31,6 +31,7 @@ class _Near(NamedTuple):
     radius: float
     low: float
     high: float
+    slack: float  # share that may lie beyond ``high`` more than beyond the quantile, where no row is so far
 
     def away(self, rows: Tensor) -> np.ndarray:
         """Distance to the fifth nearest, ``(n,)``."""
@@ -42,15 +43,17 @@ def _near(points: Tensor, held_out: Tensor) -> _Near:
 
     if len(held_out) < FEWEST:
         raise DataError(f"what is near takes {FEWEST} held-out codes to say, and there are {len(held_out)}")
-    near = _Near(points.double().numpy(), 0.0, 0.0, 0.0)
+    near = _Near(points.double().numpy(), 0.0, 0.0, 0.0, 0.0)
     away = np.sort(near.away(held_out))
     n = len(away)
-    # Order statistics between which the quantile lies; there may be none above it.
+    # Order statistics between which the quantile lies. None may be above it for certain: the share beyond the
+    # largest of n is at most 1 − .01^(1/n), with 99 % confidence.
     low, high = (int(binom.ppf(level, n, BEYOND)) for level in (LEVEL, 1 - LEVEL))
     return near._replace(
         radius=float(np.quantile(away, BEYOND)),
         low=float(away[max(low - 1, 0)]),
-        high=float(away[high]) if high < n else float("inf"),
+        high=float(away[min(high, n - 1)]),
+        slack=max(BEYOND - LEVEL ** (1 / n), 0.0) if high >= n else 0.0,
     )
 
 
@@ -59,17 +62,17 @@ def _share(away: np.ndarray, near: _Near) -> Reading:
     value, lower, upper = (
         of_share(int((away > radius).sum()), len(away)) for radius in (near.radius, near.high, near.low)
     )
-    return _joined(value, lower, upper)
+    return _joined(value, lower, upper, near.slack)
 
 
-def _joined(value: Reading, lower: Reading, upper: Reading) -> Reading:
+def _joined(value: Reading, lower: Reading, upper: Reading, slack: float) -> Reading:
     """Join two errors: of the share, and of how far is too far (``lower``, ``upper`` are read with its ends).
 
     Half-lengths add as squares, since both are independent.
     """
     if value.value is None or value.interval is None or lower.value is None or upper.value is None:
         return value
-    below = math.hypot(value.value - value.interval[0], value.value - lower.value)
+    below = math.hypot(value.value - value.interval[0], value.value - lower.value + slack)
     above = math.hypot(value.interval[1] - value.value, upper.value - value.value)
     return Reading(value.value, (max(value.value - below, 0.0), min(value.value + above, 1.0)))
 
@@ -181,7 +184,7 @@ def _walked(away: np.ndarray, near: _Near, z: Tensor) -> Reading:
     """Read the mean share of a path that is too far; paths are independent of each other."""
     away = away.reshape(len(z), STEPS)
     value, lower, upper = (of_mean((away > radius).mean(1)) for radius in (near.radius, near.high, near.low))
-    found = _joined(value, lower, upper)
+    found = _joined(value, lower, upper, near.slack)
     if found.value == 0:  # a mean of zeros has no length; a share has
         found = of_share(0, len(z))
     worst = np.argsort(-away.max(1))[:SHOWN]
