@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of, rows_of
-from chartae.geometry.jacobians import pushforward
+from chartae.geometry.jacobians import pullback, pushforward
 from chartae.geometry.tangent import chosen_rows
 
 __all__ = ["Geodesic", "distance", "equal_arcs", "geodesic"]
@@ -22,6 +22,8 @@ COARSEST = 5  # knots that a path is first solved with
 NODES = 2000  # codes that the graph and the density are made of, at most
 NEIGHBORS = 10  # of each node of the graph
 SPARSE = 0.01  # share of codes whose density counts as low
+ROUGH = 30  # times the tolerance, before the last number of knots
+LAG = 3  # steps that one normal matrix serves for
 DAMPING = (1e-5, 1e-3, 1e8)  # lowest, first and highest, in units of the mean diagonal
 
 
@@ -85,7 +87,8 @@ def geodesic(
     The energy is a sum of squares, which Levenberg–Marquardt minimizes for all pairs at once, each with a
     damping of its own: the normal matrix is block tridiagonal, with blocks JᵢᵀJⱼ. Paths are solved with few
     knots first. Each starts from the straight line or, where that has less energy, from a shortest path on
-    the graph of neighboring codes. Energy only ever falls.
+    the graph of neighboring codes. Energy only ever falls. What is narrower than the gap between two knots is
+    not seen: more knots see it.
 
     A shortest path takes shortcuts through holes of the data. A density weight w keeps it where codes are: it
     multiplies the squared length of a step by 1 + w · (nats by which the density of codes is below what 99 %
@@ -352,6 +355,22 @@ class _Task:
         w = self.support(path)[0]
         return squares.shape[1] * (squares * (w[:, 1:] + w[:, :-1]) / 2).sum(1), squares
 
+    def gradient(self, path: Tensor, pairs: Tensor) -> Tensor:
+        """Of half the energy, without the factor n, at the inner knots: ``(m, k − 2, d)``."""
+        m, k, d = path.shape
+        x = self.decode(path, pairs)
+        step = x[:, 1:] - x[:, :-1]
+        inner = path[:, 1:-1].reshape(-1, d).float()
+        if self.support is None:
+            pull = (step[:, :-1] - step[:, 1:]).reshape(1, m * (k - 2), -1)
+            return pullback(self.decoder(pairs, k - 2), inner, pull)[1].reshape(m, k - 2, d).double().cpu()
+        w, slope = self.support(path)
+        half = ((w[:, 1:] + w[:, :-1]) / 2).to(step)[..., None]
+        pull = (half[:, :-1] * step[:, :-1] - half[:, 1:] * step[:, 1:]).reshape(1, m * (k - 2), -1)
+        s = step.square().sum(2).double().cpu()
+        along = pullback(self.decoder(pairs, k - 2), inner, pull)[1].reshape(m, k - 2, d).double().cpu()
+        return along + slope[:, 1:-1] * (s[:, :-1] + s[:, 1:])[..., None] / 4
+
     def model(self, path: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normal matrix and gradient of half the energy, without the factor n, at the inner knots.
 
@@ -423,36 +442,42 @@ def _minimize(
     everyone = torch.arange(m)
     energy, squares = task.energy(path, everyone)
     damping = torch.full((m,), DAMPING[1], dtype=torch.float64)
-    count, converged = torch.zeros(m, dtype=torch.int64), energy <= 0
+    growth = torch.full((m,), 2.0, dtype=torch.float64)
+    age, count, converged = torch.zeros(m).long(), torch.zeros(m).long(), energy <= 0
     diagonal, above = path.new_zeros(m, k - 2, d, d), path.new_zeros(m, k - 3, d, d)
     gradient = path.new_zeros(m, k - 2, d)
-    moving = everyone[~converged]
-    stale = moving
+    moving = stale = everyone[~converged]
+    moved = moving[:0]
     for _ in range(most):
         if not len(moving):
             break
         if len(stale):
             diagonal[stale], above[stale], gradient[stale] = task.model(path[stale], stale)
-        H, g = diagonal[moving], gradient[moving]
-        scale = H.diagonal(dim1=2, dim2=3).mean((1, 2)).clamp(min=1e-30)
-        ridge = (damping[moving] * scale)[:, None, None, None] * torch.eye(d, dtype=H.dtype)
-        step = _tridiagonal(H + ridge, above[moving], -g)
-        # What the model says the step saves: −(2gᵀδ + δᵀHδ) = −gᵀδ + δᵀ(ridge)δ, times n.
-        saved = (k - 1) * (-(g * step).sum((1, 2)) + damping[moving] * scale * step.square().sum((1, 2)))
+        if len(moved):
+            gradient[moved] = task.gradient(path[moved], moved)
+        H, g, ridge = diagonal[moving], gradient[moving], damping[moving]
+        ridge = ridge * H.diagonal(dim1=2, dim2=3).mean((1, 2)).clamp(min=1e-30)
+        damped = H + ridge[:, None, None, None] * torch.eye(d, dtype=H.dtype)
+        step = _tridiagonal(damped, above[moving], -g)
+        # What the model says that the step saves: −n(2gᵀδ + δᵀHδ), where (H + ridge)δ = −g.
+        saved = (k - 1) * (ridge * step.square().sum((1, 2)) - (g * step).sum((1, 2)))
         trial = path[moving].clone()
         trial[:, 1:-1] += step
         level, parts = task.energy(trial, moving)
         better = level < energy[moving]  # not where it is not a number
         gain = (energy[moving] - level) / saved
-        small = ~(saved > tolerance * energy[moving])
-        done = small & (~better | (damping[moving] <= 1))
-        count[moving] += 1
+        done = ~(saved > tolerance * energy[moving]) & (~better | (damping[moving] <= 1))
         taken = moving[better]
         path[taken], energy[taken], squares[taken] = trial[better], level[better], parts[better]
-        factor = torch.where(better, torch.where(gain > 0.75, 0.1, torch.where(gain > 0.25, 0.5, 2.0)), 8.0)
-        damping[moving] = (damping[moving] * factor).clamp(DAMPING[0], DAMPING[2])
+        shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
+        damping[moving] = (damping[moving] * torch.where(better, shrink, growth[moving])).clamp(*DAMPING[::2])
+        growth[moving] = torch.where(better, 2.0, 2 * growth[moving])
+        count[moving] += 1
+        age[moving] += 1
         converged[moving] = done
-        stale = moving[better & ~done]
+        old = (age[moving] >= LAG) & (better | (growth[moving] > 4))
+        stale, moved = moving[old & ~done], moving[better & ~old & ~done]
+        age[stale] = 0
         moving = moving[~done]
     return path, energy, squares, converged, count
 
@@ -465,13 +490,14 @@ def _solved(task: _Task, starts: list[Tensor], most: int, tolerance: float) -> t
     levels = [knots]
     while (levels[0] - 1) // 2 + 1 >= COARSEST:
         levels.insert(0, (levels[0] - 1) // 2 + 1)
-    path, total = _best(task, [_resampled(s, levels[0]) for s in starts]), torch.zeros(len(pairs)).long()
+    start = _best(task, starts)  # at full resolution: few knots step over what is narrow
+    path, total = _resampled(start, levels[0]), torch.zeros(len(pairs)).long()
     for level in levels:
         if path.shape[1] != level:
             path = _resampled(path, level)
         if level == knots:
-            path = _best(task, [path, *starts])
-        rough = 1 if level == knots else 10
+            path = _best(task, [path, start])
+        rough = 1 if level == knots else ROUGH
         path, energy, squares, converged, count = _minimize(task, path, most, rough * tolerance)
         total += count
     return path, energy, squares.sqrt().sum(1), plain, converged, total

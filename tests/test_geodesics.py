@@ -1,0 +1,376 @@
+"""Geodesics against surfaces whose shortest paths are known, and paths that keep to where codes are."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+
+import chartae as ct
+from chartae.core.errors import DataError, PlanError
+from chartae.geometry import distance, geodesic, interpolate, off_support, round_trip
+from chartae.geometry.charts import chart_of
+from chartae.geometry.geodesics import _Support, _Task, _tridiagonal
+
+
+def nowhere(x):
+    raise AssertionError("geodesics need no encoder")
+
+
+def sphere(z):
+    """Longitude and latitude."""
+    return torch.stack([z[:, 0].cos() * z[:, 1].cos(), z[:, 0].sin() * z[:, 1].cos(), z[:, 1].sin()], 1)
+
+
+def torus(z):
+    ring = 2 + z[:, 1].cos()
+    return torch.stack([ring * z[:, 0].cos(), ring * z[:, 0].sin(), z[:, 1].sin()], 1)
+
+
+def flat(ambient: int, d: int, seed: int = 0):
+    A = torch.from_numpy(np.random.default_rng(seed).normal(size=(d, ambient)).astype(np.float32))
+    return lambda z: z @ A
+
+
+def net(d: int, seed: int, width: int = 32, ambient: int = 12):
+    """A random network with ReLUs."""
+    rng = np.random.default_rng(seed)
+    sizes = [d, width, width, ambient]
+    W = [
+        torch.from_numpy((rng.normal(size=(a, b)) * np.sqrt(2 / a)).astype(np.float32))
+        for a, b in itertools.pairwise(sizes)
+    ]
+    return lambda z: torch.relu(torch.relu(z @ W[0] + 0.5) @ W[1]) @ W[2]
+
+
+def annulus(n: int = 1000, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    angle, radius = rng.uniform(0, 2 * np.pi, n), rng.uniform(0.8, 1.2, n)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def energy_of(decode, path: np.ndarray) -> np.ndarray:
+    m, k, d = path.shape
+    x = decode(torch.from_numpy(path.reshape(-1, d)).float()).double().numpy().reshape(m, k, -1)
+    return (k - 1) * np.square(np.diff(x, axis=1)).sum((1, 2))
+
+
+def line(a: np.ndarray, b: np.ndarray, k: int) -> np.ndarray:
+    return a[:, None] + np.linspace(0, 1, k)[:, None] * (b - a)[:, None]
+
+
+# --- surfaces whose geodesics are known
+
+
+def test_a_quarter_of_a_parallel():
+    north = np.pi / 3
+    path = geodesic((nowhere, sphere), [[0, north]], [[np.pi / 2, north]])
+    assert path.converged.all()
+    assert path.length == pytest.approx(0.7227, rel=0.01)
+    assert path.ratio == pytest.approx(1.0867, rel=0.01)
+    assert path.energy == pytest.approx(path.length**2, rel=1e-3)  # constant speed
+    assert path.codes[0, 8, 1] > north  # toward the pole
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_great_circles(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.uniform([-1, -1], [1, 1], (2, 8, 2))
+    path = geodesic((nowhere, sphere), a, b)
+    x, y = sphere(torch.from_numpy(a)).numpy(), sphere(torch.from_numpy(b)).numpy()
+    angle = np.arccos(np.clip((x * y).sum(1), -1, 1))
+    assert path.converged.all()
+    assert path.length == pytest.approx(angle, rel=0.01, abs=1e-5)
+    # Every knot is on the plane of its great circle.
+    on = sphere(torch.from_numpy(path.codes.reshape(-1, 2))).numpy().reshape(8, -1, 3)
+    off = np.abs(np.einsum("mki,mi->mk", on, np.cross(x, y)))
+    assert off.max() < 0.02
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.2, 1.3), st.floats(-1.0, 1.0))
+def test_geodesics_of_a_torus(heading, start):
+    """Shoot a geodesic by its differential equation (Clairaut), and find it again from its ends."""
+
+    def moves(t, s):
+        _, v, du, dv = s
+        ring = 2 + np.cos(v)
+        return [du, dv, 2 * np.sin(v) / ring * du * dv, -ring * np.sin(v) * du * du]
+
+    speed = [np.cos(heading) / (2 + np.cos(start)), np.sin(heading)]
+    shot = solve_ivp(moves, (0, 1.5), [0, start, *speed], rtol=1e-10, atol=1e-10)
+    found = geodesic((nowhere, torus), [[0, start]], shot.y[None, :2, -1], knots=33, tolerance=1e-6)
+    assert found.converged.all()
+    assert found.length == pytest.approx(1.5, rel=0.01)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 6), st.integers(3, 30), st.integers(0, 10**6))
+def test_planes_have_straight_geodesics(d, knots, seed):
+    a, b = np.random.default_rng(seed).normal(size=(2, 4, d)).astype(np.float32).astype(float)
+    decode = flat(9, d, seed)
+    path = geodesic((nowhere, decode), a, b, knots=knots)
+    scale = np.abs(b - a).max()
+    assert path.codes == pytest.approx(line(a, b, knots), abs=1e-3 * scale)
+    assert path.length == pytest.approx(
+        np.linalg.norm((decode(torch.from_numpy(b - a).float())), axis=1), rel=1e-4
+    )
+    assert path.ratio == pytest.approx(1, abs=1e-4)
+    assert path.converged.all()
+
+
+def test_a_stretched_line_is_walked_at_constant_speed():
+    pair = (nowhere, lambda z: z.square())
+    path = geodesic(pair, [[0.0]], [[1.0]], tolerance=1e-8)
+    assert np.diff(path.codes[0, :, 0] ** 2) == pytest.approx(1 / 16, rel=0.02)
+    five = interpolate(pair, [0.0], [1.0], 5, path="geodesic")
+    assert five[:, 0] == pytest.approx(np.sqrt(np.linspace(0, 1, 5)), abs=0.01)
+
+
+# --- what holds for any decoder
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 10**6))
+def test_energy_is_never_above_the_straight_line_s(d, seed):
+    a, b = np.random.default_rng(seed).normal(size=(2, 6, d)).astype(np.float32).astype(float)
+    decode = net(d, seed)
+    path = geodesic((nowhere, decode), a, b)
+    assert path.codes[:, 0] == pytest.approx(a)
+    assert path.codes[:, -1] == pytest.approx(b)
+    found = energy_of(decode, path.codes)
+    assert (found <= energy_of(decode, line(a, b, 17)) * (1 + 1e-6)).all()
+    assert path.energy == pytest.approx(found, rel=1e-4)
+    assert path.converged.all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 10**6))
+def test_the_way_back_is_the_same_way(d, seed):
+    a, b = np.random.default_rng(seed).normal(size=(2, 5, d))
+    decode = net(d, seed)
+    there, back = geodesic((nowhere, decode), a, b), geodesic((nowhere, decode), b, a)
+    np.testing.assert_array_equal(there.codes, back.codes[:, ::-1])
+    np.testing.assert_array_equal(there.length, back.length)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_rotating_the_data_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.uniform(-1, 1, (2, 5, 2))
+    Q = torch.from_numpy(np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32))
+    plain = geodesic((nowhere, torus), a, b)
+    turned = geodesic((nowhere, lambda z: torus(z) @ Q + 1), a, b)
+    assert turned.length == pytest.approx(plain.length, rel=1e-3)
+    assert turned.codes == pytest.approx(plain.codes, abs=0.02)
+
+
+def test_pairs_do_not_depend_on_each_other():
+    a, b = np.random.default_rng(0).normal(size=(2, 40, 3))
+    decode = net(3, 0)
+    together = geodesic((nowhere, decode), a, b)
+    alone = geodesic((nowhere, decode), a[7:8], b[7:8])
+    assert alone.length == pytest.approx(together.length[7:8], rel=1e-3)
+
+
+def test_the_same_code_twice_and_a_constant_decoder():
+    path = geodesic((nowhere, sphere), [[0.3, 0.2]], [[0.3, 0.2]])
+    assert path.length[0] == 0
+    assert path.ratio[0] == 1
+    assert path.converged.all()
+    still = geodesic((nowhere, lambda z: z.new_ones(len(z), 4)), [[0.0, 0.0]], [[1.0, 1.0]])
+    assert still.length[0] == 0
+    assert still.converged.all()
+    assert interpolate(
+        (nowhere, torch.zeros_like), [0.0], [1.0], 3, path="geodesic"
+    ).ravel() == pytest.approx([0, 0.5, 1])
+
+
+def test_few_iterations_do_not_claim_to_have_converged():
+    north = 1.4
+    path = geodesic((nowhere, sphere), [[0, north]], [[2.5, north]], max_iterations=1, tolerance=1e-9)
+    assert not path.converged.any()
+
+
+def test_distances_are_the_lengths():
+    a, b = np.random.default_rng(0).uniform(-1, 1, (2, 5, 2))
+    np.testing.assert_array_equal(distance((nowhere, sphere), a, b), geodesic((nowhere, sphere), a, b).length)
+
+
+def test_conditions_choose_the_map():
+    def decode(z, c):
+        return torch.cat([z * c, z.square()], 1)
+
+    pair = (nowhere, decode)
+    found = geodesic(pair, [[-1.0], [-1.0]], [[1.0], [1.0]], condition=[[1.0], [3.0]], tolerance=1e-7)
+    t = np.linspace(-1, 1, 10001)
+    for length, c in zip(found.length, (1.0, 3.0), strict=True):
+        assert length == pytest.approx(np.hypot(c * np.diff(t), np.diff(t**2)).sum(), rel=0.01)
+
+
+# --- where codes are
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_weighted_path_goes_around_a_hole_and_a_plain_one_through(seed):
+    codes, pair = annulus(seed=seed), (nowhere, flat(5, 2, seed))
+    ends = [[-1.0, 0.05]], [[1.0, 0.05]]
+    plain = geodesic(pair, *ends, codes=codes)
+    kept = geodesic(pair, *ends, codes=codes, density_weight=10)
+    assert np.linalg.norm(plain.codes[0], axis=1).min() < 0.1
+    assert np.linalg.norm(kept.codes[0], axis=1).min() > 0.7
+    assert kept.converged.all()
+    assert off_support(plain.codes, codes) > 0.5
+    assert off_support(kept.codes, codes) < 0.1
+    assert kept.length > plain.length
+
+
+def test_the_graph_finds_the_way_that_a_straight_line_does_not():
+    """The decoder lifts a wall between two arms, and codes know the way around it."""
+
+    def wall(z):
+        return torch.cat([z, 8 * torch.exp(-4 * z[:, :1].square()) * torch.sigmoid(8 * (1 - z[:, 1:]))], 1)
+
+    grid = np.random.default_rng(0).uniform([-1.5, -1], [1.5, 2.5], (1500, 2))
+    pair, ends = (nowhere, wall), ([[-1.3, -0.5]], [[1.3, -0.5]])
+    alone = geodesic(pair, *ends, knots=33)
+    led = geodesic(pair, *ends, codes=grid, knots=33)
+    assert led.length < 0.7 * alone.length
+    assert led.codes[0, :, 1].max() > 1  # past the end of the wall
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 10**6), st.sampled_from([0.0, 3.0]))
+def test_the_model_has_the_energy_s_slope(d, seed, weight):
+    rng = np.random.default_rng(seed)
+    path = torch.from_numpy(line(*rng.normal(size=(2, 3, d)), 6))
+    support = _Support(rng.normal(size=(100, d)), weight) if weight else None
+    task, pairs = _Task(chart_of((nowhere, flat(7, d, seed))), None, support), torch.arange(3)
+    diagonal, above, gradient = task.model(path, pairs)
+    torch.testing.assert_close(task.gradient(path, pairs), gradient, rtol=1e-3, atol=1e-3)
+    move = torch.from_numpy(rng.normal(size=gradient.shape))
+    ahead, behind = path.clone(), path.clone()
+    ahead[:, 1:-1] += 1e-3 * move
+    behind[:, 1:-1] -= 1e-3 * move
+    slope = (task.energy(ahead, pairs)[0] - task.energy(behind, pairs)[0]) / (2e-3 * 5) / 2
+    expected = (gradient * move).sum((1, 2))
+    torch.testing.assert_close(slope, expected, rtol=2e-2, atol=2e-2)
+    if not weight:  # a plane: the model is the energy
+        after = task.energy(ahead, pairs)[0] / 5
+        now = task.energy(path, pairs)[0] / 5
+        full = dense(diagonal, above)
+        v = 1e-3 * move.flatten(1)
+        bend = torch.einsum("mi,mij,mj->m", v, full, v)
+        torch.testing.assert_close(after - now, 2 * 1e-3 * expected + bend, rtol=1e-2, atol=1e-4)
+
+
+def dense(diagonal, above):
+    m, k, d, _ = diagonal.shape
+    full = diagonal.new_zeros(m, k, d, k, d)
+    for i in range(k):
+        full[:, i, :, i] = diagonal[:, i]
+        if i < k - 1:
+            full[:, i, :, i + 1] = above[:, i]
+            full[:, i + 1, :, i] = above[:, i].mT
+    return full.reshape(m, k * d, k * d)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 7), st.integers(1, 5), st.integers(0, 10**6))
+def test_block_tridiagonal_systems_are_solved(m, k, d, seed):
+    rng = np.random.default_rng(seed)
+    diagonal = torch.from_numpy(rng.normal(size=(m, k, d, d)))
+    diagonal = diagonal @ diagonal.mT + 4 * d * torch.eye(d)
+    above = torch.from_numpy(rng.normal(size=(m, k - 1, d, d)))
+    right = torch.from_numpy(rng.normal(size=(m, k, d)))
+    x = _tridiagonal(diagonal, above, right)
+    torch.testing.assert_close((dense(diagonal, above) @ x.reshape(m, -1, 1))[..., 0], right.reshape(m, -1))
+
+
+def test_off_support_is_about_a_hundredth_for_codes_themselves():
+    rng = np.random.default_rng(0)
+    codes, fresh = rng.normal(size=(4000, 3)), rng.normal(size=(20, 200, 3))
+    assert np.mean(off_support(fresh, codes)) == pytest.approx(0.01, abs=0.008)
+    assert np.mean(off_support(fresh, codes, held_out=rng.normal(size=(2000, 3)))) == pytest.approx(
+        0.01, abs=0.008
+    )
+    assert off_support(np.full((4, 3), 9.0), codes) == 1.0
+    assert off_support(fresh, codes).shape == (20,)
+
+
+def test_a_round_trip():
+    pair = (lambda x: x[:, :2] + 3, lambda z: torch.cat([z, z], 1))
+    assert round_trip(pair, np.zeros((4, 2))) == pytest.approx(np.full(4, np.sqrt(18)))
+
+
+# --- interpolation
+
+
+def test_straight_and_spherical_paths():
+    pair = (nowhere, lambda z: z)
+    assert interpolate(pair, [0, 0], [1, 2], 3).tolist() == [[0, 0], [0.5, 1], [1, 2]]
+    arc = interpolate(pair, [1, 0], [0, 1], 5, path="spherical")
+    assert np.linalg.norm(arc, axis=1) == pytest.approx(1)
+
+
+def test_a_geodesic_has_equal_steps_in_the_data():
+    path = interpolate((nowhere, sphere), [0, 1.2], [2, 1.2], 6, path="geodesic")
+    x = sphere(torch.from_numpy(path)).numpy()
+    steps = np.linalg.norm(np.diff(x, axis=0), axis=1)
+    assert steps == pytest.approx(steps.mean(), rel=0.02)
+
+
+def test_an_estimator_s_geodesic():
+    X = np.random.default_rng(0).normal(size=(300, 2)) @ np.random.default_rng(1).normal(size=(2, 6))
+    vae = ct.VAE(latent_dim=2, max_epochs=5, random_state=0).fit(X)
+    path = vae.interpolate(X[0], X[1], steps=7, path="geodesic")
+    assert path.shape == (7, 6)
+    np.testing.assert_allclose(path[[0, -1]], vae.project(X[:2]), atol=1e-4)
+    np.testing.assert_allclose(vae.interpolate(X[1], X[0], steps=7, path="geodesic")[::-1], path, atol=1e-3)
+    vae.codes_ = vae.transform(X)
+    assert vae.interpolate(X[0], X[1], path="geodesic").shape == (9, 6)
+    z = vae.transform(X[:10])
+    found = geodesic(vae, z[:5], z[5:], codes=vae.codes_, density_weight=1)
+    assert found.converged.all()
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"knots": 2}, PlanError, "3 or more"),
+        ({"density_weight": -1.0}, PlanError, "0 or more"),
+        ({"tolerance": 0.0}, PlanError, "above 0"),
+        ({"max_iterations": 0}, PlanError, "1 or more"),
+        ({"density_weight": 1.0}, PlanError, "give codes"),
+        ({"codes": np.zeros((5, 3))}, DataError, r"\(n, 2\) are needed"),
+        ({"z1": [[0.0, 1.0], [0.0, 1.0]]}, DataError, "no pairs"),
+        ({"z1": [[0.0, np.nan]]}, DataError, "not finite"),
+        ({"z1": [0.0, 1.0]}, DataError, "no pairs"),
+    ],
+)
+def test_refusals(change, error, said):
+    given_ = {"z0": [[0.0, 0.0]], "z1": [[0.0, 1.0]]} | change
+    with pytest.raises(error, match=said):
+        geodesic((nowhere, sphere), **given_)
+
+
+def test_refusals_of_paths():
+    pair = (nowhere, sphere)
+    with pytest.raises(PlanError, match="'straight' or 'spherical' or 'geodesic'"):
+        interpolate(pair, [0, 0], [1, 1], path="curly")
+    with pytest.raises(PlanError, match="two points or more"):
+        interpolate(pair, [0, 0], [1, 1], 1)
+    with pytest.raises(DataError, match="one code"):
+        interpolate(pair, [0, 0], [1, 1, 1])
+    with pytest.raises(DataError, match="fit together"):
+        off_support(np.zeros((3, 2)), np.zeros((50, 3)))
+    with pytest.raises(DataError, match="too few"):
+        off_support(np.zeros((3, 2)), np.zeros((5, 2)))
