@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 import time
 from collections import Counter
@@ -33,6 +34,7 @@ from chartae.geometry import Chart
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import machine_info, write_json
 
+FEWER = {"loops": 20}  # seeds of the slowest check
 BARS = {"healthy": 0.97, "planted": 0.93, "hopeless": 0.97}
 VERDICTS = ("ok", "warn", "fail", "cannot tell")
 
@@ -68,13 +70,15 @@ def cases_of(script: str) -> dict[str, Case]:
     return module.CASES
 
 
-def run(script: str, case: str, seed: int) -> dict[str, tuple[str, float | None, float]]:
-    """Verdict, value and seconds of each check that the case names."""
+def run(
+    script: str, case: str, seed: int, wanted: tuple[str, ...]
+) -> dict[str, tuple[str, float | None, float]]:
+    """Verdict, value and seconds of each check that is wanted and that the case names."""
     torch.set_num_threads(1)
     make, expected = cases_of(script)[case]
     chart, x = make(torch.Generator().manual_seed(seed))
     evidence, out = Evidence(chart, x, seed=seed), {}
-    for name in expected:
+    for name in (n for n in expected if n in wanted and seed < FEWER.get(n, seed + 1)):
         began = time.perf_counter()
         try:
             reading = checks[name].measure(evidence)
@@ -91,11 +95,14 @@ def met(want: str, count: Counter[str]) -> bool:
     return share >= BARS[want] and not (want == "hopeless" and count["ok"])
 
 
-def summary(script: str, case: str, seeds: int, pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
-    runs = list(pool.map(run, [script] * seeds, [case] * seeds, range(seeds)))
+def summary(
+    script: str, case: str, seeds: int, wanted: tuple[str, ...], pool: ProcessPoolExecutor
+) -> list[dict[str, Any]]:
+    runs = list(pool.map(run, [script] * seeds, [case] * seeds, range(seeds), [wanted] * seeds))
     rows = []
-    for name, expected in cases_of(script)[case][1].items():
-        found = [each[name] for each in runs]
+    for name in runs[0]:
+        found = [each[name] for each in runs if name in each]
+        n, expected = len(found), cases_of(script)[case][1][name]
         count = Counter(each[0] for each in found)
         values = sorted(each[1] for each in found if each[1] is not None)
         rows.append(
@@ -103,10 +110,10 @@ def summary(script: str, case: str, seeds: int, pool: ProcessPoolExecutor) -> li
                 "case": case,
                 "check": name,
                 "expected": expected,
-                "seeds": seeds,
-                **{verdict: round(count[verdict] / seeds, 3) for verdict in VERDICTS},
+                "seeds": n,
+                **{verdict: round(count[verdict] / n, 3) for verdict in VERDICTS},
                 "median": values[len(values) // 2] if values else None,
-                "seconds": round(sorted(each[2] for each in found)[seeds // 2], 4),
+                "seconds": round(sorted(each[2] for each in found)[n // 2], 4),
                 "met": met(expected, count),
             }
         )
@@ -122,12 +129,14 @@ def main(script: str, description: str | None, title: str) -> None:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="cases; nothing is written")
+    parser.add_argument("--checks", nargs="*", help="the others are kept as they were measured")
     parser.add_argument("--out", default=str(Path(script).parent / "results" / f"{stem}.json"))
     args = parser.parse_args()
     cases, rows, names = cases_of(script), [], list(checks)
+    wanted = tuple(args.checks or names)
     with ProcessPoolExecutor(args.jobs) as pool:
         for case in args.only or cases:
-            for row in summary(script, case, args.seeds, pool):
+            for row in summary(script, case, args.seeds, wanted, pool):
                 rows.append(row)
                 shares = " ".join(f"{row[v]:5.2f}" for v in VERDICTS)
                 value = "-" if row["median"] is None else f"{row['median']:.4f}"
@@ -138,10 +147,19 @@ def main(script: str, description: str | None, title: str) -> None:
                 )
     if args.only:
         return
+    if args.checks:
+        kept = json.loads(Path(args.out).read_text())["cases"]
+        rows += [row for row in kept if row["check"] not in wanted]
+    order = list(cases)
+    rows.sort(key=lambda row: (names.index(row["check"]), order.index(row["case"])))
+    write(args.out, title, f"python benchmarks/diagnostics/{stem}.py --seeds {args.seeds}", rows)
+
+
+def write(path: str, title: str, command: str, rows: list[dict[str, Any]]) -> None:
     write_json(
-        args.out,
+        path,
         title=title,
-        command=f"python benchmarks/diagnostics/{stem}.py --seeds {args.seeds}",
+        command=command,
         machine=machine_info(1),
         columns=["check", "case", "expected", "seeds", *(f"{v} %" for v in VERDICTS), "median", "s", "bar"],
         rows=[
@@ -152,11 +170,12 @@ def main(script: str, description: str | None, title: str) -> None:
                 f"{row['seconds']:.2f}",
                 "met" if row["met"] else "missed",
             ]
-            for row in sorted(rows, key=lambda row: names.index(row["check"]))
+            for row in rows
         ],
         notes=[
             "Healthy: at most 3 % warn or fail. Planted: at least 93 % do. Hopeless: at most 3 % do, none "
             "is ok.",
             "Charts in closed form, in which nothing is fitted; see the script for the cases.",
         ],
+        cases=rows,
     )

@@ -1,60 +1,20 @@
-"""Are the checks of the shape of a latent space right? Cases with a known answer, in closed form.
+"""Are the checks of the shape of a latent space right? Charts in closed form: nothing is fitted.
 
-Nothing is fitted. Each case is a chart and items, made anew for each seed, and says for each check what it
-should find:
-
-- "healthy": no alarm (warn or fail) in 97 % of seeds;
-- "planted": an alarm in 93 % of seeds;
-- "hopeless": never "ok", and no alarm in 97 % of seeds;
-- a check that a case does not name runs nowhere: what it should find there is not known.
+A check that a case does not name runs nowhere: what it should find there is not known.
 
     python benchmarks/diagnostics/latent.py --seeds 100
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import time
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
+from harness import Case, Made, frame, main, normal, uniform, wants
 from torch import Tensor
 
-from chartae.audits.evidence import BUDGETS, Evidence
-from chartae.audits.findings import Reading, checks, judge
-from chartae.audits.report import audit  # it registers all checks
-from chartae.core.errors import DataError
 from chartae.geometry import Chart
-
-NAMES = (
-    "folds", "tears", "neighborhoods", "density", "components", "loops",
-    "prior-holes", "sample-holes", "interpolation", "interpolated-items",
-)  # fmt: skip
-BARS = {"healthy": 0.97, "planted": 0.93, "hopeless": 0.97}
-
-LOOPS = 20  # seeds of the slowest check
-
-Made = tuple[Chart, Tensor]
-Case = tuple[Callable[[torch.Generator], Made], dict[str, str]]
-
-
-def uniform(g: torch.Generator, n: int, d: int, low: float = -1.0, high: float = 1.0) -> Tensor:
-    return low + (high - low) * torch.rand(n, d, generator=g)
-
-
-def normal(g: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=g)
-
-
-def frame(g: torch.Generator, D: int, d: int) -> Tensor:
-    """Orthonormal columns, ``(D, d)``."""
-    return torch.linalg.qr(normal(g, D, d))[0]
 
 
 def embedded(g: torch.Generator, z: Tensor, D: int, noise: float, prior: Any = None) -> Made:
@@ -243,11 +203,6 @@ def noise(g: torch.Generator, n: int = 500) -> Made:
     return Chart.of_pair(lambda x: x[:, :2], lambda z: torch.cat([z, z.new_zeros(len(z), 48)], 1)), x
 
 
-def wants(healthy: str = "", planted: str = "", hopeless: str = "") -> dict[str, str]:
-    out = dict.fromkeys(healthy.split(), "healthy")
-    return out | dict.fromkeys(planted.split(), "planted") | dict.fromkeys(hopeless.split(), "hopeless")
-
-
 ALL = "folds tears neighborhoods density components loops interpolation interpolated-items"
 SAMPLED = " prior-holes sample-holes"
 CASES: dict[str, Case] = {
@@ -297,107 +252,5 @@ CASES: dict[str, Case] = {
 }
 
 
-def run(case: str, seed: int, wanted: tuple[str, ...] = NAMES) -> dict[str, tuple[str, float | None, float]]:
-    """Verdict, value and seconds of each check that the case names."""
-    torch.set_num_threads(1)
-    make, expected = CASES[case]
-    chart, x = make(torch.Generator().manual_seed(seed))
-    evidence, out = Evidence(chart, x, seed=seed), {}
-    for name in wanted:
-        if name in expected and (name != "loops" or seed < LOOPS):
-            began = time.perf_counter()
-            try:
-                reading = checks[name].measure(evidence)
-            except DataError as error:  # as in a report
-                reading = Reading(None, because=str(error))
-            verdict = judge(reading, checks[name].ok, checks[name].fail)
-            out[name] = (verdict, reading.value, time.perf_counter() - began)
-    return out
-
-
-def met(want: str, count: Counter[str]) -> bool:
-    n, alarms = sum(count.values()), count["warn"] + count["fail"]
-    share = alarms / n if want == "planted" else 1 - alarms / n
-    return share >= BARS[want] and not (want == "hopeless" and count["ok"])
-
-
-def summary(
-    case: str, seeds: int, wanted: tuple[str, ...], pool: ProcessPoolExecutor
-) -> list[dict[str, Any]]:
-    runs = list(pool.map(run, [case] * seeds, range(seeds), [wanted] * seeds))
-    rows = []
-    for name in runs[0]:
-        found = [each[name] for each in runs if name in each]
-        n, count = len(found), Counter(each[0] for each in found)
-        values = sorted(each[1] for each in found if each[1] is not None)
-        rows.append(
-            {
-                "case": case,
-                "check": name,
-                "expected": CASES[case][1][name],
-                "seeds": n,
-                **{
-                    verdict: round(count[verdict] / n, 3) for verdict in ("ok", "warn", "fail", "cannot tell")
-                },
-                "median": values[len(values) // 2] if values else None,
-                "seconds": round(sorted(each[2] for each in found)[n // 2], 4),
-                "met": met(CASES[case][1][name], count),
-            }
-        )
-    return rows
-
-
-def large(names: tuple[str, ...] = NAMES) -> dict[str, float]:
-    """Seconds of each check on 10,000 items of 784 values, at the fast budget."""
-    torch.set_num_threads(1)
-    g = torch.Generator().manual_seed(0)
-    chart, x = ppca(g, 8, 784, n=10_000)
-    report = audit(chart, x, ppca(g, 8, 784, n=10_000)[1], only=[n for n in names if n != "loops"])
-    report_of_loops = audit(chart, x, only=["loops"])
-    return {f.name: round(f.seconds, 2) for f in (*report.findings, *report_of_loops.findings)}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="cases; nothing is written")
-    parser.add_argument("--checks", nargs="*", default=NAMES, help="others are kept as they were measured")
-    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "latent.json"))
-    args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(args.jobs) as pool:
-        for case in args.only or CASES:
-            for row in summary(case, args.seeds, tuple(args.checks), pool):
-                rows.append(row)
-                shares = " ".join(f"{row[v]:5.2f}" for v in ("ok", "warn", "fail", "cannot tell"))
-                value = "-" if row["median"] is None else f"{row['median']:.4f}"
-                print(
-                    f"{' ' if row['met'] else '!'} {row['case']:<26}{row['check']:<20}{row['expected']:<10}"
-                    f"{shares}  {value:<8} {row['seconds']}",
-                    flush=True,
-                )
-    if args.only:
-        return
-    kept = json.loads(Path(args.out).read_text())["cases"] if set(args.checks) < set(NAMES) else []
-    rows += [row for row in kept if row["check"] not in args.checks]
-    rows.sort(key=lambda row: (list(CASES).index(row["case"]), NAMES.index(row["check"])))
-    out = {
-        "command": f"python benchmarks/diagnostics/latent.py --seeds {args.seeds}",
-        "measured_last": list(args.checks),  # the others' rows are of an earlier run
-        "date": time.strftime("%Y-%m-%d"),
-        "budget": BUDGETS["fast"]._asdict(),
-        "bars": BARS,
-        "thresholds": {name: [checks[name].ok, checks[name].fail] for name in NAMES},
-        "cases": rows,
-        "seconds_on_10000_x_784": large(),
-    }
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.out).write_text(json.dumps(out, indent=1) + "\n")
-    print(out["seconds_on_10000_x_784"])
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, "Checks of the shape of a latent space on charts of known health")
