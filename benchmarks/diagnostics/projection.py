@@ -28,6 +28,7 @@ def bent(
     wiggle: float = 0.0,
     kept: int | None = None,
     stretch: bool = False,
+    uneven: float = 1.0,
     sides: tuple[float, ...] = (),
 ) -> Made:
     """A plane in D dimensions with noise, and a chart of it with one planted fault."""
@@ -39,10 +40,12 @@ def bent(
 
     def encode(x: Tensor) -> Tensor:
         z = (x @ (along + oblique * across))[:, :kept]
+        z = torch.cat([z[:, :1], z[:, 1:] / uneven], 1)
         return z.sign() * z.abs().pow(1 / 3) if stretch else z
 
     def decode(z: Tensor) -> Tensor:
         z = z**3 if stretch else z
+        z = torch.cat([z[:, :1], z[:, 1:] * uneven], 1)
         full = torch.nn.functional.pad(gain * z + shift, (0, d - kept))
         moved = full @ (math.cos(tilt) * along + math.sin(tilt) * across).T
         return moved + wiggle * (40 * full).sin() @ across.T
@@ -122,14 +125,15 @@ CASES: dict[str, Case] = {
     "shifted": (lambda g: bent(g, shift=0.1), wants(TANGENT.replace("missed", ""), "idempotence missed")),
     "tilted decoder, 45°": (lambda g: bent(g, tilt=math.pi / 4), wants("", "decoder-tangent")),
     "wiggling decoder": (lambda g: bent(g, wiggle=0.02), wants("", "validity-radius")),
-    "cubic code": (lambda g: bent(g, stretch=True), wants("retention", "distortion validity-radius")),
+    "cubic code": (lambda g: bent(g, stretch=True), wants("retention", "validity-radius")),
+    "one axis ten times as long": (lambda g: bent(g, uneven=10.0), wants(TANGENT, "distortion")),
     "one of two dimensions": (lambda g: bent(g, kept=1), wants("", "latent-dimension missed retention")),
     "three of five dimensions": (
         lambda g: bent(g, n=2000, d=5, D=30, kept=3),
         wants("", "latent-dimension"),
     ),
     "torn circle": (torn_circle, wants("latent-dimension", "reconstruction-tail")),
-    "constant": (constant, wants("", "reconstruction", "idempotence distortion validity-radius")),
+    "constant": (constant, wants("", "reconstruction", "idempotence denoising distortion validity-radius")),
     "noise": (noise, wants("", "", TANGENT)),
     "plane, 60 items": (lambda g: bent(g, n=60, noise=0.2), wants("", "", TANGENT)),
 }

@@ -11,6 +11,7 @@ from chartae.audits.findings import LEVEL, Reading, check, of_ratio
 __all__: list[str] = []  # the checks are in the registry
 
 NOISE = 0.1  # of the size of a typical residual
+STILL = 0.01  # of the standard deviation of the items
 WORST = 16  # items that are named
 
 
@@ -100,6 +101,8 @@ def _tail(norms: np.ndarray) -> float:
 )
 def _idempotence(evidence: Evidence) -> Reading:
     """Compare |P(P(x)) − P(x)| with |x − P(x)|."""
+    if _still(evidence):
+        return Reading(None, because="all reconstructions are the same")
     if getattr(evidence.chart.given, "blueprint_", {}).get("recipe") == "denoising-ae":
         return Reading(
             None, because="the best denoising autoencoder moves on toward the mean, and is not idempotent"
@@ -132,6 +135,8 @@ def _idempotence(evidence: Evidence) -> Reading:
 )
 def _denoising(evidence: Evidence) -> Reading:
     """Compare the noise gain G = E|P(x + sε) − P(x)|² / (s²D) with d_I / D."""
+    if _still(evidence):
+        return Reading(None, because="all reconstructions are the same")
     dimension = evidence.tangent_dimension
     if evidence.features < 3 * dimension:
         return Reading(None, because="items have few values beyond the dimension of the data")
@@ -143,6 +148,11 @@ def _denoising(evidence: Evidence) -> Reading:
     moved = (noisy.flatten(1).cpu() - evidence.p[:m]).square().sum(1)
     also = {"dimension": dimension}
     return of_ratio(moved, torch.full_like(moved, s**2 * dimension), also=also)
+
+
+def _still(evidence: Evidence) -> bool:
+    """Whether reconstructions hardly move with their items."""
+    return float(evidence.p.std(0).norm()) < STILL * float(evidence.flat.std(0).norm())
 
 
 def _c(evidence: Evidence, m: int) -> torch.Tensor | None:

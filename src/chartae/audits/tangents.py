@@ -134,7 +134,7 @@ def _decoder_tangent(evidence: Evidence) -> Reading:
 )
 def _validity_radius(evidence: Evidence) -> Reading:
     """Measure ρ: the first step at which the decoder leaves its tangent by a tenth, in the median."""
-    if not len(evidence.metric):
+    if not evidence.metric.size:
         return Reading(None, because="the decoder does not react to its code")
     radii = validity_radius(
         evidence.chart,
@@ -165,7 +165,7 @@ def _validity_radius(evidence: Evidence) -> Reading:
 def _distortion(evidence: Evidence) -> Reading:
     """Measure d·E tr G² / (E tr G)², G = J_DᵀJ_D, over the dimensions that the decoder uses."""
     G = evidence.metric
-    if not len(G):
+    if not G.size:
         return Reading(None, because="the decoder does not react to its code")
     volume = 0.5 * np.linalg.slogdet(G)[1]
     also = {"log_volume": volume, "log_volume_sd": float(volume.std())}
