@@ -31,7 +31,9 @@ for name, dimension in found.items():
     print(f"{name}: {dimension.dimension:.1f} ({dimension.verdict}); by neighbor: {at}")
 
 assert abs(found["roll"].dimension - 2) < 0.3
-assert found["roll with noise"].scales[0][1] > 2 * found["roll with noise"].scales[-1][1]  # noise is at small scales
+assert (
+    found["roll with noise"].scales[0][1] > 2 * found["roll with noise"].scales[-1][1]
+)  # noise is at small scales
 
 # %%
 # The roll reads as a surface. With noise there is no single answer: at small scales the noise fills all
@@ -50,7 +52,9 @@ noise = rng.uniform(0, 16, size=X.shape)
 for name, items in {"digits": X, "pixels drawn apart": pixels, "uniform pixels": noise}.items():
     found[name] = ct.intrinsic_dimension(items)
     low, high = found[name].interval
-    print(f"{name}: {found[name].dimension:.1f} ({low:.1f} to {high:.1f}; {found[name].verdict}), of 64 pixels")
+    print(
+        f"{name}: {found[name].dimension:.1f} ({low:.1f} to {high:.1f}; {found[name].verdict}), of 64 pixels"
+    )
 
 assert found["digits"].dimension < 16 < found["pixels drawn apart"].dimension
 
