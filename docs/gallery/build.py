@@ -1,7 +1,7 @@
 """Turn the scripts of the gallery into pages: run them cell by cell, and keep what they print and draw.
 
-A script is cut at lines "# %%". The comment right below such a line is prose, in Markdown; what follows is code.
-A matplotlib Figure that a cell leaves in a variable is saved below it.
+A script is cut at lines "# %%". The comment right below such a line is prose, in Markdown, and what
+follows is code. A matplotlib Figure that a cell leaves in a variable is saved below it.
 
     python docs/gallery/build.py                            # all pages
     python docs/gallery/build.py interpolation --small --out somewhere    # one, in seconds
@@ -51,7 +51,10 @@ def build(name: str, out: Path = HERE, *, small: bool = False) -> Path:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), warnings.catch_warnings():
             warnings.simplefilter("error")
-            exec(compile(code, str(script), "exec"), known)
+            before = (
+                script.read_text("utf-8").partition(code)[0].count("\n")
+            )  # so that errors name their lines
+            exec(compile("\n" * before + code, str(script), "exec"), known)
         lines += ["```python", code, "```", ""]
         if printed.getvalue().strip():
             lines += ["```text", printed.getvalue().rstrip(), "```", ""]

@@ -2,8 +2,8 @@
 # # Data concentrate near a low-dimensional set
 #
 # The manifold hypothesis: items with many values lie near a curved set of few dimensions. It has two
-# consequences that can be measured. The *intrinsic dimension* is much smaller than the number of values, and
-# random points of the space are not like data.
+# consequences that can be measured. The *intrinsic dimension* is much smaller than the number of values,
+# and random points of the space are not like data.
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits, make_swiss_roll
@@ -16,8 +16,9 @@ rng = np.random.default_rng(0)
 # %%
 # ## A surface whose dimension is known
 #
-# A Swiss roll is a plane, rolled up. We turn it into 20 dimensions, once as it is and once with a little noise in
-# all 20. The estimate is read at several scales, from the distances to the n-th and the 2n-th neighbor.
+# A Swiss roll is a plane, rolled up. We turn it into 20 dimensions, once as it is and once with a little
+# noise in all 20. The estimate is read at several scales, from the distances to the n-th and the 2n-th
+# neighbor.
 n = 600 if small else 3000
 turn = np.linalg.qr(rng.normal(size=(20, 20)))[0][:, :3]
 roll = make_swiss_roll(n, random_state=0)[0] @ turn.T
@@ -37,14 +38,14 @@ assert (
 
 # %%
 # The roll reads as a surface. With noise there is no single answer: at small scales the noise fills all
-# dimensions, at large scales the surface shows. A dimension without a scale says little; when the reading keeps
-# changing with scale, the verdict is "cannot tell".
+# dimensions, at large scales the surface shows. A dimension without a scale says little; when the reading
+# keeps changing with scale, the verdict is "cannot tell".
 #
 # ## Digits
 #
 # Images of handwritten digits have 64 pixels. We compare them with images whose pixels are drawn
-# independently, each from the values that this pixel has in the digits: the same histogram in every pixel, and
-# nothing else in common.
+# independently, each from the values that this pixel has in the digits: the same histogram in every pixel,
+# and nothing else in common.
 X = load_digits().images
 X = X[rng.permutation(len(X))]
 pixels = np.stack([rng.choice(X[:, i, j], len(X)) for i in range(8) for j in range(8)], 1).reshape(X.shape)
@@ -61,9 +62,9 @@ assert found["digits"].dimension < 16 < found["pixels drawn apart"].dimension
 # %%
 # ## Random points are off the manifold
 #
-# An autoencoder's projection P(x) = D(E(x)) leads to the learned manifold, and |x − P(x)| is how far off an item
-# is. Ranked among held-out digits it becomes a p-value: a new digit falls to 0.05 or below in 5 % of cases. What
-# falls there much more often is off the manifold.
+# An autoencoder's projection P(x) = D(E(x)) leads to the learned manifold, and |x − P(x)| is how far off an
+# item is. Ranked among held-out digits it becomes a p-value: a new digit falls to 0.05 or below in 5 % of
+# cases. What falls there much more often is off the manifold.
 train, held_out, test = X[:1000], X[1000:1400], X[1400:]
 d = 12
 ae = ct.AE(latent_dim=d, hidden=(128, 64), max_epochs=15 if small else 150, random_state=0).fit(train)
@@ -105,8 +106,8 @@ right.legend(fontsize=7)
 #
 # ## Where this fails
 #
-# - **Dimension depends on scale.** The verdict on the digits says whether their reading settles at any scale. There
-#   are fewer than 2,000 of them, which is few in many dimensions: take it as a range.
-# - **A low residual is no proof.** The score asks whether the model can reproduce an item, not whether the item is
-#   likely. Blends of two digits are no digits, and yet they pass as often as real ones: their projection is close.
-#   A model with as many latent dimensions as pixels would pass everything.
+# - **Dimension depends on scale.** The verdict on the digits says whether their reading settles at any
+#   scale. There are fewer than 2,000 of them, which is few in many dimensions: take it as a range.
+# - **A low residual is no proof.** The score asks whether the model can reproduce an item, not whether the
+#   item is likely. Blends of two digits are no digits, and yet they pass as often as real ones: their
+#   projection is close. A model with as many latent dimensions as pixels would pass everything.

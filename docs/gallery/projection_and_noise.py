@@ -1,9 +1,9 @@
 # %%
 # # Projection removes noise, when training asks for it
 #
-# The map P(x) = D(E(x)) of an autoencoder leads from any point to the learned manifold. An ideal projection onto a
-# manifold of m dimensions in a space of D keeps the part of the noise that lies along the manifold, m / D of its
-# power, and removes the rest. Is that what an autoencoder learns?
+# The map P(x) = D(E(x)) of an autoencoder leads from any point to the learned manifold. An ideal projection
+# onto a manifold of m dimensions in a space of D keeps the part of the noise that lies along the manifold,
+# m / D of its power, and removes the rest. Is that what an autoencoder learns?
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
@@ -22,8 +22,9 @@ def fit(recipe, train, d, epochs, **params):
 # %%
 # ## A curved sheet in 20 dimensions
 #
-# The data are exactly on the sheet: nothing in training is off it. So nothing in the loss says what the encoder
-# should do with points beside it. A denoising autoencoder sees noisy items in training, and must give clean ones.
+# The data are exactly on the sheet: nothing in training is off it. So nothing in the loss says what the
+# encoder should do with points beside it. A denoising autoencoder sees noisy items in training, and must
+# give clean ones.
 n = 300 if small else 2000
 u, v = rng.uniform(-1, 1, size=(2, n))
 sheet = np.stack([u, v, np.sin(3 * u) / 2, np.cos(3 * v) / 2, u * v / 2], 1)
@@ -46,14 +47,14 @@ for name, found in gains.items():
 assert gains["plain"].gain[0] > 1.5 * gains["denoising, 0.3"].gain[0] > 1.5 * 0.05
 
 # %%
-# The plain autoencoder removes some noise, as any bottleneck does, but keeps more than a projection would: its
-# encoder looks at the sheet from an angle, and noise across the sheet moves its codes along. Noise in training brings
-# the gain close to the ideal. The price is a slightly worse reconstruction of clean items.
+# The plain autoencoder removes some noise, as any bottleneck does, but keeps more than a projection would:
+# its encoder looks at the sheet from an angle, and noise across the sheet moves its codes along. Noise in
+# training brings the gain close to the ideal. The price is a slightly worse reconstruction of clean items.
 #
 # ## Digits
 #
-# Here the question is a practical one: is the projection of a noisy digit closer to the clean digit than the noisy
-# one is? We print |P(x + noise) − x|² / |noise|² on held-out digits: below 1, projecting helps.
+# Here the question is a practical one: is the projection of a noisy digit closer to the clean digit than
+# the noisy one is? We print |P(x + noise) − x|² / |noise|² on held-out digits: below 1, projecting helps.
 X = load_digits().images
 X = X[rng.permutation(len(X))][: 500 if small else None]
 train, test = np.split(X, [3 * len(X) // 4])
@@ -97,13 +98,13 @@ for (name, items), line in zip(rows.items(), right.subplots(len(rows), 8), stric
     line[0].set_ylabel(name, fontsize=8)
 
 # %%
-# Left: the share of the power of noise that passes through P, by the size of the noise. Right: digits with noise of
-# standard deviation 4, and what each model makes of them.
+# Left: the share of the power of noise that passes through P, by the size of the noise. Right: digits with
+# noise of standard deviation 4, and what each model makes of them.
 #
 # ## Where this fails
 #
-# - **Small noise.** A bottleneck loses details of every item. Where the noise is smaller than this loss, projecting
-#   makes an item worse, whatever the training: see the first numbers in each row.
-# - **P is not the nearest point.** A gain near m / D says that noise is removed, and not that the point found is the
-#   closest one of the manifold.
+# - **Small noise.** A bottleneck loses details of every item. Where the noise is smaller than this loss,
+#   projecting makes an item worse, whatever the training: see the first numbers in each row.
+# - **P is not the nearest point.** A gain near m / D says that noise is removed, and not that the point
+#   found is the closest one of the manifold.
 # - **Other noise.** Training with Gaussian noise says nothing about noise of another kind.

@@ -1,10 +1,10 @@
 # %%
 # # Jacobians and tangent spaces
 #
-# Near a point, a manifold is almost its tangent space. The columns of the decoder's Jacobian should span that space:
-# small steps of the code move items along the data. The rows of the encoder's Jacobian say in which directions the
-# code looks, and these should lie in the tangent space as well. The first claim follows from good reconstruction.
-# The second does not, and has to be trained for.
+# Near a point, a manifold is almost its tangent space. The columns of the decoder's Jacobian should span
+# that space: small steps of the code move items along the data. The rows of the encoder's Jacobian say in
+# which directions the code looks, and these should lie in the tangent space as well. The first claim
+# follows from good reconstruction. The second does not, and has to be trained for.
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
@@ -24,8 +24,8 @@ def fit(recipe, train, d, epochs, **params):
 # %%
 # ## A curved sheet in 20 dimensions
 #
-# The tangent spaces of the sheet are known in closed form. The angles between two planes are their principal
-# angles: 0° for the same plane, and 45° or more for one that mostly looks elsewhere.
+# The tangent spaces of the sheet are known in closed form. The angles between two planes are their
+# principal angles: 0° for the same plane, and 45° or more for one that mostly looks elsewhere.
 n = 300 if small else 2000
 turn = np.linalg.qr(rng.normal(size=(20, 20)))[0][:5]
 u, v = rng.uniform(-1, 1, size=(2, n))
@@ -59,9 +59,9 @@ assert of_encoder["denoising, 0.3"] < of_encoder["denoising, 0.1"] < of_encoder[
 assert of_encoder["contractive, 10"] < of_encoder["plain"]
 
 # %%
-# All decoders span the tangent space. The plain encoder is far off it: on the sheet, an oblique view gives the same
-# reconstruction as a straight one. Noise and contraction punish what the encoder sees of normal directions, and bring
-# its angle down.
+# All decoders span the tangent space. The plain encoder is far off it: on the sheet, an oblique view gives
+# the same reconstruction as a straight one. Noise and contraction punish what the encoder sees of normal
+# directions, and bring its angle down.
 #
 # ## How far a linear step holds
 #
@@ -85,8 +85,9 @@ assert abs(gap - 0.1) < 0.02
 # %%
 # ## Digits
 #
-# The tangent spaces of digits have to be estimated from neighbors, and an estimate can be checked: two halves of
-# the neighbors give two estimates. Where these disagree by more than 20°, the tangent space is not known.
+# The tangent spaces of digits have to be estimated from neighbors, and an estimate can be checked: two
+# halves of the neighbors give two estimates. Where these disagree by more than 20°, the tangent space is
+# not known.
 X = load_digits().images
 X = X[rng.permutation(len(X))][: 500 if small else None]
 train, test = np.split(X, [len(X) // 4])[::-1]
@@ -97,13 +98,10 @@ digits = {
 gains = {name: model.normal_gain(X, dimension=6, max_rows=128) for name, model in digits.items()}
 for name, found in gains.items():
     encoder, decoder = (np.degrees(each).mean() for each in (found.encoder_angles, found.decoder_angles))
-    print(
-        f"{name}: encoder {encoder:.0f}°, decoder {decoder:.0f}°; normal gain {np.median(found.normal_gain):.2f}"
-    )
-between = np.degrees(np.median(found.tangent_angle))
-print(
-    f"tangent spaces are known within 20° at {found.reliable.mean():.0%} of digits; halves differ by {between:.0f}°"
-)
+    gain = np.median(found.normal_gain)
+    print(f"{name}: encoder {encoder:.0f}°, decoder {decoder:.0f}°, normal gain {gain:.2f}")
+between, known = np.degrees(np.median(found.tangent_angle)), found.reliable.mean()
+print(f"tangent spaces: two halves differ by {between:.0f}°, and by less than 20° at {known:.0%} of digits")
 steps = {name: model.transform(test) for name, model in digits.items()}
 for name, codes in steps.items():
     reach = np.median(digits[name].validity_radius(codes[:200], codes=codes))
@@ -141,10 +139,10 @@ right.legend(fontsize=7)
 #
 # ## Where this fails
 #
-# - **Real tangent spaces may be unknown.** On digits two halves of the neighbors do not agree. The angles printed there
-#   hold the error of the estimated tangent space, and only the comparison between models means something. An audit
-#   says "cannot tell" in such a case.
-# - **An encoder that reconstructs well may look anywhere.** Do not read the rows of a plain encoder's Jacobian as
-#   "what matters in the data".
-# - **Contraction has its price.** It shrinks all derivatives of the encoder, along the data too, and the weight has to be
-#   chosen; here it does less than noise.
+# - **Real tangent spaces may be unknown.** On digits two halves of the neighbors do not agree. The angles
+#   printed there hold the error of the estimated tangent space, and only the comparison between models
+#   means something. An audit says "cannot tell" in such a case.
+# - **An encoder that reconstructs well may look anywhere.** Do not read the rows of a plain encoder's
+#   Jacobian as "what matters in the data".
+# - **Contraction has its price.** It shrinks all derivatives of the encoder, along the data too, and the
+#   weight has to be chosen; here it does less than noise.
