@@ -62,7 +62,7 @@ def build(name: str, out: Path = HERE, *, small: bool = False) -> Path:
             drawn.append(figure)
             path = out / "figures" / f"{name}{f'_{len(drawn)}' if len(drawn) > 1 else ''}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=80, bbox_inches="tight", metadata={"Software": None})
+            figure.savefig(path, dpi=72, bbox_inches="tight", metadata={"Software": None})
             assert path.stat().st_size < LARGEST, f"{path} is too large"
             lines += [f"![{figure.get_suptitle() or name}](figures/{path.name})", ""]
     page = out / f"{name}.md"

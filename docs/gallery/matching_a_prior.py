@@ -58,7 +58,7 @@ def compare(train, test, d, epochs, lam):
 # dimension; *prior-holes* is the share of drawn codes, and *sample-holes* of decoded ones, that lie further
 # from those of items than 99 % of held-out ones do (0.01 is perfect); *coverage* is the share of what
 # held-out items cover that samples cover as well (1 is perfect).
-n = 500 if small else 2000
+n = 400 if small else 2000
 angle = rng.uniform(0, 2 * np.pi, n)
 flat = np.stack([np.cos(angle), np.sin(2 * angle) / 2], 1) + 0.05 * rng.normal(size=(n, 2))  # an eight
 items = flat @ np.linalg.qr(rng.normal(size=(10, 10)))[0][:2]
@@ -75,9 +75,9 @@ assert numbers["pushed to zero, density"]["prior-holes"] < numbers["pushed to ze
 #
 # ## Digits
 X = load_digits().images
-X = X[rng.permutation(len(X))]
+X = X[rng.permutation(len(X))][: 700 if small else None]
 epochs = 10 if small else 100
-size, numbers, samples = compare(X[:1000], X[1000:], 8, epochs, 10.0)
+size, numbers, samples = compare(X[: len(X) // 2], X[len(X) // 2 :], 8, epochs, 10.0)
 
 assert size < 0.8
 assert numbers["KL, N(0, I)"]["prior-match"] < numbers["pushed to zero, N(0, I)"]["prior-match"]
