@@ -38,6 +38,7 @@ def cells(script: str) -> list[tuple[str, str]]:
 def build(name: str, out: Path = HERE, *, small: bool = False) -> Path:
     """Run a page and write it, with its figures."""
     from matplotlib.figure import Figure
+    from PIL import Image
 
     script = HERE / f"{name}.py"
     known: dict[str, Any] = {"__name__": "__main__", "small": small}
@@ -63,6 +64,7 @@ def build(name: str, out: Path = HERE, *, small: bool = False) -> Path:
             path = out / "figures" / f"{name}{f'_{len(drawn)}' if len(drawn) > 1 else ''}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, dpi=72, bbox_inches="tight", metadata={"Software": None})
+            Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
             assert path.stat().st_size < LARGEST, f"{path} is too large"
             lines += [f"![{figure.get_suptitle() or name}](figures/{path.name})", ""]
     page = out / f"{name}.md"

@@ -22,7 +22,7 @@ CHECKS = ["folds", "components", "density", "interpolation"]
 #
 # The data are points of a square, or of an annulus, in a plane of three dimensions. An honest map takes the
 # two coordinates of the plane as code. Each other map is wrong in one way.
-n = 500 if small else 1500
+n = 1000 if small else 1500
 square = torch.from_numpy(rng.uniform(-1, 1, size=(n, 2))).float()
 angle, radius = torch.from_numpy(np.stack([rng.uniform(0, 2 * np.pi, n), rng.uniform(0.8, 1, n)])).float()
 annulus = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
