@@ -12,7 +12,7 @@ ARGS   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo lint test test-slow bench docs-benchmarks clean
+.PHONY: help install browser demo lint test test-slow bench docs-benchmarks docs-gallery clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -68,6 +68,9 @@ bench: $(BENCH)/.installed ## every benchmark, beside its peers; hours, on an id
 
 docs-benchmarks: $(STAMP) ## write docs/benchmarks.md from the committed measurements
 	$(PY) benchmarks/render.py
+
+docs-gallery: $(STAMP) ## run the pages of docs/gallery and write them; minutes (ARGS="interpolation" for one)
+	$(PY) docs/gallery/build.py $(ARGS)
 
 clean: ## remove the environments and the caches, keep the runs
 	rm -rf $(VENV) $(BENCH) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,35 @@
+"""Pages of the gallery run, hold what they claim, and are those that their scripts write."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
+SPEC = importlib.util.spec_from_file_location("gallery_build", GALLERY / "build.py")
+assert SPEC is not None
+gallery = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(gallery)
+
+
+@pytest.mark.parametrize("name", gallery.PAGES)
+def test_a_page_runs_and_its_assertions_hold(name, tmp_path):
+    page = gallery.build(name, tmp_path, small=True)
+    figures = re.findall(r"\]\((figures/.*?)\)", page.read_text("utf-8"))
+    assert figures
+    assert all((tmp_path / figure).stat().st_size > 1_000 for figure in figures)
+
+
+@pytest.mark.parametrize("name", gallery.PAGES)
+def test_the_committed_page_has_the_prose_and_code_of_its_script(name):
+    page = (GALLERY / f"{name}.md").read_text("utf-8")
+    written = gallery.cells((GALLERY / f"{name}.py").read_text("utf-8"))
+    assert [part for cell in written for part in cell if part not in page] == []
+    figures = re.findall(r"\]\((figures/.*?)\)", page)
+    assert [figure for figure in figures if not 0 < (GALLERY / figure).stat().st_size < 150_000] == []
+
+
+def test_the_index_links_to_every_page():
+    linked = re.findall(r"\]\((\w+)\.md\)", (GALLERY / "README.md").read_text("utf-8"))
+    assert sorted(linked) == gallery.PAGES
