@@ -434,7 +434,7 @@ def _mixture(
 
     # Whitened, so that the least variance of a component means the same in all directions.
     rows, best = white((codes - mean).T).T.numpy(), None
-    # One thread: these products are small, and threads that wait for each other take ten times as long.
+    # One thread: these products are small, and threads that wait for each other take several times as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         # A few steps more would change nothing that held-out codes could tell; fewer clusters are no fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
