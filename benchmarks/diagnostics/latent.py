@@ -413,12 +413,12 @@ def result(
         "columns": ["check", "what is there", "cases", "runs", *VERDICTS],
         "rows": table,
         "notes": [
-            "Charts in closed form, mostly of 500 items. Healthy: an alarm (warn or fail) is false. Planted: it is "
-            "right. Hopeless: nothing can be told.",
+            "Charts in closed form, mostly of 500 items. Healthy: an alarm (warn or fail) is false. Planted: "
+            "it is right. Hopeless: nothing can be told.",
             "Thresholds were chosen on these cases, so these shares are no test on cases of another kind.",
             f"Loops ran on {LOOPS} seeds a case: too few to tell a false alarm in 100 from none.",
-            "Where all of a healthy case is 'cannot tell' (folds, tears and loops of noisy or many dimensions), no "
-            "alarm says little.",
+            "Where all of a healthy case is 'cannot tell' (folds, tears and loops of noisy or many "
+            "dimensions), no alarm says little.",
         ],
         "raw": {
             "measured_last": list(last),  # the others' rows are of an earlier run
