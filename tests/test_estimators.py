@@ -315,7 +315,7 @@ def test_latent_dim_auto_says_what_it_chose():
     X = X @ np.random.default_rng(0).normal(size=(3, 8))
     m = ct.VAE(**SMALL | {"latent_dim": "auto", "max_epochs": 1}).fit(X)
     assert m.latent_dim_ == m.transform(X).shape[1] == 2
-    assert "latent_dim 2 (the data's dimension reads 1.9, 95 % " in m.summary_
+    assert "latent_dim 2 (the data's dimension reads 2.0, 95 % " in m.summary_
     constant = ct.VAE(**SMALL | {"latent_dim": "auto"}).fit(np.ones((30, 4)))
     assert "too few different rows" in constant.summary_
 

@@ -346,7 +346,8 @@ class Fitting(Densities, Mapping):
         except DataError:
             d = min(2, features)
             return d, " (too few different rows to estimate a dimension)"
-        d = int(np.clip(np.ceil(found.dimension), 1, features))
+        # A manifold of dimension 2 reads a little less or more, which is no reason for a third coordinate.
+        d = int(np.clip(np.ceil(found.dimension - 0.1), 1, features))
         low, high = found.interval
         how = "" if found.verdict == "ok" else ", still changing with scale"
         return (
