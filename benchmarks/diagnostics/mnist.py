@@ -1,8 +1,8 @@
 """Does the health report tell models of MNIST apart?
 
 Five models of the same networks: a plain autoencoder, a VAE, the autoencoder with a density fitted to its
-codes, a VAE that has collapsed (β = 50), and an autoencoder with two latent dimensions. Each is audited on the
-10,000 test items.
+codes, a VAE that has collapsed (β = 50), and an autoencoder with two latent dimensions. Each is audited on
+the 10,000 test items.
 
     python benchmarks/diagnostics/mnist.py --data mnist.npz
 """
