@@ -2,8 +2,8 @@
 
 The VAE (784-512-256-d, Bernoulli) is fitted once for each d. Contenders take turns; each finds all 50
 geodesics with what it offers: chartae.geometry.geodesic with 17 knots, and stochman's connecting_geodesic (a
-cubic spline and Adam, its defaults) with all pairs in one batch, and one pair at a time (one round of that:
-it takes minutes). Every curve is then sampled at 17 equal steps of its parameter, and its energy
+cubic spline and Adam, its defaults) with all pairs in one batch, and one pair at a time (one round: it takes
+minutes). Every curve is then sampled at 17 equal steps of its parameter, and its energy
 n Σ|D(c_{i+1}) − D(c_i)|² taken in the same way.
 """
 
@@ -156,9 +156,9 @@ def main() -> None:
         rows=rows,
         notes=[
             "Wanted: 10 times chartae's seconds, an energy no lower, and all of chartae's converged.",
-            "Seconds are of CPU time: the machine was shared. One thread takes as many on a free one.",
-            f"MLP 784-512-256-d, {args.epochs} epochs on {ROWS} digits. Energy on {KNOTS} points of a curve, "
-            "at equal steps of its parameter, in squared units of the data.",
+            "Seconds are of CPU time, on one thread: the machine was shared.",
+            f"MLP 784-512-256-d, {args.epochs} epochs on {ROWS} digits. Energy on {KNOTS} points of "
+            "a curve, at equal steps of its parameter, in squared units of the data.",
             "stochman 0.3.0 with its defaults: a cubic spline with 5 nodes, at most 150 steps of Adam on 20 "
             "points. All at once it stops when no pair's gradient is above its threshold.",
             common.disturbance(results),

@@ -133,11 +133,12 @@ def decoder_jacobian(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     chart = chart_of(model)
     z = torch.as_tensor(np.asarray(Z), dtype=torch.float32)
     c = chart.condition(condition, len(z))
-    made = [
-        pushforward(lambda h: chart.decode(h, *rows_of(c, b)), z[b])[1].movedim(0, -1).cpu().numpy()  # noqa: B023
-        for b in chart.blocks(len(z), z.shape[1])
-    ]
-    return np.concatenate(made)
+    shape = chart.decoded(z[:1], None if c is None else c[:1]).shape[1:]
+    made = np.empty((len(z), *shape, z.shape[1]), dtype=np.float32)
+    for b in chart.blocks(len(z), z.shape[1]):
+        J = pushforward(lambda h: chart.decode(h, *rows_of(c, b)), z[b])[1]  # noqa: B023
+        made[b] = J.movedim(0, -1).cpu().numpy()
+    return made
 
 
 def encoder_jacobian(model: Any, X: Any, condition: Any = None) -> np.ndarray:
