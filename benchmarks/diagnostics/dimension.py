@@ -1,9 +1,9 @@
 """Is the intrinsic dimension read right, and is noise ever taken for dimensions?
 
 Manifolds whose dimension is known are rotated at random into R^50, with normal noise on every coordinate, and
-samples that fill their space are read as they are. What counts as a plateau was chosen on seeds 0 to 23. A reading with verdict "ok" is wrong when it is more than
-15 % off; "cannot tell" is never wrong. TwoNN as published and GRIDE as published at its second scale stand
-beside it.
+samples that fill their space are read as they are. What counts as a plateau was chosen on seeds 0 to 23. A
+reading with verdict "ok" is wrong when it is more than 15 % off; "cannot tell" is never wrong. TwoNN as published
+and GRIDE as published at its second scale stand beside it.
 
     python benchmarks/diagnostics/dimension.py
 """
@@ -146,7 +146,8 @@ def main() -> None:
     write_json(
         args.out,
         title="Intrinsic dimension: known manifolds, with and without noise",
-        command=f"python benchmarks/diagnostics/dimension.py --seeds {args.seeds} --first-seed {args.first_seed}",
+        command="python benchmarks/diagnostics/dimension.py "
+        f"--seeds {args.seeds} --first-seed {args.first_seed}",
         machine=machine_info(args.threads),
         columns=[
             "data",
