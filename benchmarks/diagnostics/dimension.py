@@ -2,13 +2,8 @@
 
 Manifolds whose dimension is known are rotated at random into R^50, with normal noise on every coordinate, and
 samples that fill their space are read as they are. What counts as a plateau was chosen on seeds 0 to 23. A
-<<<<<<< HEAD
 reading with verdict "ok" is wrong when it is more than 15 % off; "cannot tell" is never wrong. TwoNN as
 published and GRIDE as published at its second scale stand beside it.
-=======
-reading with verdict "ok" is wrong when it is more than 15 % off; "cannot tell" is never wrong. TwoNN as published
-and GRIDE as published at its second scale stand beside it.
->>>>>>> tangent
 
     python benchmarks/diagnostics/dimension.py
 """

@@ -349,7 +349,11 @@ def _together(findings: list[Finding]) -> tuple[Finding, ...]:
 def _setting(estimator: Any, evidence: Evidence) -> Setting:
     """Say what a model was fitted with."""
     try:
-        dimension: float | None = evidence.dimension.dimension
+        # Where the scales disagree, the least of them: noise makes the others.
+        found = evidence.dimension
+        dimension: float | None = (
+            found.dimension if found.verdict == "ok" else min(value for _, value, _ in found.scales)
+        )
     except DataError:
         dimension = None
     if not hasattr(estimator, "blueprint_"):
