@@ -24,7 +24,7 @@ from chartae.audits.findings import (
     of_share,
 )
 from chartae.audits.remedies import Setting, proposed, remedies
-from chartae.audits.report import _together
+from chartae.audits.report import _setting, _together
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry import Chart
 
@@ -112,6 +112,22 @@ def test_remedies_name_the_argument_to_change():
     assert found["longer-training"] == {"max_epochs": 30}
     assert found["learned-noise"] == {"noise": "global"}
     assert "free-bits" not in found  # of another recipe
+
+
+@pytest.mark.parametrize(
+    ("network", "hidden", "wider"),
+    [("mlp", None, (1024, 512)), ("conv2d", None, (64, 128)), ("mlp", (16,), (32,)), ("linear", None, None)],
+)
+def test_networks_are_widened_from_what_they_are(network, hidden, wider):
+    X = np.random.default_rng(0).random((80, 8, 8))
+    ae = ct.AE(latent_dim=2, network=network, hidden=hidden, max_epochs=1, random_state=0).fit(X)
+    changes = proposed(("more-capacity",), _setting(Evidence(ae.chart(), ae.chart().items(X))))[0].changes
+    assert changes == ({"network": "mlp"} if wider is None else {"hidden": wider})
+    assert ct.AE(latent_dim=2, max_epochs=1, **{"network": network, **changes}).fit(X).n_iter_ == 1
+
+
+def test_nothing_is_changed_in_a_model_of_another_library():
+    assert all(not r.changes for r in proposed(tuple(remedies), Setting(latent_dim=2, dimension=5.0)))
 
 
 # ---------------------------------------------------------------- reports
@@ -223,6 +239,22 @@ def test_a_remedy_is_applied_and_compared(digits, tmp_path):
     assert ct.load(tmp_path / "b").max_epochs == 3
     row = next(line for line in result.stdout.splitlines() if line.strip().startswith("latent-dimension"))
     assert row.count("fail") == 1  # before, and not after
+
+
+def test_a_remedy_that_trains_nothing_fits_a_density_to_the_codes(tmp_path):
+    X = np.random.default_rng(0).normal(size=(900, 6)) @ np.diag([3, 3, 1, 1, 0.1, 0.1])
+    np.save(tmp_path / "x.npy", X * np.sign(X[:, :1]) + [9, 0, 0, 0, 0, 0] * (X[:, 1:2] > 0))
+    fit = ["fit", tmp_path / "x.npy", "--recipe", "ae", "--latent-dim", 2, "--epochs", 3, "--seed", 0]
+    assert run(*fit, "--out", tmp_path / "a").exit_code == 0
+    words = ["fit", "--from", tmp_path / "a", "--remedy", "fit-density", "--out", tmp_path / "b", "--seed", 0]
+    refused = run(*words, "--epochs", 9)
+    assert (refused.exit_code, "trains nothing anew" in refused.stderr) == (2, True)
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    before, after = ct.load(tmp_path / "a"), ct.load(tmp_path / "b")
+    assert (before.transform(X) == after.transform(X)).all()
+    assert after.model_.fitted_prior.held_out > before.model_.fitted_prior.held_out
+    assert (before.sample(9, random_state=0) != after.sample(9, random_state=0)).any()
 
 
 def test_words_that_lead_nowhere_are_refused(digits, tmp_path):

@@ -393,6 +393,8 @@ def _fit(
     if not quiet:
         typer.echo(f"data      {items.summary}")
     if before is not None:
+        if before.is_trained and (own or given.keys() - {"random_state"}):
+            raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
         own, given = before.own(entry.name) | own, before.parameters | given
     estimator = chartae.Autoencoder(
         recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
@@ -400,7 +402,7 @@ def _fit(
     goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
     try:
         if before is not None and before.is_trained:
-            estimator = before.refitted()
+            estimator = before.refitted(seed)
             estimator.save(out, overwrite=overwrite)
         else:
             estimator.fit(items, run=out, resume=resume, overwrite=overwrite)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
 from chartae.estimators.parameters import COMMON
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["REPORT", "SOURCE", "Origin", "audited", "compared", "source_of", "take", "write_source"]
 
@@ -306,15 +303,20 @@ class Origin:
         """Whether the remedy leaves the weights as they are."""
         return set(self.changes) == {"prior"}
 
-    def refitted(self) -> Any:
+    def refitted(self, seed: int | None = None) -> Any:
         """Apply a remedy that needs no training.
+
+        Parameters
+        ----------
+        seed : int or None
+            Of the fit of the density.
 
         Returns
         -------
         object
             The estimator of the run, with a density fitted to its codes.
         """
-        return self.trained.fit_prior(self.changes["prior"])
+        return self.trained.fit_prior(self.changes["prior"], random_state=seed)
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:

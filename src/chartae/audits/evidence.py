@@ -19,10 +19,9 @@ from chartae.geometry.metrics import metric
 from chartae.geometry.neighbors import nearest
 from chartae.geometry.tangent import NormalGain, TangentSpace, normal_gain, tangent_space
 
-UNUSED = 1e-3  # an axis with less of the power of the strongest one does nothing
-
 __all__ = ["BUDGETS", "Budget", "Evidence"]
 
+UNUSED = 1e-3  # an axis with less of the power of the strongest one does nothing
 NEAR = 50  # neighbors of each item that are kept
 
 
@@ -293,12 +292,15 @@ class Evidence:
 
     @cached_property
     def metric(self) -> np.ndarray:
-        """G = J_DᵀJ_D at the points' codes, over the latent axes that the decoder uses, ``(m, a, a)``."""
+        """G = J_DᵀJ_D at the points' codes, ``(m, d, d)``."""
         m = len(self.points)
-        G = metric(self.chart, self.z[:m], None if self.c is None else self.c[:m])
-        power = np.diagonal(G, axis1=1, axis2=2).mean(0) * self.code_std.numpy() ** 2
-        used = power > UNUSED * max(power.max(), 1e-12)
-        return G[:, used][:, :, used]
+        return metric(self.chart, self.z[:m], None if self.c is None else self.c[:m])
+
+    @property
+    def used_axes(self) -> np.ndarray:
+        """Which latent axes the decoder uses, ``(d,)`` of bool."""
+        power = np.diagonal(self.metric, axis1=1, axis2=2).mean(0) * self.code_std.numpy() ** 2
+        return power > UNUSED * max(power.max(), 1e-12)
 
     # ---------------------------------------------------------------- of neighbors
 

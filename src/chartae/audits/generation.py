@@ -15,6 +15,7 @@ from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Reading, check, of_mean, of_ratio, of_share
 from chartae.audits.prior import Z
 from chartae.core.errors import DataError
+from chartae.geometry.neighbors import nearest
 
 __all__: list[str] = []  # the checks are in the registry
 
@@ -126,21 +127,6 @@ def features(*sets: Tensor) -> list[np.ndarray]:
             axes = torch.svd_lowrank(chosen, q=min(FEATURES + 10, *chosen.shape), niter=2)[2][:, :FEATURES]
         return [((x - center) @ axes).numpy() for x in sets]
     return [(x - center).numpy() for x in sets]
-
-
-def nearest(queries: np.ndarray, points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the ``k`` nearest points and which they are, ``(n, k)`` each."""
-    a, b = torch.from_numpy(queries), torch.from_numpy(points)
-    size = b.square().sum(1)
-    parts = []
-    for rows in a.split(max(1, (1 << 22) // max(1, len(b)))):
-        square = torch.addmm(size, rows, b.T, alpha=-2) + rows.square().sum(1, keepdim=True)
-        parts.append(square.topk(min(k, len(b)), largest=False))
-    near = torch.cat([p.indices for p in parts])
-    # Again, without the rounding of a difference of large numbers.
-    exact = (a[:, None] - b[near]).square().sum(2).sqrt()
-    order = exact.argsort(1)
-    return exact.gather(1, order).numpy(), near.gather(1, order).numpy()
 
 
 @check(
@@ -256,7 +242,7 @@ def _copying(evidence: Evidence) -> Reading:
     noise = held - chart.decoded(own.to(evidence.x.device), c_own).flatten(1).cpu()
     left = train - chart.decoded(codes, c).flatten(1).cpu()
     z = evidence.sampled(n, prior=False, stream=30)[:n]
-    by_train, by_test = (nearest(z.numpy(), v.cpu().numpy(), NEAR)[1] for v in (codes, own))
+    by_train, by_test = (nearest(z, v, NEAR)[1] for v in (codes, own))
     ratio = left.square().sum(1)[by_train].mean(1) / noise.square().sum(1)[by_test].mean(1).clamp_min(1e-30)
     scale = torch.where(ratio < REMEMBERED**2, ratio.sqrt(), 1.0)[:, None]
     donor = by_test[np.arange(len(z)), evidence.random(33).integers(by_test.shape[1], size=len(z))]

@@ -13,7 +13,6 @@ from chartae.audits.evidence import Evidence
 from chartae.audits.findings import LEVEL, Reading, check, of_mean
 from chartae.core.contracts import Distribution
 from chartae.core.errors import DataError
-from chartae.geometry.jacobians import pushforward
 from chartae.parts.distributions import DiagonalNormal, FullNormal, StandardNormal
 
 __all__: list[str] = []  # the checks are in the registry
@@ -340,23 +339,11 @@ def _above_noise(evidence: Evidence) -> float:
 
 def _strengths(evidence: Evidence) -> np.ndarray:
     """Variance of decoded items along each principal latent direction: of Cov(z) E JᵀJ, ``(d,)``."""
-    gram, _ = _metric(evidence)
+    gram = evidence.metric.mean(0)
     covariance = np.cov(evidence.z.double().numpy().T).reshape(evidence.d, evidence.d)
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(values.clip(0))
     return np.linalg.eigvalsh(root.T @ gram @ root)[::-1].clip(0)
-
-
-def _metric(evidence: Evidence) -> tuple[np.ndarray, float]:
-    """E JᵀJ of the decoder, and the root mean square of |J|, at a few codes."""
-    m = min(len(evidence), 64)
-    z, c = evidence.z[:m].to(evidence.x.device), evidence.conditions(slice(m))
-    grams = []
-    for b in evidence.chart.blocks(m, evidence.d):
-        J = pushforward(lambda h: evidence.chart.decode(h, *[v[b] for v in c]), z[b])[1].flatten(2)  # noqa: B023
-        grams.append(torch.einsum("inx,jnx->ij", J, J).cpu().double().numpy())
-    gram = np.sum(grams, 0) / m
-    return gram, math.sqrt(float(np.trace(gram)))
 
 
 def _residual(evidence: Evidence) -> float:
@@ -402,7 +389,7 @@ def _push_to_zero(evidence: Evidence) -> Reading:
         "from_": "what N(0, I) has, though nothing says that codes follow it"
         if free
         else "what samples have",
-        "slope": _metric(evidence)[1],
+        "slope": math.sqrt(float(np.trace(evidence.metric.mean(0)))),
     }
     return Reading(scale, (low, high), also=also)
 

@@ -7,6 +7,7 @@ import torch
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import LEVEL, Reading, check, of_ratio
+from chartae.geometry.projection import noise_gain
 
 __all__: list[str] = []  # the checks are in the registry
 
@@ -143,11 +144,17 @@ def _denoising(evidence: Evidence) -> Reading:
     m = min(len(evidence), evidence.budget.neighbors)
     s = NOISE * float(evidence.residuals[:m].square().mean().sqrt())
     s = s if s > 1e-6 * float(evidence.flat.std()) else NOISE * float(evidence.flat.std())
-    x = evidence.x[:m]
-    noisy = evidence.chart.projected(x + s * evidence.noise(10).normal(x.shape, x), _c(evidence, m))
-    moved = (noisy.flatten(1).cpu() - evidence.p[:m]).square().sum(1)
-    also = {"dimension": dimension}
-    return of_ratio(moved, torch.full_like(moved, s**2 * dimension), also=also)
+    gain = noise_gain(
+        evidence.chart,
+        evidence.x[:m],
+        [s],
+        condition=_c(evidence, m),
+        draws=1,
+        max_rows=m,
+        random_state=evidence.seed,
+    ).per_row[0]
+    ideal = np.full_like(gain, dimension / evidence.features)
+    return of_ratio(gain, ideal, also={"dimension": dimension})
 
 
 def _still(evidence: Evidence) -> bool:

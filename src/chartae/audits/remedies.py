@@ -10,6 +10,8 @@ from chartae.core.registry import Registry
 
 __all__ = ["Remedy", "Setting", "proposed", "remedies"]
 
+PLAIN = ("ae", "l2-ae", "denoising-ae", "contractive-ae")  # recipes without a prior
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -62,6 +64,8 @@ class Setting:
         d.
     dimension : float or None
         Of the data, where it could be read.
+    widths : tuple of int or None
+        Of the hidden layers, or their channels; None where a number of layers is not all there is.
 
     Examples
     --------
@@ -75,6 +79,7 @@ class Setting:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     latent_dim: int = 0
     dimension: float | None = None
+    widths: tuple[int, ...] | None = None
 
 
 #: Functions from a :class:`Setting` to words and changes; None where it would change nothing.
@@ -103,7 +108,9 @@ def proposed(names: tuple[str, ...], setting: Setting) -> tuple[Remedy, ...]:
     ['raise latent_dim from 2 to 9']
     """
     found = [(name, remedies[name](setting)) for name in names]
-    return tuple(Remedy(name, *made) for name, made in found if made is not None)
+    # Of another library's model chartae changes nothing.
+    ours = bool(setting.recipe)
+    return tuple(Remedy(name, made[0], made[1] if ours else {}) for name, made in found if made is not None)
 
 
 @remedies.register("more-dimensions")
@@ -115,8 +122,11 @@ def _more_dimensions(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("more-capacity")
 def _more_capacity(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    hidden = now.parameters.get("hidden") or (512, 256)
-    wider = tuple(2 * int(width) for width in hidden)
+    if now.widths is None:
+        return "use wider networks", {}
+    if not now.widths:
+        return "use a network with hidden layers: network='mlp'", {"network": "mlp"}
+    wider = tuple(2 * width for width in now.widths)
     return f"widen the hidden layers: hidden={wider}", {"hidden": wider}
 
 
@@ -132,7 +142,8 @@ def _longer_training(now: Setting) -> tuple[str, dict[str, Any]] | None:
 def _denoising(now: Setting) -> tuple[str, dict[str, Any]] | None:
     if now.recipe == "denoising-ae":
         return None
-    return "train on noisy input: recipe='denoising-ae'", {"recipe": "denoising-ae", "recipe_params": {}}
+    says = f"train on noisy input: recipe='denoising-ae'{_without_prior(now)}"
+    return says, {"recipe": "denoising-ae", "recipe_params": {}}
 
 
 @remedies.register("contractive")
@@ -140,7 +151,12 @@ def _contractive(now: Setting) -> tuple[str, dict[str, Any]] | None:
     if now.recipe == "contractive-ae":
         lam = 10 * now.recipe_params.get("lam", 0.1)
         return f"contract the encoder more: lam={lam:g}", {"recipe_params": {"lam": lam}}
-    return "contract the encoder: recipe='contractive-ae'", {"recipe": "contractive-ae", "recipe_params": {}}
+    says = f"contract the encoder: recipe='contractive-ae'{_without_prior(now)}"
+    return says, {"recipe": "contractive-ae", "recipe_params": {}}
+
+
+def _without_prior(now: Setting) -> str:
+    return "" if now.recipe in PLAIN else ", which has no prior"
 
 
 @remedies.register("fit-density")
@@ -150,7 +166,7 @@ def _fit_density(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("variational")
 def _variational(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    if now.recipe not in ("ae", "l2-ae", "denoising-ae", "contractive-ae"):
+    if now.recipe not in PLAIN:
         return None
     return "give codes a prior: recipe='vae'", {"recipe": "vae", "recipe_params": {}}
 

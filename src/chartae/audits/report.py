@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from chartae.audits.evidence import BUDGETS, Evidence
 from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, checks, judge, plain
@@ -22,6 +23,7 @@ from chartae.core.errors import ChartaeError, DataError, PlanError
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
 from chartae.geometry.charts import chart_of
+from chartae.parts.networks import MLP, ConvEncoder, Film, Residual
 
 # Each of these registers its checks.
 from chartae.audits import data, projection, tangents, latent, topology, holes  # noqa: F401  # isort: skip
@@ -268,7 +270,6 @@ def audit(
                 "items as the model makes them"
             )
         findings, skipped = [], {}
-        setting = _setting(chart.given, evidence)
         for name in only or checks:
             kind = checks[name]
             lacking = next((need for need in kind.needs if not evidence.has(need)), None)
@@ -277,7 +278,7 @@ def audit(
             elif only is None and kind.budget == "full" and budget != "full":
                 skipped[name] = "only with budget='full'"
             else:
-                findings.append(_found(kind, evidence, setting))
+                findings.append(_found(kind, evidence))
     facts = {
         "model": getattr(chart.given, "summary_", None) or "a pair of encoder and decoder",
         "rows": len(evidence),
@@ -289,7 +290,7 @@ def audit(
     return Report(_together(findings), skipped, facts, evidence)
 
 
-def _found(kind: Check, evidence: Evidence, setting: Setting) -> Finding:
+def _found(kind: Check, evidence: Evidence) -> Finding:
     """Run one check."""
     start = time.perf_counter()
     try:
@@ -311,7 +312,7 @@ def _found(kind: Check, evidence: Evidence, setting: Setting) -> Finding:
         p_value=reading.p_value,
         rows=rows,
         codes=codes,
-        remedies=proposed(kind.remedies, setting) if verdict in ("fail", "warn") else (),
+        remedies=proposed(kind.remedies, _setting(evidence)) if verdict in ("fail", "warn") else (),
         reference=kind.reference,
         seconds=time.perf_counter() - start,
         also=reading.also,
@@ -346,8 +347,9 @@ def _together(findings: list[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _setting(estimator: Any, evidence: Evidence) -> Setting:
+def _setting(evidence: Evidence) -> Setting:
     """Say what a model was fitted with."""
+    estimator = evidence.chart.given
     try:
         # Where the scales disagree, the least of them: noise makes the others.
         found = evidence.dimension
@@ -365,4 +367,14 @@ def _setting(estimator: Any, evidence: Evidence) -> Setting:
         parameters=estimator.get_params(deep=False),
         latent_dim=evidence.d,
         dimension=dimension,
+        widths=_widths(estimator.model_.posterior.plain.network),
     )
+
+
+def _widths(encoder: nn.Module) -> tuple[int, ...] | None:
+    """Features or channels of the hidden layers, where they are all that an encoder is made of."""
+    plain = isinstance(encoder, MLP | ConvEncoder)
+    if not plain or any(isinstance(m, Film | Residual) for m in encoder.modules()):
+        return None
+    layers = [m for m in encoder.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    return tuple(len(layer.weight) for layer in layers[:-1])

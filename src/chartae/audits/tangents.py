@@ -8,6 +8,7 @@ import numpy as np
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import LEVEL, Reading, check, of_mean, of_ratio
+from chartae.core.errors import DataError
 from chartae.geometry.metrics import LONGEST, distortion, validity_radius
 
 __all__: list[str] = []  # the checks are in the registry
@@ -21,7 +22,7 @@ def _known(evidence: Evidence) -> np.ndarray:
     """Which of the points have a tangent space that is known, or why nothing can be told."""
     reliable = evidence.tangents.reliable
     if reliable.sum() < FEWEST:
-        raise ValueError(
+        raise DataError(
             f"the tangent spaces of the data are known at {reliable.sum()} of {len(reliable)} items: "
             "there is noise, or there are too few neighbors"
         )
@@ -68,7 +69,8 @@ def _missed(evidence: Evidence) -> Reading:
 )
 def _retention(evidence: Evidence) -> Reading:
     """Measure tr(TᵀJ_P T) / d_I."""
-    return of_mean(evidence.gains.retention[_known(evidence)])
+    rows = _known(evidence)  # before any derivative is taken
+    return of_mean(evidence.gains.retention[rows])
 
 
 @check(
@@ -89,7 +91,8 @@ def _encoder_leakage(evidence: Evidence) -> Reading:
     """Measure ν = (‖J_P‖² − ‖J_P T‖²) / d_I."""
     if evidence.features < 2 * evidence.tangents.dimension:
         return Reading(None, because="items have few values beyond the dimension of the data")
-    return of_mean(evidence.gains.normal_gain[_known(evidence)])
+    rows = _known(evidence)
+    return of_mean(evidence.gains.normal_gain[rows])
 
 
 @check(
@@ -134,7 +137,7 @@ def _decoder_tangent(evidence: Evidence) -> Reading:
 )
 def _validity_radius(evidence: Evidence) -> Reading:
     """Measure ρ: the first step at which the decoder leaves its tangent by a tenth, in the median."""
-    if not evidence.metric.size:
+    if not evidence.used_axes.any():
         return Reading(None, because="the decoder does not react to its code")
     radii = validity_radius(
         evidence.chart,
@@ -164,9 +167,10 @@ def _validity_radius(evidence: Evidence) -> Reading:
 )
 def _distortion(evidence: Evidence) -> Reading:
     """Measure d·E tr G² / (E tr G)², G = J_DᵀJ_D, over the dimensions that the decoder uses."""
-    G = evidence.metric
-    if not G.size:
+    used = evidence.used_axes
+    if not used.any():
         return Reading(None, because="the decoder does not react to its code")
+    G = evidence.metric[:, used][:, :, used]
     volume = 0.5 * np.linalg.slogdet(G)[1]
     also = {"log_volume": volume, "log_volume_sd": float(volume.std())}
     return _of_points(evidence, G, distortion, **also)
@@ -181,13 +185,7 @@ def _of_points(
 ) -> Reading:
     """Read a statistic of points, with its interval by resampling them."""
     random, n = evidence.random(20), len(values)
-    with np.errstate(invalid="ignore"):
-        draws = [
-            statistic(values[random.integers(0, n, n)], axis=0)
-            if statistic is np.median
-            else statistic(values[random.integers(0, n, n)])
-            for _ in range(evidence.budget.draws)
-        ]
+    draws = [statistic(values[random.integers(0, n, n)]) for _ in range(evidence.budget.draws)]
     value = float(statistic(values))
     low, high = np.quantile(draws, (LEVEL, 1 - LEVEL), method="nearest")
     return Reading(value, (float(low), float(high)), rows=rows, also=also)

@@ -10,7 +10,7 @@ from torch import Tensor
 from chartae.core.contracts import Distribution
 from chartae.core.noise import Noise
 from chartae.geometry.charts import Chart, rows_of
-from chartae.parts.tables import Inputs
+from chartae.parts.tables import Inputs, Prepared
 
 __all__ = ["chart_of_estimator"]
 
@@ -44,8 +44,8 @@ def chart_of_estimator(estimator: Any) -> Chart:
     model: Any = estimator.model_
     space, inputs = model.space, Inputs(model.space).to(model.space.scale.device).eval()
     posterior = model.posterior.plain
-    prepared = hasattr(posterior, "inputs")
-    inner = posterior.posterior if prepared else posterior
+    # What is prepared for an encoder, the chart has as its items.
+    inner = posterior.posterior if isinstance(posterior, Prepared) else posterior
     features = inputs.shape[0] - (space.model_shape[0] if space.gaps else 0)
     unit = float(space.scale) if space.scale.numel() == 1 and not inputs.tabular else None
 
@@ -68,10 +68,8 @@ def chart_of_estimator(estimator: Any) -> Chart:
 
     def q(x: Tensor, *c: Tensor) -> Distribution:
         h = inward(x)
-        if prepared and space.gaps:  # flags: nothing is missing
+        if space.gaps:  # flags: nothing is missing
             h = torch.cat([h, h.new_ones(len(h), *space.model_shape)], 1)
-        elif prepared and not inputs.tabular:
-            h = inputs(h)
         return inner(h, *c)
 
     def decode(z: Tensor, *c: Tensor) -> Tensor:

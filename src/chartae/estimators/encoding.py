@@ -20,7 +20,7 @@ from chartae.estimators.charts import chart_of_estimator
 from chartae.estimators.checking import Checking
 from chartae.estimators.decoding import count, seed_of
 from chartae.geometry.charts import Chart
-from chartae.geometry.interpolation import PATHS, interpolate
+from chartae.geometry.interpolation import interpolate
 from chartae.training.precision import autocast
 from chartae.training.readers import array_of
 from chartae.training.sources import Source
@@ -50,6 +50,7 @@ class Encoding(Checking):
 
     latent_dim_: int
     network_: str
+    codes_: np.ndarray | None
     offset_: float | None
     null_offset_: float | None
 
@@ -330,10 +331,6 @@ class Encoding(Checking):
         >>> vae.interpolate(np.eye(20)[0], np.eye(20)[1], steps=5).shape
         (5, 20)
         """
-        if path not in PATHS:
-            raise PlanError(f"path={path!r}: use 'straight' or 'spherical' or 'geodesic'")
-        if count(steps, "steps") < 2:
-            raise PlanError(f"steps={steps}: a path has two points or more")
         self._ready()
         items = [array_of(start), array_of(stop)]
         if items[0].shape != items[1].shape:
@@ -346,8 +343,9 @@ class Encoding(Checking):
         both = self._check(both, reset=False, named=False)
         a, b = self._encode(both, condition)[0]
         chart = self.chart() if path == "geodesic" else None  # the other two need none
-        known = getattr(self, "codes_", None)
-        codes = interpolate(chart, a, b, steps, path=path, codes=known, condition=condition)
+        codes = interpolate(
+            chart, a, b, count(steps, "steps"), path=path, codes=self.codes_, condition=condition
+        )
         return self.inverse_transform(codes.astype(np.float32), condition)
 
     # ---------------------------------------------------------------- scores

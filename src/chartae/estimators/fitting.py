@@ -27,8 +27,8 @@ from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import seed_of
 from chartae.estimators.densities import Densities
 from chartae.estimators.encoding import ENCODED
+from chartae.estimators.geometry import Geometry
 from chartae.estimators.keeping import Keeping
-from chartae.estimators.mapping import Mapping
 from chartae.estimators.parameters import CONSTRAINTS, plain
 from chartae.estimators.progress import show_progress
 from chartae.geometry.dimension import intrinsic_dimension
@@ -62,7 +62,7 @@ class _Task(NamedTuple):
     precision: torch.dtype
 
 
-class Fitting(Densities, Mapping):
+class Fitting(Densities, Geometry):
     """All that the estimators share; a subclass says which recipe, and which of its parameters it shows.
 
     Examples

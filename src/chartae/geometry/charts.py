@@ -15,7 +15,7 @@ from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.parts.distributions import Delta, DiagonalNormal, StandardNormal
 
-__all__ = ["Chart", "chart_of"]
+__all__ = ["Chart", "chart_of", "codes_of", "rows_of"]
 
 VALUES = 1 << 22  # values of the widest layer in one go: bounded memory
 
@@ -328,6 +328,8 @@ class Chart:
 def rows_of(c: Tensor | None, rows: Any) -> tuple[Tensor, ...]:
     """Choose the conditions of some rows, as further arguments of a map.
 
+    Source: this library's own.
+
     Parameters
     ----------
     c : Tensor or None
@@ -338,7 +340,7 @@ def rows_of(c: Tensor | None, rows: Any) -> tuple[Tensor, ...]:
     Returns
     -------
     tuple of Tensor
-        Of those rows, or nothing where there is no condition.
+        ``(rows, m)``, or nothing where there is no condition.
 
     Examples
     --------
@@ -391,6 +393,38 @@ def chart_of(model: Any) -> Chart:
         f"{model!r} is no model: give a fitted estimator, a pair (encode, decode) of torch callables, or a "
         "Chart"
     )
+
+
+def codes_of(Z: Any) -> Tensor:
+    """Take codes as decoders do.
+
+    Source: this library's own.
+
+    Parameters
+    ----------
+    Z : array_like
+        ``(n, d)``.
+
+    Returns
+    -------
+    Tensor
+        ``(n, d)``, float32.
+
+    Raises
+    ------
+    DataError
+        If they are no rows.
+
+    Examples
+    --------
+    >>> from chartae.geometry.charts import codes_of
+    >>> codes_of([[1, 2]])
+    tensor([[1., 2.]])
+    """
+    z = _as_items(Z)
+    if z.dim() != 2:
+        raise DataError(f"codes have shape {tuple(z.shape)}, and (n, d) is needed")
+    return z
 
 
 def _tensor(name: str, f: Callable[..., Any]) -> Map:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
-from chartae.geometry.charts import chart_of
+from chartae.geometry.charts import chart_of, codes_of
 from chartae.geometry.geodesics import equal_arcs, geodesic
 
 __all__ = ["interpolate", "off_support", "round_trip"]
@@ -194,6 +193,6 @@ def round_trip(model: Any, codes: Any, condition: Any = None) -> np.ndarray:
     array([2.])
     """
     chart = chart_of(model)
-    z = torch.as_tensor(np.asarray(codes), dtype=torch.float32)
+    z = codes_of(codes)
     c = chart.condition(condition, len(z))
     return (chart.codes(chart.decoded(z, c), c) - z).double().norm(dim=1).cpu().numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from chartae.geometry.charts import chart_of, rows_of
+from chartae.geometry.charts import chart_of, codes_of, rows_of
 
 __all__ = ["decoder_jacobian", "encoder_jacobian", "pullback", "pushforward"]
 
@@ -131,7 +131,7 @@ def decoder_jacobian(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     [[[0.0], [1.0]]]
     """
     chart = chart_of(model)
-    z = torch.as_tensor(np.asarray(Z), dtype=torch.float32)
+    z = codes_of(Z)
     c = chart.condition(condition, len(z))
     shape = chart.decoded(z[:1], None if c is None else c[:1]).shape[1:]
     made = np.empty((len(z), *shape, z.shape[1]), dtype=np.float32)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
-from chartae.geometry.charts import Chart, chart_of, rows_of
+from chartae.geometry.charts import Chart, chart_of, codes_of, rows_of
 from chartae.geometry.jacobians import pushforward
 
 __all__ = ["Linearization", "distortion", "linearize", "metric", "validity_radius", "volume"]
@@ -65,7 +65,7 @@ def metric(model: Any, Z: Any, condition: Any = None, *, expected: bool = False)
     if expected and chart.spread is None:
         raise PlanError("the noise of this decoder is not known: leave out expected=True")
     maps = [chart.decode, chart.spread] if expected and chart.spread is not None else [chart.decode]
-    Z = _checked(Z)
+    Z = codes_of(Z)
     out = np.zeros((*Z.shape, Z.shape[1]))
     for b, z, c in _blocks(chart, Z, condition):
         for f in maps:
@@ -103,7 +103,7 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     array([2.0794])
     """
     chart = chart_of(model)
-    Z = _checked(Z)
+    Z = codes_of(Z)
     out = np.empty(len(Z))
     for b, z, c in _blocks(chart, Z, condition):
         # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
@@ -292,7 +292,7 @@ def validity_radius(
     array([[0.2]])
     """
     chart = chart_of(model)
-    Z = _checked(Z)
+    Z = codes_of(Z)
     n, d = Z.shape
     if directions is None:
         directions = np.random.default_rng(random_state).normal(size=(n, 4, d))
@@ -355,13 +355,6 @@ def _radii(chart: Chart, z: Tensor, v: Tensor, c: tuple[Tensor, ...], tolerance:
 def _jacobian(f: Any, z: Tensor, c: tuple[Tensor, ...]) -> Tensor:
     """``(n, d, D)``, float64: its rows are what the axes of the code become."""
     return pushforward(lambda h: f(h, *c), z)[1].flatten(2).movedim(0, 1).double()
-
-
-def _checked(Z: Any) -> Tensor:
-    z = torch.as_tensor(np.asarray(Z), dtype=torch.float32)
-    if z.dim() != 2:
-        raise DataError(f"codes have shape {tuple(z.shape)}, and (n, d) is needed")
-    return z
 
 
 def _blocks(chart: Chart, z: Tensor, condition: Any, k: int | None = None) -> Any:

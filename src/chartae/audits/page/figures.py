@@ -16,9 +16,8 @@ from chartae.audits.maps import COLORS, OTHER, Coloring, Plane, dots, draw_map
 from chartae.audits.page.panels import ACCENT, INK, SECOND, SOFT, Figure, Panel, chart, sheet
 from chartae.core.images import is_picture, look_of, tiles
 from chartae.core.spaces import Space
-from chartae.geometry.charts import rows_of
 from chartae.geometry.interpolation import interpolate
-from chartae.geometry.jacobians import pushforward
+from chartae.geometry.neighbors import nearest
 from chartae.parts.distributions import kl
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ NEAR_PATHS = 2_000  # codes that geodesics keep near
 ACROSS = 8  # pictures in a row
 NEIGHBORS = 5
 LARGEST = 96  # pixels of a picture's longer side
-VALUES = 1 << 25  # of all Jacobians together
 STREAM = 900  # of random numbers: those of the checks are below
 SIGNIFICANT = 0.01  # nats, and the share of held-out codes that lie farther out
 
@@ -244,19 +242,6 @@ class View:
         return Plane.of(self.z.double().numpy())
 
     @cached_property
-    def spread(self) -> np.ndarray:
-        """Standard deviations of the support, ``(d,)``."""
-        std = self.evidence.support.double().std(0).numpy()
-        return np.maximum(std, 1e-9 * max(float(std.max()), 1e-30))
-
-    @cached_property
-    def tree(self) -> Any:
-        """Neighbors among codes of other items."""
-        from scipy.spatial import cKDTree
-
-        return cKDTree(self.evidence.support[: 2 * POINTS].double().numpy() / self.spread)
-
-    @cached_property
     def radius(self) -> float:
         """How far from others a held-out code may be: 99 % are nearer."""
         queries = self.evidence.queries[:POINTS].double().numpy()
@@ -273,25 +258,15 @@ class View:
         Returns
         -------
         ndarray
-            ``(n,)`` distances to the fifth neighbor, in standard deviations.
+            ``(n,)`` distances to the fifth neighbor among codes of other items.
         """
-        k = min(NEIGHBORS, self.tree.n)
-        distances = self.tree.query(np.asarray(Z, dtype=np.float64) / self.spread, k=[k])[0]
-        return distances[:, 0]
+        support = self.evidence.support[: 2 * POINTS]
+        return nearest(Z, support, min(NEIGHBORS, len(support)))[0][:, -1]
 
     @cached_property
     def stretch(self) -> np.ndarray:
-        """Singular values of the decoder's Jacobian at the first codes, ``(m, d)``, largest first."""
-        d, features = self.z.shape[1], self.evidence.features
-        m = int(np.clip(VALUES // (d * features), 16, self.evidence.budget.points))
-        z, c = self.z[:m].to(self.evidence.x.device), self.evidence.c
-        found = []
-        for b in self.chart.blocks(len(z), d):
-            mine = rows_of(c, b)
-            J = pushforward(lambda h: self.chart.decode(h, *mine), z[b])[1].flatten(2).double()  # noqa: B023
-            G = torch.einsum("inf,jnf->nij", J, J)
-            found.append(torch.linalg.eigvalsh(G).clamp_min(0).sqrt().flip(-1).cpu())
-        return torch.cat(found).numpy()
+        """Singular values of the decoder's Jacobian at the points' codes, ``(m, d)``, largest first."""
+        return np.sqrt(np.linalg.eigvalsh(self.evidence.metric).clip(0))[:, ::-1]
 
     @cached_property
     def pairs(self) -> list[tuple[int, int]]:
@@ -299,7 +274,7 @@ class View:
         n = min(len(self.z), POINTS)
         random = self.evidence.random(STREAM)
         a, b = random.permutation(n)[: n // 2], random.permutation(n)[: n // 2]
-        apart = np.linalg.norm((self.z[a] - self.z[b]).numpy() / self.spread, axis=1)
+        apart = (self.z[a] - self.z[b]).norm(dim=1).numpy()
         labels = self.evidence.labels
         if labels is not None and labels.ndim == 1:
             apart = np.where(labels[a] != labels[b], apart, 0)

@@ -11,7 +11,7 @@ from typing import Any
 from chartae import geometry
 from chartae.estimators.encoding import Encoding
 
-__all__ = ["Mapping"]
+__all__ = ["Geometry"]
 
 
 def _method(function: Callable[..., Any]) -> Any:
@@ -30,7 +30,7 @@ def _method(function: Callable[..., Any]) -> Any:
     return method
 
 
-class Mapping(Encoding):
+class Geometry(Encoding):
     """What :mod:`chartae.geometry` says of a model, of the model itself.
 
     Examples
