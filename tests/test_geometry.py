@@ -1,11 +1,14 @@
 """Charts and the metric of decoders, against surfaces whose geometry is known."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import multivariate_normal
 
 import chartae as ct
 from chartae.core.errors import DataError, PlanError
@@ -15,10 +18,12 @@ from chartae.geometry import (
     distortion,
     encoder_jacobian,
     linearize,
+    manifold_log_density,
     metric,
     validity_radius,
     volume,
 )
+from chartae.parts.distributions import DiagonalNormal
 
 
 def sphere(z):
@@ -48,6 +53,33 @@ def test_the_metric_of_a_sphere_and_a_torus(angles):
     assert volume(pair(sphere), [angles])[0] == pytest.approx(np.log(np.cos(a)), abs=1e-5)
     assert metric(pair(torus), [angles])[0] == pytest.approx(np.diag([1, (2 + np.cos(a)) ** 2]), abs=1e-5)
     assert volume(pair(torus), [angles])[0] == pytest.approx(np.log(2 + np.cos(a)), abs=1e-5)
+
+
+def test_the_density_on_a_manifold_integrates_to_one():
+    """An ellipse: normal angles, by arc length."""
+    angle = torch.linspace(-3, 3, 4001)[:, None]
+    spread = 0.4
+    ellipse = Chart.of_pair(
+        lambda x: torch.atan2(x[:, 1:], x[:, :1] / 3),
+        lambda z: torch.cat([3 * z.cos(), z.sin()], 1),
+        prior=DiagonalNormal(torch.zeros(1), torch.full((1,), 2 * math.log(spread))),
+    )
+    x = ellipse.decode(angle)
+    density = np.exp(manifold_log_density(ellipse, x))
+    steps = (x[1:] - x[:-1]).norm(dim=1).numpy()
+    assert (steps * (density[1:] + density[:-1]) / 2).sum() == pytest.approx(1, abs=1e-3)
+    with pytest.raises(PlanError, match="nothing that codes are drawn from"):
+        manifold_log_density((ellipse.encode, ellipse.decode), x)
+
+
+def test_the_density_of_an_autoencoder_is_that_of_its_fitted_prior():
+    """A linear map of normal codes: normal data on a plane, whose density is known."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 2)) * [2.0, 0.5] @ np.linalg.qr(rng.normal(size=(4, 2)))[0].T
+    ae = ct.AE(latent_dim=2, network="linear", max_epochs=60, learning_rate=1e-2, random_state=0).fit(X)
+    plane = X @ np.linalg.svd(X, full_matrices=False)[2][:2].T
+    wanted = multivariate_normal(np.zeros(2), np.diag([4.0, 0.25])).logpdf(plane)
+    assert np.abs(ae.manifold_log_density(X) - wanted).mean() < 0.1
 
 
 def test_the_area_of_a_sphere_is_the_integral_of_its_volume():
@@ -141,6 +173,19 @@ def fitted():
 
 
 KINDS = ["vectors", "images", "convolutions", "categories", "conditional", "table", "gaps"]
+
+
+def test_missing_values_of_items_are_drawn(fitted):
+    estimator, X = fitted["gaps"], fitted["gaps_X"].copy()
+    X[:60, 1] = np.nan
+    chart = estimator.chart()
+    x, whole = chart.items(X), chart.items(fitted["gaps_X"])
+    assert torch.equal(x, chart.items(X))
+    there = ~np.isnan(X)
+    assert x.numpy()[there] == pytest.approx(whole.numpy()[there])
+    drawn = x.numpy()[~there]
+    # As wide as the column: an expected value, or the column's mean, would not be.
+    assert 0.5 < drawn.std() / whole[:, 1].numpy().std() < 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -105,9 +105,12 @@ def test_every_check_says_something_for_every_verdict_it_can_give(name):
 
 
 def test_remedies_name_the_argument_to_change():
-    now = Setting("beta-vae", {"beta": 50.0}, {"max_epochs": 10, "noise": 0.1}, 2, 7.3)
+    own = {"beta": 50.0, "covariance": "diagonal"}
+    now = Setting("beta-vae", own, {"max_epochs": 10, "noise": 0.1}, 2, 7.3, ("gaussian", 0.2))
     found = {r.name: r.changes for r in proposed(tuple(remedies), now)}
-    assert found["lower-beta"] == {"recipe_params": {"beta": 1.0}}
+    assert found["lower-beta"] == {"recipe_params": own | {"beta": 1.0}}
+    assert found["full-covariance"] == {"recipe_params": own | {"covariance": "full"}}
+    assert found["denoising"] == {"corruption": 0.4}
     assert found["more-dimensions"] == {"latent_dim": 9}
     assert found["longer-training"] == {"max_epochs": 30}
     assert found["learned-noise"] == {"noise": "global"}
@@ -252,6 +255,20 @@ def test_a_remedy_that_trains_nothing_fits_a_density_to_the_codes(tmp_path):
     result = run(*words)
     assert result.exit_code == 0, result.output
     before, after = ct.load(tmp_path / "a"), ct.load(tmp_path / "b")
+    again = [
+        "fit",
+        "--from",
+        tmp_path / "b",
+        "--param",
+        "corruption=0.3",
+        "--out",
+        tmp_path / "c",
+        "--no-audit",
+    ]
+    assert run(*again, "--seed", 0).exit_code == 0
+    noisy = ct.load(tmp_path / "c")  # a density of other codes, of the same kind
+    assert type(noisy.model_.fitted_prior) is type(after.model_.fitted_prior)
+    assert (noisy.corruption, noisy.codes_.tolist() == after.codes_.tolist()) == (0.3, False)
     assert (before.transform(X) == after.transform(X)).all()
     assert after.model_.fitted_prior.held_out > before.model_.fitted_prior.held_out
     assert (before.sample(9, random_state=0) != after.sample(9, random_state=0)).any()

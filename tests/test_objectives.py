@@ -442,7 +442,7 @@ def test_the_contractive_penalty_works_without_gradients():
 
 @pytest.mark.parametrize(("kind", "amount"), [("gaussian", 0.5), ("masking", 0.5)])
 def test_corruption_acts_in_training_only(kind, amount):
-    p = plan("denoising-ae", corruption=kind, amount=amount)
+    p = plan("vae", corruption=(kind, amount))
     b = batch()
     p.model.train()
     assert not torch.equal(p.model.posterior(b.x).point(), p.model.posterior(b.x).point())
@@ -473,7 +473,7 @@ def test_corruption_is_what_it_says():
 
 def test_a_denoiser_is_scored_on_clean_rows():
     """The target is the clean row: the likelihood is of it, not of the corrupted one."""
-    p = plan("denoising-ae", amount=5.0, noise=1.0)
+    p = plan("denoising-ae", corruption=5.0, noise=1.0)
     p.model.train()
     b = batch()
     t = trace(p, b)
@@ -487,9 +487,9 @@ def test_denoising_helps_where_there_is_noise():
     X = rng.uniform(-3, 3, size=(500, 1)) @ direction
     noisy = X + 0.4 * rng.normal(size=X.shape)
     errors = []
-    for recipe, own in (("ae", None), ("denoising-ae", {"amount": 0.5})):
-        m = ct.Autoencoder(recipe=recipe, recipe_params=own, latent_dim=2, hidden=(32,), max_epochs=60,
-                           learning_rate=5e-3, random_state=0).fit(X)  # fmt: skip
+    for corruption in (None, 0.5):
+        m = ct.AE(corruption=corruption, latent_dim=2, hidden=(32,), max_epochs=60, learning_rate=5e-3,
+                  random_state=0).fit(X)  # fmt: skip
         errors.append(float(np.sqrt(np.mean((m.project(noisy) - X) ** 2))))
     assert errors[1] < errors[0]
     assert errors[1] < 0.4

@@ -15,8 +15,8 @@ rng = np.random.default_rng(0)
 
 
 def fit(recipe, train, d, epochs, **params):
-    model = ct.Autoencoder(recipe=recipe, recipe_params=params, latent_dim=d, hidden=(64, 64), random_state=0)
-    return model.set_params(max_epochs=epochs).fit(train)
+    model = ct.Autoencoder(recipe=recipe, latent_dim=d, hidden=(64, 64), random_state=0)
+    return model.set_params(max_epochs=epochs, **params).fit(train)
 
 
 # %%
@@ -33,8 +33,8 @@ train, test = np.split(sheet, [3 * n // 4])
 epochs = 40 if small else 100
 sheets = {
     "plain": fit("ae", train, 2, epochs),
-    "denoising, 0.1": fit("denoising-ae", train, 2, epochs, amount=0.1),
-    "denoising, 0.3": fit("denoising-ae", train, 2, epochs, amount=0.3),
+    "denoising, 0.1": fit("denoising-ae", train, 2, epochs, corruption=0.1),
+    "denoising, 0.3": fit("denoising-ae", train, 2, epochs, corruption=0.3),
 }
 gains = {name: model.noise_gain(test) for name, model in sheets.items()}
 levels = gains["plain"].levels
@@ -61,7 +61,7 @@ train, test = np.split(X, [3 * len(X) // 4])
 epochs = 15 if small else 150
 models = {
     "plain": fit("ae", train, 8, epochs),
-    "denoising": fit("denoising-ae", train, 8, epochs, amount=0.5),
+    "denoising": fit("denoising-ae", train, 8, epochs, corruption=0.5),
 }
 noise = rng.normal(size=test.shape)
 sizes = np.array([0.5, 1.0, 2.0, 4.0, 8.0])  # pixels go from 0 to 16

@@ -16,9 +16,9 @@ small = globals().get("small", False)  # a short run, for tests
 rng = np.random.default_rng(0)
 
 
-def fit(recipe, train, d, epochs, **params):
-    model = ct.Autoencoder(recipe=recipe, recipe_params=params, latent_dim=d, hidden=(64, 64), random_state=0)
-    return model.set_params(max_epochs=epochs).fit(train)
+def fit(recipe, train, d, epochs, corruption=None, **own):
+    model = ct.Autoencoder(recipe=recipe, recipe_params=own, latent_dim=d, hidden=(64, 64), random_state=0)
+    return model.set_params(max_epochs=epochs, corruption=corruption).fit(train)
 
 
 # %%
@@ -40,8 +40,8 @@ epochs = 40 if small else 100
 models = {
     "plain": fit("ae", train, 2, epochs),
     "contractive, 10": fit("contractive-ae", train, 2, epochs // 2, lam=10.0),
-    "denoising, 0.1": fit("denoising-ae", train, 2, epochs, amount=0.1),
-    "denoising, 0.3": fit("denoising-ae", train, 2, epochs, amount=0.3),
+    "denoising, 0.1": fit("denoising-ae", train, 2, epochs, corruption=0.1),
+    "denoising, 0.3": fit("denoising-ae", train, 2, epochs, corruption=0.3),
 }
 angles = {}
 for name, model in models.items():
@@ -93,7 +93,7 @@ X = X[rng.permutation(len(X))][: 500 if small else None]
 train, test = np.split(X, [len(X) // 4])[::-1]
 digits = {
     "plain": fit("ae", train, 8, 15 if small else 150),
-    "denoising, 0.5": fit("denoising-ae", train, 8, 15 if small else 150, amount=0.5),
+    "denoising, 0.5": fit("denoising-ae", train, 8, 15 if small else 150, corruption=0.5),
 }
 gains = {name: model.normal_gain(X, dimension=6, max_rows=128) for name, model in digits.items()}
 for name, found in gains.items():

@@ -402,10 +402,13 @@ def _fit(
     goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
     try:
         if before is not None and before.is_trained:
-            estimator = before.refitted(seed)
-            estimator.save(out, overwrite=overwrite)
+            estimator = before.trained
         else:
             estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
+        if before is not None and before.density and not is_unfinished(out):
+            # A density of codes is of the model that made them: it has to be fitted again.
+            estimator.fit_prior(before.density, random_state=seed)
+            estimator.save(out, overwrite=overwrite or not before.is_trained)
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):
             _remove_stale(out)

@@ -18,6 +18,7 @@ from chartae.core.columns import is_frame, is_streamed_table
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
+from chartae.density.fitted import densities
 from chartae.estimators.parameters import COMMON
 
 __all__ = ["REPORT", "SOURCE", "Origin", "audited", "compared", "source_of", "take", "write_source"]
@@ -303,20 +304,14 @@ class Origin:
         """Whether the remedy leaves the weights as they are."""
         return set(self.changes) == {"prior"}
 
-    def refitted(self, seed: int | None = None) -> Any:
-        """Apply a remedy that needs no training.
-
-        Parameters
-        ----------
-        seed : int or None
-            Of the fit of the density.
-
-        Returns
-        -------
-        object
-            The estimator of the run, with a density fitted to its codes.
-        """
-        return self.trained.fit_prior(self.changes["prior"], random_state=seed)
+    @property
+    def density(self) -> str | None:
+        """Which density is to be fitted to the codes: the remedy's, or the kind that the run has."""
+        if "prior" in self.changes or "recipe" in self.changes:
+            return self.changes.get("prior")
+        has = type(self.trained.model_.fitted_prior)
+        # A fit gives a normal one by itself, where there is no prior.
+        return next((name for name in densities if densities[name] is has and name != "normal"), None)
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -124,7 +124,7 @@ def _probed(X: np.ndarray, y: np.ndarray, cut: int) -> np.ndarray:
         "fail": "Do not trust the standard deviations of codes: variances are off by {value:.2g}, {side}. Of "
         "items made from known codes, {covered:.0%} lie within their 90 % intervals{note}.",
     },
-    remedies=("use-the-mean", "lower-beta"),
+    remedies=("full-covariance", "lower-beta", "use-the-mean"),
     reference="Talts et al. 2018, arXiv:1804.06788; Lemos et al. 2023, arXiv:2302.03026",
     needs=("posterior", "observe", "prior"),
 )

@@ -18,6 +18,7 @@ from chartae.geometry.dimension import Dimension, intrinsic_dimension
 from chartae.geometry.metrics import metric
 from chartae.geometry.neighbors import nearest
 from chartae.geometry.tangent import NormalGain, TangentSpace, normal_gain, tangent_space
+from chartae.parts.posteriors import Corrupted
 
 __all__ = ["BUDGETS", "Budget", "Evidence"]
 
@@ -186,6 +187,12 @@ class Evidence:
             ``(rows, m)``, or nothing where there are none.
         """
         return rows_of(self.c, rows)
+
+    @property
+    def corruption(self) -> tuple[str, float] | None:
+        """Kind and amount of corruption that the encoder saw in training."""
+        modules = self.chart.given.model_.modules() if hasattr(self.chart.given, "model_") else ()
+        return next(((m.kind, m.amount) for m in modules if isinstance(m, Corrupted)), None)
 
     # ---------------------------------------------------------------- of the items
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import LEVEL, Reading, check, of_ratio
+from chartae.audits.findings import LEVEL, Reading, check, checks, of_ratio
 from chartae.geometry.projection import noise_gain
 
 __all__: list[str] = []  # the checks are in the registry
@@ -97,17 +97,13 @@ def _tail(norms: np.ndarray) -> float:
         "fail": "A reconstruction that is encoded and decoded again moves by {value:.0%} of the residual: "
         "the model does not agree with itself where the data are.",
     },
-    remedies=("longer-training", "contractive", "more-capacity"),
+    remedies=("denoising", "longer-training", "contractive", "more-capacity"),
     reference="Alain and Bengio 2014, arXiv:1211.4246",
 )
 def _idempotence(evidence: Evidence) -> Reading:
     """Compare |P(P(x)) − P(x)| with |x − P(x)|."""
     if _still(evidence):
         return Reading(None, because="all reconstructions are the same")
-    if getattr(evidence.chart.given, "blueprint_", {}).get("recipe") == "denoising-ae":
-        return Reading(
-            None, because="the best denoising autoencoder moves on toward the mean, and is not idempotent"
-        )
     m = min(len(evidence), evidence.budget.neighbors)
     again = evidence.chart.projected(
         evidence.p[:m].reshape(evidence.x[:m].shape).to(evidence.x), _c(evidence, m)
@@ -116,7 +112,12 @@ def _idempotence(evidence: Evidence) -> Reading:
     away = evidence.residuals[:m].norm(dim=1)
     if not float(away.median()) > 1e-6 * float(evidence.flat.std()):
         return Reading(None, because="reconstructions are exact, so that anything is idempotent")
-    return of_ratio(moved, away)
+    reading = of_ratio(moved, away)
+    if evidence.corruption and (reading.value or 0.0) >= checks["idempotence"].fail:
+        return Reading(
+            None, because="the best denoising autoencoder moves on toward the mean, and is not idempotent"
+        )
+    return reading
 
 
 @check(

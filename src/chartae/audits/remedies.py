@@ -11,6 +11,7 @@ from chartae.core.registry import Registry
 __all__ = ["Remedy", "Setting", "proposed", "remedies"]
 
 PLAIN = ("ae", "l2-ae", "denoising-ae", "contractive-ae")  # recipes without a prior
+CORRUPTION = 0.3  # to begin with, in standard deviations of the data
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,15 @@ class Setting:
     recipe : str
         Empty for a model of another library.
     recipe_params : Mapping
-        The recipe's own.
+        The recipe's own, also those that were not given.
     parameters : Mapping
         The estimator's.
     latent_dim : int
         d.
     dimension : float or None
         Of the data, where it could be read.
+    corruption : tuple or None
+        Kind and amount, of what the encoder sees in training.
     widths : tuple of int or None
         Of the hidden layers, or their channels; None where a number of layers is not all there is.
 
@@ -79,6 +82,7 @@ class Setting:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     latent_dim: int = 0
     dimension: float | None = None
+    corruption: tuple[str, float] | None = None
     widths: tuple[int, ...] | None = None
 
 
@@ -140,23 +144,20 @@ def _longer_training(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("denoising")
 def _denoising(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    if now.recipe == "denoising-ae":
-        return None
-    says = f"train on noisy input: recipe='denoising-ae'{_without_prior(now)}"
-    return says, {"recipe": "denoising-ae", "recipe_params": {}}
+    kind, amount = now.corruption or ("gaussian", CORRUPTION / 2)
+    # Masking hides values, and teaches little about noise.
+    wanted = 2 * amount if kind == "gaussian" else CORRUPTION
+    return f"train on noisier input: corruption={wanted:g}", {"corruption": wanted}
 
 
 @remedies.register("contractive")
 def _contractive(now: Setting) -> tuple[str, dict[str, Any]] | None:
     if now.recipe == "contractive-ae":
-        lam = 10 * now.recipe_params.get("lam", 0.1)
+        lam = 10 * now.recipe_params["lam"]
         return f"contract the encoder more: lam={lam:g}", {"recipe_params": {"lam": lam}}
-    says = f"contract the encoder: recipe='contractive-ae'{_without_prior(now)}"
+    without = "" if now.recipe in PLAIN else ", which has no prior"
+    says = f"contract the encoder: recipe='contractive-ae'{without}"
     return says, {"recipe": "contractive-ae", "recipe_params": {}}
-
-
-def _without_prior(now: Setting) -> str:
-    return "" if now.recipe in PLAIN else ", which has no prior"
 
 
 @remedies.register("fit-density")
@@ -173,22 +174,33 @@ def _variational(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("lower-beta")
 def _lower_beta(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    if "beta" in now.recipe_params or now.recipe == "beta-vae":
-        beta = now.recipe_params.get("beta", 4.0)
-        return f"lower beta from {beta:g} to 1", {"recipe_params": {**now.recipe_params, "beta": 1.0}}
+    if "beta" in now.recipe_params:
+        beta = now.recipe_params["beta"]
+        wanted = 1.0 if beta > 1 else beta / 2
+        changes = {"recipe_params": {**now.recipe_params, "beta": wanted}}
+        return f"lower beta from {beta:g} to {wanted:g}", changes
     if now.recipe == "l2-ae":
-        lam = now.recipe_params.get("lam", 1.0) / 10
+        lam = now.recipe_params["lam"] / 10
         return f"lower the penalty on the codes: lam={lam:g}", {"recipe_params": {"lam": lam}}
     return None
 
 
 @remedies.register("free-bits")
 def _free_bits(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    if now.recipe not in ("vae", "cvae"):
+    if "free_bits" not in now.recipe_params:
         return None
-    bits = 2 * now.recipe_params.get("free_bits", 0.0) or 0.1
+    bits = 2 * now.recipe_params["free_bits"] or 0.1
     says = f"let {bits:g} nats of each latent dimension cost nothing: free_bits={bits:g}"
     return says, {"recipe_params": {**now.recipe_params, "free_bits": bits}}
+
+
+@remedies.register("full-covariance")
+def _full_covariance(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    # A posterior whose dimensions go together is wider along each axis than one without correlations can say.
+    if now.recipe_params.get("covariance") != "diagonal":
+        return None
+    says = "let q(z | x) say how dimensions go together: covariance='full'"
+    return says, {"recipe_params": {**now.recipe_params, "covariance": "full"}}
 
 
 @remedies.register("learned-noise")

@@ -23,6 +23,7 @@ from chartae.core.errors import ChartaeError, DataError, PlanError
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
 from chartae.geometry.charts import chart_of
+from chartae.models.recipes import find
 from chartae.parts.networks import MLP, ConvEncoder, Film, Residual
 
 # Each of these registers its checks.
@@ -363,10 +364,11 @@ def _setting(evidence: Evidence) -> Setting:
     blueprint = estimator.blueprint_
     return Setting(
         recipe=blueprint["recipe"],
-        recipe_params=blueprint["parameters"],
+        recipe_params=find(blueprint["recipe"]).parameters | blueprint["parameters"],
         parameters=estimator.get_params(deep=False),
         latent_dim=evidence.d,
         dimension=dimension,
+        corruption=evidence.corruption,
         widths=_widths(estimator.model_.posterior.plain.network),
     )
 

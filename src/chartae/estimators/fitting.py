@@ -193,6 +193,7 @@ class Fitting(Densities, Geometry):
             "condition": self.condition_.parameters,
             "conditioning": self.conditioning,
             "hide": self.hide,
+            "corruption": self.corruption,
         }
         taken = next((p for p in own if p in {*shared, "network"}), None)
         if taken:

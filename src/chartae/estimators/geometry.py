@@ -46,6 +46,7 @@ class Geometry(Encoding):
     encoder_jacobian = _method(geometry.encoder_jacobian)
     metric = _method(geometry.metric)
     volume = _method(geometry.volume)
+    manifold_log_density = _method(geometry.manifold_log_density)
     linearize = _method(geometry.linearize)
     validity_radius = _method(geometry.validity_radius)
     geodesic = _method(geometry.geodesic)

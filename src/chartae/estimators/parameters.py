@@ -31,6 +31,7 @@ COMMON: dict[str, Any] = {
     "columns": None,
     "missing": "auto",
     "hide": 0.3,
+    "corruption": None,
     "max_epochs": 100,
     "max_time": None,
     "batch_size": "auto",
@@ -84,6 +85,10 @@ missing : {"auto", "mask", "refuse"}
 hide : float
     Share of values that the encoder does not see in training, where values may be missing: it learns to fill
     in.
+corruption : float, pair or None
+    Of what the encoder sees in training: the standard deviation of normal noise, where 1 is that of the data
+    (or the whole range, of items that are not scaled), or a kind ("gaussian", "masking") and an amount. The
+    model learns to take noise away, whatever its recipe (arXiv:1511.06406).
 max_epochs : int
     Passes over the data, at most.
 max_time : float or None
@@ -150,6 +155,7 @@ CONSTRAINTS: dict[str, Any] = {
     "columns": [dict, None],
     "missing": [StrOptions({"auto", "mask", "refuse"})],
     "hide": [Interval(Real, 0, 1, closed="left")],
+    "corruption": [None, Interval(Real, 0, None, closed="neither"), "array-like"],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "max_time": [None, Interval(Real, 0, None, closed="neither")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],

@@ -13,7 +13,15 @@ from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of, codes_of, rows_of
 from chartae.geometry.jacobians import pushforward
 
-__all__ = ["Linearization", "distortion", "linearize", "metric", "validity_radius", "volume"]
+__all__ = [
+    "Linearization",
+    "distortion",
+    "linearize",
+    "manifold_log_density",
+    "metric",
+    "validity_radius",
+    "volume",
+]
 
 SHORTEST, LONGEST, STEPS = 1e-3, 10.0, 17  # radii that are tried, in standard deviations of the codes
 BISECTIONS = 9  # to within a thousandth of a step of the grid
@@ -109,6 +117,59 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
         # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
         out[b] = torch.linalg.svdvals(_jacobian(chart.decode, z, c)).log().sum(1).cpu().numpy()
     return out
+
+
+def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarray:
+    """Say how dense a model takes items to be on its manifold: log p(z) − ½ log det JᵀJ at their codes.
+
+    The density is that of the items' projections, per unit of d-dimensional volume on the decoded manifold;
+    p(z) is what samples take their codes from, the density fitted to the codes of a plain autoencoder. How
+    far an item lies off the manifold is another question: see :func:`off_manifold_score`.
+
+    Parameters
+    ----------
+    model : object
+        A fitted estimator, or a :class:`Chart` with a prior.
+    X : array_like
+        ``(n, *shape)`` items.
+    condition : object, optional
+        As the model takes it.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)``: nats, for volume in units of the data to the d; inf where the decoder does not react to some
+        direction of the code.
+
+    Raises
+    ------
+    PlanError
+        If there is nothing to sample codes from, or it has no density.
+
+    References
+    ----------
+    Ben-Israel 1999, "The change-of-variables formula using matrix volume", doi:10.1137/S0895479895296896;
+    Gemici, Rezende and Mohamed 2016, arXiv:1611.02304.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.geometry import Chart, manifold_log_density
+    >>> steep = Chart.of_pair(lambda x: x / 2, lambda z: 2 * z, prior="normal", latent_dim=1)
+    >>> manifold_log_density(steep, [[0.0]]).round(3)  # log N(0; 0, 1) − log 2
+    array([-1.612])
+    """
+    chart = chart_of(model)
+    if chart.source is None:
+        raise PlanError("there is nothing that codes are drawn from: use fit_prior, or Chart.of_pair(prior=)")
+    x = chart.items(X)
+    c = chart.condition(condition, len(x))
+    z = chart.codes(x, c)
+    with torch.no_grad():
+        p = chart.source(c)
+        if "log_prob" not in p.offers:
+            raise PlanError("what codes are drawn from has no density: use fit_prior")
+        return p.log_prob(z).double().cpu().numpy() - volume(chart, z, condition)
 
 
 def distortion(G: Any) -> float:

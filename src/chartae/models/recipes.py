@@ -266,7 +266,7 @@ def _counts(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) > 0
 
 
-RESERVED = ("posterior", "prior", "objective", "corruption")
+RESERVED = ("posterior", "prior", "objective")
 
 
 def assemble(
@@ -275,13 +275,13 @@ def assemble(
     objective: Objective,
     posterior: str = "normal",
     prior: str | None = "standard-normal",
-    corruption: tuple[str, float] | None = None,
     latent_dim: int = 2,
     network: str | Sequence[nn.Module] = "auto",
     hidden: Sequence[int] | None = None,
     activation: str = "relu",
     noise: str | float = "global",
     hide: float = 0.3,
+    corruption: float | Sequence[Any] | None = None,
     condition: Mapping[str, Any] | None = None,
     conditioning: str = "concat",
 ) -> Plan:
@@ -295,8 +295,6 @@ def assemble(
         What is minimized.
     posterior, prior : str
         Names in the registries of parts; prior None for none.
-    corruption : tuple or None
-        Kind and amount of corruption of the encoder's input in training.
     latent_dim : int
         d.
     network : str or pair of nn.Module
@@ -309,6 +307,8 @@ def assemble(
         Of a likelihood that has one; a float is in the input's units.
     hide : float
         Share of values that the encoder does not see in training, where values may be missing.
+    corruption : float, pair or None
+        Of the encoder's input in training: the standard deviation of normal noise, or a kind and an amount.
     condition : Mapping or None
         Parameters of :class:`~chartae.parts.conditions.Condition`.
     conditioning : {"concat", "film"}
@@ -373,7 +373,7 @@ def assemble(
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
     q = posteriors[posterior](encoder, latent_dim)
     if corruption is not None:
-        q = Corrupted(q, *corruption)
+        q = Corrupted(q, *_corruption(corruption))
     if inputs is not None:
         q = Prepared(q, inputs)
     p = None if prior is None else priors[prior](latent_dim, width)
@@ -386,10 +386,21 @@ def assemble(
 SHARED = frozenset(inspect.signature(assemble).parameters) - {*RESERVED, "shape"}
 
 
+def _corruption(given: float | Sequence[Any]) -> tuple[str, float]:
+    """Kind and amount; a number alone is of normal noise."""
+    if isinstance(given, int | float):
+        return "gaussian", given
+    if isinstance(given, str) or len(given) != 2:
+        raise PlanError(f"corruption={given!r}: give a number, or a kind and an amount: ('masking', 0.3)")
+    return given[0], given[1]
+
+
 def _network_for(space: Space) -> str:
     """Convolutions for images that are large enough to have scales, layers for the rest."""
     return "conv2d" if space.is_image and min(space.model_shape[1:]) >= 16 else "mlp"
 
+
+DENOISING = 0.3  # of the model's units: standard deviations of the data, where it has a scale
 
 #: What a VAE's posterior may say of how the dimensions of a code go together, and the part that says it.
 COVARIANCES = {"diagonal": "normal", "full": "full-normal"}
@@ -413,21 +424,14 @@ def ae(shape: Any, **common: Any) -> Plan:
 
 
 @recipe("denoising-ae", paper="doi:10.1145/1390156.1390294", parts="delta posterior of corrupted input; nll")
-def denoising_ae(shape: Any, *, corruption: str = "gaussian", amount: float = 0.3, **common: Any) -> Plan:
-    """Autoencoder that reconstructs clean items from corrupted ones.
+def denoising_ae(shape: Any, **common: Any) -> Plan:
+    """Autoencoder that reconstructs clean items from corrupted ones: of 0.3 standard deviations, by default.
 
     References
     ----------
     Vincent et al. 2008, doi:10.1145/1390156.1390294.
     """
-    return assemble(
-        shape,
-        posterior="delta",
-        prior=None,
-        corruption=(corruption, amount),
-        objective=NegLogLik(),
-        **common,
-    )
+    return ae(shape, **common | {"corruption": common.get("corruption") or DENOISING})
 
 
 @recipe("contractive-ae", paper="Rifai et al. 2011 (ICML)", parts="delta posterior; nll + λ contractive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Posterior
 from chartae.core.errors import PlanError
-from chartae.core.registry import Registry
+from chartae.core.registry import Registry, suggest
 from chartae.parts.distributions import Delta, DiagonalNormal, FullNormal
 
 __all__ = [
@@ -314,13 +315,15 @@ class Corrupted(Posterior):
     def __init__(self, posterior: Posterior, kind: str = "gaussian", amount: float = 0.3) -> None:
         super().__init__()
         if kind not in self.KINDS:
-            raise PlanError(f"unknown corruption {kind!r} (known: {', '.join(self.KINDS)})")
-        if not 0 < amount < (1 if kind == "masking" else float("inf")):
+            raise PlanError(f"unknown corruption {kind!r}: {suggest(kind, self.KINDS)}")
+        most = 1 if kind == "masking" else math.inf
+        if not (isinstance(amount, int | float) and 0 < amount < most):
             below = " below 1" if kind == "masking" else ""
             raise PlanError(
-                f"amount={amount!r} makes no sense for {kind} corruption: use a number above 0{below}"
+                f"corruption by {amount!r} makes no sense where it is {kind}: use a number above 0{below}"
             )
-        self.posterior, self.kind, self.amount = posterior, kind, amount
+        self.posterior: Posterior = posterior
+        self.kind, self.amount = kind, float(amount)
         self.offers = posterior.offers
 
     KINDS: dict[str, Callable[[Tensor, float], Tensor]] = {  # noqa: RUF012 - a constant table
