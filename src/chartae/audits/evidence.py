@@ -22,7 +22,7 @@ from chartae.parts.posteriors import Corrupted
 
 __all__ = ["BUDGETS", "Budget", "Evidence"]
 
-UNUSED = 1e-3  # an axis with less of the power of the strongest one does nothing
+UNUSED = 1e-3  # a direction with less of the power of the strongest one does nothing
 NEAR = 50  # neighbors of each item that are kept
 
 
@@ -303,11 +303,24 @@ class Evidence:
         m = len(self.points)
         return metric(self.chart, self.z[:m], None if self.c is None else self.c[:m])
 
+    @cached_property
+    def strengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Variance of decoded items along each principal latent direction, strongest first, and these.
+
+        Eigenvalues ``(d,)`` of Cov(z) E JᵀJ, and directions ``(d, d)`` in columns. Axes are not what a decoder
+        uses: a posterior whose dimensions go together may turn them as it likes.
+        """
+        values, vectors = np.linalg.eigh(np.cov(self.z.double().numpy().T).reshape(self.d, self.d))
+        root = vectors * np.sqrt(values.clip(0))
+        power, turn = np.linalg.eigh(root.T @ self.metric.mean(0) @ root)
+        return power[::-1].clip(0), (root @ turn)[:, ::-1]
+
     @property
-    def used_axes(self) -> np.ndarray:
-        """Which latent axes the decoder uses, ``(d,)`` of bool."""
-        power = np.diagonal(self.metric, axis1=1, axis2=2).mean(0) * self.code_std.numpy() ** 2
-        return power > UNUSED * max(power.max(), 1e-12)
+    def used_metric(self) -> np.ndarray:
+        """The metric on the latent directions that the decoder uses, ``(m, k, k)``; k = 0 for a constant."""
+        power, directions = self.strengths
+        used = np.linalg.qr(directions[:, power > UNUSED * max(power[0], 1e-12)])[0]
+        return used.T @ self.metric @ used
 
     # ---------------------------------------------------------------- of neighbors
 

@@ -295,7 +295,7 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     m, d = min(len(evidence), 4_000), evidence.d
     also: dict[str, object] = {"latent": d}
     if evidence.chart.posterior is None:
-        strength = _strengths(evidence)
+        strength = evidence.strengths[0]
         used = int((strength > max(RELATIVE * strength.max(), _residual(evidence))).sum())
         also["strength"] = strength
     else:
@@ -305,7 +305,9 @@ def _active_dimensions(evidence: Evidence) -> Reading:
         square = np.square(std / scale)
         also["kl"] = 0.5 * (np.square((mean - center) / scale) + square - 1 - np.log(square)).mean(0)
         also["variance"] = (mean / scale).var(0)
-        used = int(active(evidence, m).sum())
+        # Of the covariance, not of the axes: a full posterior may turn them, so that all move a little.
+        covariance = np.cov((mean / scale).T).reshape(d, d)
+        used = int((np.linalg.eigvalsh(covariance) > ACTIVE).sum())
     try:
         dimension = evidence.dimension
     except DataError as error:
@@ -335,15 +337,6 @@ def _above_noise(evidence: Evidence) -> float:
     values = torch.linalg.svdvals(x - x.mean(0)).square() / max(1, m - 1)
     edge = noise * (1 + math.sqrt(x.shape[1] / m)) ** 2  # Marchenko and Pastur 1967
     return float((values > edge).sum())
-
-
-def _strengths(evidence: Evidence) -> np.ndarray:
-    """Variance of decoded items along each principal latent direction: of Cov(z) E JᵀJ, ``(d,)``."""
-    gram = evidence.metric.mean(0)
-    covariance = np.cov(evidence.z.double().numpy().T).reshape(evidence.d, evidence.d)
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(values.clip(0))
-    return np.linalg.eigvalsh(root.T @ gram @ root)[::-1].clip(0)
 
 
 def _residual(evidence: Evidence) -> float:

@@ -137,7 +137,7 @@ def _decoder_tangent(evidence: Evidence) -> Reading:
 )
 def _validity_radius(evidence: Evidence) -> Reading:
     """Measure ρ: the first step at which the decoder leaves its tangent by a tenth, in the median."""
-    if not evidence.used_axes.any():
+    if not evidence.used_metric.size:
         return Reading(None, because="the decoder does not react to its code")
     radii = validity_radius(
         evidence.chart,
@@ -166,11 +166,10 @@ def _validity_radius(evidence: Evidence) -> Reading:
     reference="Lee et al. 2022, Regularized autoencoders for isometric representation learning (ICLR)",
 )
 def _distortion(evidence: Evidence) -> Reading:
-    """Measure d·E tr G² / (E tr G)², G = J_DᵀJ_D, over the dimensions that the decoder uses."""
-    used = evidence.used_axes
-    if not used.any():
+    """Measure d·E tr G² / (E tr G)², G = J_DᵀJ_D, over the directions that the decoder uses."""
+    G = evidence.used_metric
+    if not G.size:
         return Reading(None, because="the decoder does not react to its code")
-    G = evidence.metric[:, used][:, :, used]
     volume = 0.5 * np.linalg.slogdet(G)[1]
     also = {"log_volume": volume, "log_volume_sd": float(volume.std())}
     return _of_points(evidence, G, distortion, **also)
