@@ -70,13 +70,17 @@ def chart_of_estimator(estimator: Any) -> Chart:
         return seen(space.to_model(array.to(space.scale.device)))
 
     def q(x: Tensor, *c: Tensor) -> Distribution:
-        h = inward(x)
+        h = inward(x.to(space.scale.device))
         if space.gaps:  # flags: nothing is missing
             h = torch.cat([h, h.new_ones(len(h), *space.model_shape)], 1)
         return inner(h, *c)
 
+    def made(z: Tensor, *c: Tensor) -> Any:
+        """p(x | z), wherever codes come from: geometry keeps them on the CPU."""
+        return model.likelihood(z[None].to(space.scale.device), *c)
+
     def decode(z: Tensor, *c: Tensor) -> Tensor:
-        return outward(inputs.expected(model.likelihood(z[None], *c))[0])
+        return outward(inputs.expected(made(z, *c))[0])
 
     def conditioned(condition: Any, n: int) -> Tensor | None:
         return model.conditioned(estimator._raw(condition, n), n)
@@ -89,13 +93,13 @@ def chart_of_estimator(estimator: Any) -> Chart:
         return None if part is None else lambda c=None: part(c, posterior=posterior)
 
     def likelihood(x: Tensor, z: Tensor, *c: Tensor) -> Tensor:
-        return model.log_likelihood(model.likelihood(z[None], *c), inward(x))[0]
+        return model.log_likelihood(made(z, *c), inward(x))[0]
 
     def spread(z: Tensor, *c: Tensor) -> Tensor:
-        return outward(model.likelihood(z[None], *c).std()[0])
+        return outward(made(z, *c).std()[0])
 
     def observe(z: Tensor, noise: Noise, *c: Tensor) -> Tensor:
-        return seen(model.likelihood(z[None], *c).draw(1, noise).z[0, 0])
+        return seen(made(z, *c).draw(1, noise).z[0, 0])
 
     def seen(x: Tensor) -> Tensor:
         """From the model's item to the chart's."""
