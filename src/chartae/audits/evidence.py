@@ -307,8 +307,8 @@ class Evidence:
     def strengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Variance of decoded items along each principal latent direction, strongest first, and these.
 
-        Eigenvalues ``(d,)`` of Cov(z) E JᵀJ, and directions ``(d, d)`` in columns. Axes are not what a decoder
-        uses: a posterior whose dimensions go together may turn them as it likes.
+        Eigenvalues ``(d,)`` of Cov(z) E JᵀJ, and directions ``(d, d)`` in columns. Axes are not what a
+        decoder uses: a posterior whose dimensions go together may turn them as it likes.
         """
         values, vectors = np.linalg.eigh(np.cov(self.z.double().numpy().T).reshape(self.d, self.d))
         root = vectors * np.sqrt(values.clip(0))
