@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import vjp
 from torch.nn.functional import softplus
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of, rows_of
-from chartae.geometry.jacobians import pullback, pushforward
+from chartae.geometry.jacobians import pushforward
 from chartae.geometry.tangent import chosen_rows
 
 __all__ = ["Geodesic", "distance", "equal_arcs", "geodesic"]
@@ -22,9 +23,12 @@ COARSEST = 5  # knots that a path is first solved with
 NODES = 2000  # codes that the graph and the density are made of, at most
 NEIGHBORS = 10  # of each node of the graph
 SPARSE = 0.01  # share of codes whose density counts as low
-ROUGH = 30  # times the tolerance, before the last number of knots
-LAG = 3  # steps that one normal matrix serves for
-DAMPING = (1e-5, 1e-3, 1e8)  # lowest, first and highest, in units of the mean diagonal
+ROUGH = 2  # times the tolerance, before the last number of knots
+LAG = 25  # steps that the Jacobians of one path serve for
+RIDGE = (0.005, 0.05)  # of the metric's mean eigenvalue: on steps of a knot, and on their differences
+MEMORY = 8  # steps that L-BFGS remembers
+SHORTEST = 1e-4  # share of a step whose failure ends the search
+CACHED = 4  # parts of a block that Jacobians are taken of: smaller ones stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,11 @@ def geodesic(
 ) -> Geodesic:
     """Find shortest paths between pairs of codes, as measured on what they decode to.
 
-    The energy is a sum of squares, which Levenberg–Marquardt minimizes for all pairs at once, each with a
-    damping of its own: the normal matrix is block tridiagonal, with blocks JᵢᵀJⱼ. Paths are solved with few
-    knots first. Each starts from the straight line or, where that has less energy, from a shortest path on
-    the graph of neighboring codes. Energy only ever falls. What is narrower than the gap between two knots is
-    not seen: more knots see it.
+    L-BFGS minimizes the energy of all pairs at once, each with steps of its own, from the Gauss–Newton matrix
+    of a sum of squares: block tridiagonal, with blocks JᵢᵀJⱼ of Jacobians at few knots. Paths are solved with
+    few knots first. Each starts from the straight line or, where that has less energy, from a shortest path
+    on the graph of neighboring codes. Energy only ever falls. What is narrower than the gap between two knots
+    is not seen, and a path may leap over it: more knots or codes help.
 
     A shortest path takes shortcuts through holes of the data. A density weight w keeps it where codes are: it
     multiplies the squared length of a step by 1 + w · (nats by which the density of codes is below what 99 %
@@ -130,7 +134,8 @@ def geodesic(
     References
     ----------
     Shao, Kumar & Fletcher 2018, arXiv:1711.08014 (discrete energy of a decoder); Arvanitidis, Hansen &
-    Hauberg 2018, arXiv:1710.11379 (why paths must avoid holes); Levenberg 1944, doi:10.1090/qam/10666.
+    Hauberg 2018, arXiv:1710.11379 (why paths must avoid holes); Nocedal 1980,
+    doi:10.1090/S0025-5718-1980-0572855-7 (L-BFGS).
 
     Examples
     --------
@@ -168,8 +173,9 @@ def geodesic(
     # Conditions may change the map from pair to pair, and with it the graph, which is of no use then.
     starts = None if near is None or c is not None else _graph_paths(chart, near, a, b, knots, support)
     found: list[tuple[Tensor, ...]] = []
-    for rows in chart.blocks(m, knots * (d + 1)):
-        task = _Task(chart, None if c is None else c[rows], support)
+    for rows in chart.blocks(m, max(3 * knots, COARSEST * (d + 1))):
+        tips = torch.from_numpy(straight[rows][:, [0, -1]])
+        task = _Task(chart, None if c is None else c[rows], support, tips)
         tries = [straight[rows]] if starts is None else [straight[rows], starts[rows]]
         found.append(_solved(task, [torch.from_numpy(t) for t in tries], max_iterations, tolerance))
     path, energy, length, plain, converged, count = (
@@ -331,10 +337,11 @@ class _Support:
 
 
 class _Task:
-    """The energy of paths of a block of pairs, and its quadratic model."""
+    """The energy of paths between the pairs of a block, and the metric along them."""
 
-    def __init__(self, chart: Chart, c: Tensor | None, support: _Support | None) -> None:
+    def __init__(self, chart: Chart, c: Tensor | None, support: _Support | None, ends: Tensor) -> None:
         self.chart, self.c, self.support = chart, c, support
+        self.tips = self.decode(ends, torch.arange(len(ends)))  # of ``(m, 2, d)``
 
     def decoder(self, pairs: Tensor, k: int) -> Callable[[Tensor], Tensor]:
         c = None if self.c is None else self.c[pairs.to(self.c.device)].repeat_interleave(k, 0)
@@ -348,176 +355,186 @@ class _Task:
 
     def energy(self, path: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Energies ``(m,)`` and squared lengths of segments ``(m, k − 1)``."""
-        x = self.decode(path, pairs)
-        squares = (x[:, 1:] - x[:, :-1]).square().sum(2).double().cpu()
-        if self.support is None:
-            return squares.shape[1] * squares.sum(1), squares
-        w = self.support(path)[0]
-        return squares.shape[1] * (squares * (w[:, 1:] + w[:, :-1]) / 2).sum(1), squares
+        return self.measured(self.decode(path[:, 1:-1], pairs), path, pairs)[:2]
 
-    def gradient(self, path: Tensor, pairs: Tensor) -> Tensor:
-        """Of half the energy, without the factor n, at the inner knots: ``(m, k − 2, d)``."""
-        m, k, d = path.shape
-        x = self.decode(path, pairs)
-        step = x[:, 1:] - x[:, :-1]
-        inner = path[:, 1:-1].reshape(-1, d).float()
+    def measured(
+        self, x: Tensor, path: Tensor, pairs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Energies, squared lengths, cotangents of the decoded inner knots, and the slope by weights."""
+        tips = self.tips[pairs.to(self.tips.device)]
+        step = torch.cat([tips[:, :1], x, tips[:, 1:]], 1).diff(dim=1)
+        squares = step.square().sum(2).double().cpu()
+        n = squares.shape[1]
         if self.support is None:
-            pull = (step[:, :-1] - step[:, 1:]).reshape(1, m * (k - 2), -1)
-            return pullback(self.decoder(pairs, k - 2), inner, pull)[1].reshape(m, k - 2, d).double().cpu()
+            return n * squares.sum(1), squares, 2 * n * (step[:, :-1] - step[:, 1:]), None
         w, slope = self.support(path)
-        half = ((w[:, 1:] + w[:, :-1]) / 2).to(step)[..., None]
-        pull = (half[:, :-1] * step[:, :-1] - half[:, 1:] * step[:, 1:]).reshape(1, m * (k - 2), -1)
-        s = step.square().sum(2).double().cpu()
-        along = pullback(self.decoder(pairs, k - 2), inner, pull)[1].reshape(m, k - 2, d).double().cpu()
-        return along + slope[:, 1:-1] * (s[:, :-1] + s[:, 1:])[..., None] / 4
+        half = (w[:, 1:] + w[:, :-1]) / 2
+        step = step * half[..., None].to(step)
+        by_weight = slope[:, 1:-1] * (squares[:, :-1] + squares[:, 1:])[..., None] * n / 2
+        return n * (squares * half).sum(1), squares, 2 * n * (step[:, :-1] - step[:, 1:]), by_weight
 
-    def model(self, path: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normal matrix and gradient of half the energy, without the factor n, at the inner knots.
-
-        Diagonal blocks ``(m, k − 2, d, d)``, those above them ``(m, k − 3, d, d)``, gradient
-        ``(m, k − 2, d)``. The residual of a segment is r = aΔ with a² the mean weight of its ends.
-        """
+    def slope(self, path: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies, squared lengths, and the gradient of the energy at the inner knots ``(m, k − 2, d)``."""
         m, k, d = path.shape
-        inner = path[:, 1:-1].reshape(-1, d).float()
-        x, J = pushforward(self.decoder(pairs, k - 2), inner)
-        J = J.reshape(d, m, k - 2, -1).permute(1, 2, 0, 3)  # (m, k − 2, d, D)
-        tips = self.decode(path[:, [0, -1]], pairs)
-        x = torch.cat([tips[:, :1], x.reshape(m, k - 2, -1), tips[:, 1:]], 1)
-        step = x[:, 1:] - x[:, :-1]
-        G = (J @ J.mT).double().cpu()
-        C = (J[:, :-1] @ J[:, 1:].mT).double().cpu()
-        both = torch.stack([step[:, :-1], step[:, 1:]], 3)  # behind and ahead of each inner knot
-        q, p = (J @ both).double().cpu().unbind(3)
-        if self.support is None:
-            return 2 * G, -C, q - p
-        s = step.square().sum(2).double().cpu()
-        w, slope = self.support(path)
-        a = ((w[:, 1:] + w[:, :-1]) / 2).sqrt()
-        front, rear = slope[:, :-1] / (4 * a[..., None]), slope[:, 1:] / (4 * a[..., None])
-        a2, a, s = (a * a)[..., None, None], a[..., None, None], s[..., None, None]
+        out, back = vjp(self.decoder(pairs, k - 2), path[:, 1:-1].reshape(-1, d).float())[:2]
+        x = out.detach().reshape(m, k - 2, -1)
+        energy, squares, pull, by_weight = self.measured(x, path, pairs)
+        g = back(pull.reshape(out.shape))[0].detach().reshape(m, k - 2, d).double().cpu()
+        return energy, squares, g if by_weight is None else g + by_weight
 
-        def outer(u: Tensor, v: Tensor) -> Tensor:
-            return u[..., :, None] * v[..., None, :]
-
-        u, v = rear[:, :-1], front[:, 1:]  # slopes of a at an inner knot: of the segments behind and ahead
-        qu, pv = outer(q, u), outer(p, v)
-        diagonal = a2[:, :-1] * G + a[:, :-1] * (qu + qu.mT) + s[:, :-1] * outer(u, u)
-        diagonal = diagonal + a2[:, 1:] * G - a[:, 1:] * (pv + pv.mT) + s[:, 1:] * outer(v, v)
-        f, r = front[:, 1:-1], rear[:, 1:-1]  # of segments between two inner knots
-        am, sm = a[:, 1:-1], s[:, 1:-1]
-        above = -a2[:, 1:-1] * C - am * outer(p[:, :-1], r) + am * outer(f, q[:, 1:]) + sm * outer(f, r)
-        flat = [t[..., 0] for t in (a2, a, s)]
-        gradient = flat[0][:, :-1] * q + (flat[1] * flat[2])[:, :-1] * u
-        gradient = gradient - flat[0][:, 1:] * p + (flat[1] * flat[2])[:, 1:] * v
-        return diagonal, above, gradient
+    def gram(self, path: Tensor, pairs: Tensor) -> Tensor:
+        """All products JᵢᵀJⱼ of the Jacobians at the knots, ``(m, k, d, k, d)``, stretched by the weight."""
+        m, k, d = path.shape
+        made = path.new_empty(m, k * d, k * d)
+        for rows in self.chart.blocks(m, CACHED * k * (d + 1)):
+            part = path[rows]
+            J = pushforward(self.decoder(pairs[rows], k), part.reshape(-1, d).float())[1]
+            J = J.reshape(d, len(part), k, -1).permute(1, 2, 0, 3)
+            if self.support is not None:
+                J = J * self.support(part)[0].sqrt()[..., None, None].to(J)
+            J = J.reshape(len(part), k * d, -1)
+            made[rows] = (J @ J.mT).double().cpu()
+        return made.reshape(m, k, d, k, d)
 
 
-def _tridiagonal(diagonal: Tensor, above: Tensor, right: Tensor) -> Tensor:
-    """Solve symmetric block-tridiagonal systems: ``(m, k, d, d)``, ``(m, k − 1, d, d)``, ``(m, k, d)``."""
-    k = diagonal.shape[1]
-    factors, carried, rest = [], [], []
-    block, r = diagonal[:, 0], right[:, 0, :, None]
-    for i in range(k):
-        L = torch.linalg.cholesky_ex(block)[0]
-        factors.append(L)
-        if i == k - 1:
-            rest.append(torch.cholesky_solve(r, L))
-            break
-        both = torch.cholesky_solve(torch.cat([above[:, i], r], 2), L)
-        carried.append(both[..., :-1])
-        rest.append(both[..., -1:])
-        block = diagonal[:, i + 1] - above[:, i].mT @ both[..., :-1]
-        r = right[:, i + 1, :, None] - above[:, i].mT @ both[..., -1:]
-    x = [rest[-1]]
-    for i in range(k - 2, -1, -1):
-        x.append(rest[i] - carried[i] @ x[-1])
-    return torch.cat(x[::-1], 2).mT
+class _GaussNewton:
+    """The inverse of the Gauss–Newton matrix of the energy, of Jacobians between those of a few knots.
+
+    The matrix is block tridiagonal, with blocks JᵢᵀJᵢ and −JᵢᵀJᵢ₊₁. A ridge bounds steps along which the
+    decoder does not move at these knots: it may do so next to them.
+    """
+
+    def __init__(self, gram: Tensor, knots: int) -> None:
+        w = _spline(gram.shape[1], knots)
+        G = torch.einsum("ia,ib,mapbq->mipq", w, w, gram)[:, 1:-1]
+        C = torch.einsum("ia,ib,mapbq->mipq", w[1:-2], w[2:-1], gram)
+        mean = G.diagonal(dim1=2, dim2=3).mean((1, 2)).clamp(min=1e-30)
+        ridge = mean[:, None, None, None] * torch.eye(G.shape[2], dtype=G.dtype)
+        diagonal = 4 * (knots - 1) * (G + sum(RIDGE) * ridge)
+        self.above = -2 * (knots - 1) * (C + RIDGE[1] * ridge)
+        pivots = [torch.linalg.inv_ex(diagonal[:, 0])[0]]
+        for i in range(knots - 3):
+            U = self.above[:, i]
+            pivots.append(torch.linalg.inv_ex(diagonal[:, i + 1] - U.mT @ pivots[-1] @ U)[0])
+        self.pivots = torch.stack(pivots, 1)
+
+    def solve(self, g: Tensor, rows: Tensor) -> Tensor:
+        """For right sides ``(m, k, d)`` of some paths."""
+        above, pivots, k = self.above[rows], self.pivots[rows], g.shape[1]
+        x = [pivots[:, 0] @ g[:, 0, :, None]]
+        for i in range(1, k):
+            x.append(pivots[:, i] @ (g[:, i, :, None] - above[:, i - 1].mT @ x[-1]))
+        for i in range(k - 2, -1, -1):
+            x[i] = x[i] - pivots[:, i] @ (above[:, i] @ x[i + 1])
+        return torch.cat(x, 2).mT
 
 
-def _minimize(
-    task: _Task, path: Tensor, most: int, tolerance: float
+def _descend(
+    task: _Task, path: Tensor, pairs: Tensor, gram: Tensor, most: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Levenberg–Marquardt, pair by pair in one batch: path, energy, squared lengths, converged, steps."""
-    m, k, d = path.shape
-    everyone = torch.arange(m)
-    energy, squares = task.energy(path, everyone)
-    damping = torch.full((m,), DAMPING[1], dtype=torch.float64)
-    growth = torch.full((m,), 2.0, dtype=torch.float64)
-    age, count, converged = torch.zeros(m).long(), torch.zeros(m).long(), energy <= 0
-    diagonal, above = path.new_zeros(m, k - 2, d, d), path.new_zeros(m, k - 3, d, d)
-    gradient = path.new_zeros(m, k - 2, d)
-    moving = stale = everyone[~converged]
-    moved = moving[:0]
+    """L-BFGS, pair by pair in one batch: path, energy, squared lengths, converged, steps."""
+    path, normal = path.clone(), _GaussNewton(gram, path.shape[1])
+    energy, squares, g = task.slope(path, pairs)
+    converged, count = energy <= 0, torch.zeros(len(path)).long()
+    moving = ((energy > 0) & energy.isfinite()).nonzero()[:, 0]
+    g, size = g[moving], torch.ones(len(moving), dtype=torch.float64)
+    p, memory = -normal.solve(g, moving), list[tuple[Tensor, Tensor, Tensor]]()
     for _ in range(most):
         if not len(moving):
             break
-        if len(stale):
-            diagonal[stale], above[stale], gradient[stale] = task.model(path[stale], stale)
-        if len(moved):
-            gradient[moved] = task.gradient(path[moved], moved)
-        H, g, ridge = diagonal[moving], gradient[moving], damping[moving]
-        ridge = ridge * H.diagonal(dim1=2, dim2=3).mean((1, 2)).clamp(min=1e-30)
-        damped = H + ridge[:, None, None, None] * torch.eye(d, dtype=H.dtype)
-        step = _tridiagonal(damped, above[moving], -g)
-        # What the model says that the step saves: −n(2gᵀδ + δᵀHδ), where (H + ridge)δ = −g.
-        saved = (k - 1) * (ridge * step.square().sum((1, 2)) - (g * step).sum((1, 2)))
-        trial = path[moving].clone()
+        level, fall = energy[moving], (g * p).sum((1, 2))
+        step = size[:, None, None] * p
+        trial = path[moving]
         trial[:, 1:-1] += step
-        level, parts = task.energy(trial, moving)
-        better = level < energy[moving]  # not where it is not a number
-        gain = (energy[moving] - level) / saved
-        done = ~(saved > tolerance * energy[moving]) & (~better | (damping[moving] <= 1))
+        new, parts, slope = task.slope(trial, pairs[moving])
+        better = new <= level + 1e-4 * size * fall  # not where it is not a number
         taken = moving[better]
-        path[taken], energy[taken], squares[taken] = trial[better], level[better], parts[better]
-        shrink = (1 - (2 * gain - 1) ** 3).clamp(1 / 3, 2)
-        damping[moving] = (damping[moving] * torch.where(better, shrink, growth[moving])).clamp(*DAMPING[::2])
-        growth[moving] = torch.where(better, 2.0, 2 * growth[moving])
+        path[taken], energy[taken], squares[taken] = trial[better], new[better], parts[better]
         count[moving] += 1
-        age[moving] += 1
+        # What the quadratic model says that is left to save, and what the step did save; where it failed,
+        # what the model said of a step of its size.
+        left = torch.where(better, torch.maximum(-fall / 2, level - new), -fall / 2 * size)
+        done = left <= tolerance * level
         converged[moving] = done
-        old = (age[moving] >= LAG) & (better | (growth[moving] > 4))
-        stale, moved = moving[old & ~done], moving[better & ~old & ~done]
-        age[stale] = 0
-        moving = moving[~done]
+        y = slope - g
+        curve = (step * y).sum((1, 2))
+        use = better & (curve > 1e-10 * step.flatten(1).norm(dim=1) * y.flatten(1).norm(dim=1))
+        memory = [*memory[1 - MEMORY :], (step, y, torch.where(use, 1 / curve, 0.0))]
+        # Where a step failed, a shorter one: the lowest point of the parabola through what is known.
+        shorter = -fall * size.square() / (2 * (new - level - size * fall))
+        shorter = torch.minimum(torch.maximum(shorter.nan_to_num(nan=0.0), 0.1 * size), 0.5 * size)
+        size = torch.where(better, 1.0, shorter)
+        g = torch.where(better[:, None, None], slope, g)
+        keep = ~done & (size > SHORTEST)
+        if not keep.all():
+            moving, g, p, size, better = (t[keep] for t in (moving, g, p, size, better))
+            memory = [(s[keep], y[keep], r[keep]) for s, y, r in memory]
+        p = torch.where(better[:, None, None], _direction(normal, memory, g, moving), p)
     return path, energy, squares, converged, count
+
+
+def _direction(
+    normal: _GaussNewton, memory: list[tuple[Tensor, Tensor, Tensor]], g: Tensor, rows: Tensor
+) -> Tensor:
+    """The two loops of L-BFGS; a step that is not used has 1 / sᵀy = 0."""
+    q, kept = g, []
+    for s, y, r in reversed(memory):
+        kept.append((r * (s * q).sum((1, 2)))[:, None, None])
+        q = q - kept[-1] * y
+    q = normal.solve(q, rows)
+    for (s, y, r), a in zip(memory, reversed(kept), strict=True):
+        q = q + (a - (r * (y * q).sum((1, 2)))[:, None, None]) * s
+    return -q
 
 
 def _solved(task: _Task, starts: list[Tensor], most: int, tolerance: float) -> tuple[Tensor, ...]:
     """Solve one block of pairs, with few knots first."""
-    knots = starts[0].shape[1]
-    pairs = torch.arange(len(starts[0]))
-    plain = task.energy(starts[0], pairs)[1].sqrt().sum(1)
-    levels = [knots]
-    while (levels[0] - 1) // 2 + 1 >= COARSEST:
-        levels.insert(0, (levels[0] - 1) // 2 + 1)
-    start = _best(task, starts)  # at full resolution: few knots step over what is narrow
-    path, total = _resampled(start, levels[0]), torch.zeros(len(pairs)).long()
+    knots, pairs = starts[0].shape[1], torch.arange(len(starts[0]))
+    levels: list[int] = []
+    while not levels or levels[0] > 2 * COARSEST - 2:
+        levels.insert(0, max(((levels or [knots])[0] - 1) // 2 + 1, min(knots, COARSEST)))
+    # At full resolution: few knots step over what is narrow.
+    known = [task.energy(s, pairs) for s in starts]
+    lowest = torch.stack([energy.nan_to_num(nan=torch.inf) for energy, _ in known]).min(0)
+    start = torch.stack(starts)[lowest.indices, pairs]
+    # Jacobians cost as much as many steps: three on the start serve for the first path, and those along that
+    # one for all that follow, but where that takes long.
+    path, gram, total = start, task.gram(_resampled(start, 3), pairs), torch.zeros(len(pairs)).long()
     for level in levels:
-        if path.shape[1] != level:
-            path = _resampled(path, level)
-        if level == knots:
-            path = _best(task, [path, start])
-        rough = 1 if level == knots else ROUGH
-        path, energy, squares, converged, count = _minimize(task, path, most, rough * tolerance)
+        path = _resampled(path, level)
+        path, *_, count = _descend(task, path, pairs, gram, min(most, LAG), ROUGH * tolerance)
         total += count
-    return path, energy, squares.sqrt().sum(1), plain, converged, total
+        if level == levels[0]:
+            gram = task.gram(path, pairs)
+    path = _resampled(path, knots)
+    over = ~(task.energy(path, pairs)[0] <= lowest.values)
+    path[over] = start[over]
+    energy, squares, converged = (torch.empty_like(t) for t in (*known[0], over))
+    rest = pairs
+    for done in range(0, most, LAG):
+        path[rest], energy[rest], squares[rest], converged[rest], count = _descend(
+            task, path[rest], rest, gram, min(most - done, LAG), tolerance
+        )
+        total[rest] += count
+        rest = rest[~converged[rest]]
+        if not len(rest):
+            break
+        gram = task.gram(_resampled(path[rest], min(knots, 2 * COARSEST - 1)), rest)
+    return path, energy, squares.sqrt().sum(1), known[0][1].sqrt().sum(1), converged, total
 
 
-def _best(task: _Task, paths: list[Tensor]) -> Tensor:
-    """Of several paths for each pair, the one with the least energy."""
-    pairs = torch.arange(len(paths[0]))
-    levels = torch.stack([task.energy(p, pairs)[0].nan_to_num(nan=torch.inf) for p in paths])
-    return torch.stack(paths)[levels.argmin(0), pairs].clone()
+def _spline(k: int, knots: int) -> Tensor:
+    """What gives values at even places of a path from those at ``k`` others: ``(knots, k)``."""
+    from scipy.interpolate import CubicSpline
+
+    made = CubicSpline(np.linspace(0, 1, k), np.eye(k))(np.linspace(0, 1, knots))
+    made[0], made[-1] = np.eye(k)[[0, -1]]
+    return torch.from_numpy(made)
 
 
 def _resampled(path: Tensor, knots: int) -> Tensor:
-    """As many knots as wanted, by cubic splines."""
-    from scipy.interpolate import CubicSpline
-
-    k = path.shape[1]
-    made = CubicSpline(np.linspace(0, 1, k), path.numpy(), axis=1)(np.linspace(0, 1, knots))
-    made[:, 0], made[:, -1] = path[:, 0], path[:, -1]
-    return torch.from_numpy(made)
+    """As many knots as wanted, by a cubic spline."""
+    return _spline(path.shape[1], knots) @ path
 
 
 def _graph_paths(
