@@ -24,6 +24,7 @@ SLICES = 32
 SHAPE_ROWS = 4_000  # codes whose shape is tested, at most
 RELATIVE = 1e-3  # of the largest variance: what a dimension without noise must have to be used
 FREE_SCALE = 0.05  # size of codes below which a warning is due though nothing says what it should be
+AT_ONCE = 1_000  # items whose codes are compared with all others
 WEIGHTS = 1_024  # importance samples
 HEAVY = 0.7  # tail index of weights whose mean cannot be trusted
 
@@ -435,12 +436,15 @@ def _mutual(evidence: Evidence, m: int) -> tuple[float | None, bool]:
         q = evidence.chart.q(evidence.x[:1], *evidence.conditions(slice(1)))
     if not isinstance(q, DiagonalNormal):
         return None, False
-    z, weight = evidence.drawn[:m].double(), std.square().reciprocal()
-    # log q(z_i | x_j), but for a constant: a quadratic form in three products.
+    weight = std.square().reciprocal()
     constant = (mean.square() * weight).sum(1) + 2 * std.log().sum(1)
-    square = z.square() @ weight.T - 2 * z @ (mean * weight).T + constant
-    log_q = -0.5 * square
-    value = float((log_q.diagonal() - (log_q.logsumexp(1) - math.log(m))).mean())
+    gained = []
+    for rows in torch.arange(m).split(AT_ONCE):
+        z = evidence.drawn[rows].double()
+        # log q(z_i | x_j), but for a constant: a quadratic form in three products.
+        log_q = -0.5 * (z.square() @ weight.T - 2 * z @ (mean * weight).T + constant)
+        gained.append(log_q[torch.arange(len(rows)), rows] - log_q.logsumexp(1) + math.log(m))
+    value = float(torch.cat(gained).mean())
     return value, value > math.log(m) - 1
 
 
