@@ -1,46 +1,32 @@
 """Are the checks of prior, samples and embeddings right? Models whose health is known, and no training.
 
 The optimum of a linear beta-VAE with fixed noise is known in closed form: probabilistic PCA at beta = 1, and
-collapsed where beta times the noise variance exceeds an eigenvalue. Each case draws items, makes the model of
-which it is known what is wrong with it, and runs one check. Bars: at most 3 % of healthy models get a warning
-or worse, at least 93 % of planted faults are found, and of too few items no check says "ok".
+collapsed where beta times the noise variance exceeds an eigenvalue. Each case draws items, and makes the
+model of which it is known what is wrong with it.
 
-    python benchmarks/diagnostics/prior.py --seeds 200
+    python benchmarks/diagnostics/prior.py --seeds 200 --first-seed 1000
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
-import time
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from harness import Case, Made, main, wants
 from torch import Tensor
 
-from chartae.audits import audit
 from chartae.geometry import Chart
 from chartae.parts.distributions import DiagonalNormal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import machine_info, write_json
-
-RESULT = Path(__file__).parent / "results" / "prior.json"
 D, SIGMA = 20, 0.5
 SPECTRUM = np.array([9.0, 6.0, 4.0, 2.5, 1.5])  # above the noise; the others are the noise's variance
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """A linear beta-VAE at its optimum, and where its items come from."""
 
     chart: Chart
@@ -215,20 +201,6 @@ def parrot(seed: int, share: float, train: Tensor) -> Chart:
     return replace(old, decode=decode)
 
 
-@dataclass(frozen=True)
-class Case:
-    """One check on one kind of model."""
-
-    check: str
-    name: str
-    kind: str  # healthy, planted, hopeless
-    make: Callable[[int], World]
-    n: int
-    labels: Callable[[Tensor, np.random.Generator], np.ndarray] | None = None
-    train: int = 0
-    parrot: float | None = None
-
-
 def _by_axis(x: Tensor, rng: np.random.Generator) -> np.ndarray:
     """Three classes by what has the largest variance."""
     u = torch.svd_lowrank(x, q=1)[2][:, 0]
@@ -241,137 +213,106 @@ def _by_noise(x: Tensor, rng: np.random.Generator) -> np.ndarray:
     return (x @ u > 0).numpy().astype(int)
 
 
-CASES = [
-    Case("prior-match", "linear VAE", "healthy", linear, 2000),
-    Case("prior-match", "linear VAE, 150 items", "healthy", linear, 150),
-    Case("prior-match", "codes twice as large", "planted", lambda s: off(s, gain=2.0), 1000),
-    Case("prior-match", "codes half as large", "planted", lambda s: off(s, gain=0.5), 1000),
-    Case("prior-match", "linear VAE, 60 items, d = 17", "hopeless", lambda s: linear(s, spare=12), 60),
-    Case("prior-shape", "linear VAE", "healthy", linear, 2000),
-    Case("prior-shape", "two islands", "planted", islands, 2000),
-    Case("prior-shape", "overdispersed radius", "planted", heavy, 2000),
-    Case("prior-shape", "linear VAE, 60 items", "hopeless", linear, 60),
-    Case("active-dimensions", "linear VAE", "healthy", linear, 1000),
-    Case("active-dimensions", "3 spare dimensions", "healthy", lambda s: linear(s, spare=3), 1000),
-    Case("active-dimensions", "principal components, points", "healthy", point, 1000),
-    Case("active-dimensions", "beta = 12", "planted", lambda s: linear(s, beta=12.0), 1000),
-    Case("active-dimensions", "beta = 100", "planted", lambda s: linear(s, beta=100.0), 1000),
-    Case("active-dimensions", "beta = 12, 50 items, d = 16", "hopeless",
-         lambda s: linear(s, beta=12.0, spare=11), 50),
-    Case("push-to-zero", "linear VAE", "healthy", linear, 1000),
-    Case("push-to-zero", "points of size 1", "healthy", lambda s: point(s, prior=False), 1000),
-    Case("push-to-zero", "points of size .02, no prior", "planted",
-         lambda s: point(s, gain=0.02, prior=False), 1000),
-    Case("push-to-zero", "points of size .05, N(0, I)", "planted", lambda s: point(s, gain=0.05), 1000),
-    Case("information", "linear VAE", "healthy", linear, 1000),
-    Case("information", "linear VAE, 60 items", "healthy", linear, 60),
-    Case("information", "beta = 100", "planted", lambda s: linear(s, beta=100.0), 1000),
-    Case("information", "a decoder that ignores its code", "planted", deaf, 1000),
-    Case("bound", "linear VAE", "healthy", linear, 200),
-    Case("bound", "posterior ten times too narrow", "hopeless", loose, 200),
-    Case("density-gain", "linear VAE", "healthy", linear, 2000),
-    Case("density-gain", "points of size 1", "healthy", lambda s: point(s, prior=False), 2000),
-    Case("density-gain", "two islands", "planted", islands, 2000),
-    Case("density-gain", "codes half as large", "planted", lambda s: off(s, gain=0.5), 2000),
-    Case("density-gain", "two islands, 200 items", "hopeless", islands, 200),
-    Case("coverage", "linear VAE", "healthy", linear, 1000),
-    Case("coverage", "half of an axis left out", "planted", lambda s: forgetful(s, 0.5), 1000),
-    Case("coverage", "samples of half the size", "planted", lambda s: collapsed_samples(s, shrink=0.5), 1000),
-    Case("coverage", "linear VAE, 100 items", "hopeless", linear, 100),
-    Case("copying", "linear VAE", "healthy", lambda s: linear(s, spare=0), 2000, train=2000),
-    Case("copying", "10,000 training items", "healthy",
-         lambda s: linear(s, spare=0), 2000, train=10000),
-    Case("copying", "principal components, points", "healthy", point, 2000, train=2000),
-    Case("copying", "samples of half the size", "healthy",
-         lambda s: collapsed_samples(s, shrink=0.5), 2000, train=4000),
-    Case("copying", "one in ten is a copy", "planted",
-         lambda s: linear(s, spare=0), 2000, train=2000, parrot=0.1),
-    Case("copying", "all are copies", "planted", lambda s: linear(s, spare=0), 2000, train=2000, parrot=1.0),
-    Case("copying", "linear VAE, 150 items", "hopeless", lambda s: linear(s, spare=0), 150, train=2000),
-    Case("probe", "label by the first axis", "healthy", linear, 2000, labels=_by_axis),
-    Case("probe", "label by what codes lose", "planted", linear, 2000, labels=_by_noise),
-    Case("probe", "label by what codes lose, 150 items", "hopeless", linear, 150, labels=_by_noise),
-    Case("sigma", "linear VAE", "healthy", linear, 1000),
-    Case("sigma", "beta = 4", "planted", lambda s: linear(s, beta=4.0), 1000),
-    Case("sigma", "sigma half of what it should be", "planted", lambda s: wrong_sigma(s, factor=0.5), 1000),
-    Case("sigma", "sigma twice what it should be", "planted", lambda s: wrong_sigma(s, factor=2.0), 1000),
-    Case("sigma", "nothing used: beta = 100", "hopeless", lambda s: linear(s, beta=100.0), 1000),
-    Case("sigma-informative", "sigma depends on the item", "healthy", uneven, 1000),
-    Case("sigma-informative", "sigma is the same for all", "planted", linear, 1000),
-    Case("sigma-informative", "nothing used: beta = 100", "hopeless", lambda s: linear(s, beta=100.0), 1000),
-]  # fmt: skip
+def case(
+    world: Callable[[int], World],
+    n: int,
+    *,
+    train: int = 0,
+    labels: Callable[[Tensor, np.random.Generator], np.ndarray] | None = None,
+    copied: float | None = None,
+) -> Callable[[torch.Generator], Made]:
+    """So many items of a world, with training items, labels, or a model that copies a share of these."""
+
+    def make(g: torch.Generator) -> Made:
+        seed = g.initial_seed()
+        made, rng = world(seed), np.random.default_rng([seed, 2])
+        x, chart, more = made.items(n, rng), made.chart, {}
+        if train:
+            more["X_train"] = made.items(train, rng)
+        if copied is not None:
+            chart = parrot(seed, copied, more["X_train"])
+        if labels:
+            more["labels"] = labels(x, rng)
+        return Made(chart, x, more)
+
+    return make
 
 
-def run(index: int, seed: int) -> tuple[str, float | None]:
-    torch.set_num_threads(1)
-    case = CASES[index]
-    world, rng = case.make(seed), np.random.default_rng([seed, 2])
-    x = world.items(case.n, rng)
-    train = world.items(case.train, rng) if case.train else None
-    chart = world.chart
-    if case.parrot is not None:
-        assert train is not None
-        chart = parrot(seed, case.parrot, train)
-    labels = case.labels(x, rng) if case.labels else None
-    report = audit(chart, x, train, labels=labels, only=[case.check], random_state=seed)
-    return report[case.check].verdict, report[case.check].statistic
+def snug(seed: int) -> World:
+    """No spare dimension."""
+    return linear(seed, spare=0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--only", nargs="*", help="names of checks")
-    parser.add_argument("--out", default=str(RESULT))
-    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
-    args = parser.parse_args()
-    rows: list[Any] = []
-    kept: dict[str, Any] = {"rows": []}
-    if args.only and Path(args.out).exists():  # the other checks as they were
-        kept = json.loads(Path(args.out).read_text())
-    pool = ProcessPoolExecutor(args.workers, mp_context=get_context("spawn"))
-    for index, case in enumerate(CASES):
-        if args.only and case.check not in args.only:
-            rows += [row for row in kept["rows"] if row[:2] == [case.check, case.name]]
-            continue
-        start = time.perf_counter()
-        found = list(pool.map(run, [index] * args.seeds, range(args.seeds), chunksize=5))
-        seconds = (time.perf_counter() - start) * args.workers / args.seeds
-        count = Counter(verdict for verdict, _ in found)
-        share = {v: count[v] / args.seeds for v in ("ok", "warn", "fail", "cannot tell")}
-        alarm = share["warn"] + share["fail"]
-        met = {"healthy": alarm <= 0.03, "planted": alarm >= 0.93, "hopeless": share["ok"] == 0}[case.kind]
-        values = [statistic for _, statistic in found if statistic is not None]
-        middle = f"{np.median(values):.3g}" if values else ""
-        row = [case.check, case.name, case.kind, args.seeds, *(f"{100 * s:.1f}" for s in share.values())]
-        rows.append([*row, middle, f"{seconds:.2f}", "met" if met else "missed"])
-        print(rows[-1], file=sys.stderr, flush=True)
-    write_json(
-        args.out,
-        title="Checks of prior, samples and embeddings on models of known health",
-        command=f"python benchmarks/diagnostics/prior.py --seeds {args.seeds}",
-        machine=machine_info(1),
-        columns=[
-            "check",
-            "case",
-            "kind",
-            "seeds",
-            "ok %",
-            "warn %",
-            "fail %",
-            "cannot tell %",
-            "median",
-            "s",
-            "bar",
-        ],
-        rows=rows,
-        notes=[
-            "Healthy: at most 3 % warn or fail. Planted: at least 93 % do. Hopeless: none is ok.",
-            "Linear models of 5 dimensions among 20, noise .5, variances 9 to 1.5; nothing is trained.",
-        ],
-    )
+PRIOR = "prior-match prior-shape active-dimensions push-to-zero information density-gain coverage sigma"
 
+CASES: dict[str, Case] = {
+    "linear VAE": (
+        case(linear, 1000),
+        wants(PRIOR + " bound", "sigma-informative", whole=True),
+    ),
+    "linear VAE, with training items": (
+        case(snug, 2000, train=2000, labels=_by_axis),
+        wants(PRIOR + " bound copying probe", "sigma-informative", whole=True),
+    ),
+    "linear VAE, 60 items": (case(linear, 60), wants("information", "", "prior-shape")),
+    "linear VAE, 60 items, d = 17": (
+        case(lambda s: linear(s, spare=12), 60),
+        wants("", "", "prior-match"),
+    ),
+    "linear VAE, 100 items": (case(linear, 100), wants("", "", "coverage")),
+    "linear VAE, 150 items": (
+        case(snug, 150, train=2000, labels=_by_noise),
+        wants("prior-match", "", "copying probe"),
+    ),
+    "linear VAE, 10,000 training items": (case(snug, 2000, train=10_000), wants("copying")),
+    "3 spare dimensions": (case(lambda s: linear(s, spare=3), 1000), wants("active-dimensions", whole=True)),
+    "sigma depends on the item": (case(uneven, 1000), wants("sigma-informative", whole=True)),
+    "points": (
+        case(point, 2000, train=2000),
+        wants("active-dimensions push-to-zero density-gain copying", whole=True),
+    ),
+    "points, no prior": (
+        case(lambda s: point(s, prior=False), 1000),
+        wants("push-to-zero density-gain", whole=True),
+    ),
+    "points of size .02, no prior": (
+        case(lambda s: point(s, gain=0.02, prior=False), 1000),
+        wants("", "push-to-zero"),
+    ),
+    "points of size .05, N(0, I)": (case(lambda s: point(s, gain=0.05), 1000), wants("", "push-to-zero")),
+    "codes twice as large": (case(lambda s: off(s, gain=2.0), 1000), wants("", "prior-match")),
+    "codes half as large": (case(lambda s: off(s, gain=0.5), 2000), wants("", "prior-match density-gain")),
+    "two islands": (case(islands, 2000), wants("", "prior-shape density-gain")),
+    "two islands, 200 items": (case(islands, 200), wants("", "", "density-gain")),
+    "overdispersed radius": (case(heavy, 2000), wants("", "prior-shape")),
+    "beta = 4": (case(lambda s: linear(s, beta=4.0), 1000), wants("", "sigma")),
+    "beta = 12": (case(lambda s: linear(s, beta=12.0), 1000), wants("", "active-dimensions")),
+    "beta = 12, 50 items, d = 16": (
+        case(lambda s: linear(s, beta=12.0, spare=11), 50),
+        wants("", "", "active-dimensions"),
+    ),
+    "beta = 100": (
+        case(lambda s: linear(s, beta=100.0), 1000),
+        wants("", "active-dimensions information", "sigma sigma-informative"),
+    ),
+    "a decoder that ignores its code": (case(deaf, 1000), wants("", "information")),
+    "posterior ten times too narrow": (case(loose, 200), wants("", "", "bound")),
+    "sigma half of what it should be": (case(lambda s: wrong_sigma(s, factor=0.5), 1000), wants("", "sigma")),
+    "sigma twice what it should be": (case(lambda s: wrong_sigma(s, factor=2.0), 1000), wants("", "sigma")),
+    "half of an axis left out": (case(lambda s: forgetful(s, 0.5), 2000), wants("", "coverage")),
+    "samples of half the size": (
+        case(lambda s: collapsed_samples(s, shrink=0.5), 2000, train=4000),
+        wants("copying", "coverage"),
+    ),
+    "one in ten is a copy": (case(snug, 2000, train=2000, copied=0.1), wants("", "copying")),
+    "all are copies": (case(snug, 2000, train=2000, copied=1.0), wants("", "copying")),
+    "label by what codes lose": (case(linear, 2000, labels=_by_noise), wants("", "probe")),
+}
 
 if __name__ == "__main__":
-    main()
+    main(
+        __file__,
+        __doc__,
+        "Checks of prior, samples and embeddings on models of known health",
+        "Linear models of 5 dimensions among 20, noise .5, variances 9 to 1.5; nothing is trained.",
+    )
