@@ -27,11 +27,11 @@ def _data_dimension(evidence: Evidence) -> Reading:
     also = {"features": evidence.features, "scales": found.scales}
     if found.verdict == "ok":
         return Reading(found.dimension, found.interval, also=also)
-    low, high = _range(evidence)
+    readings = [d for _, d, _ in found.scales]
     return Reading(
         None,
-        because=f"from far to near neighbors the data's dimension goes from {low:.1f} to {high:.1f}, so "
-        "noise or curvature dominates at some scale, or there are too few items",
+        because=f"from far to near neighbors the data's dimension goes from {min(readings):.1f} to "
+        f"{max(readings):.1f}, so noise or curvature dominates at some scale, or there are too few items",
         also=also,
     )
 
@@ -53,17 +53,9 @@ def _data_dimension(evidence: Evidence) -> Reading:
 )
 def _latent_dimension(evidence: Evidence) -> Reading:
     """Compare d̂, whatever the scale, with d."""
-    low, high = _range(evidence)
+    low, high = evidence.dimension_range
     return Reading(
         evidence.dimension.dimension / evidence.d,
         (low / evidence.d, high / evidence.d),
         also={"d": evidence.d, "low": low, "high": high},
     )
-
-
-def _range(evidence: Evidence) -> tuple[float, float]:
-    """Where the dimension may lie: its interval on a plateau, else all that the scales say."""
-    found = evidence.dimension
-    if found.verdict == "ok":
-        return found.interval
-    return min(d for _, d, _ in found.scales), max(d for _, d, _ in found.scales)

@@ -265,6 +265,20 @@ class Evidence:
         return intrinsic_dimension(self.flat.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
 
     @cached_property
+    def dimension_range(self) -> tuple[float, float]:
+        """Where the dimension of the items may lie: its interval on a plateau, else what scales leave open.
+
+        Without a plateau the least reading may still be one of noise, so that it bounds the dimension from
+        above. From below only eigenvalues do that stand out from others.
+        """
+        found = self.dimension
+        if found.verdict == "ok":
+            return found.interval
+        readings = [d for _, d, _ in found.scales]
+        stand_out = found.local_pca if found.local_pca is not None and found.local_pca < self.features else 1
+        return min(stand_out, *readings), max(readings)
+
+    @cached_property
     def dimension_z(self) -> Dimension:
         """Intrinsic dimension of the codes."""
         return intrinsic_dimension(self.z.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)

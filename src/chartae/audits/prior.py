@@ -313,10 +313,7 @@ def _active_dimensions(evidence: Evidence) -> Reading:
         dimension = evidence.dimension
     except DataError as error:
         return Reading(None, because=f"{error}".split(":")[0])
-    low, high = dimension.interval
-    if dimension.verdict != "ok":
-        readings = [value for _, value, _ in dimension.scales]
-        low, high = min(readings), max(readings)
+    low, high = evidence.dimension_range
     most = _above_noise(evidence)
     low, middle, high = (max(1.0, min(v, d, most)) for v in (low, dimension.dimension, high))
     also |= {"active": used, "needed": middle}
