@@ -46,6 +46,13 @@ def _probe(evidence: Evidence) -> Reading:
     Each is the better of a linear probe and one of neighbors.
     """
     assert evidence.labels is not None
+    if evidence.c is not None:
+        c = np.unique(evidence.c.detach().flatten(1).cpu().numpy(), axis=0, return_inverse=True)[1].ravel()
+        kinds, pairs = len(np.unique(c)), len(set(zip(c.tolist(), evidence.labels.tolist(), strict=True)))
+        if kinds == pairs < len(evidence) / 2:
+            return Reading(
+                None, because="the model is told these labels, so that its codes need not hold them"
+            )
     m = min(len(evidence), PROBED)
     X, Z_, y = evidence.flat[:m].numpy(), evidence.z[:m].numpy(), evidence.labels[:m]
     if evidence.train is not None and evidence.labels_train is not None:

@@ -343,17 +343,49 @@ class Evidence:
         """Items, the first of all, among which neighbors are looked for."""
         return min(len(self), self.budget.neighbors)
 
+    def told(self, rows: Tensor) -> Tensor:
+        """Put conditions beside items or codes, as large as these, so that like ones have like conditions.
+
+        A conditional model need not keep in its codes what it is told.
+
+        Parameters
+        ----------
+        rows : Tensor
+            ``(m, k)``, of the first items.
+
+        Returns
+        -------
+        Tensor
+            ``(m, k + c)``; as they were where there is no condition.
+        """
+        if self.c is None:
+            return rows
+        c = self.c[: len(rows)].detach().flatten(1).to(rows)
+        sizes = [v.var(0).sum().sqrt() for v in (rows, c)]
+        return torch.cat([rows, c * (sizes[0] / sizes[1].clamp_min(1e-12))], 1)
+
+    def _near(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return nearest(rows, rows, min(NEAR, self.compared - 1), exclude_self=True)
+
     @cached_property
     def near_x(self) -> tuple[np.ndarray, np.ndarray]:
         """Nearest other items of each of those that are compared, ``(n, NEAR)``: distances and rows."""
-        x = self.flat[: self.compared]
-        return nearest(x, x, min(NEAR, self.compared - 1), exclude_self=True)
+        return self._near(self.flat[: self.compared])
 
     @cached_property
     def near_z(self) -> tuple[np.ndarray, np.ndarray]:
         """The same by their codes, ``(n, NEAR)``: distances and rows."""
-        z = self.z[: self.compared]
-        return nearest(z, z, min(NEAR, self.compared - 1), exclude_self=True)
+        return self._near(self.z[: self.compared])
+
+    @cached_property
+    def near_told_x(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same by items with their conditions."""
+        return self.near_x if self.c is None else self._near(self.told(self.flat[: self.compared]))
+
+    @cached_property
+    def near_told_z(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same by codes with their conditions."""
+        return self.near_z if self.c is None else self._near(self.told(self.z[: self.compared]))
 
     # ---------------------------------------------------------------- of samples
 

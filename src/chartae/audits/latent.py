@@ -97,16 +97,18 @@ def _folds(evidence: Evidence) -> Reading:
     typical distance or further, one is missed by a quarter of it, |r_i| + |r_j| ≥ |x_i − x_j|.
     """
     m = evidence.compared
-    x, z = evidence.flat[:m], evidence.z[:m]
+    x, z = evidence.told(evidence.flat[:m]), evidence.told(evidence.z[:m])
     far, wide = typical(x), typical(z)
     k = min(NEIGHBORS, m - 1)
     if far == 0 or wide == 0:
         return Reading(None, because="most items, or most codes, are the same")
-    near_z, pairs = evidence.near_z[0][:, :k], evidence.near_z[1][:, :k]
+    near_z, pairs = evidence.near_told_z[0][:, :k], evidence.near_told_z[1][:, :k]
     apart = _apart(pairs, x)
     hits = (apart > far) & (near_z <= BLUR * wide)  # the neighbors of an outlier are not near it
-    sparse = float(np.median(near_z[:, -1])) > BLUR * float(z.double().std(0).square().mean().sqrt())
-    noisy = float(np.median(evidence.near_x[0][:, k - 1])) > BLUR * far
+    sparse = float(np.median(near_z[:, -1])) > BLUR * float(
+        evidence.z[:m].double().std(0).square().mean().sqrt()
+    )
+    noisy = float(np.median(evidence.near_told_x[0][:, k - 1])) > BLUR * far
     if sparse or noisy:
         missed = int((evidence.residuals.double().norm(dim=1) >= far / 4).sum())
         bound = of_share(missed, len(evidence))
@@ -169,13 +171,13 @@ def _folds(evidence: Evidence) -> Reading:
 def _tears(evidence: Evidence) -> Reading:
     """Count items with a close neighbor in data, among .5 % of all, whose code is nearly as far as any."""
     m = evidence.compared
-    x, z = evidence.flat[:m], evidence.z[:m]
+    x, z = evidence.told(evidence.flat[:m]), evidence.told(evidence.z[:m])
     far, wide = typical(x), typical(z)
     # A tear has one dimension less than the data: only a fixed share of neighbors gives a share that stays.
-    k = min(max(NEIGHBORS, m // 200), m - 1, evidence.near_x[0].shape[1])
+    k = min(max(NEIGHBORS, m // 200), m - 1, evidence.near_told_x[0].shape[1])
     if far == 0 or wide == 0:
         return Reading(None, because="most items, or most codes, are the same")
-    near_x, pairs = evidence.near_x[0][:, :k], evidence.near_x[1][:, :k]
+    near_x, pairs = evidence.near_told_x[0][:, :k], evidence.near_told_x[1][:, :k]
     if float(np.median(near_x[:, -1])) > CLOSE * far:
         return Reading(None, because="items have no close neighbors: all are about equally different")
     apart = _apart(pairs, z)
@@ -224,7 +226,7 @@ def _neighborhoods(evidence: Evidence) -> Reading:
     k = NEIGHBORS
     if m < 10 * k:
         return Reading(None, because="there are too few items to speak of neighbors")
-    x, z = evidence.flat[:m].double(), evidence.z[:m].double()
+    x, z = (evidence.told(rows[:m].double()) for rows in (evidence.flat, evidence.z))
     ranks_x, ranks_z = _between(x), _between(z)
     sides = [_kept(ranks_x, ranks_z, k), _kept(ranks_z, ranks_x, k)]
     trust, continuity = (float(side.mean()) for side in sides)

@@ -248,7 +248,8 @@ def _local_pca(X: np.ndarray, neighbors: np.ndarray) -> int | None:
             local = X[neighbors[row, :k]]
             local = local - local.mean(0)
             gram = local @ local.T if k < X.shape[1] else local.T @ local
-            spectrum[: most + 1] += np.pad(np.linalg.eigvalsh(gram)[::-1], (0, 1))[: most + 1]
+            values = np.linalg.eigvalsh(gram)[::-1][: most + 1]
+            spectrum[: len(values)] += values
         # A floor, without which an exact zero would stand out from anything.
         ratio = spectrum[:-1] / np.maximum(spectrum[1:], FLOOR * spectrum[0])
         if spectrum[0] > 0 and ratio.max() > clearest:
