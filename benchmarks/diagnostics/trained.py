@@ -158,9 +158,10 @@ CASES: dict[str, Case] = {
         case(sheet, ae, change=density),
         wants(USED + SHAPE + SAMPLED + "density-gain", whole=True),
     ),
-    # Its codes need not hold the label that it is told, so that no probe can judge them.
+    # Its codes need not hold the label that it is told, so that no probe can judge them. Trained as shortly as
+    # the VAE, some of it are off in sigma by two, where few items are, and reports say so.
     "conditional VAE": (
-        case(shifted, ct.CVAE(latent_dim=2, **SMALL)),
+        case(shifted, ct.CVAE(latent_dim=2, **{**SMALL, "max_epochs": 60}), n=2000),
         wants(
             SHAPE + "active-dimensions push-to-zero information prior-holes sample-holes",
             "",
@@ -223,5 +224,5 @@ if __name__ == "__main__":
         __file__,
         __doc__,
         "All checks on trained models of known health",
-        "Models of chartae, trained for seconds on 1,000 items or fewer, and audited on 1,000 others.",
+        "Models of chartae, trained for seconds on 1,000 items (2,000 if conditional) or fewer, and audited on 1,000 others.",
     )
