@@ -158,8 +158,8 @@ CASES: dict[str, Case] = {
         case(sheet, ae, change=density),
         wants(USED + SHAPE + SAMPLED + "density-gain", whole=True),
     ),
-    # Its codes need not hold the label that it is told, so that no probe can judge them. Trained as shortly as
-    # the VAE, it is off in sigma by two in one of five seeds, and its report says so.
+    # Its codes need not hold the label that it is told, so that no probe can judge them. Trained as shortly
+    # as the VAE, it is off in sigma by two in one of five seeds, and its report says so.
     "conditional VAE": (
         case(shifted, ct.CVAE(latent_dim=2, **{**SMALL, "max_epochs": 60}), n=2000),
         wants(
@@ -224,6 +224,6 @@ if __name__ == "__main__":
         __file__,
         __doc__,
         "All checks on trained models of known health",
-        "Models of chartae, trained for seconds on 1,000 items where nothing else is said (the conditional VAE: "
-        "2,000), and audited on 1,000 others.",
+        "Models of chartae, trained for seconds on 1,000 items where nothing else is said (the conditional "
+        "VAE: 2,000), and audited on 1,000 others.",
     )
