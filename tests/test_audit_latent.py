@@ -165,6 +165,28 @@ def test_islands_that_data_have_are_no_fault():
 # ------------------------------------------------------------------------------------------ planted
 
 
+def test_codes_of_a_conditional_model_need_not_hold_what_it_is_told():
+    # Two squares far apart, which one code serves: folded without the class, and right with it.
+    z, c = square(), (torch.arange(1000) % 2).float()[:, None]
+    x = torch.cat([z, 5 * c], 1)
+    told = (lambda x, c: x[:, :2], lambda z, c: torch.cat([z, 5 * c], 1))
+    more = {"condition": c, "labels": c[:, 0].numpy()}
+    well = found((told, x), ["folds", "tears", "neighborhoods", "probe"], **more)
+    assert [f.verdict for f in well.values()] == ["ok", "ok", "ok", "cannot tell"]
+    untold = (lambda x: x[:, :2], lambda z: torch.cat([z, 2.5 + 0 * z[:, :1]], 1))
+    assert verdicts((untold, x), ["folds"])["folds"] == "fail"
+    turned = (lambda x, c: x[:, :2].abs(), lambda z, c: torch.cat([z, 5 * c], 1))
+    assert found((turned, x), ["folds"], **more)["folds"].verdict == "fail"  # within a class
+
+
+def test_noise_everywhere_is_no_dimension_that_codes_lack():
+    noisy = embedded(normal(500, 3), D=20, noise=0.5)
+    plane, x = embedded(square(), D=20, noise=0.02)  # no plateau here either, but two eigenvalues stand out
+    line = Chart.of_pair(lambda x: plane.encode(x)[:, :1], lambda z: z @ torch.ones(1, 20))
+    assert verdicts(noisy, ["latent-dimension"])["latent-dimension"] == "cannot tell"
+    assert verdicts((line, x), ["latent-dimension"])["latent-dimension"] == "fail"
+
+
 def test_a_fold_is_found_and_shown():
     case = folded()
     fold = found(case, ["folds", "tears"])["folds"]
