@@ -238,7 +238,7 @@ def _twonn(distances: np.ndarray) -> float | None:
 def _local_pca(X: np.ndarray, neighbors: np.ndarray) -> int | None:
     """Count the eigenvalues of local covariances before their clearest gap, over sizes of neighborhoods."""
     rows = np.arange(len(X))[:: max(1, len(X) // CENTERS)]
-    clearest, count = GAP, None
+    clearest, count, every = GAP, None, None
     for k in NEIGHBORS:
         if k > neighbors.shape[1] or 4 * k > len(X):
             continue
@@ -252,6 +252,9 @@ def _local_pca(X: np.ndarray, neighbors: np.ndarray) -> int | None:
             spectrum[: len(values)] += values
         # A floor, without which an exact zero would stand out from anything.
         ratio = spectrum[:-1] / np.maximum(spectrum[1:], FLOOR * spectrum[0])
-        if spectrum[0] > 0 and ratio.max() > clearest:
-            clearest, count = ratio.max(), int(ratio.argmax()) + 1
-    return count
+        if most == X.shape[1] and ratio[-1] > GAP:  # the last stands out from nothing
+            every = most
+        inner = ratio[: X.shape[1] - 1]
+        if len(inner) and spectrum[0] > 0 and inner.max() > clearest:
+            clearest, count = inner.max(), int(inner.argmax()) + 1
+    return every if count is None else count
