@@ -47,8 +47,9 @@ def _probe(evidence: Evidence) -> Reading:
     """
     assert evidence.labels is not None
     if evidence.c is not None:
-        c = np.unique(evidence.c.detach().flatten(1).cpu().numpy(), axis=0, return_inverse=True)[1].ravel()
-        kinds, pairs = len(np.unique(c)), len(set(zip(c.tolist(), evidence.labels.tolist(), strict=True)))
+        conditions = evidence.c.detach().flatten(1).cpu().numpy()
+        told = np.unique(conditions, axis=0, return_inverse=True)[1].ravel().tolist()
+        kinds, pairs = len(set(told)), len(set(zip(told, evidence.labels.tolist(), strict=True)))
         if kinds == pairs < len(evidence) / 2:
             return Reading(
                 None, because="the model is told these labels, so that its codes need not hold them"
