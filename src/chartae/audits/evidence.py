@@ -268,15 +268,18 @@ class Evidence:
     def dimension_range(self) -> tuple[float, float]:
         """Where the dimension of the items may lie: its interval on a plateau, else what scales leave open.
 
-        Without a plateau the least reading may still be one of noise, so that it bounds the dimension from
-        above. From below only eigenvalues do that stand out from others.
+        Noise makes readings fall with scale. Where they do and reach no plateau, even the least may be one of
+        noise, and only eigenvalues that stand out from others say how many dimensions there are at least.
         """
         found = self.dimension
         if found.verdict == "ok":
             return found.interval
         readings = [d for _, d, _ in found.scales]
-        stand_out = found.local_pca if found.local_pca is not None and found.local_pca < self.features else 1
-        return min(stand_out, *readings), max(readings)
+        least = min(readings)
+        if readings[-1] < readings[0]:
+            stand_out = found.local_pca if found.local_pca is not None else self.features
+            least = min(least, stand_out if stand_out < self.features else 1)
+        return least, max(readings)
 
     @cached_property
     def dimension_z(self) -> Dimension:
@@ -379,12 +382,12 @@ class Evidence:
 
     @cached_property
     def near_told_x(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same by items with their conditions."""
+        """The same by items with their conditions, ``(n, NEAR)``."""
         return self.near_x if self.c is None else self._near(self.told(self.flat[: self.compared]))
 
     @cached_property
     def near_told_z(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same by codes with their conditions."""
+        """The same by codes with their conditions, ``(n, NEAR)``."""
         return self.near_z if self.c is None else self._near(self.told(self.z[: self.compared]))
 
     # ---------------------------------------------------------------- of samples
