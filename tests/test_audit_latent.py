@@ -187,6 +187,12 @@ def test_noise_everywhere_is_no_dimension_that_codes_lack():
     assert verdicts((line, x), ["latent-dimension"])["latent-dimension"] == "fail"
 
 
+def test_data_that_fill_all_their_values_have_nothing_off_them():
+    filled = (Chart.of_pair(lambda x: x[:, :1], lambda z: torch.cat([z, z], 1)), square())
+    names = ["missed", "retention", "decoder-tangent"]
+    assert set(verdicts(filled, names).values()) == {"cannot tell"}
+
+
 def test_a_fold_is_found_and_shown():
     case = folded()
     fold = found(case, ["folds", "tears"])["folds"]

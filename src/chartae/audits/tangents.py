@@ -20,6 +20,8 @@ ARVANITIDIS = "Arvanitidis et al. 2018, arXiv:1710.11379"
 
 def _known(evidence: Evidence) -> np.ndarray:
     """Which of the points have a tangent space that is known, or why nothing can be told."""
+    if evidence.tangents.dimension >= evidence.features:
+        raise DataError("the data fill all of their values, so that nothing leads off them")
     reliable = evidence.tangents.reliable
     if reliable.sum() < FEWEST:
         raise DataError(
