@@ -273,7 +273,7 @@ CASES: dict[str, Case] = {
     ),
     "points, no prior": (
         case(lambda s: point(s, prior=False), 1000),
-        wants("push-to-zero density-gain", whole=True),
+        wants("push-to-zero", whole=True),
     ),
     "points of size .02, no prior": (
         case(lambda s: point(s, gain=0.02, prior=False), 1000),

@@ -50,12 +50,10 @@ SHIFT = 0.1  # of the rank test, at which it counts as an effect
     },
     remedies=("fit-density",),
     reference="Ghosh et al. 2020, arXiv:1903.12436; Dai and Wipf 2019, arXiv:1903.05789",
+    needs=("source",),
 )
 def _density_gain(evidence: Evidence) -> Reading:
-    """Compare, on codes of held-out items, a density fitted to other codes with what samples come from.
-
-    Where there is nothing to sample from, with N(0, I) after standardizing: whether one normal is enough.
-    """
+    """Compare, on codes of held-out items, a density fitted to other codes with what samples come from."""
     from sklearn.mixture import GaussianMixture
 
     support, queries = evidence.support[:FITTED].double(), evidence.queries.double()
@@ -65,8 +63,6 @@ def _density_gain(evidence: Evidence) -> Reading:
     center, scale = support.mean(0), support.std(0).clamp_min(1e-12)
     before = _source_density(evidence, queries)
     white, asked = (((z - center) / scale).numpy() for z in (support, queries))
-    if before is None:
-        before = -0.5 * (np.square(asked) + math.log(2 * math.pi)).sum(1) - float(scale.log().sum())
     held = n - n // 5
     fitted: list[Any] = []
     for k in COMPONENTS:
@@ -86,11 +82,10 @@ def _density_gain(evidence: Evidence) -> Reading:
     return replace(of_mean(gains, also=also), rows=most)
 
 
-def _source_density(evidence: Evidence, z: Tensor) -> np.ndarray | None:
+def _source_density(evidence: Evidence, z: Tensor) -> np.ndarray:
     """Log density, at codes of the first items, of what samples are drawn from."""
     source = evidence.chart.source
-    if source is None:
-        return None
+    assert source is not None
     with torch.no_grad():
         p = source(None if evidence.c is None else evidence.c[: len(z)])
         if "log_prob" not in p.offers:

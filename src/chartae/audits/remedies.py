@@ -155,7 +155,7 @@ def _contractive(now: Setting) -> tuple[str, dict[str, Any]] | None:
     if now.recipe == "contractive-ae":
         lam = 10 * now.recipe_params["lam"]
         return f"contract the encoder more: lam={lam:g}", {"recipe_params": {"lam": lam}}
-    without = "" if now.recipe in PLAIN else ", which has no prior"
+    without = "" if now.recipe in ("", *PLAIN) else ", which has no prior"
     says = f"contract the encoder: recipe='contractive-ae'{without}"
     return says, {"recipe": "contractive-ae", "recipe_params": {}}
 
