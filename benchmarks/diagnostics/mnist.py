@@ -45,7 +45,7 @@ def refitted(model: Any, report: ct.Report, remedy: str, train: Any) -> Any:
 
 
 def main() -> None:
-    p = parser(__doc__, out="results/mnist.json")
+    p = parser(__doc__, out="diagnostics/results/mnist.json")
     p.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="nothing is written")
     args = p.parse_args()
     data = load_data(args.data)
