@@ -326,8 +326,8 @@ def _says(kind: Check, verdict: Verdict, reading: Reading) -> str:
             return f"Cannot tell: {reading.because}."
         low, high = reading.interval or (float("nan"), float("nan"))
         return (
-            f"Cannot tell: {reading.value:.3g} may be anything from {low:.3g} to {high:.3g}; more items may "
-            "help."
+            f"Cannot tell: {reading.value:.3g} ({kind.unit}) may be anything from {low:.3g} to {high:.3g}; "
+            "more items may help."
         )
     return kind.says[verdict].format(value=reading.value, **reading.also)
 
