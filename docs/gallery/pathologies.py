@@ -79,12 +79,14 @@ more = [*CHECKS, "latent-dimension", "neighborhoods", "reconstruction", "sample-
 before = ct.audit(flat, test, train, only=more)
 print(before)
 
-assert before["latent-dimension"].verdict == "fail"
+assert before["neighborhoods"].verdict in ("warn", "fail")
 
 # %%
-# A finding proposes remedies, as parameters to change. We apply the one for folds, and fit a density to the
-# codes, from which samples are then drawn.
-remedy = before["latent-dimension"].remedies[0]
+# Whether two dimensions are too few, the report may not say: how many digits have falls with the scale at
+# which one looks, as it would where noise were at work. What follows from too few shows all the same. A
+# finding proposes remedies, as parameters to change. We apply the first one for neighborhoods, and fit a
+# density to the codes, from which samples are then drawn.
+remedy = before["neighborhoods"].remedies[0]
 print(remedy.says)
 better = ct.AE(hidden=(128, 64), max_epochs=epochs, random_state=0).set_params(**remedy.changes).fit(train)
 better.fit_prior("auto", random_state=0)
