@@ -179,6 +179,14 @@ def test_codes_of_a_conditional_model_need_not_hold_what_it_is_told():
     assert found((turned, x), ["folds"], **more)["folds"].verdict == "fail"  # within a class
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_directions_that_the_decoder_ignores_are_left_out_however_codes_are_turned(turned):
+    x = torch.cat([square(), 0.5 * square(seed=1)[:, :1]], 1)
+    Q = torch.linalg.qr(normal(3, 3))[0] if turned else torch.eye(3)
+    flat = (lambda x: x @ Q, lambda z: z @ Q.T * torch.tensor([1.0, 1.0, 1e-3]))
+    assert found((flat, x), ["distortion"])["distortion"].statistic == pytest.approx(1, abs=1e-4)
+
+
 def test_noise_everywhere_is_no_dimension_that_codes_lack():
     noisy = embedded(normal(500, 3), D=20, noise=0.5)
     plane, x = embedded(square(), D=20, noise=0.02)  # no plateau here either, but two eigenvalues stand out

@@ -273,20 +273,15 @@ def test_the_gauss_newton_matrix_is_that_of_the_segments(d, knots, seed):
     G = torch.from_numpy(np.random.default_rng(seed).normal(size=(5, d, d)))
     G = G @ G.mT + torch.eye(d)
     g = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=(5, knots - 2, d)))
-    found = _GaussNewton(G[:, None, :, None].expand(5, 3, d, 3, d).transpose(3, 2).transpose(2, 3), knots)
+    found = _GaussNewton(G[:, None, :, None].expand(5, 3, d, 3, d), knots)
     mean = G.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(d)
     differences = torch.diff(torch.eye(knots, dtype=torch.float64), dim=0)[:, 1:-1]
     stiff, here = differences.T @ differences, torch.eye(knots - 2, dtype=torch.float64)
-    H = (
-        2
-        * (knots - 1)
-        * torch.stack(
-            [
-                torch.kron(stiff, M + RIDGE[1] * r) + 2 * RIDGE[0] * torch.kron(here, r)
-                for M, r in zip(G, mean, strict=True)
-            ]
-        )
-    )
+    each = [
+        torch.kron(stiff, M + RIDGE[1] * r) + 2 * RIDGE[0] * torch.kron(here, r)
+        for M, r in zip(G, mean, strict=True)
+    ]
+    H = 2 * (knots - 1) * torch.stack(each)
     x = found.solve(g[[3, 1]], torch.tensor([3, 1]))
     torch.testing.assert_close((H[[3, 1]] @ x.reshape(2, -1, 1))[..., 0], g[[3, 1]].reshape(2, -1))
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app
+from chartae.apps.health import Origin
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import (
     VERDICTS,
@@ -268,6 +269,7 @@ def test_a_remedy_that_trains_nothing_fits_a_density_to_the_codes(tmp_path):
     assert run(*again, "--seed", 0).exit_code == 0
     noisy = ct.load(tmp_path / "c")  # a density of other codes, of the same kind
     assert type(noisy.model_.fitted_prior) is type(after.model_.fitted_prior)
+    assert Origin(tmp_path / "b").density("vae") is None  # which has a prior of its own
     assert (noisy.corruption, noisy.codes_.tolist() == after.codes_.tolist()) == (0.3, False)
     assert (before.transform(X) == after.transform(X)).all()
     assert after.model_.fitted_prior.held_out > before.model_.fitted_prior.held_out

@@ -2,8 +2,7 @@
 
 All have the networks of `speed/train_vae.py` (784-512-256-16) and are trained by a plain loop on MNIST:
 pythae's VAE on its two losses, of which "mse" is its default, and an encoder and a decoder that are plain
-modules. What each report must show is known from training: which dimensions are used, and that the plain
-pair has no prior.
+modules.
 
     python benchmarks/diagnostics/foreign.py --data mnist.npz
 """

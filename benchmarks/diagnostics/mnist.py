@@ -41,12 +41,15 @@ def refitted(model: Any, report: ct.Report, remedy: str, train: Any) -> Any:
     if not origin.is_trained:
         own = origin.own(origin.recipe)
         model = ct.Autoencoder(recipe=origin.recipe, recipe_params=own, **origin.parameters).fit(train)
-    return model if origin.density is None else model.fit_prior(origin.density, random_state=0)
+    density = origin.density(origin.recipe)
+    return model if density is None else model.fit_prior(density, random_state=0)
 
 
 def main() -> None:
     p = parser(__doc__, out="diagnostics/results/mnist.json")
-    p.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="nothing is written")
+    p.add_argument(
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="with fewer, nothing is written"
+    )
     args = p.parse_args()
     data = load_data(args.data)
     train = data["x_train"][:ROWS]

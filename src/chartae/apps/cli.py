@@ -405,9 +405,10 @@ def _fit(
             estimator = before.trained
         else:
             estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
-        if before is not None and before.density and not is_unfinished(out):
+        density = None if before is None else before.density(entry.name)
+        if before is not None and density and not is_unfinished(out):
             # A density of codes is of the model that made them: it has to be fitted again.
-            estimator.fit_prior(before.density, random_state=seed)
+            estimator.fit_prior(density, random_state=seed)
             estimator.save(out, overwrite=overwrite or not before.is_trained)
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):

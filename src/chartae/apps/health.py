@@ -304,10 +304,20 @@ class Origin:
         """Whether the remedy leaves the weights as they are."""
         return set(self.changes) == {"prior"}
 
-    @property
-    def density(self) -> str | None:
-        """Which density is to be fitted to the codes: the remedy's, or the kind that the run has."""
-        if "prior" in self.changes or "recipe" in self.changes:
+    def density(self, recipe: str) -> str | None:
+        """Say which density is to be fitted to the codes: the remedy's, or the kind that the run has.
+
+        Parameters
+        ----------
+        recipe : str
+            That is fitted; of another one than the run's, samples come from where it takes them.
+
+        Returns
+        -------
+        str or None
+            As ``fit_prior`` takes it.
+        """
+        if "prior" in self.changes or recipe != self.trained._recipe()[0]:
             return self.changes.get("prior")
         has = type(self.trained.model_.fitted_prior)
         # A fit gives a normal one by itself, where there is no prior.

@@ -20,7 +20,7 @@ from chartae.geometry.neighbors import nearest
 from chartae.geometry.tangent import NormalGain, TangentSpace, normal_gain, tangent_space
 from chartae.parts.posteriors import Corrupted
 
-__all__ = ["BUDGETS", "Budget", "Evidence"]
+__all__ = ["BUDGETS", "UNUSED", "Budget", "Evidence"]
 
 UNUSED = 1e-3  # a direction with less of the power of the strongest one does nothing
 NEAR = 50  # neighbors of each item that are kept

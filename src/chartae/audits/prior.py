@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chartae.audits.evidence import Evidence
+from chartae.audits.evidence import UNUSED, Evidence
 from chartae.audits.findings import LEVEL, Reading, check, of_mean
 from chartae.core.contracts import Distribution
 from chartae.core.errors import DataError
@@ -22,7 +22,6 @@ ACTIVE = 0.01  # variance of the posterior's mean, in units of the prior's
 ROWS_PER_DIMENSION = 5  # codes that a covariance needs, for each dimension
 SLICES = 32
 SHAPE_ROWS = 4_000  # codes whose shape is tested, at most
-RELATIVE = 1e-3  # of the largest variance: what a dimension without noise must have to be used
 FREE_SCALE = 0.05  # size of codes below which a warning is due though nothing says what it should be
 AT_ONCE = 1_000  # items whose codes are compared with all others
 WEIGHTS = 1_024  # importance samples
@@ -297,7 +296,7 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     also: dict[str, object] = {"latent": d}
     if evidence.chart.posterior is None:
         strength = evidence.strengths[0]
-        used = int((strength > max(RELATIVE * strength.max(), _residual(evidence))).sum())
+        used = int((strength > max(UNUSED * strength.max(), _residual(evidence))).sum())
         also["strength"] = strength
     else:
         mean, std = moments(evidence, m)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chartae.core.registry import Registry
+from chartae.models.recipes import DENOISING
 
 __all__ = ["Remedy", "Setting", "proposed", "remedies"]
 
 PLAIN = ("ae", "l2-ae", "denoising-ae", "contractive-ae")  # recipes without a prior
-CORRUPTION = 0.3  # to begin with, in standard deviations of the data
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ def _longer_training(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("denoising")
 def _denoising(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    kind, amount = now.corruption or ("gaussian", CORRUPTION / 2)
+    kind, amount = now.corruption or ("", 0.0)
     # Masking hides values, and teaches little about noise.
-    wanted = 2 * amount if kind == "gaussian" else CORRUPTION
+    wanted = 2 * amount if kind == "gaussian" else DENOISING
     return f"train on noisier input: corruption={wanted:g}", {"corruption": wanted}
 
 

@@ -20,8 +20,8 @@ def chart_of_estimator(estimator: Any) -> Chart:
 
     Where all values have one unit, data are in it, centered, and laid out as the user has them. Columns of a
     table that have units of their own are in the model's: standardized, counts as logarithms, categories
-    one-hot. Where values are missing, items hold a draw of what the model makes of those that are there: what
-    most values of a column are would pile up in one place.
+    one-hot. Where values are missing, items hold a draw of p(missing | observed): means would pile up in one
+    place.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def chart_of_estimator(estimator: Any) -> Chart:
         return x / unit
 
     def items(X: Any) -> Tensor:
-        if space.gaps:
-            X = estimator.reconstruct(X, n_draws=1, random_state=0)[0]
         array = torch.as_tensor(estimator._check(X, reset=False)[:])
+        if space.gaps and array.isnan().any():
+            return items(estimator.reconstruct(X, n_draws=1, random_state=0)[0])
         return seen(space.to_model(array.to(space.scale.device)))
 
     def q(x: Tensor, *c: Tensor) -> Distribution:

@@ -431,7 +431,8 @@ def denoising_ae(shape: Any, **common: Any) -> Plan:
     ----------
     Vincent et al. 2008, doi:10.1145/1390156.1390294.
     """
-    return ae(shape, **common | {"corruption": common.get("corruption") or DENOISING})
+    given = common.get("corruption")
+    return ae(shape, **common | {"corruption": DENOISING if given is None else given})
 
 
 @recipe("contractive-ae", paper="Rifai et al. 2011 (ICML)", parts="delta posterior; nll + λ contractive")
