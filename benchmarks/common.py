@@ -191,7 +191,10 @@ def write_json(path: str, **content: Any) -> None:
         raise ValueError(f"the JSON of a benchmark needs {sorted(missing)}")
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content, indent=1) + "\n")
+    raw = content.pop("raw", {})  # a line for each: there may be thousands of numbers
+    lines = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in raw.items())
+    text = json.dumps(content, indent=1).removesuffix("\n}")
+    target.write_text(text + (f',\n "raw": {{\n{lines}\n }}' if raw else "") + "\n}\n")
     print(target.name, file=sys.stderr)
     print(" | ".join(content["columns"]))
     for row in content["rows"]:
