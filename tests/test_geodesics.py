@@ -183,12 +183,30 @@ def test_the_same_code_twice_and_a_constant_decoder():
     assert path.length[0] == 0
     assert path.ratio[0] == 1
     assert path.converged.all()
-    still = geodesic((nowhere, lambda z: z.new_ones(len(z), 4)), [[0.0, 0.0]], [[1.0, 1.0]])
-    assert still.length[0] == 0
-    assert still.converged.all()
+    bias = torch.ones(4, requires_grad=True)
+    for constant in (lambda z: z.new_ones(len(z), 4), lambda z: bias + z.new_zeros(len(z), 1)):
+        still = geodesic((nowhere, constant), [[0.0, 0.0]], [[1.0, 1.0]])
+        assert still.length[0] == 0
+        assert still.converged.all()
     assert interpolate(
         (nowhere, torch.zeros_like), [0.0], [1.0], 3, path="geodesic"
     ).ravel() == pytest.approx([0, 0.5, 1])
+
+
+def test_a_decoder_may_change_its_input_in_place():
+    found = geodesic((nowhere, lambda z: z.mul_(2)), [[0.0, 0.0]], [[3.0, 4.0]])
+    assert found.length == pytest.approx([10.0])
+
+
+def test_a_step_into_values_that_are_no_numbers_is_shortened():
+    def decode(z):  # a bump to walk around, and nothing beyond
+        height = 2 * (-4 * z.square().sum(1, keepdim=True)).exp()
+        return torch.cat([z, torch.where(z[:, 1:].abs() < 0.9, height, torch.nan)], 1)
+
+    found = geodesic((nowhere, decode), [[-1.0, 0.05]], [[1.0, 0.05]])
+    assert found.converged.all()
+    assert found.length[0] < found.straight[0] - 0.5
+    assert np.isfinite(found.codes).all()
 
 
 def test_few_iterations_do_not_claim_to_have_converged():
@@ -282,7 +300,8 @@ def test_the_gauss_newton_matrix_is_that_of_the_segments(d, knots, seed):
         for M, r in zip(G, mean, strict=True)
     ]
     H = 2 * (knots - 1) * torch.stack(each)
-    x = found.solve(g[[3, 1]], torch.tensor([3, 1]))
+    found.only(torch.tensor([3, 1]))
+    x = found.solve(g[[3, 1]])
     torch.testing.assert_close((H[[3, 1]] @ x.reshape(2, -1, 1))[..., 0], g[[3, 1]].reshape(2, -1))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import vjp
 from torch.nn.functional import softplus
 
 from chartae.core.errors import DataError, PlanError
@@ -340,7 +340,7 @@ class _Task:
     """The energy of paths between the pairs of a block, and the metric along them."""
 
     def __init__(self, chart: Chart, c: Tensor | None, support: _Support | None, ends: Tensor) -> None:
-        self.chart, self.c, self.support = chart, c, support
+        self.chart, self.c, self.support, self.ends = chart, c, support, ends
         self.tips = self.decode(ends, torch.arange(len(ends)))  # of ``(m, 2, d)``
 
     def decoder(self, pairs: Tensor, k: int) -> Callable[[Tensor], Tensor]:
@@ -360,39 +360,56 @@ class _Task:
     def measured(
         self, x: Tensor, path: Tensor, pairs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Energies, squared lengths, cotangents of the decoded inner knots, and the slope by weights."""
+        """Energies, squared lengths, cotangents of the inner knots over 2n, and the slope by weights."""
         tips = self.tips[pairs.to(self.tips.device)]
         step = torch.cat([tips[:, :1], x, tips[:, 1:]], 1).diff(dim=1)
-        squares = step.square().sum(2).double().cpu()
+        squares = torch.linalg.vector_norm(step, dim=2).double().cpu().square()
         n = squares.shape[1]
         if self.support is None:
-            return n * squares.sum(1), squares, 2 * n * (step[:, :-1] - step[:, 1:]), None
+            return n * squares.sum(1), squares, step[:, :-1] - step[:, 1:], None
         w, slope = self.support(path)
         half = (w[:, 1:] + w[:, :-1]) / 2
         step = step * half[..., None].to(step)
         by_weight = slope[:, 1:-1] * (squares[:, :-1] + squares[:, 1:])[..., None] * n / 2
-        return n * (squares * half).sum(1), squares, 2 * n * (step[:, :-1] - step[:, 1:]), by_weight
+        return n * (squares * half).sum(1), squares, step[:, :-1] - step[:, 1:], by_weight
 
     def slope(self, path: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Energies, squared lengths, and the gradient of the energy at the inner knots ``(m, k − 2, d)``."""
         m, k, d = path.shape
-        out, back = vjp(self.decoder(pairs, k - 2), path[:, 1:-1].reshape(-1, d).float())[:2]
-        x = out.detach().reshape(m, k - 2, -1)
-        energy, squares, pull, by_weight = self.measured(x, path, pairs)
-        g = back(pull.reshape(out.shape))[0].detach().reshape(m, k - 2, d).double().cpu()
+        z = path[:, 1:-1].reshape(-1, d).float().requires_grad_()
+        with torch.enable_grad():
+            out = self.decoder(pairs, k - 2)(z.clone())  # a copy: it may be changed in place
+        energy, squares, pull, by_weight = self.measured(out.detach().reshape(m, k - 2, -1), path, pairs)
+        g = torch.zeros_like(z)
+        if out.requires_grad:  # what ignores its code need not
+            pull = pull.reshape(out.shape)
+            (g,) = torch.autograd.grad(out, z, pull, allow_unused=True, materialize_grads=True)
+        g = 2 * (k - 1) * g.reshape(m, k - 2, d).to(path)
         return energy, squares, g if by_weight is None else g + by_weight
+
+    def jacobians(self, path: Tensor, pairs: Tensor) -> Tensor:
+        """``(m, k, d, D)`` of ``(m, k, d)``."""
+        m, k, d = path.shape
+        J = pushforward(self.decoder(pairs, k), path.reshape(-1, d).float())[1]
+        return J.reshape(d, m, k, -1).permute(1, 2, 0, 3)
+
+    @cached_property
+    def tip_jacobians(self) -> Tensor:
+        """At the ends, which do not move, ``(m, 2, d, D)``."""
+        blocks = self.chart.blocks(len(self.ends), CACHED * 2 * (self.ends.shape[2] + 1))
+        pairs = torch.arange(len(self.ends))
+        return torch.cat([self.jacobians(self.ends[rows], pairs[rows]) for rows in blocks])
 
     def gram(self, path: Tensor, pairs: Tensor) -> Tensor:
         """All products JᵢᵀJⱼ of the Jacobians at the knots, ``(m, k, d, k, d)``, stretched by the weight."""
         m, k, d = path.shape
         made = path.new_empty(m, k * d, k * d)
         for rows in self.chart.blocks(m, CACHED * k * (d + 1)):
-            part = path[rows]
-            J = pushforward(self.decoder(pairs[rows], k), part.reshape(-1, d).float())[1]
-            J = J.reshape(d, len(part), k, -1).permute(1, 2, 0, 3)
+            tips = self.tip_jacobians[pairs[rows].to(self.tips.device)]
+            J = torch.cat([tips[:, :1], self.jacobians(path[rows][:, 1:-1], pairs[rows]), tips[:, 1:]], 1)
             if self.support is not None:
-                J = J * self.support(part)[0].sqrt()[..., None, None].to(J)
-            J = J.reshape(len(part), k * d, -1)
+                J = J * self.support(path[rows])[0].sqrt()[..., None, None].to(J)
+            J = J.flatten(1, 2)
             made[rows] = (J @ J.mT).double().cpu()
         return made.reshape(m, k, d, k, d)
 
@@ -411,21 +428,27 @@ class _GaussNewton:
         mean = G.diagonal(dim1=2, dim2=3).mean((1, 2)).clamp(min=1e-30)
         ridge = mean[:, None, None, None] * torch.eye(G.shape[2], dtype=G.dtype)
         diagonal = 4 * (knots - 1) * (G + sum(RIDGE) * ridge)
-        self.above = -2 * (knots - 1) * (C + RIDGE[1] * ridge)
+        above = -2 * (knots - 1) * (C + RIDGE[1] * ridge)
         pivots = [torch.linalg.inv_ex(diagonal[:, 0])[0]]
         for i in range(knots - 3):
-            U = self.above[:, i]
+            U = above[:, i]
             pivots.append(torch.linalg.inv_ex(diagonal[:, i + 1] - U.mT @ pivots[-1] @ U)[0])
-        self.pivots = torch.stack(pivots, 1)
+        self.pivots = torch.stack(pivots)
+        # What elimination takes of the knot before and, on the way back, of the one behind.
+        self.before = self.pivots[1:] @ above.movedim(1, 0).mT
+        self.behind = self.pivots[:-1] @ above.movedim(1, 0)
 
-    def solve(self, g: Tensor, rows: Tensor) -> Tensor:
-        """For right sides ``(m, k, d)`` of some paths."""
-        above, pivots, k = self.above[rows], self.pivots[rows], g.shape[1]
-        x = [pivots[:, 0] @ g[:, 0, :, None]]
-        for i in range(1, k):
-            x.append(pivots[:, i] @ (g[:, i, :, None] - above[:, i - 1].mT @ x[-1]))
-        for i in range(k - 2, -1, -1):
-            x[i] = x[i] - pivots[:, i] @ (above[:, i] @ x[i + 1])
+    def only(self, keep: Tensor) -> None:
+        """Forget paths that have ended."""
+        self.pivots, self.before, self.behind = (t[:, keep] for t in (self.pivots, self.before, self.behind))
+
+    def solve(self, g: Tensor) -> Tensor:
+        """For right sides ``(m, k, d)``."""
+        x = list(self.pivots @ g.movedim(1, 0)[..., None])
+        for i in range(1, len(x)):
+            x[i] = torch.baddbmm(x[i], self.before[i - 1], x[i - 1], alpha=-1)
+        for i in range(len(x) - 2, -1, -1):
+            x[i] = torch.baddbmm(x[i], self.behind[i], x[i + 1], alpha=-1)
         return torch.cat(x, 2).mT
 
 
@@ -437,8 +460,9 @@ def _descend(
     energy, squares, g = task.slope(path, pairs)
     converged, count = energy <= 0, torch.zeros(len(path)).long()
     moving = ((energy > 0) & energy.isfinite()).nonzero()[:, 0]
+    normal.only(moving)
     g, size = g[moving], torch.ones(len(moving), dtype=torch.float64)
-    p, memory = -normal.solve(g, moving), list[tuple[Tensor, Tensor, Tensor]]()
+    p, memory = -normal.solve(g), list[Tensor]()
     for _ in range(most):
         if not len(moving):
             break
@@ -459,31 +483,31 @@ def _descend(
         y = slope - g
         curve = (step * y).sum((1, 2))
         use = better & (curve > 1e-10 * step.flatten(1).norm(dim=1) * y.flatten(1).norm(dim=1))
-        memory = [*memory[1 - MEMORY :], (step, y, torch.where(use, 1 / curve, 0.0))]
+        scaled = torch.stack([step, y]) * curve.rsqrt()[:, None, None]
+        memory = [*memory[1 - MEMORY :], torch.where(use[:, None, None], scaled, 0.0)]
         # Where a step failed, a shorter one: the lowest point of the parabola through what is known.
         shorter = -fall * size.square() / (2 * (new - level - size * fall))
         shorter = torch.minimum(torch.maximum(shorter.nan_to_num(nan=0.0), 0.1 * size), 0.5 * size)
         size = torch.where(better, 1.0, shorter)
         g = torch.where(better[:, None, None], slope, g)
-        keep = ~done & (size > SHORTEST)
-        if not keep.all():
+        keep = (~done & (size > SHORTEST)).nonzero()[:, 0]
+        if len(keep) < len(moving):
+            normal.only(keep)
             moving, g, p, size, better = (t[keep] for t in (moving, g, p, size, better))
-            memory = [(s[keep], y[keep], r[keep]) for s, y, r in memory]
-        p = torch.where(better[:, None, None], _direction(normal, memory, g, moving), p)
+            memory = [t[:, keep] for t in memory]
+        p = torch.where(better[:, None, None], _direction(normal, memory, g), p)
     return path, energy, squares, converged, count
 
 
-def _direction(
-    normal: _GaussNewton, memory: list[tuple[Tensor, Tensor, Tensor]], g: Tensor, rows: Tensor
-) -> Tensor:
-    """The two loops of L-BFGS; a step that is not used has 1 / sᵀy = 0."""
-    q, kept = g, []
-    for s, y, r in reversed(memory):
-        kept.append((r * (s * q).sum((1, 2)))[:, None, None])
+def _direction(normal: _GaussNewton, memory: list[Tensor], g: Tensor) -> Tensor:
+    """The two loops of L-BFGS; steps s and changes y of the slope come divided by the root of sᵀy."""
+    q, kept = g, list[Tensor]()
+    for s, y in reversed(memory):
+        kept.append((s * q).sum((1, 2), keepdim=True))
         q = q - kept[-1] * y
-    q = normal.solve(q, rows)
-    for (s, y, r), a in zip(memory, reversed(kept), strict=True):
-        q = q + (a - (r * (y * q).sum((1, 2)))[:, None, None]) * s
+    q = normal.solve(q)
+    for (s, y), a in zip(memory, reversed(kept), strict=True):
+        q = q + (a - (y * q).sum((1, 2), keepdim=True)) * s
     return -q
 
 
