@@ -245,6 +245,19 @@ def test_a_remedy_is_applied_and_compared(digits, tmp_path):
     assert row.count("fail") == 1  # before, and not after
 
 
+def test_a_fit_from_a_run_differs_by_what_is_changed_and_by_nothing_else(tmp_path):
+    X = np.random.default_rng(0).normal(size=(300, 6))
+    np.save(tmp_path / "x.npy", X)
+    a, b, c = (tmp_path / name for name in "abc")
+    assert run("fit", tmp_path / "x.npy", "--epochs", 2, "--no-audit", "--out", a).exit_code == 0
+    assert run("fit", "--from", a, "--no-audit", "--out", b).exit_code == 0
+    assert (ct.load(a).transform(X) == ct.load(b).transform(X)).all()
+    assert run("fit", "--from", b, "--param", "free_bits=0.5", "--no-audit", "--out", c).exit_code == 0
+    assert (ct.load(a).validation_rows_ == ct.load(c).validation_rows_).all()
+    assert run("fit", "--from", a, "--seed", 1, "--no-audit", "--overwrite", "--out", c).exit_code == 0
+    assert (ct.load(a).validation_rows_ != ct.load(c).validation_rows_).any()
+
+
 def test_a_remedy_that_trains_nothing_fits_a_density_to_the_codes(tmp_path):
     X = np.random.default_rng(0).normal(size=(900, 6)) @ np.diag([3, 3, 1, 1, 0.1, 0.1])
     np.save(tmp_path / "x.npy", X * np.sign(X[:, :1]) + [9, 0, 0, 0, 0, 0] * (X[:, 1:2] > 0))

@@ -265,6 +265,8 @@ class Origin:
         self._own = self.changes.get("recipe_params", self._own)
         given = self.trained.get_params(deep=False)
         self.parameters = {k: v for k, v in given.items() if k in COMMON and k != "verbose"}
+        # The same rows are held out and the same numbers drawn, so that nothing but the changes differ.
+        self.parameters["random_state"] = self.trained.random_state_
         self.parameters |= {k: v for k, v in self.changes.items() if k in COMMON}
 
     def _changes(self, remedy: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,7 +170,10 @@ class Fitting(Densities, Geometry):
             y = X.labels
         X = self._check(X, reset=True)
         schema = self.schema_
-        seed, device = keeping.begun.get("seed", seed_of(self.random_state)), choose_device(self.device)
+        given = self.random_state
+        drawn = int(given) if isinstance(given, Integral) else seed_of(given)
+        self.random_state_ = keeping.begun.get("random_state", drawn)
+        seed, device = seed_of(self.random_state_), choose_device(self.device)
         held_out, kept = self._split(X, seed)
         self.validation_rows_ = held_out
         self.space_ = infer_space(
@@ -239,7 +243,13 @@ class Fitting(Densities, Geometry):
         keeping.max_time = self.max_time or math.inf
         named = str(precision).removeprefix("torch.")
         memory = X.memory if is_streamed(X) else None
-        keeping.begin(self, seed=seed, precision=named, memory=memory, data=lambda: _sum(X, raw))
+        keeping.begin(
+            self,
+            random_state=self.random_state_,
+            precision=named,
+            memory=memory,
+            data=lambda: _sum(X, raw),
+        )
         epochs = train(
             plan,
             training,

@@ -54,8 +54,8 @@ class Keeping:
     Attributes
     ----------
     begun : Mapping
-        What an unfinished run says of its beginning: ``seed``, ``precision``, and the ``state`` of training;
-        empty where a fit begins.
+        What an unfinished run says of its beginning: ``random_state``, ``precision``, and the ``state`` of
+        training; empty where a fit begins.
     history : list of dict
         Its epochs.
     stopped : bool
@@ -91,7 +91,7 @@ class Keeping:
         if self.run is not None and self.run.begun:
             try:
                 self.config, self.begun, self.history = read_checkpoint(self.run.path)
-                seed, precision = self.begun.get("seed"), self.begun.get("precision")
+                seed, precision = self.begun.get("random_state"), self.begun.get("precision")
                 if not (isinstance(seed, int) and precision in PRECISIONS and "state" in self.begun):
                     raise RunFolderError(f"{path}: its checkpoint is not of a fit: fit again")
             except BaseException:
@@ -143,7 +143,8 @@ class Keeping:
         data : callable
             Gives a sum of the data.
         **facts : object
-            What else a fit that goes on must know: ``seed``, ``precision``, and the ``memory`` of a stream.
+            What else a fit that goes on must know: ``random_state``, ``precision``, and the ``memory`` of a
+            stream.
 
         Raises
         ------

@@ -124,6 +124,8 @@ model_ : nn.Module
     The torch model.
 latent_dim_ : int
     d.
+random_state_ : int
+    ``random_state``, or the number that was drawn in its place: giving it repeats the fit.
 history_ : list of dict
     One for each epoch: ``loss`` and its terms in nats, ``val_`` the same on held-out rows, speed.
 summary_ : str

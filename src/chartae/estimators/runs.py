@@ -30,6 +30,7 @@ __all__ = ["described", "load", "load_decoder", "save"]
 
 FITTED = (
     "latent_dim_",
+    "random_state_",
     "n_iter_",
     "best_epoch_",
     "n_features_in_",
