@@ -197,8 +197,100 @@ def test_noise_everywhere_is_no_dimension_that_codes_lack():
 
 def test_data_that_fill_all_their_values_have_nothing_off_them():
     filled = (Chart.of_pair(lambda x: x[:, :1], lambda z: torch.cat([z, z], 1)), square())
-    names = ["missed", "retention", "decoder-tangent"]
+    names = ["retention", "decoder-tangent"]
     assert set(verdicts(filled, names).values()) == {"cannot tell"}
+
+
+# ------------------------------------------------------------------------------------------ what is lost
+
+
+def lossy(change, D: int = 20, noise: float = 0.05, seed: int = 0, n: int = 1000) -> tuple[Chart, Tensor]:
+    """A square among D values, and a chart whose decoder changes its codes or what becomes of them."""
+    chart, x = embedded(square(n, seed), D=D, noise=noise, seed=seed)
+    return Chart.of_pair(chart.encode, change(chart.decode)), x
+
+
+def missed(case: tuple[Chart, Tensor], **more) -> Finding:
+    return found(case, ["missed"], **more)["missed"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_independent_noise_like_items_tell_nothing(seed):
+    finding = missed(lossy(lambda decode: decode, seed=seed), seed=seed)
+    assert finding.verdict == "ok"
+    assert finding.interval[0] < 0 < finding.interval[1] < 0.05
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.6])
+def test_a_shift_is_lost_as_far_as_it_stands_out_of_the_noise(share):
+    off = torch.linalg.qr(normal(20, 1, 5))[0].T * math.sqrt(share / (1 - share) * 18 * 0.05**2)
+    finding = missed(lossy(lambda decode: lambda z: decode(z) + off))
+    # The shift is not quite at right angles to the plane: what lies along it is lost as well.
+    assert finding.statistic == pytest.approx(share, abs=0.03)
+    assert finding.interval[0] < finding.statistic < finding.interval[1]
+    assert finding.verdict == {0.05: "ok", 0.25: "warn", 0.6: "fail"}[share]
+
+
+def test_a_lost_dimension_is_part_of_the_data():
+    finding = missed(lossy(lambda decode: lambda z: decode(z * torch.tensor([1.0, 0.0]))))
+    share = (1 / 3 + 0.05**2) / (1 / 3 + 19 * 0.05**2)
+    assert share - 0.05 < finding.statistic < share  # neighbors are not quite alike: a lower bound
+    assert finding.verdict == "fail"
+    assert finding.remedies[0].name == "more-dimensions"
+
+
+def test_neither_the_order_of_features_nor_constants_nor_copies_of_items_matter():
+    chart, x = lossy(lambda decode: lambda z: 0.9 * decode(z))
+    plain = missed((chart, x)).statistic
+    order = torch.randperm(20, generator=generator(1))
+    turned = Chart.of_pair(lambda x: chart.encode(x[:, order.argsort()]), lambda z: chart.decode(z)[:, order])
+    assert missed((turned, x[:, order])).statistic == pytest.approx(plain, abs=0.02)
+
+    def pad(x: Tensor, value: float) -> Tensor:
+        return torch.nn.functional.pad(x, (0, 9), value=value)
+
+    padded = Chart.of_pair(lambda x: chart.encode(x[:, :20]), lambda z: pad(chart.decode(z), 7.0))
+    assert missed((padded, pad(x, 3.0))).statistic == pytest.approx(plain, abs=1e-6)
+    exact = lossy(lambda decode: decode)
+    assert missed((exact[0], torch.cat([exact[1], exact[1]]))).verdict == "ok"
+
+
+def test_like_items_have_like_conditions():
+    chart, x = lossy(lambda decode: decode)
+    c = torch.rand(1000, 1, generator=generator(9))
+    x = torch.cat([x, c], 1)  # no other value tells this one
+
+    def of(kept: float) -> tuple:
+        told = lambda z, c: torch.cat([chart.decode(z), kept * c], 1)  # noqa: E731
+        return (lambda x, c: chart.encode(x[:, :20]), told), x
+
+    assert missed(of(1.0), condition=c).verdict == "ok"
+    assert missed(of(0.0), condition=c).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("case", "because"),
+    [
+        (lambda: embedded(square(), noise=0.0), "exact"),
+        (lambda: folded(), "too few values"),
+        (lambda: lossy(lambda decode: decode, n=60), "too few different items"),
+        (lambda: lossy(lambda decode: decode, noise=3.0), "not like enough"),  # nobody sees the square
+        (lambda: embedded(normal(500, 8), D=20), "not like enough"),
+    ],
+)
+def test_where_like_items_are_not_alike_what_is_lost_cannot_be_told(case, because):
+    finding = missed(case())
+    assert finding.verdict == "cannot tell"
+    assert because in finding.says
+
+
+def test_a_loss_finer_than_neighbors_are_apart_is_never_ok():
+    z = normal(1000, 6) * torch.tensor([1.0, 1.0, 1.0, 1.0, 0.12, 0.12])
+    chart, x = embedded(z, D=30, noise=0.02)
+    kept = Chart.of_pair(
+        lambda x: chart.encode(x)[:, :4], lambda z: chart.decode(torch.nn.functional.pad(z, (0, 2)))
+    )
+    assert missed((kept, x)).verdict in ("cannot tell", "warn")
 
 
 def test_a_fold_is_found_and_shown():

@@ -206,14 +206,17 @@ def noise(g: torch.Generator, n: int = 500) -> Made:
 ALL = "folds tears neighborhoods density components loops interpolation interpolated-items"
 SAMPLED = " prior-holes sample-holes"
 CASES: dict[str, Case] = {
-    "plane": (plane, wants(ALL, whole=True)),
-    "plane, noise .05": (lambda g: plane(g, noise=0.05), wants(ALL, whole=True)),
+    "plane": (plane, wants(ALL + " missed", whole=True)),
+    "plane, noise .05": (lambda g: plane(g, noise=0.05), wants(ALL + " missed", whole=True)),
     "gaussian": (gaussian, wants(ALL + SAMPLED, whole=True)),
-    "gaussian, 2000 items": (lambda g: gaussian(g, n=2000), wants("folds tears components density")),
+    "gaussian, 2000 items": (lambda g: gaussian(g, n=2000), wants("folds tears components density missed")),
     "s curve": (s_curve, wants(ALL, whole=True)),
     "sphere cap": (cap, wants(ALL, whole=True)),
-    "ppca 3 of 20": (lambda g: ppca(g, 3, 20), wants(ALL + SAMPLED, whole=True)),
-    "ppca 8 of 50": (lambda g: ppca(g, 8, 50, noise=0.5), wants(ALL + SAMPLED, whole=True)),
+    "ppca 3 of 20": (lambda g: ppca(g, 3, 20), wants(ALL + SAMPLED + " missed", whole=True)),
+    "ppca 8 of 50": (
+        lambda g: ppca(g, 8, 50, noise=0.5),
+        wants(ALL + SAMPLED + " missed", whole=True),
+    ),
     "two islands in both": (
         two_islands,
         wants(
@@ -221,7 +224,7 @@ CASES: dict[str, Case] = {
             "prior-holes sample-holes interpolation interpolated-items",
         ),
     ),
-    "blob, 8 dimensions": (lambda g: blob(g, 8), wants(ALL + SAMPLED, whole=True)),
+    "blob, 8 dimensions": (lambda g: blob(g, 8), wants(ALL + SAMPLED, "", "missed", whole=True)),
     "folded sphere": (folded_sphere, wants("tears", "folds")),
     "folded edge": (folded_edge, wants("", "folds")),
     "torn plane": (
@@ -235,17 +238,17 @@ CASES: dict[str, Case] = {
             "prior-holes sample-holes interpolation interpolated-items",
         ),
     ),
-    "narrow codes": (narrow, wants("density components", "prior-holes sample-holes")),
+    "narrow codes": (narrow, wants("density components", "prior-holes sample-holes", "missed")),
     "circle in one dimension": (circle, wants("folds interpolation interpolated-items", "tears loops")),
-    "circle, 2000 items": (lambda g: circle(g, n=2000), wants("folds", "tears")),
-    "cube in one dimension": (flat_cube, wants("", "folds neighborhoods")),
+    "circle, 2000 items": (lambda g: circle(g, n=2000), wants("folds missed", "tears")),
+    "cube in one dimension": (flat_cube, wants("", "folds neighborhoods", "missed")),
     "crowded codes": (crowded, wants("", "density")),
-    "8-sphere folded": (lambda g: folded_many(g, n=2000), wants("", "", "folds")),
-    "8-d sheets folded": (lambda g: sheets_many(g, n=2000), wants("tears", "", "folds")),
-    "noise": (noise, wants("", "neighborhoods", "folds tears loops")),
+    "8-sphere folded": (lambda g: folded_many(g, n=2000), wants("", "", "folds missed")),
+    "8-d sheets folded": (lambda g: sheets_many(g, n=2000), wants("tears", "missed", "folds")),
+    "noise": (noise, wants("", "neighborhoods", "folds tears loops missed")),
     "plane, 60 items": (
         lambda g: plane(g, n=60),
-        wants("", "", "folds tears neighborhoods density components loops interpolation interpolated-items"),
+        wants("", "", ALL + " missed"),
     ),
     "gaussian, 60 items": (lambda g: gaussian(g, n=60), wants("", "", "prior-holes sample-holes")),
     "annulus, 60 items": (lambda g: annulus(g, n=60), wants("", "", "components loops density")),

@@ -57,8 +57,8 @@ def identity(g: torch.Generator) -> Made:
     return Made(Chart.of_pair(lambda x: x, lambda z: z), bent(g)[1])
 
 
-def cap(g: torch.Generator, n: int = 1000, noise: float = 0.005) -> Made:
-    """A sphere above latitude 45°, in its azimuthal chart, in 12 dimensions."""
+def cap(g: torch.Generator, n: int = 1000, noise: float = 0.005, flat: bool = False) -> Made:
+    """A sphere above latitude 45°, in its azimuthal chart, in 12 dimensions; a flat one loses all heights."""
     height, turn = uniform(g, n, 1, 0.7, 1.0), uniform(g, n, 1, 0, 2 * math.pi)
     radius = (1 - height**2).sqrt()
     B = frame(g, 12, 3)
@@ -71,7 +71,8 @@ def cap(g: torch.Generator, n: int = 1000, noise: float = 0.005) -> Made:
 
     def decode(z: Tensor) -> Tensor:
         r = z.norm(dim=1, keepdim=True).clamp_min(1e-9)
-        return torch.cat([z / r * r.sin(), r.cos()], 1) @ B.T
+        height = torch.full_like(r, 0.85) if flat else r.cos()
+        return torch.cat([z / r * r.sin(), height], 1) @ B.T
 
     return Made(Chart.of_pair(encode, decode), x)
 
@@ -107,8 +108,8 @@ def noise(g: torch.Generator, n: int = 500) -> Made:
     )
 
 
-PROJECTION = "reconstruction reconstruction-tail denoising latent-dimension data-dimension "
-TANGENT = "missed retention encoder-leakage decoder-tangent "
+PROJECTION = "reconstruction reconstruction-tail denoising missed latent-dimension data-dimension "
+TANGENT = "retention encoder-leakage decoder-tangent "
 STEPS = "validity-radius distortion"
 
 CASES: dict[str, Case] = {
@@ -119,28 +120,37 @@ CASES: dict[str, Case] = {
     ),
     "plane, noise .05": (
         lambda g: bent(g, noise=0.05),
-        wants("reconstruction reconstruction-tail " + STEPS, whole=True),
+        wants("reconstruction reconstruction-tail missed " + STEPS, whole=True),
     ),
     "sphere cap": (cap, wants(PROJECTION + "idempotence " + TANGENT + STEPS, whole=True)),
     "ppca 3 of 20": (ppca, wants(PROJECTION + "idempotence " + TANGENT + STEPS, whole=True)),
-    "identity": (identity, wants("latent-dimension retention", "denoising encoder-leakage")),
+    "identity": (identity, wants("latent-dimension retention", "denoising encoder-leakage", "missed")),
     "oblique encoder, 45°": (lambda g: bent(g, oblique=1.0), wants("retention", "encoder-leakage denoising")),
     "oblique encoder, 63°": (lambda g: bent(g, oblique=2.0), wants("", "encoder-leakage denoising")),
     "half the amplitude": (lambda g: bent(g, gain=0.5), wants("distortion", "missed retention idempotence")),
-    "shifted": (lambda g: bent(g, shift=0.1), wants(TANGENT.replace("missed", ""), "idempotence missed")),
-    "tilted decoder, 45°": (lambda g: bent(g, tilt=math.pi / 4), wants("", "decoder-tangent")),
+    "shifted": (lambda g: bent(g, shift=0.1), wants(TANGENT, "idempotence missed")),
+    "tilted decoder, 45°": (lambda g: bent(g, tilt=math.pi / 4), wants("", "decoder-tangent missed")),
     "wiggling decoder": (lambda g: bent(g, wiggle=0.02), wants("", "validity-radius")),
-    "cubic code": (lambda g: bent(g, stretch=True), wants("retention", "validity-radius")),
-    "one axis ten times as long": (lambda g: bent(g, uneven=10.0), wants(TANGENT, "distortion")),
+    "cubic code": (lambda g: bent(g, stretch=True), wants("retention missed", "validity-radius")),
+    "one axis ten times as long": (lambda g: bent(g, uneven=10.0), wants(TANGENT + "missed", "distortion")),
     "one of two dimensions": (lambda g: bent(g, kept=1), wants("", "latent-dimension missed retention")),
     "three of five dimensions": (
         lambda g: bent(g, n=2000, d=5, D=30, kept=3),
-        wants("", "latent-dimension"),
+        wants("", "latent-dimension missed"),
+    ),
+    "sphere cap, flattened": (lambda g: cap(g, flat=True), wants("", "missed")),
+    # Thinner than like items are apart, so that these hardly show them.
+    "two thin dimensions lost": (
+        lambda g: bent(g, d=6, D=30, kept=4, sides=(1.0, 1.0, 1.0, 1.0, 0.12, 0.12)),
+        wants("", "", "missed"),
     ),
     "torn circle": (torn_circle, wants("latent-dimension", "reconstruction-tail")),
-    "constant": (constant, wants("", "reconstruction", "idempotence denoising distortion validity-radius")),
-    "noise": (noise, wants("", "", TANGENT)),
-    "plane, 60 items": (lambda g: bent(g, n=60, noise=0.2), wants("", "", TANGENT)),
+    "constant": (
+        constant,
+        wants("", "reconstruction missed", "idempotence denoising distortion validity-radius"),
+    ),
+    "noise": (noise, wants("", "", TANGENT + "missed")),
+    "plane, 60 items": (lambda g: bent(g, n=60, noise=0.2), wants("", "", TANGENT + "missed")),
 }
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import LEVEL, Reading, check, checks, of_ratio
+from chartae.geometry.neighbors import nearest
 from chartae.geometry.projection import noise_gain
 
 __all__: list[str] = []  # the checks are in the registry
@@ -14,6 +15,10 @@ __all__: list[str] = []  # the checks are in the registry
 NOISE = 0.1  # of the size of a typical residual
 STILL = 0.01  # of the standard deviation of the items
 WORST = 16  # items that are named
+NEAR, FAR, FEWEST = 5, 20, 100  # like items: so many each, the last of so many; items that there must be
+HALVED = 50  # features that are halved at least, over all splits: of few, a single split says little
+WIDER = 2  # items are neighbors of others: intervals that take them for independent are up to twice too short
+BLIND = 3.0  # times what the model loses: where neighbors miss more of the items, they cannot judge it
 
 
 def _worst(evidence: Evidence) -> np.ndarray:
@@ -156,6 +161,88 @@ def _denoising(evidence: Evidence) -> Reading:
     ).per_row[0]
     ideal = np.full_like(gain, dimension / evidence.features)
     return of_ratio(gain, ideal, also={"dimension": dimension})
+
+
+@check(
+    "missed",
+    "Is what reconstruction loses part of the data?",
+    ok=0.15,
+    fail=0.4,
+    unit="of what is lost can be told from like items",
+    says={
+        "ok": "Like items say little of what a reconstruction loses: {told:.0%} of it can be told from them.",
+        "warn": "Like items tell {told:.0%} of what a reconstruction loses: some real variation is lost.",
+        "fail": "Like items tell {told:.0%} of what a reconstruction loses: real variation is lost.",
+    },
+    remedies=("more-dimensions", "more-capacity", "longer-training"),
+    reference="Moran 1950, doi:10.2307/2332142",
+)
+def _missed(evidence: Evidence) -> Reading:
+    """Measure E⟨r_B, mean of neighbors' r_B⟩ / E|r_B|², with neighbors by the other half A of the features.
+
+    Noise that is independent between features gives 0, and what is lost in the same way all around gives 1.
+    What varies within a neighborhood is not seen: it is a lower bound. Noise that features share, like that
+    of smooth images or of copied columns, counts as part of the data.
+    """
+    m = evidence.compared
+    x, r = evidence.flat[:m].double(), evidence.residuals[:m].double().numpy()
+    spread = x.std(0).numpy()
+    varying = np.flatnonzero(spread > 1e-6 * spread.max())
+    if len(varying) < 4:
+        return Reading(None, because="items have too few values that vary to be split in halves")
+    if not np.sqrt((r[:, varying] ** 2).mean()) > 1e-6 * float(evidence.flat.std()):
+        return Reading(None, because="reconstructions are exact")
+    # A copy knows all of an item: of each, one stays.
+    rows = np.sort(list({row.tobytes(): i for i, row in enumerate(x.numpy())}.values()))
+    if len(rows) < FEWEST:
+        return Reading(None, because="there are too few different items to speak of neighbors")
+    centered, r, random = (x - x.mean(0)).numpy()[rows], r[rows], evidence.random(12)
+    near, far, lost, unseen, whole = (np.zeros(len(rows)) for _ in range(5))
+    for _ in range(1 + HALVED // len(varying)):
+        order, half = random.permutation(varying), len(varying) // 2
+        for A, B in ((order[:half], order[half:]), (order[half:], order[:half])):
+            like = evidence.told(x[:, A])[rows]
+            pairs = nearest(like, like, FAR, exclude_self=True)[1]
+            near += (r[:, B] * _around(r[:, B], pairs[:, :NEAR])).sum(1)
+            far += (r[:, B] * _around(r[:, B], pairs[:, -NEAR:])).sum(1)
+            lost += (r[:, B] ** 2).sum(1)
+            unseen += _unseen(centered[:, B], pairs[:, :NEAR])
+            whole += (centered[:, B] ** 2).sum(1)
+    value, low, high = _of_neighbors(near, lost)
+    also = {"told": max(0.0, value), "unseen": float(unseen.sum() / lost.sum())}
+    kind = checks["missed"]
+    # A loss that would fail, and that neighbors see as well as they see items, is at least a warning.
+    seen = 1 - unseen.sum() / whole.sum() >= kind.ok / kind.fail and also["unseen"] <= BLIND
+    if low <= kind.fail and not seen:
+        return Reading(None, because="like items are not like enough to show what is lost", also=also)
+    # What grows from far to near neighbors goes on to grow: nearer ones, of more items, would tell more.
+    if low <= kind.ok < _of_neighbors(near + 2 * (near - far), lost)[2]:
+        return Reading(None, because="more items might show more of what is lost", also=also)
+    return Reading(value, (low, high), also=also)
+
+
+def _around(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Mean over the neighbors of each row, ``(n, D)``."""
+    total = np.zeros_like(values)
+    for j in pairs.T:  # one after another: all at once would take much memory
+        total += values[j]
+    return total / pairs.shape[1]
+
+
+def _unseen(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Squared distance of each row to the mean of its neighbors, less what is due to noise of that mean."""
+    k, mean = pairs.shape[1], _around(values, pairs)
+    spread = ((values**2).sum(1)[pairs].sum(1) - k * (mean**2).sum(1)) / (k - 1)
+    return ((values - mean) ** 2).sum(1) - spread / k
+
+
+def _of_neighbors(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
+    """Ratio of two means over rows that are neighbors of each other, and its interval."""
+    found = of_ratio(above, below)
+    assert found.value is not None
+    assert found.interval is not None
+    low, high = (float(found.value + WIDER * (end - found.value)) for end in found.interval)
+    return found.value, low, high
 
 
 def _still(evidence: Evidence) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import LEVEL, Reading, check, of_mean, of_ratio
+from chartae.audits.findings import LEVEL, Reading, check, of_mean
 from chartae.core.errors import DataError
 from chartae.geometry.metrics import LONGEST, distortion, validity_radius
 
@@ -29,30 +29,6 @@ def _known(evidence: Evidence) -> np.ndarray:
             "there is noise, or there are too few neighbors"
         )
     return np.flatnonzero(reliable)
-
-
-@check(
-    "missed",
-    "Is what reconstruction loses part of the data?",
-    ok=0.15,
-    fail=0.4,
-    unit="of what is lost lies along the data",
-    says={
-        "ok": "What reconstructions lose stands off the data; {value:.0%} of it lies along them.",
-        "warn": "{value:.0%} of what reconstructions lose lies along the data: some real variation is lost.",
-        "fail": "{value:.0%} of what reconstructions lose lies along the data: real variation is lost.",
-    },
-    remedies=("more-dimensions", "more-capacity", "longer-training"),
-    reference=ARVANITIDIS,
-)
-def _missed(evidence: Evidence) -> Reading:
-    """Measure the tangential share of the residual, τ = E|Tᵀr|² / E|r|²."""
-    rows = _known(evidence)
-    r = evidence.residuals[evidence.points][rows].numpy()
-    if not np.median(np.linalg.norm(r, axis=1)) > 1e-6 * float(evidence.flat.std()):
-        return Reading(None, because="reconstructions are exact")
-    along = np.einsum("nDm,nD->nm", evidence.tangents.basis[rows], r)
-    return of_ratio((along**2).sum(1), (r**2).sum(1))
 
 
 @check(
