@@ -141,7 +141,7 @@ CASES: dict[str, Case] = {
     "sphere cap, flattened": (lambda g: cap(g, flat=True), wants("", "missed")),
     # Thinner than like items are apart, so that these hardly show them.
     "two thin dimensions lost": (
-        lambda g: bent(g, d=6, D=30, kept=4, sides=(1.0, 1.0, 1.0, 1.0, 0.12, 0.12)),
+        lambda g: bent(g, d=6, D=30, kept=4, sides=(1.0, 1.0, 1.0, 1.0, 0.15, 0.15)),
         wants("", "", "missed"),
     ),
     "torn circle": (torn_circle, wants("latent-dimension", "reconstruction-tail")),

@@ -216,7 +216,7 @@ def _missed(evidence: Evidence) -> Reading:
     if low <= kind.fail and not seen:
         return Reading(None, because="like items are not like enough to show what is lost", also=also)
     # What grows from far to near neighbors goes on to grow: nearer ones, of more items, would tell more.
-    if low <= kind.ok < _of_neighbors(near + 2 * (near - far), lost)[2]:
+    if low <= kind.ok < _of_neighbors(near + 3 * (near - far), lost)[2]:
         return Reading(None, because="more items might show more of what is lost", also=also)
     return Reading(value, (low, high), also=also)
 
