@@ -301,7 +301,7 @@ def test_the_gauss_newton_matrix_is_that_of_the_segments(d, knots, seed):
     ]
     H = 2 * (knots - 1) * torch.stack(each)
     found.only(torch.tensor([3, 1]))
-    x = found.solve(g[[3, 1]])
+    x = found.solve(g[[3, 1], ..., None])
     torch.testing.assert_close((H[[3, 1]] @ x.reshape(2, -1, 1))[..., 0], g[[3, 1]].reshape(2, -1))
 
 

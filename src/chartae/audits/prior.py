@@ -278,9 +278,9 @@ def _prior_shape(evidence: Evidence) -> Reading:
     fail=0.75,
     unit="of the dimensions that the data call for",
     says={
-        "ok": "{active} of {latent} latent dimensions are used; the data call for about {needed:.1f}.",
-        "warn": "Only {active} of {latent} latent dimensions are used; the data call for about {needed:.1f}.",
-        "fail": "Only {active} of {latent} latent dimensions are used; the data call for about {needed:.1f}: "
+        "ok": "{active} of {latent} latent dimensions are used; the data call for {needed}.",
+        "warn": "Only {active} of {latent} latent dimensions are used; the data call for {needed}.",
+        "fail": "Only {active} of {latent} latent dimensions are used; the data call for {needed}: "
         "the others have collapsed.",
     },
     remedies=("lower-beta", "free-bits", "learned-noise"),
@@ -315,7 +315,8 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     low, high = evidence.dimension_range
     most = _above_noise(evidence)
     low, middle, high = (max(1.0, min(v, d, most)) for v in (low, dimension.dimension, high))
-    also |= {"active": used, "needed": middle}
+    about = f"about {middle:.1f}" if high - low < 0.2 * middle else f"{low:.0f} to {high:.0f}"
+    also |= {"active": used, "needed": about}
     few = len(evidence) < ROWS_PER_DIMENSION * d
     if few:
         return Reading(None, because=_too_few(len(evidence), d), also=also)

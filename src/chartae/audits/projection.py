@@ -19,6 +19,7 @@ NEAR, FAR, FEWEST = 5, 20, 100  # like items: so many each, the last of so many;
 HALVED = 50  # features that are halved at least, over all splits: of few, a single split says little
 WIDER = 2  # items are neighbors of others: intervals that take them for independent are up to twice too short
 BLIND = 3.0  # times what the model loses: where neighbors miss more of the items, they cannot judge it
+ONWARD = 3.0  # times the rise from far to near neighbors: what nearer ones, of more items, might still add
 
 
 def _worst(evidence: Evidence) -> np.ndarray:
@@ -171,8 +172,10 @@ def _denoising(evidence: Evidence) -> Reading:
     unit="of what is lost can be told from like items",
     says={
         "ok": "Like items say little of what a reconstruction loses: {told:.0%} of it can be told from them.",
-        "warn": "Like items tell {told:.0%} of what a reconstruction loses: some real variation is lost.",
-        "fail": "Like items tell {told:.0%} of what a reconstruction loses: real variation is lost.",
+        "warn": "Like items tell {told:.0%} of what a reconstruction loses ({lost:.1%} of the variance): "
+        "some real variation is lost.",
+        "fail": "Like items tell {told:.0%} of what a reconstruction loses ({lost:.1%} of the variance): "
+        "real variation is lost.",
     },
     remedies=("more-dimensions", "more-capacity", "longer-training"),
     reference="Moran 1950, doi:10.2307/2332142",
@@ -209,14 +212,17 @@ def _missed(evidence: Evidence) -> Reading:
             unseen += _unseen(centered[:, B], pairs[:, :NEAR])
             whole += (centered[:, B] ** 2).sum(1)
     value, low, high = _of_neighbors(near, lost)
-    also = {"told": max(0.0, value), "unseen": float(unseen.sum() / lost.sum())}
+    also = {
+        "told": max(0.0, value),
+        "lost": float(lost.sum() / whole.sum()),
+        "unseen": float(unseen.sum() / lost.sum()),
+    }
     kind = checks["missed"]
     # A loss that would fail, and that neighbors see as well as they see items, is at least a warning.
     seen = 1 - unseen.sum() / whole.sum() >= kind.ok / kind.fail and also["unseen"] <= BLIND
     if low <= kind.fail and not seen:
         return Reading(None, because="like items are not like enough to show what is lost", also=also)
-    # What grows from far to near neighbors goes on to grow: nearer ones, of more items, would tell more.
-    if low <= kind.ok < _of_neighbors(near + 3 * (near - far), lost)[2]:
+    if low <= kind.ok < _of_neighbors(near + ONWARD * (near - far), lost)[2]:
         return Reading(None, because="more items might show more of what is lost", also=also)
     return Reading(value, (low, high), also=also)
 

@@ -25,8 +25,10 @@ NEIGHBORS = 10  # of each node of the graph
 SPARSE = 0.01  # share of codes whose density counts as low
 ROUGH = 2  # times the tolerance, before the last number of knots
 LAG = 25  # steps that the Jacobians of one path serve for
+FIRST = 15  # steps at the first number of knots: few knots make energy rough
 RIDGE = (0.005, 0.05)  # of the metric's mean eigenvalue: on steps of a knot, and on their differences
 MEMORY = 8  # steps that L-BFGS remembers
+SHORTER = (0.5, 1.0)  # times the Gauss–Newton step, at least and at most, as the last step says
 SHORTEST = 1e-4  # share of a step whose failure ends the search
 CACHED = 4  # parts of a block that Jacobians are taken of: smaller ones stay in the processor's cache
 
@@ -443,13 +445,13 @@ class _GaussNewton:
         self.pivots, self.before, self.behind = (t[:, keep] for t in (self.pivots, self.before, self.behind))
 
     def solve(self, g: Tensor) -> Tensor:
-        """For right sides ``(m, k, d)``."""
-        x = list(self.pivots @ g.movedim(1, 0)[..., None])
+        """For right sides ``(m, k, d, r)``."""
+        x = list(self.pivots @ g.movedim(1, 0))
         for i in range(1, len(x)):
             x[i] = torch.baddbmm(x[i], self.before[i - 1], x[i - 1], alpha=-1)
         for i in range(len(x) - 2, -1, -1):
             x[i] = torch.baddbmm(x[i], self.behind[i], x[i + 1], alpha=-1)
-        return torch.cat(x, 2).mT
+        return torch.stack(x, 1)
 
 
 def _descend(
@@ -462,7 +464,8 @@ def _descend(
     moving = ((energy > 0) & energy.isfinite()).nonzero()[:, 0]
     normal.only(moving)
     g, size = g[moving], torch.ones(len(moving), dtype=torch.float64)
-    p, memory = -normal.solve(g), list[Tensor]()
+    memory = list[Tensor]()
+    p = _direction(normal, memory, g)
     for _ in range(most):
         if not len(moving):
             break
@@ -500,12 +503,17 @@ def _descend(
 
 
 def _direction(normal: _GaussNewton, memory: list[Tensor], g: Tensor) -> Tensor:
-    """The two loops of L-BFGS; steps s and changes y of the slope come divided by the root of sᵀy."""
+    """The two loops of L-BFGS; steps s and changes y of the slope come divided by the root of sᵀy.
+
+    The matrix between them is scaled to what it should make of the last y, yᵀHy = sᵀy.
+    """
     q, kept = g, list[Tensor]()
     for s, y in reversed(memory):
         kept.append((s * q).sum((1, 2), keepdim=True))
         q = q - kept[-1] * y
-    q = normal.solve(q)
+    y = memory[-1][1] if memory else torch.zeros_like(g)
+    q, w = normal.solve(torch.stack([q, y], -1)).unbind(-1)
+    q = q * (1 / (y * w).sum((1, 2), keepdim=True)).clamp(*SHORTER)
     for (s, y), a in zip(memory, reversed(kept), strict=True):
         q = q + (a - (y * q).sum((1, 2), keepdim=True)) * s
     return -q
@@ -525,8 +533,8 @@ def _solved(task: _Task, starts: list[Tensor], most: int, tolerance: float) -> t
     # one for all that follow, but where that takes long.
     path, gram, total = start, task.gram(_resampled(start, 3), pairs), torch.zeros(len(pairs)).long()
     for level in levels:
-        path = _resampled(path, level)
-        path, *_, count = _descend(task, path, pairs, gram, min(most, LAG), ROUGH * tolerance)
+        path, steps = _resampled(path, level), FIRST if level == levels[0] else LAG
+        path, *_, count = _descend(task, path, pairs, gram, min(most, steps), ROUGH * tolerance)
         total += count
         if level == levels[0]:
             gram = task.gram(path, pairs)
