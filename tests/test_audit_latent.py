@@ -268,6 +268,13 @@ def test_like_items_have_like_conditions():
     assert missed(of(0.0), condition=c).verdict == "fail"
 
 
+def test_equal_items_of_unlike_conditions_are_no_copies():
+    x = normal(100, 6)
+    x, c = torch.cat([x, x[:1].expand(60, 6)]), torch.zeros(160, 1)
+    c[105:] = 1.0  # only of equal items does the condition make a difference
+    assert missed(((lambda x, c: x, lambda z, c: z + c), x), condition=c).verdict == "cannot tell"
+
+
 @pytest.mark.parametrize(
     ("case", "because"),
     [

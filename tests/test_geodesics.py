@@ -198,6 +198,17 @@ def test_a_decoder_may_change_its_input_in_place():
     assert found.length == pytest.approx([10.0])
 
 
+def test_gradients_are_taken_whatever_mode_the_caller_is_in():
+    a, b = [[0.0, np.pi / 3]], [[np.pi / 2, np.pi / 3]]
+    plain = geodesic((nowhere, sphere), a, b)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert geodesic((nowhere, sphere), a, b).length == pytest.approx(plain.length)
+    for cut in (lambda z: sphere(z).detach(), torch.no_grad()(sphere)):
+        with pytest.raises(DataError, match="cuts gradients"):
+            geodesic((nowhere, cut), a, b)
+
+
 def test_a_step_into_values_that_are_no_numbers_is_shortened():
     def decode(z):  # a bump to walk around, and nothing beyond
         height = 2 * (-4 * z.square().sum(1, keepdim=True)).exp()

@@ -408,7 +408,7 @@ def _fit(
         density = None if before is None else before.density(entry.name)
         if before is not None and density and not is_unfinished(out):
             # A density of codes is of the model that made them: it has to be fitted again.
-            estimator.fit_prior(density, random_state=seed)
+            estimator.fit_prior(density, random_state=given["random_state"])
             estimator.save(out, overwrite=overwrite or not before.is_trained)
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):

@@ -315,7 +315,7 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     low, high = evidence.dimension_range
     most = _above_noise(evidence)
     low, middle, high = (max(1.0, min(v, d, most)) for v in (low, dimension.dimension, high))
-    about = f"about {middle:.1f}" if high - low < 0.2 * middle else f"{low:.0f} to {high:.0f}"
+    about = f"about {middle:.1f}" if high - low < 1 else f"{low:.0f} to {high:.0f}"
     also |= {"active": used, "needed": about}
     few = len(evidence) < ROWS_PER_DIMENSION * d
     if few:

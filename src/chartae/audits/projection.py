@@ -183,37 +183,39 @@ def _denoising(evidence: Evidence) -> Reading:
 def _missed(evidence: Evidence) -> Reading:
     """Measure E⟨r_B, mean of neighbors' r_B⟩ / E|r_B|², with neighbors by the other half A of the features.
 
-    Noise that is independent between features gives 0, and what is lost in the same way all around gives 1.
-    What varies within a neighborhood is not seen: it is a lower bound. Noise that features share, like that
-    of smooth images or of copied columns, counts as part of the data.
+    Noise that is independent between features gives 0, as far as codes do not react to it, and what is lost
+    in the same way all around gives 1. What varies within a neighborhood is not seen: it is a lower bound.
+    Noise that features share, like that of smooth images or of copied columns, counts as part of the data,
+    and so does what codes that react to noise pass on from one half to the other.
     """
-    m = evidence.compared
-    x, r = evidence.flat[:m].double(), evidence.residuals[:m].double().numpy()
-    spread = x.std(0).numpy()
+    x, r = evidence.flat[: evidence.compared], evidence.residuals[: evidence.compared]
+    # A copy knows all of an item: of each, one stays.
+    rows = np.sort(list({hash(row.tobytes()): i for i, row in enumerate(evidence.told(x).numpy())}.values()))
+    if len(rows) < FEWEST:
+        return Reading(None, because="there are too few different items to speak of neighbors")
+    spread = x.double().std(0).numpy()
     varying = np.flatnonzero(spread > 1e-6 * spread.max())
     if len(varying) < 4:
         return Reading(None, because="items have too few values that vary to be split in halves")
-    if not np.sqrt((r[:, varying] ** 2).mean()) > 1e-6 * float(evidence.flat.std()):
+    r, centered = r.numpy()[rows], (x - x.mean(0)).numpy()[rows]
+    if not np.abs(r[:, varying]).max() > 1e-6 * spread.max():
         return Reading(None, because="reconstructions are exact")
-    # A copy knows all of an item: of each, one stays.
-    rows = np.sort(list({row.tobytes(): i for i, row in enumerate(x.numpy())}.values()))
-    if len(rows) < FEWEST:
-        return Reading(None, because="there are too few different items to speak of neighbors")
-    centered, r, random = (x - x.mean(0)).numpy()[rows], r[rows], evidence.random(12)
+    random = evidence.random(12)
     near, far, lost, unseen, whole = (np.zeros(len(rows)) for _ in range(5))
     for _ in range(1 + HALVED // len(varying)):
         order, half = random.permutation(varying), len(varying) // 2
         for A, B in ((order[:half], order[half:]), (order[half:], order[:half])):
             like = evidence.told(x[:, A])[rows]
             pairs = nearest(like, like, FAR, exclude_self=True)[1]
-            near += (r[:, B] * _around(r[:, B], pairs[:, :NEAR])).sum(1)
-            far += (r[:, B] * _around(r[:, B], pairs[:, -NEAR:])).sum(1)
-            lost += (r[:, B] ** 2).sum(1)
-            unseen += _unseen(centered[:, B], pairs[:, :NEAR])
-            whole += (centered[:, B] ** 2).sum(1)
+            r_B, x_B = r[:, B].astype(float), centered[:, B].astype(float)
+            near += (r_B * _around(r_B, pairs[:, :NEAR])).sum(1)
+            far += (r_B * _around(r_B, pairs[:, -NEAR:])).sum(1)
+            lost += (r_B**2).sum(1)
+            unseen += _unseen(x_B, pairs[:, :NEAR])
+            whole += (x_B**2).sum(1)
     value, low, high = _of_neighbors(near, lost)
     also = {
-        "told": max(0.0, value),
+        "told": min(max(0.0, value), 1.0),
         "lost": float(lost.sum() / whole.sum()),
         "unseen": float(unseen.sum() / lost.sum()),
     }

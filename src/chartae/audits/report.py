@@ -270,6 +270,14 @@ def audit(
                 f"decoded items have {evidence.p.shape[1]} values and these have {evidence.features}: give "
                 "items as the model makes them"
             )
+        for what, values in (("item", evidence.flat), ("code", evidence.z), ("decoded item", evidence.p)):
+            wrong = (~values.isfinite().all(1)).nonzero()[:, 0].numpy()
+            if len(wrong):
+                raise DataError(
+                    f"the {what} of row {evidence.index[wrong[0]]}"
+                    + (f" and of {len(wrong) - 1} others are" if len(wrong) > 1 else " is")
+                    + " not finite: leave such rows out, or train again"
+                )
         findings, skipped = [], {}
         for name in only or checks:
             kind = checks[name]

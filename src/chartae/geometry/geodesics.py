@@ -378,14 +378,16 @@ class _Task:
     def slope(self, path: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Energies, squared lengths, and the gradient of the energy at the inner knots ``(m, k − 2, d)``."""
         m, k, d = path.shape
-        z = path[:, 1:-1].reshape(-1, d).float().requires_grad_()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            z = path[:, 1:-1].reshape(-1, d).float().clone().requires_grad_()
             out = self.decoder(pairs, k - 2)(z.clone())  # a copy: it may be changed in place
         energy, squares, pull, by_weight = self.measured(out.detach().reshape(m, k - 2, -1), path, pairs)
         g = torch.zeros_like(z)
-        if out.requires_grad:  # what ignores its code need not
+        if out.requires_grad:
             pull = pull.reshape(out.shape)
             (g,) = torch.autograd.grad(out, z, pull, allow_unused=True, materialize_grads=True)
+        elif (energy > 0).any():  # it does not ignore its code
+            raise DataError("decode cuts gradients: take torch.no_grad or detach out of it")
         g = 2 * (k - 1) * g.reshape(m, k - 2, d).to(path)
         return energy, squares, g if by_weight is None else g + by_weight
 
