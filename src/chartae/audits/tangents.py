@@ -15,7 +15,6 @@ __all__: list[str] = []  # the checks are in the registry
 
 FEWEST = 30  # items whose tangent space is known well enough
 RIFAI = "Rifai et al. 2011, The manifold tangent classifier (NeurIPS)"
-ARVANITIDIS = "Arvanitidis et al. 2018, arXiv:1710.11379"
 
 
 def _known(evidence: Evidence) -> np.ndarray:

@@ -131,7 +131,7 @@ def geodesic(
     PlanError
         If there are fewer than three knots or a weight without codes, or a number is out of range.
     DataError
-        If the codes do not fit together.
+        If the codes do not fit together, or the decoder cuts gradients.
 
     References
     ----------
