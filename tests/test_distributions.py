@@ -13,7 +13,6 @@ from torch import Tensor
 from chartae.core.contracts import Distribution
 from chartae.core.noise import Noise, SharedNoise
 from chartae.parts.distributions import (
-    _CLOSED,
     Bernoulli,
     Categorical,
     ContinuousBernoulli,
@@ -28,6 +27,7 @@ from chartae.parts.distributions import (
     StudentT,
     kl,
 )
+from chartae.parts.distributions.divergences import _CLOSED
 from chartae.parts.networks import MLP
 from chartae.parts.posteriors import FullNormalPosterior, NormalPosterior, bounded
 

@@ -93,7 +93,7 @@ def test_a_term_is_refused_twice(twice):
 
 def test_needs_and_samples_add_up():
     objective = NegLogLik() + KL() + IWAE(7)
-    assert objective.needs == {"posterior.log_prob", "posterior.reparameterized", "prior.log_prob"}
+    assert objective.needs == {"posterior.density", "posterior.reparameterized", "prior.log_prob"}
     assert objective.samples == 7
     assert (NegLogLik() + KL(warmup=5)).warmup == 5
     objective = 2 * (NegLogLik() + 3 * KL(warmup=2, free_bits=0.5))
@@ -299,7 +299,7 @@ def test_the_bound_does_not_fall_with_k():
 class ExactPosterior(Posterior):
     """p(z | x) of x = W z + b + σ ε with z ~ N(0, I): normal, with a full covariance."""
 
-    offers = frozenset({"log_prob", "point", "reparameterized"})
+    offers = frozenset({"log_prob", "density", "point", "reparameterized"})
 
     def __init__(self, W: Tensor, b: Tensor, sigma: float) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chartae.core.registry import Registry
-from chartae.models.recipes import DENOISING
+from chartae.models.recipes.plain import DENOISING
 
 __all__ = ["Remedy", "Setting", "proposed", "remedies"]
 

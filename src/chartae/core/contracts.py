@@ -39,6 +39,14 @@ __all__ = [
 ]
 
 
+#: What to do where a part does not offer what an objective needs.
+CURES = {
+    "prior.standard": "use a recipe whose prior is N(0, I), or match by samples (MMD, sliced Wasserstein)",
+    "likelihood.point": "use a likelihood that has a mean",
+    "likelihood.located": "use noise='global', 'feature' or a number, or a likelihood of logits",
+}
+
+
 class Draw(NamedTuple):
     """Samples, and what their distribution knows about them.
 
@@ -67,8 +75,15 @@ class Draw(NamedTuple):
 class Distribution(ABC):
     """Where a value may lie: ``batch_shape`` many distributions over values of ``event_shape``.
 
-    ``offers`` names what it can do ("log_prob", "point", "reparameterized", "conditional"); an objective's
-    ``needs`` are held against it when a plan is built.
+    ``offers`` names what it can do; an objective's ``needs`` are held against it when a plan is built.
+
+    ===================  =====================================================================
+    "log_prob"           the density of any value
+    "density"            the density of its own draws, which is less to ask
+    "point"              a value to show
+    "reparameterized"    draws pass gradients on to its parameters
+    "conditional"        the distribution of some dimensions given others
+    ===================  =====================================================================
 
     Examples
     --------
@@ -76,7 +91,7 @@ class Distribution(ABC):
     >>> from chartae.parts.distributions import DiagonalNormal
     >>> p = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
     >>> p.batch_shape, p.event_shape, sorted(p.offers)
-    (torch.Size([5]), torch.Size([2]), ['conditional', 'log_prob', 'point', 'reparameterized'])
+    (torch.Size([5]), torch.Size([2]), ['conditional', 'density', 'log_prob', 'point', 'reparameterized'])
     """
 
     offers: frozenset[str] = frozenset()
@@ -265,6 +280,9 @@ class Batch:
 class Posterior(nn.Module, ABC):
     """q(z | x, c): what the encoder says about the code of x.
 
+    ``differentiates_networks`` tells whether its draws hold derivatives of a network, so that a gradient
+    differentiates the network twice.
+
     Examples
     --------
     >>> import torch
@@ -276,6 +294,18 @@ class Posterior(nn.Module, ABC):
     """
 
     offers: frozenset[str] = frozenset()
+    differentiates_networks: bool = False
+
+    def begin(self, x: Tensor, c: Tensor | None) -> None:
+        """Look at some training rows before the first step, for a start that suits them; most have no need.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``.
+        c : Tensor or None
+            ``(n, m)`` condition.
+        """
 
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
@@ -311,6 +341,17 @@ class Prior(nn.Module, ABC):
     """
 
     offers: frozenset[str] = frozenset()
+
+    def begin(self, x: Tensor, c: Tensor | None) -> None:
+        """Look at some training rows before the first step, for a start that suits them; most have no need.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``.
+        c : Tensor or None
+            ``(n, m)`` condition.
+        """
 
     @abstractmethod
     def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
@@ -474,6 +515,8 @@ class Trace:
         ``(n, m)``, the condition as the parts saw it.
     log_weight : Tensor or None
         ``(k, n)`` log weights of the samples; None: 1/k each.
+    noise : Noise
+        Where an objective takes further randomness from.
 
     Examples
     --------
@@ -494,6 +537,7 @@ class Trace:
     model: Model
     c: Tensor | None = None
     log_weight: Tensor | None = None
+    noise: Noise = field(default_factory=Noise)
 
     def expect(self, f: Tensor) -> Tensor:
         """Average over posterior samples.
@@ -534,6 +578,9 @@ class Term(NamedTuple):
         ``(d,)`` detail for the log.
     loss : Tensor or None
         ``()``, minimized in place of the mean of ``rows`` where the two differ (free bits).
+    judged : float or None
+        Weight in the loss by which epochs are compared, where that is another one: 0 for a term that says
+        nothing of quality, as an adversary's, and a constant where ``weight`` moves; None: ``weight``.
 
     Examples
     --------
@@ -548,6 +595,7 @@ class Term(NamedTuple):
     unit: str = "nats"
     per_dim: Tensor | None = None
     loss: Tensor | None = None
+    judged: float | None = None
 
     def value(self) -> Tensor:
         """Return what is minimized.
@@ -560,11 +608,27 @@ class Term(NamedTuple):
         raw = self.loss if self.loss is not None else self.rows.mean() if self.rows.dim() else self.rows
         return raw if isinstance(self.weight, float) and self.weight == 1.0 else self.weight * raw
 
+    def scaled(self, factor: float) -> Term:
+        """Multiply the weight, and the one by which epochs are compared.
+
+        Parameters
+        ----------
+        factor : float
+            By what.
+
+        Returns
+        -------
+        Term
+            Of the same rows.
+        """
+        judged = None if self.judged is None else factor * self.judged
+        return self if factor == 1.0 else self._replace(weight=factor * self.weight, judged=judged)
+
 
 class Objective(nn.Module, ABC):
     """What is minimized: named terms that compose with ``+`` and ``*``.
 
-    ``needs`` names what the parts must offer ("posterior.log_prob"); ``samples`` how many posterior
+    ``needs`` names what the parts must offer ("posterior.density"); ``samples`` how many posterior
     samples a training pass draws; ``differentiates_networks`` whether its value holds derivatives of a
     network, so that its gradient differentiates the network twice.
 
@@ -665,7 +729,7 @@ class Sum(Objective):
             for name, term in part(trace).items():
                 if name in out:
                     raise PlanError(f"two terms are called {name!r}: give one of them another name")
-                out[name] = term if factor == 1.0 else term._replace(weight=factor * term.weight)
+                out[name] = term.scaled(factor)
         return out
 
     def advance(self, epoch: float) -> None:
@@ -697,6 +761,15 @@ class Model(nn.Module, ABC):
     posterior: Posterior
     likelihood: Likelihood
     prior: Prior | None
+
+    def begin(self, batch: Batch) -> None:
+        """Look at some training rows before the first step, for a start that suits them.
+
+        Parameters
+        ----------
+        batch : Batch
+            ``n`` rows.
+        """
 
     @abstractmethod
     def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
@@ -765,5 +838,5 @@ class Plan:
             if ability not in getattr(parts[part], "offers", ()):
                 raise PlanError(
                     f"{self.objective!r} needs {ability} of the {part}, and "
-                    f"{type(parts[part]).__name__} has none: use a Normal {part}"
+                    f"{type(parts[part]).__name__} has none: {CURES.get(need, f'use a Normal {part}')}"
                 )

@@ -61,7 +61,7 @@ def log_likelihood_bound(model: Model, batch: Batch, *, k: int, noise: Noise) ->
 
 def _explicit(model: Model) -> bool:
     """Tell whether codes have densities, given x and before."""
-    return "log_prob" in model.posterior.offers and model.prior is not None
+    return "density" in model.posterior.offers and model.prior is not None
 
 
 def _refuse_points(model: Model) -> None:
@@ -187,6 +187,11 @@ def annealed_log_likelihood(
     (torch.Size([3]), True)
     """
     _refuse_points(model)
+    if "log_prob" not in model.posterior.offers:
+        raise PlanError(
+            f"{type(model.posterior.plain).__name__} knows the density of its own draws only, which "
+            "chains move away from: use method='importance'"
+        )
     if k < 2:
         raise PlanError(f"{k} chain has no standard error: take two or more")
     n = len(batch)

@@ -72,7 +72,7 @@ def complete(
 
 def _weights(trace: Trace) -> Tensor:
     """``(k, n)``, adding up to 1 over the codes of a row; float64."""
-    if "log_prob" in trace.model.posterior.offers and trace.model.prior is not None:
+    if "density" in trace.model.posterior.offers and trace.model.prior is not None:
         return torch.softmax(trace.log_joint_ratio.double(), 0)
     return torch.full_like(trace.log_lik, 1 / len(trace.log_lik), dtype=torch.float64)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Draw, Posterior
-from chartae.core.errors import DataError, PackageError
+from chartae.core.errors import DataError
 from chartae.core.noise import Noise
 from chartae.density.fitted import Density, _moments, densities
 from chartae.parts.distributions import FullNormal, StandardNormal
@@ -40,11 +40,6 @@ class FlowDensity(Density):
     bins : int
         Of the splines.
 
-    Raises
-    ------
-    PackageError
-        If zuko is not installed.
-
     References
     ----------
     Durkan et al. 2019, arXiv:1906.04032; Papamakarios, Pavlakou and Murray 2017, arXiv:1705.07057 (masks).
@@ -65,10 +60,7 @@ class FlowDensity(Density):
         self, latent_dim: int, transforms: int = 3, hidden: Sequence[int] = (64, 64), bins: int = 8
     ) -> None:
         super().__init__(latent_dim)
-        try:
-            from zuko.flows import NSF
-        except ImportError:
-            raise PackageError("the density 'flow' needs zuko: pip install 'chartae[flow]'") from None
+        from zuko.flows import NSF
 
         self.shape = {"transforms": int(transforms), "hidden": [int(h) for h in hidden], "bins": int(bins)}
         self.register_buffer("mean", torch.zeros(latent_dim, dtype=torch.float32))

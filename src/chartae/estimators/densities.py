@@ -52,8 +52,8 @@ class Densities(Encoding):
         ----------
         density : str or None
             "normal", "gmm" (a mixture of normals), "kernel" (a normal around each of many codes), "flow" (a
-            neural spline flow; needs ``pip install 'chartae[flow]'``), or "auto": the best of the first three
-            on held-out codes. "prior" or None: the model's own prior again.
+            neural spline flow), or "auto": the best of the first three on held-out codes. "prior" or None:
+            the model's own prior again.
         X : array_like, optional
             ``(n, *shape)``, whose codes are fitted to, one draw of q(z | x) each; None: of training rows, as
             kept in ``codes_``.
@@ -73,8 +73,6 @@ class Densities(Encoding):
             If there is no such density, there are no codes, or the model's prior depends on the condition.
         DataError
             If the codes are too few for this density, or not finite.
-        PackageError
-            If a package that the density needs is not installed.
 
         References
         ----------

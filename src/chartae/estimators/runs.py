@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from chartae.core.contracts import Prior
-from chartae.core.errors import ChartaeError, PackageError, PlanError, RunFolderError, one_line
+from chartae.core.errors import ChartaeError, PlanError, RunFolderError, one_line
 from chartae.core.spaces import Space
 from chartae.density import Density, densities
 from chartae.estimators.conditions import ConditionSchema
@@ -367,8 +367,6 @@ def _model(
         if decoder_only:
             model.posterior = None
         model.load_state_dict(tensors)
-    except PackageError as error:
-        raise RunFolderError(f"{path}: {error}") from None
     except (RuntimeError, ChartaeError) as error:
         reason = one_line(error, 300)
         raise RunFolderError(f"{path}: the weights do not fit the configuration ({reason})") from None

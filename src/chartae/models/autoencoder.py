@@ -98,6 +98,12 @@ class Autoencoder(Model):
         """
         return None if self.condition is None else self.condition(raw, n)
 
+    def begin(self, batch: Batch) -> None:
+        c = self.conditioned(batch.c, len(batch))
+        self.posterior.plain.begin(batch.x, c)
+        if self.prior is not None:
+            self.prior.begin(batch.x, c)
+
     def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
         c = self.conditioned(batch.c, len(batch))
         q = self.posterior(batch.x, c)
@@ -107,7 +113,7 @@ class Autoencoder(Model):
         log_lik = self.log_likelihood(px, batch.x)
         if self.training:
             self.likelihood.observe(px, batch.x)
-        return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c)
+        return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c, noise=noise)
 
     @property
     def width(self) -> int:

@@ -370,7 +370,7 @@ class Prepared(Posterior):
     def __init__(self, posterior: Posterior, inputs: Inputs) -> None:
         super().__init__()
         self.posterior, self.inputs = posterior, inputs
-        self.offers = posterior.offers
+        self.offers, self.differentiates_networks = posterior.offers, posterior.differentiates_networks
 
     @property
     def plain(self) -> Posterior:
@@ -381,6 +381,9 @@ class Prepared(Posterior):
     def network(self) -> nn.Module:
         """The encoder itself."""
         return self.posterior.network  # type: ignore[return-value]
+
+    def begin(self, x: Tensor, c: Tensor | None) -> None:
+        self.posterior.begin(self.inputs(x), c)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         return self.posterior(self.inputs(x), c)

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Batch, Plan, Term
+from chartae.core.contracts import Batch, Model, Plan, Posterior, Prior, Term
 from chartae.core.errors import PlanError, TrainingError, one_line
 from chartae.core.noise import Noise
 from chartae.parts.networks import MLP
+from chartae.parts.tables import Prepared
 from chartae.training.kernels import Gradients, gradients_for, total
 from chartae.training.optimizers import Adam
 from chartae.training.precision import channels_last, flushed_denormals, start_threads
@@ -29,6 +30,7 @@ __all__ = ["Epoch", "best_weights", "evaluate", "finish", "train"]
 
 TRIES = 3
 EVALUATED, VALUES = 1024, 1 << 24  # rows, and values of them, in a batch that needs no gradients
+BEGUN = 1024  # rows that parts may look at before the first step
 SETTLED = 16384  # rows that are enough for a variance: its relative error is under 2 %, of one value
 TAKEN = {"epoch", "seconds", "rows_per_second", "loss", "grad_norm", "learning_rate", "best"}  # in the log
 GRADIENT_LIMIT = math.sqrt(torch.finfo(torch.float32).max)
@@ -228,7 +230,7 @@ def _evaluate(
     log, noise, fault = _Log(), Noise(seed), None
     for step, batch in enumerate(source.batches(_rows(plan, source, batch_size))):
         terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
-        loss = total(terms)
+        loss = total(terms, judged=True)
         log.add(terms, len(batch), loss=loss)
         if place and not math.isfinite(loss):
             fault = _diagnose(plan, batch, terms, f"{place} {step}")
@@ -331,6 +333,8 @@ def train(
     start_threads()
     channels_last(plan.model.to(source.device))
     plan.objective.to(source.device)
+    if state is None:
+        _begin(plan, source, seed)
     gradients = gradients_for(plan, precision, compile=compile)
 
     def shrink(done: float) -> float:
@@ -396,6 +400,22 @@ def train(
     finally:
         gradients.close()
         model.eval()
+
+
+@torch.no_grad()
+def _begin(plan: Plan, source: Source, seed: int) -> None:
+    """Let parts look at some training rows before the first step, where any part wants to."""
+    model = plan.model
+    if not any(type(m).begin not in (Posterior.begin, Prior.begin) for m in _parts(model)):
+        return
+    model.eval()
+    with _Stream(seed + 5, source.device):
+        for batch in source.sample(BEGUN, seed + 5).batches(BEGUN):
+            model.begin(batch)
+
+
+def _parts(model: Model) -> Iterator[Posterior | Prior]:
+    return (m for m in model.modules() if isinstance(m, Posterior | Prior) and not isinstance(m, Prepared))
 
 
 def _never() -> bool:

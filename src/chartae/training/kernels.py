@@ -27,13 +27,15 @@ from chartae.training.precision import autocast, gains_from_bf16
 __all__ = ["BoundGradients", "Gradients", "LayerGradients", "gradients_for", "total"]
 
 
-def total(terms: Mapping[str, Term]) -> Tensor:
+def total(terms: Mapping[str, Term], *, judged: bool = False) -> Tensor:
     """Add up what is minimized.
 
     Parameters
     ----------
     terms : Mapping of str to Term
         Of an objective.
+    judged : bool
+        Add up instead what epochs are compared by.
 
     Returns
     -------
@@ -53,6 +55,8 @@ def total(terms: Mapping[str, Term]) -> Tensor:
     >>> total({"a": Term(torch.tensor([1.0, 3.0])), "b": Term(torch.tensor(2.0), 0.5)})
     tensor(3.)
     """
+    if judged:
+        terms = {n: t if t.judged is None else t._replace(weight=t.judged) for n, t in terms.items()}
     counted = [t.value() for t in terms.values() if not (isinstance(t.weight, float) and t.weight == 0.0)]
     if not counted:
         raise PlanError("every term has weight 0, so nothing is minimized: give one of them a weight")
@@ -335,7 +339,8 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     >>> type(gradients_for(build("vae", (4,), latent_dim=2, hidden=(8,)), torch.float32)).__name__
     'BoundGradients'
     """
-    fits = all(net is not None for net in _networks(plan)) and not plan.objective.differentiates_networks
+    twice = plan.objective.differentiates_networks or plan.model.posterior.differentiates_networks
+    fits = all(net is not None for net in _networks(plan)) and not twice
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
     on_cpu = all(p.device.type == "cpu" for p in plan.model.parameters())
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())

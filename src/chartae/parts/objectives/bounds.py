@@ -1,19 +1,17 @@
-"""Objectives: what is minimized, in nats, as named terms that compose with ``+`` and ``*``."""
+"""The evidence lower bound and its kin, in nats."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chartae.core.contracts import Objective, Term, Trace
 from chartae.core.errors import PlanError
 from chartae.parts.distributions import kl
 
-__all__ = ["IWAE", "KL", "CodeNorm", "Contractive", "NegLogLik", "importance_bound"]
+__all__ = ["IWAE", "KL", "NegLogLik", "importance_bound"]
 
 
 class NegLogLik(Objective):
@@ -72,7 +70,7 @@ class KL(Objective):
     4 * kl(free_bits=0.1)
     """
 
-    needs = frozenset({"posterior.log_prob", "prior.log_prob"})
+    needs = frozenset({"posterior.density", "prior.log_prob"})
 
     def __init__(self, *, free_bits: float = 0.0, warmup: float = 0.0, closed: bool = True) -> None:
         super().__init__()
@@ -116,31 +114,6 @@ def _kl_values(trace: Trace, closed: bool = True) -> Tensor:
     return values[0] if len(values) == 1 else torch.cat(values, 1)
 
 
-class CodeNorm(Objective):
-    """Squared norm of the code, ``E_q |z|^2``: minus twice log N(z; 0, I), up to a constant.
-
-    Alone with a reconstruction term it pushes every code to zero while the decoder's Jacobian
-    grows to make up for it; the recipe ``l2-ae`` exists to show that.
-
-    References
-    ----------
-    Ghosh et al. 2020, arXiv:1903.12436, equation 10 (which bounds the decoder as well).
-
-    Examples
-    --------
-    >>> from chartae.parts.objectives import CodeNorm, NegLogLik
-    >>> NegLogLik() + 0.5 * CodeNorm()
-    nll + 0.5 * code_norm
-    """
-
-    def forward(self, trace: Trace) -> dict[str, Term]:
-        rows = sum(trace.expect(level.z.square().sum(-1)) for level in trace.levels)
-        return {"code_norm": Term(rows, unit="squared code units")}  # type: ignore[arg-type]
-
-    def __repr__(self) -> str:
-        return "code_norm"
-
-
 class IWAE(Objective):
     """Minus the importance-weighted bound, ``-E log 1/k sum_i p(x, z_i) / q(z_i | x)``.
 
@@ -167,7 +140,7 @@ class IWAE(Objective):
     iwae(k=5)
     """
 
-    needs = frozenset({"posterior.log_prob", "posterior.reparameterized", "prior.log_prob"})
+    needs = frozenset({"posterior.density", "posterior.reparameterized", "prior.log_prob"})
 
     def __init__(self, k: int = 5) -> None:
         super().__init__()
@@ -209,50 +182,3 @@ def importance_bound(log_weights: Tensor) -> Tensor:
     tensor([0., 0.])
     """
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
-
-
-class Contractive(Objective):
-    """Squared Frobenius norm of the encoder's Jacobian, ``|dE/dx|_F^2``, exact.
-
-    It costs one backward pass for each latent dimension; the encoder is called without
-    corruption and in evaluation mode.
-
-    References
-    ----------
-    Rifai et al. 2011, "Contractive auto-encoders: explicit invariance during feature extraction",
-    equation 2.
-
-    Examples
-    --------
-    >>> from chartae.parts.objectives import Contractive, NegLogLik
-    >>> NegLogLik() + 0.1 * Contractive()
-    nll + 0.1 * contractive
-    """
-
-    differentiates_networks = True
-
-    def forward(self, trace: Trace) -> dict[str, Term]:
-        x, learning = trace.batch.x.detach().requires_grad_(True), torch.is_grad_enabled()
-        with torch.enable_grad(), _evaluating(trace.model.posterior.plain) as encoder:
-            code = encoder(x, None if trace.c is None else trace.c.detach()).point()
-            jacobian = (
-                torch.autograd.grad(column.sum(), x, retain_graph=True, create_graph=learning)[0]
-                for column in code.unbind(1)
-            )
-            rows = sum(row.flatten(1).square().sum(1) for row in jacobian)
-        return {"contractive": Term(rows, unit="squared code units per squared model unit")}  # type: ignore[arg-type]
-
-    def __repr__(self) -> str:
-        return "contractive"
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[nn.Module]:
-    """A module in evaluation mode: a second call must not move batch statistics or draw dropout."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        yield module
-    finally:
-        for m in training:
-            m.training = True

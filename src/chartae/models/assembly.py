@@ -1,4 +1,4 @@
-"""Recipes: a published variant is a short function that names its parts."""
+"""How a recipe becomes a plan: the registry of recipes, and what puts parts together."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from chartae.models.autoencoder import Autoencoder
 from chartae.parts.conditions import Condition
 from chartae.parts.likelihoods import likelihoods
 from chartae.parts.networks import Foreign, networks
-from chartae.parts.objectives import IWAE, KL, CodeNorm, Contractive, NegLogLik
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
 from chartae.parts.tables import Inputs, Prepared
 
-__all__ = ["Recipe", "build", "build_from", "find", "recipe", "recipes"]
+__all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes", "space_of"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ def recipe(
 
     Examples
     --------
-    >>> from chartae.models.recipes import build, recipe, vae
+    >>> from chartae.models.recipes import build, recipe
+    >>> from chartae.models.recipes.variational import vae
     >>> @recipe("tutorial-vae", paper="none", parts="as vae")
     ... def tutorial_vae(shape, **common):
     ...     '''VAE under another name.'''
@@ -266,6 +266,15 @@ def _counts(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) > 0
 
 
+#: A part's name, and options of its own.
+Choice = tuple[str, Mapping[str, Any]]
+
+
+def _chosen(registry: Registry[Any], choice: str | Choice) -> tuple[Any, Mapping[str, Any]]:
+    name, options = (choice, {}) if isinstance(choice, str) else choice
+    return registry[name], options
+
+
 RESERVED = ("posterior", "prior", "objective")
 
 
@@ -273,8 +282,8 @@ def assemble(
     shape: tuple[int, ...] | Space,
     *,
     objective: Objective,
-    posterior: str = "normal",
-    prior: str | None = "standard-normal",
+    posterior: str | Choice = "normal",
+    prior: str | Choice | None = "standard-normal",
     latent_dim: int = 2,
     network: str | Sequence[nn.Module] = "auto",
     hidden: Sequence[int] | None = None,
@@ -293,8 +302,8 @@ def assemble(
         Shape of one item, or its space (with its likelihood).
     objective : Objective
         What is minimized.
-    posterior, prior : str
-        Names in the registries of parts; prior None for none.
+    posterior, prior : str or pair
+        Names in the registries of parts, or a name and a dict of the part's own options; prior None for none.
     latent_dim : int
         d.
     network : str or pair of nn.Module
@@ -331,7 +340,7 @@ def assemble(
     >>> assemble((4,), objective=NegLogLik(), posterior="delta", prior=None).model.latent_dim
     2
     """
-    space = shape if isinstance(shape, Space) else Space(shape)
+    space = space_of(shape)
     if not _counts(latent_dim):
         raise PlanError(f"latent_dim={latent_dim}: a code has one dimension or more")
     widths: Any = () if hidden is None else tuple(hidden)
@@ -344,7 +353,8 @@ def assemble(
         raise PlanError(
             f"conditioning={conditioning!r} needs a condition: pass y to fit, with a recipe such as 'cvae'"
         )
-    features = posteriors[posterior].features(latent_dim)  # type: ignore[attr-defined]
+    q_class, q_options = _chosen(posteriors, posterior)
+    features = q_class.features(latent_dim, **q_options)
     out_shape = likelihood_class.out_shape(space, noise)
     inputs = Inputs(space, hide) if space.gaps or space.likelihood == "columns" else None
     in_shape = space.model_shape if inputs is None else inputs.shape
@@ -371,15 +381,40 @@ def assemble(
         mine = [m.cpu() for m in mine]
         encoder = Foreign(mine[0], in_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
-    q = posteriors[posterior](encoder, latent_dim)
+    q = q_class(encoder, latent_dim, **q_options)
     if corruption is not None:
         q = Corrupted(q, *_corruption(corruption))
     if inputs is not None:
         q = Prepared(q, inputs)
-    p = None if prior is None else priors[prior](latent_dim, width)
+    p = None
+    if prior is not None:
+        p_class, p_options = _chosen(priors, prior)
+        p = p_class(latent_dim, width, **p_options)
     x = likelihood_class.of(space, decoder, noise)
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     return Plan(model, objective, facts={"network": name})
+
+
+def space_of(shape: tuple[int, ...] | Space) -> Space:
+    """Give the space of items of which a recipe may know the shape alone.
+
+    Parameters
+    ----------
+    shape : tuple of int or Space
+        As a recipe gets it.
+
+    Returns
+    -------
+    Space
+        Of one item.
+
+    Examples
+    --------
+    >>> from chartae.models.assembly import space_of
+    >>> space_of((28, 28)).model_shape
+    (1, 28, 28)
+    """
+    return shape if isinstance(shape, Space) else Space(shape)
 
 
 #: Parameters of :func:`assemble` that every recipe passes on, and none may have of its own.
@@ -398,134 +433,3 @@ def _corruption(given: float | Sequence[Any]) -> tuple[str, float]:
 def _network_for(space: Space) -> str:
     """Convolutions for images that are large enough to have scales, layers for the rest."""
     return "conv2d" if space.is_image and min(space.model_shape[1:]) >= 16 else "mlp"
-
-
-DENOISING = 0.3  # of the model's units: standard deviations of the data, where it has a scale
-
-#: What a VAE's posterior may say of how the dimensions of a code go together, and the part that says it.
-COVARIANCES = {"diagonal": "normal", "full": "full-normal"}
-
-
-def _normal(covariance: str) -> str:
-    if covariance not in COVARIANCES:
-        raise PlanError(f"unknown covariance {covariance!r}: {suggest(covariance, COVARIANCES)}")
-    return COVARIANCES[covariance]
-
-
-@recipe("ae", paper="doi:10.1126/science.1127647", parts="delta posterior; nll")
-def ae(shape: Any, **common: Any) -> Plan:
-    """Plain autoencoder: a chart of the data, without a density.
-
-    References
-    ----------
-    Hinton and Salakhutdinov 2006, doi:10.1126/science.1127647.
-    """
-    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik(), **common)
-
-
-@recipe("denoising-ae", paper="doi:10.1145/1390156.1390294", parts="delta posterior of corrupted input; nll")
-def denoising_ae(shape: Any, **common: Any) -> Plan:
-    """Autoencoder that reconstructs clean items from corrupted ones: of 0.3 standard deviations, by default.
-
-    References
-    ----------
-    Vincent et al. 2008, doi:10.1145/1390156.1390294.
-    """
-    given = common.get("corruption")
-    return ae(shape, **common | {"corruption": DENOISING if given is None else given})
-
-
-@recipe("contractive-ae", paper="Rifai et al. 2011 (ICML)", parts="delta posterior; nll + λ contractive")
-def contractive_ae(shape: Any, *, lam: float = 0.1, **common: Any) -> Plan:
-    """Autoencoder whose code reacts little to changes of the input.
-
-    References
-    ----------
-    Rifai et al. 2011, "Contractive auto-encoders: explicit invariance during feature extraction".
-    """
-    return assemble(
-        shape, posterior="delta", prior=None, objective=NegLogLik() + lam * Contractive(), **common
-    )
-
-
-@recipe("l2-ae", paper="arXiv:1903.12436 (without its decoder bound)", parts="delta posterior; nll + λ |z|²")
-def l2_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
-    """Autoencoder with a penalty on the code's norm, which pushes every code to zero.
-
-    References
-    ----------
-    Ghosh et al. 2020, arXiv:1903.12436.
-    """
-    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik() + lam * CodeNorm(), **common)
-
-
-@recipe("vae", paper="arXiv:1312.6114", parts="normal posterior, N(0, I) prior; nll + kl")
-def vae(
-    shape: Any, *, covariance: str = "diagonal", free_bits: float = 0.0, warmup: float = 0.0, **common: Any
-) -> Plan:
-    """Variational autoencoder.
-
-    References
-    ----------
-    Kingma and Welling 2014, arXiv:1312.6114; with a full covariance arXiv:1906.02691, section 2.5.1.
-    """
-    objective = NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
-    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
-
-
-@recipe("beta-vae", paper="Higgins et al. 2017 (ICLR)", parts="normal posterior, N(0, I) prior; nll + β kl")
-def beta_vae(
-    shape: Any, *, beta: float = 4.0, covariance: str = "diagonal", warmup: float = 0.0, **common: Any
-) -> Plan:
-    """VAE with a weight on the KL term.
-
-    References
-    ----------
-    Higgins et al. 2017, "beta-VAE: learning basic visual concepts with a constrained variational framework".
-    """
-    objective = NegLogLik() + beta * KL(warmup=warmup)
-    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
-
-
-@recipe("iwae", paper="arXiv:1509.00519", parts="normal posterior, N(0, I) prior; importance-weighted bound")
-def iwae(shape: Any, *, k: int = 5, covariance: str = "diagonal", **common: Any) -> Plan:
-    """VAE trained on the bound of k importance samples.
-
-    References
-    ----------
-    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.
-    """
-    return assemble(shape, posterior=_normal(covariance), objective=IWAE(k), **common)
-
-
-@recipe(
-    "cvae",
-    paper="Sohn, Lee and Yan 2015 (NeurIPS)",
-    parts="normal posterior, N(0, I) or conditional normal prior, condition; nll + kl",
-    conditional=True,
-)
-def cvae(
-    shape: Any,
-    *,
-    conditional_prior: bool = False,
-    covariance: str = "diagonal",
-    free_bits: float = 0.0,
-    warmup: float = 0.0,
-    **common: Any,
-) -> Plan:
-    """VAE with labels, vectors or both as condition.
-
-    References
-    ----------
-    Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional
-    generative models".
-    """
-    if conditional_prior and not common.get("condition"):
-        raise PlanError("conditional_prior=True needs a condition: pass y to fit")
-    return assemble(
-        shape,
-        posterior=_normal(covariance),
-        prior="conditional-normal" if conditional_prior else "standard-normal",
-        objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup),
-        **common,
-    )

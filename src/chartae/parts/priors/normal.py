@@ -1,4 +1,4 @@
-"""Priors p(z | c)."""
+"""Normal priors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Posterior, Prior
-from chartae.core.registry import Registry
 from chartae.parts.distributions import DiagonalNormal, StandardNormal
 from chartae.parts.posteriors import bounded, full
+from chartae.parts.priors.base import priors
 
-__all__ = ["ConditionalNormalPrior", "StandardNormalPrior", "priors"]
-
-#: Classes built as ``(latent_dim, condition_dim)``.
-priors: Registry[type[Prior]] = Registry("prior")
+__all__ = ["ConditionalNormalPrior", "StandardNormalPrior"]
 
 
 @priors.register("standard-normal")
@@ -38,7 +35,7 @@ class StandardNormalPrior(Prior):
     tensor([0., 0., 0.])
     """
 
-    offers = frozenset({"log_prob", "point"})
+    offers = frozenset({"log_prob", "point", "standard"})
     _where: Tensor
 
     def __init__(self, latent_dim: int, condition_dim: int = 0) -> None:

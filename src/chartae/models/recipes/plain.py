@@ -1,0 +1,60 @@
+"""Recipes without a prior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chartae.core.contracts import Plan
+from chartae.models.assembly import assemble, recipe
+from chartae.parts.objectives import CodeNorm, Contractive, NegLogLik
+
+__all__: list[str] = []
+
+DENOISING = 0.3  # of the model's units: standard deviations of the data, where it has a scale
+
+
+@recipe("ae", paper="doi:10.1126/science.1127647", parts="delta posterior; nll")
+def ae(shape: Any, **common: Any) -> Plan:
+    """Plain autoencoder: a chart of the data, without a density.
+
+    References
+    ----------
+    Hinton and Salakhutdinov 2006, doi:10.1126/science.1127647.
+    """
+    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik(), **common)
+
+
+@recipe("denoising-ae", paper="doi:10.1145/1390156.1390294", parts="delta posterior of corrupted input; nll")
+def denoising_ae(shape: Any, **common: Any) -> Plan:
+    """Autoencoder that reconstructs clean items from corrupted ones: of 0.3 standard deviations, by default.
+
+    References
+    ----------
+    Vincent et al. 2008, doi:10.1145/1390156.1390294.
+    """
+    given = common.get("corruption")
+    return ae(shape, **common | {"corruption": DENOISING if given is None else given})
+
+
+@recipe("contractive-ae", paper="Rifai et al. 2011 (ICML)", parts="delta posterior; nll + λ contractive")
+def contractive_ae(shape: Any, *, lam: float = 0.1, **common: Any) -> Plan:
+    """Autoencoder whose code reacts little to changes of the input.
+
+    References
+    ----------
+    Rifai et al. 2011, "Contractive auto-encoders: explicit invariance during feature extraction".
+    """
+    return assemble(
+        shape, posterior="delta", prior=None, objective=NegLogLik() + lam * Contractive(), **common
+    )
+
+
+@recipe("l2-ae", paper="arXiv:1903.12436 (without its decoder bound)", parts="delta posterior; nll + λ |z|²")
+def l2_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
+    """Autoencoder with a penalty on the code's norm, which pushes every code to zero.
+
+    References
+    ----------
+    Ghosh et al. 2020, arXiv:1903.12436.
+    """
+    return assemble(shape, posterior="delta", prior=None, objective=NegLogLik() + lam * CodeNorm(), **common)

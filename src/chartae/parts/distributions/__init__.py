@@ -1,0 +1,33 @@
+"""Distributions: small, our own, and without validation in the training step."""
+
+from chartae.parts.distributions.base import Delta
+from chartae.parts.distributions.divergences import kl, kl_slopes
+from chartae.parts.distributions.normals import DiagonalNormal, FullNormal, FullNormalMixture, StandardNormal
+from chartae.parts.distributions.values import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Laplace,
+    NegativeBinomial,
+    NormalMixture,
+    Poisson,
+    StudentT,
+)
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Delta",
+    "DiagonalNormal",
+    "FullNormal",
+    "FullNormalMixture",
+    "Laplace",
+    "NegativeBinomial",
+    "NormalMixture",
+    "Poisson",
+    "StandardNormal",
+    "StudentT",
+    "kl",
+    "kl_slopes",
+]

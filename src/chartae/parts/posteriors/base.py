@@ -1,0 +1,139 @@
+"""What all posteriors share: the encoder and its numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Posterior
+from chartae.core.registry import Registry
+
+__all__ = ["NetworkPosterior", "bounded", "bounded_slope", "full", "posteriors"]
+
+#: Classes with a ``features(latent_dim)`` that says how wide the encoder must be.
+posteriors: Registry[type[Posterior]] = Registry("posterior")
+
+
+LOG_VAR_LIMIT = 20.0
+
+
+def bounded(log_var: Tensor) -> Tensor:
+    """Bound a log variance smoothly to (-20, 20); near zero it is the identity.
+
+    A hard clamp has no gradient beyond its edge, and no bound lets one item overflow.
+
+    Source: this library's own; any smooth bound would do.
+
+    Parameters
+    ----------
+    log_var : Tensor
+        Any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.posteriors import bounded
+    >>> bounded(torch.tensor([-1e6, 0.0, 1e6])).tolist()
+    [-20.0, 0.0, 20.0]
+    """
+    return LOG_VAR_LIMIT * torch.tanh(log_var * (1 / LOG_VAR_LIMIT))
+
+
+def bounded_slope(log_var: Tensor) -> Tensor:
+    """Differentiate :func:`bounded`, given its result.
+
+    Source: the derivative of the hyperbolic tangent.
+
+    Parameters
+    ----------
+    log_var : Tensor
+        What :func:`bounded` gave, any shape.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.posteriors import bounded, bounded_slope
+    >>> bounded_slope(bounded(torch.tensor([0.0, 1e6]))).tolist()
+    [1.0, 0.0]
+    """
+    return 1.0 - (log_var * (1 / LOG_VAR_LIMIT)).square()
+
+
+def full(t: Tensor) -> Tensor:
+    """Leave half precision: distributions are computed in float32 or better.
+
+    A variance in bf16 has two digits.
+
+    Source: this library's own.
+
+    Parameters
+    ----------
+    t : Tensor
+        Any shape, from a network.
+
+    Returns
+    -------
+    Tensor
+        float32 or float64, of any shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.posteriors import full
+    >>> full(torch.zeros(1, dtype=torch.bfloat16)).dtype, full(torch.zeros(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return t.float() if t.element_size() < 4 else t
+
+
+class NetworkPosterior(Posterior):
+    """Base of posteriors whose parameters an encoder gives.
+
+    A subclass has a static ``features(latent_dim, **options)``, which says how wide the encoder's output is.
+
+    Source: Kingma and Welling 2014, arXiv:1312.6114, appendix C (an encoder that gives parameters).
+
+    Parameters
+    ----------
+    network : nn.Module
+        From x to ``(n, features)``.
+    latent_dim : int
+        d.
+
+    Examples
+    --------
+    >>> from chartae.parts.posteriors import NetworkPosterior, NormalPosterior
+    >>> issubclass(NormalPosterior, NetworkPosterior)
+    True
+    """
+
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.network, self.latent_dim = network, latent_dim
+
+    def encode(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """Run the encoder.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, features)``, float32 or better.
+        """
+        return full(self.network(x) if c is None else self.network(x, c))

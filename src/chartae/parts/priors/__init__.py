@@ -1,0 +1,6 @@
+"""Priors p(z | c)."""
+
+from chartae.parts.priors.base import priors
+from chartae.parts.priors.normal import ConditionalNormalPrior, StandardNormalPrior
+
+__all__ = ["ConditionalNormalPrior", "StandardNormalPrior", "priors"]
