@@ -27,7 +27,17 @@ from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
 from chartae.parts.tables import Inputs, Prepared
 
-__all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes", "space_of"]
+__all__ = [
+    "Recipe",
+    "assemble",
+    "build",
+    "build_from",
+    "features_of",
+    "find",
+    "recipe",
+    "recipes",
+    "space_of",
+]
 
 
 @dataclass(frozen=True)
@@ -281,7 +291,7 @@ RESERVED = ("posterior", "prior", "objective")
 def assemble(
     shape: tuple[int, ...] | Space,
     *,
-    objective: Objective,
+    objective: Objective | Callable[[Autoencoder], Objective],
     posterior: str | Choice = "normal",
     prior: str | Choice | None = "standard-normal",
     latent_dim: int = 2,
@@ -300,8 +310,8 @@ def assemble(
     ----------
     shape : tuple of int or Space
         Shape of one item, or its space (with its likelihood).
-    objective : Objective
-        What is minimized.
+    objective : Objective or callable
+        What is minimized, or a function that makes it for the model, where it has networks of its own.
     posterior, prior : str or pair
         Names in the registries of parts, or a name and a dict of the part's own options; prior None for none.
     latent_dim : int
@@ -392,7 +402,49 @@ def assemble(
         p = p_class(latent_dim, width, **p_options)
     x = likelihood_class.of(space, decoder, noise)
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
-    return Plan(model, objective, facts={"network": name})
+    chosen = objective if isinstance(objective, Objective) else objective(model)
+    return Plan(model, chosen, facts={"network": name})
+
+
+def features_of(
+    space: Space, width: int, network: Any = "auto", hidden: Sequence[int] | None = None
+) -> nn.Module:
+    """Make a network that looks at items, beside the encoder: of its kind, unless that is the user's own.
+
+    Parameters
+    ----------
+    space : Space
+        Of the items; without gaps, and no table of columns that differ in kind.
+    width : int
+        How many features it gives.
+    network, hidden : object
+        As in :func:`assemble`.
+
+    Returns
+    -------
+    nn.Module
+        From ``(n, *x)`` to ``(n, width)``.
+
+    Raises
+    ------
+    PlanError
+        If items are rows of a table, or values may be missing.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.spaces import Space
+    >>> from chartae.models.assembly import features_of
+    >>> features_of(Space((4,)), 3)(torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
+    """
+    if space.gaps or space.likelihood == "columns":
+        raise PlanError("a critic looks at whole items of one kind of values: use recipe 'vae' for tables")
+    named = isinstance(network, str) and network != "auto"
+    name = network if named else _network_for(space)
+    own = hidden if isinstance(network, str) else None
+    shape = space.model_shape
+    return networks[name](shape, shape, width, 1, own, 0, "relu", "concat")[0]
 
 
 def space_of(shape: tuple[int, ...] | Space) -> Space:
