@@ -44,6 +44,7 @@ CURES = {
     "prior.standard": "use a recipe whose prior is N(0, I), or match by samples (MMD, sliced Wasserstein)",
     "likelihood.point": "use a likelihood that has a mean",
     "likelihood.located": "use noise='global', 'feature' or a number, or a likelihood of logits",
+    "space.images": "use another recipe, or say how items are laid out with layout='hw', 'hwc' or 'chw'",
 }
 
 
@@ -83,6 +84,8 @@ class Distribution(ABC):
     "point"              a value to show
     "reparameterized"    draws pass gradients on to its parameters
     "conditional"        the distribution of some dimensions given others
+    "marginals"          the distribution of each dimension by itself
+    "covariance"         the covariance of its dimensions
     ===================  =====================================================================
 
     Examples
@@ -90,8 +93,8 @@ class Distribution(ABC):
     >>> import torch
     >>> from chartae.parts.distributions import DiagonalNormal
     >>> p = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
-    >>> p.batch_shape, p.event_shape, sorted(p.offers)
-    (torch.Size([5]), torch.Size([2]), ['conditional', 'density', 'log_prob', 'point', 'reparameterized'])
+    >>> p.batch_shape, p.event_shape, {"log_prob", "point"} <= p.offers
+    (torch.Size([5]), torch.Size([2]), True)
     """
 
     offers: frozenset[str] = frozenset()
@@ -173,6 +176,40 @@ class Distribution(ABC):
             If it cannot be said.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be conditioned on some of its dimensions")
+
+    def marginals(self) -> Distribution:
+        """Take the dimensions apart: independent ones, each distributed as it is here.
+
+        Only where ``offers`` names "marginals".
+
+        Returns
+        -------
+        Distribution
+            Of the same shapes.
+
+        Raises
+        ------
+        NotImplementedError
+            If it cannot be said.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know its marginals")
+
+    def covariance(self) -> Tensor:
+        """Say how the dimensions of a vector vary together.
+
+        Only where ``offers`` names "covariance".
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d, d)``.
+
+        Raises
+        ------
+        NotImplementedError
+            If it cannot be said.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know its covariance")
 
 
 class RawCondition(NamedTuple):
@@ -377,7 +414,8 @@ class Likelihood(nn.Module, ABC):
     ``continuous`` tells whether it is a density (so that a change of units changes its logarithm),
     ``estimated`` whether it keeps estimates of the training data (see :meth:`observe`), ``gaps`` whether
     values may be missing, as NaN. One that offers "score" gives distributions with a method of that name: the
-    derivative of the log density by what the network gave, so that no graph is needed to train it.
+    derivative of the log density by what the network gave, so that no graph is needed to train it. One that
+    offers "located" has nothing to learn but where its point lies, which passes gradients on to all of it.
 
     Examples
     --------
@@ -630,7 +668,8 @@ class Objective(nn.Module, ABC):
 
     ``needs`` names what the parts must offer ("posterior.density"); ``samples`` how many posterior
     samples a training pass draws; ``differentiates_networks`` whether its value holds derivatives of a
-    network, so that its gradient differentiates the network twice.
+    network, so that its gradient differentiates the network twice; ``alone`` whether it weighs whatever
+    flows back to the codes, so that no other term can stand beside it.
 
     Examples
     --------
@@ -642,6 +681,7 @@ class Objective(nn.Module, ABC):
     needs: frozenset[str] = frozenset()
     samples: int = 1
     differentiates_networks: bool = False
+    alone: bool = False
 
     @abstractmethod
     def forward(self, trace: Trace) -> dict[str, Term]:
@@ -696,7 +736,7 @@ class Sum(Objective):
     Raises
     ------
     PlanError
-        If two of them make a term of the same name.
+        If two of them make a term of the same name, or one of several has to stand alone.
 
     Examples
     --------
@@ -717,6 +757,13 @@ class Sum(Objective):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise PlanError(f"two terms are called {twice}: use one of them with the sum of the weights")
+        lonely = next((part for part in flat if part.alone), None)
+        if lonely is not None and len(flat) > 1:
+            raise PlanError(
+                f"{lonely!r} weighs what flows back to the codes, and would weigh that of other terms, too: "
+                "use it alone, or a bound with gradient='plain'"
+            )
+        self.alone = lonely is not None
         self.parts = nn.ModuleList(flat)
         self.factors = tuple(scales)
         self.needs = frozenset().union(*(part.needs for part in flat))
@@ -828,12 +875,13 @@ class Plan:
             "posterior": self.model.posterior,
             "prior": self.model.prior,
             "likelihood": self.model.likelihood,
+            "space": getattr(self.model, "space", None),
         }
         for need in sorted(self.objective.needs):
             part, ability = need.split(".")
             if parts[part] is None:
                 raise PlanError(
-                    f"{self.objective!r} needs a prior, and this model has none: use a VAE recipe"
+                    f"{self.objective!r} needs a {part}, and this model has none: use a VAE recipe"
                 )
             if ability not in getattr(parts[part], "offers", ()):
                 raise PlanError(

@@ -259,6 +259,11 @@ class Space(nn.Module):
         """Whether an item is laid out as an image."""
         return self.layout in ("hw", "hwc", "chw")
 
+    @property
+    def offers(self) -> frozenset[str]:
+        """What an objective may need of the data: "images", where items are laid out as such."""
+        return frozenset({"images"} if self.is_image else ())
+
     def check(self, X: np.ndarray, range: tuple[float, float] | None = None) -> None:
         """Refuse values that the likelihood does not know.
 

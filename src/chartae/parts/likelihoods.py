@@ -74,9 +74,9 @@ class NetworkLikelihood(Likelihood):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # A score is of the very numbers that the network gave: whoever makes others of them says so anew.
+        # Both are of the very numbers that the network gave: whoever makes others of them says so anew.
         if {"forward", "decode", "distribution"} & vars(cls).keys() and "offers" not in vars(cls):
-            cls.offers = cls.offers - {"score"}
+            cls.offers = cls.offers - {"score", "located"}
 
     def __init__(
         self,
@@ -272,6 +272,7 @@ class LocationLikelihood(NetworkLikelihood):
         If ``noise`` is none of these.
     """
 
+    offers = frozenset({"log_prob", "point", "located"})
     log_spread: Tensor
     seen: Tensor
     momentum = 0.05
@@ -291,7 +292,7 @@ class LocationLikelihood(NetworkLikelihood):
             raise PlanError(f"noise={noise!r}: use 'global', 'feature', 'item' or a positive number")
         self.noise, self.estimated = noise, noise in ("global", "feature")
         if noise == "item":  # the network gives more than the location
-            self.offers = self.offers - {"score"}
+            self.offers = self.offers - {"score", "located"}
             return
         self.floor = float(self._spread(torch.tensor(SMALLEST)).log())
         size = self.shape if noise == "feature" else ()
@@ -399,7 +400,7 @@ class NormalLikelihood(LocationLikelihood):
     tensor([0.5000])
     """
 
-    offers = frozenset({"log_prob", "point", "score"})
+    offers = frozenset({"log_prob", "point", "score", "located"})
 
     @staticmethod
     def _spread(residual: Tensor) -> Tensor:
@@ -607,7 +608,7 @@ class BernoulliLikelihood(NetworkLikelihood):
     torch.Size([1, 3])
     """
 
-    offers = frozenset({"log_prob", "point", "score"})
+    offers = frozenset({"log_prob", "point", "score", "located"})
     continuous = False
 
     @staticmethod
@@ -677,6 +678,8 @@ class ContinuousBernoulliLikelihood(NetworkLikelihood):
     >>> p(torch.zeros(6, 5, 2)).log_prob(torch.zeros(5, 4)).shape
     torch.Size([6, 5])
     """
+
+    offers = frozenset({"log_prob", "point", "located"})
 
     @staticmethod
     def units(facts: Facts, scale: str = "auto") -> Units:
@@ -818,6 +821,7 @@ class PoissonLikelihood(NetworkLikelihood):
     torch.Size([6, 5])
     """
 
+    offers = frozenset({"log_prob", "point", "located"})
     continuous = False
 
     @staticmethod

@@ -51,14 +51,18 @@ def beta_vae(
 
 
 @recipe("iwae", paper="arXiv:1509.00519", parts="normal posterior, N(0, I) prior; importance-weighted bound")
-def iwae(shape: Any, *, k: int = 5, covariance: str = "diagonal", **common: Any) -> Plan:
+def iwae(
+    shape: Any, *, k: int = 5, gradient: str = "plain", covariance: str = "diagonal", **common: Any
+) -> Plan:
     """VAE trained on the bound of k importance samples.
 
     References
     ----------
-    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519.
+    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519; gradient="dreg": Tucker et al. 2019,
+    arXiv:1810.04152.
     """
-    return assemble(shape, posterior=_normal(covariance), objective=IWAE(k), **common)
+    objective = IWAE(k, gradient=gradient)
+    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
 @recipe(

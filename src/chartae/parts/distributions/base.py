@@ -21,6 +21,10 @@ CAN = frozenset({"log_prob", "density", "point", "reparameterized"})
 CONDITIONAL = frozenset({"conditional"})
 
 
+#: What vectors of normals know of their dimensions.
+MOMENTS = frozenset({"marginals", "covariance"})
+
+
 def _sum_event(rows: Tensor, event_dims: int, per_dim: bool) -> Tensor:
     if per_dim or event_dims == 0:
         return rows

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from chartae.core.contracts import Distribution, Draw
 from chartae.core.noise import Noise
-from chartae.parts.distributions.base import CAN, CONDITIONAL, LOG_2PI, _choose, _Independent, _sum_event
+from chartae.parts.distributions.base import (
+    CAN,
+    CONDITIONAL,
+    LOG_2PI,
+    MOMENTS,
+    _choose,
+    _Independent,
+    _sum_event,
+)
 
 __all__ = ["DiagonalNormal", "FullNormal", "FullNormalMixture", "StandardNormal"]
 
@@ -40,7 +48,7 @@ class DiagonalNormal(_Independent):
     -1.8379
     """
 
-    offers = CAN | CONDITIONAL
+    offers = CAN | CONDITIONAL | MOMENTS
 
     def __init__(self, mean: Tensor, log_var: Tensor, event_dims: int = 1) -> None:
         self.mean, self.log_var, self.event_dims = mean, log_var, event_dims
@@ -92,6 +100,12 @@ class DiagonalNormal(_Independent):
     def given(self, dims: Sequence[int], values: Tensor) -> DiagonalNormal:
         rest = _others(dims, self.shape[-1])
         return DiagonalNormal(self.mean[..., rest], self.log_var.expand_as(self.mean)[..., rest])
+
+    def marginals(self) -> DiagonalNormal:
+        return self
+
+    def covariance(self) -> Tensor:
+        return torch.diag_embed(self.std().square())
 
 
 class StandardNormal(Distribution):
@@ -166,7 +180,7 @@ class FullNormal(Distribution):
     -1.8379
     """
 
-    offers = CAN | CONDITIONAL
+    offers = CAN | CONDITIONAL | MOMENTS
 
     def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
         self.mean, self.scale_tril = mean, scale_tril
@@ -223,6 +237,13 @@ class FullNormal(Distribution):
         gap = (values - self.mean[..., list(dims)]).unsqueeze(-1)
         white = torch.linalg.solve_triangular(held, gap, upper=False)
         return FullNormal(self.mean[..., rest] + (across @ white).squeeze(-1), own)
+
+    def marginals(self) -> DiagonalNormal:
+        return DiagonalNormal(self.mean, self.scale_tril.square().sum(-1).log())
+
+    def covariance(self) -> Tensor:
+        rows, columns = self.scale_tril.unsqueeze(-2), self.scale_tril.unsqueeze(-3)
+        return (rows * columns).sum(-1)  # a product of matrices would be in half precision in training
 
 
 def _blocks(scale_tril: Tensor, dims: Sequence[int], rest: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,15 +1,24 @@
 """Objectives: what is minimized, in nats, as named terms that compose with ``+`` and ``*``."""
 
 from chartae.parts.objectives.adversarial import Adversary, GanCritic, TotalCorrelationCritic
-from chartae.parts.objectives.bounds import IWAE, KL, NegLogLik, importance_bound
+from chartae.parts.objectives.bounds import CIWAE, IWAE, KL, MIWAE, PIWAE, NegLogLik, importance_bound
+from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
 from chartae.parts.objectives.penalties import CodeNorm, Contractive
+from chartae.parts.objectives.perceptual import MSSSIM, ms_ssim
 
 __all__ = [
+    "CIWAE",
+    "DIP",
+    "GECO",
     "IWAE",
     "KL",
+    "MIWAE",
     "MMD",
+    "MSSSIM",
+    "PIWAE",
     "Adversary",
+    "Capacity",
     "CodeNorm",
     "Contractive",
     "CramerWold",
@@ -18,6 +27,8 @@ __all__ = [
     "Matching",
     "NegLogLik",
     "SlicedWasserstein",
+    "TotalCorrelation",
     "TotalCorrelationCritic",
     "importance_bound",
+    "ms_ssim",
 ]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from chartae.core.contracts import Objective, Term, Trace
 from chartae.core.errors import PlanError
+from chartae.core.registry import suggest
 from chartae.parts.distributions import kl
 
-__all__ = ["IWAE", "KL", "NegLogLik", "importance_bound"]
+__all__ = ["CIWAE", "IWAE", "KL", "MIWAE", "PIWAE", "NegLogLik", "importance_bound"]
 
 
 class NegLogLik(Objective):
@@ -114,7 +115,99 @@ def _kl_values(trace: Trace, closed: bool = True) -> Tensor:
     return values[0] if len(values) == 1 else torch.cat(values, 1)
 
 
-class IWAE(Objective):
+#: How an importance-weighted bound is differentiated.
+GRADIENTS = ("plain", "dreg")
+
+LEAST = 1e-16  # of a sample's share: less would move no digit of a sum
+
+
+class _Weighted(Objective):
+    """Minus a bound made of importance weights, with the two terms of the ELBO logged beside it.
+
+    The bound is the mean over ``m`` groups of the log of the mean weight of ``k`` samples, mixed by ``beta``
+    with the mean of the logs of all.
+    """
+
+    needs = frozenset({"posterior.density", "posterior.reparameterized", "prior.log_prob"})
+    name: str
+    shown: tuple[str, ...] = ("gradient",)
+    split = False  # whether decoder and encoder follow bounds of their own
+
+    def __init__(self, k: int, *, m: int = 1, beta: float = 0.0, gradient: str = "plain") -> None:
+        super().__init__()
+        if min(k, m) < 1:
+            raise PlanError(f"k={k}, m={m}: an importance-weighted bound needs one sample or more")
+        if not 0 <= beta <= 1:
+            raise PlanError(f"beta={beta:g}: the share of the ELBO is from 0 to 1")
+        if gradient not in GRADIENTS:
+            raise PlanError(f"unknown gradient {gradient!r}: {suggest(gradient, GRADIENTS)}")
+        self.k, self.m, self.beta, self.gradient, self.samples = k, m, beta, gradient, k * m
+        self.alone = self.split or gradient == "dreg"
+        if self.alone:
+            self.needs = self.needs | {"posterior.log_prob"}
+
+    def _bound(self, log_weights: Tensor) -> Tensor:
+        """Bound log p(x) by ``(m k, n)`` log weights, ``(n,)``."""
+        groups = log_weights.unflatten(0, (self.m, self.k)).transpose(0, 1)
+        value = importance_bound(groups).mean(0)
+        return torch.lerp(value, log_weights.mean(0), self.beta) if self.beta else value
+
+    def _shares(self, log_weights: Tensor, power: int = 1) -> Tensor:
+        """Derivative of the bound by each log weight, ``(m k, n)``; of power 2, what DReG has in its place.
+
+        That is the square of a sample's share in the log of a mean, and the same in a mean of logs.
+        """
+        within = log_weights.unflatten(0, (self.m, self.k)).softmax(1) ** power
+        return (torch.lerp(within, torch.full_like(within, 1 / self.k), self.beta) / self.m).flatten(0, 1)
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        # First: levels keep what they have once been asked for, with or without its graph.
+        log_weights = trace.log_joint_ratio
+        with torch.no_grad():
+            values = _kl_values(trace)
+            nll = Term(-trace.expect(trace.log_lik), 0.0)
+        kl_term = Term(values.sum(1), 0.0, per_dim=values.mean(0))
+        bound = self._bound(log_weights)
+        if self.alone and torch.is_grad_enabled():
+            bound = bound.detach() + self._slopes(trace, log_weights.detach())
+        return {self.name: Term(-bound), "nll": nll, "kl": kl_term}
+
+    def _slopes(self, trace: Trace, log_weights: Tensor) -> Tensor:
+        """Zeros, ``(n,)``, with the gradient of the bound: a share for what made x, another for what made z.
+
+        One pass carries both. Decoder and prior get theirs from the sum; on the way on to the encoder, a hook
+        on z puts the other share in its place.
+        """
+        made_x = self._decoder_shares(log_weights).clamp_min(LEAST)
+        made_z = self._shares(log_weights, 2 if self.gradient == "dreg" else 1)
+        if len(trace.levels) != 1:
+            raise PlanError(f"{self!r} is for one stochastic layer: use gradient='plain', or miwae for piwae")
+        (level,) = trace.levels
+        # log q(z) changes with z, and with what the encoder says of q while z stays: the two are told apart.
+        at = level.z.detach().requires_grad_()
+        log_q = level.q.log_prob(at)
+        (slope,) = torch.autograd.grad(log_q.sum(), at, retain_graph=True)
+        through_z = (slope * level.z).flatten(2).sum(2)
+        rows = made_x * (trace.log_lik + level.log_prior - through_z)
+        if self.gradient == "plain":  # of which DReG says the mean by way of z
+            rows = rows - made_z * log_q
+        if level.z.requires_grad:
+            ratio = (made_z / made_x).reshape(*made_x.shape, *(1,) * (level.z.dim() - 2))
+            level.z.register_hook(lambda g: g * ratio)
+        rows = rows.sum(0)
+        return rows - rows.detach()
+
+    def _decoder_shares(self, log_weights: Tensor) -> Tensor:
+        """Derivative by each log weight of the bound that decoder and prior follow, ``(m k, n)``."""
+        return self._shares(log_weights)
+
+    def __repr__(self) -> str:
+        given = {"m": self.m, "k": self.k, "beta": self.beta, "gradient": self.gradient}
+        shown = {"k", *self.shown} - ({"gradient"} if self.gradient == "plain" else set())
+        return f"{self.name}({', '.join(f'{n}={v}' for n, v in given.items() if n in shown)})"
+
+
+class IWAE(_Weighted):
     """Minus the importance-weighted bound, ``-E log 1/k sum_i p(x, z_i) / q(z_i | x)``.
 
     The two terms of the ELBO are logged beside it, with weight 0.
@@ -123,40 +216,146 @@ class IWAE(Objective):
     ----------
     k : int
         Importance samples; ``k = 1`` is the ELBO with a Monte Carlo KL.
+    gradient : {"plain", "dreg"}
+        What the encoder learns from: the bound's own gradient, whose noise drowns it as ``k`` grows, or the
+        doubly reparameterized one, of the same mean and less noise. With the latter no other term can be
+        added.
 
     Raises
     ------
     PlanError
-        If ``k < 1``.
+        If ``k < 1``, or there is no such gradient.
 
     References
     ----------
-    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8; "dreg": Tucker et al. 2019,
+    arXiv:1810.04152.
 
     Examples
     --------
     >>> from chartae.parts.objectives import IWAE
-    >>> IWAE(k=5)
-    iwae(k=5)
+    >>> IWAE(k=5), IWAE(k=5, gradient="dreg")
+    (iwae(k=5), iwae(k=5, gradient=dreg))
     """
 
-    needs = frozenset({"posterior.density", "posterior.reparameterized", "prior.log_prob"})
+    name = "iwae"
 
-    def __init__(self, k: int = 5) -> None:
-        super().__init__()
-        if k < 1:
-            raise PlanError(f"k={k}: an importance-weighted bound needs one sample or more")
-        self.samples = k
+    def __init__(self, k: int = 5, *, gradient: str = "plain") -> None:
+        super().__init__(k, gradient=gradient)
 
-    def forward(self, trace: Trace) -> dict[str, Term]:
-        with torch.no_grad():
-            values = _kl_values(trace)
-            nll = Term(-trace.expect(trace.log_lik), 0.0)
-        kl_term = Term(values.sum(1), 0.0, per_dim=values.mean(0))
-        return {"iwae": Term(-importance_bound(trace.log_joint_ratio)), "nll": nll, "kl": kl_term}
 
-    def __repr__(self) -> str:
-        return f"iwae(k={self.samples})"
+class MIWAE(_Weighted):
+    """Minus the mean of ``m`` importance-weighted bounds of ``k`` samples each.
+
+    ``m = 1`` is :class:`IWAE`, ``k = 1`` the ELBO of ``m`` samples.
+
+    Parameters
+    ----------
+    m : int
+        Bounds that are averaged: more of them lower the noise of the gradient.
+    k : int
+        Importance samples of each: more of them tighten the bound.
+    gradient : {"plain", "dreg"}
+        As in :class:`IWAE`.
+
+    Raises
+    ------
+    PlanError
+        If ``m`` or ``k`` is below one, or there is no such gradient.
+
+    References
+    ----------
+    Rainforth et al. 2018, arXiv:1802.04537, section 5; "dreg": Tucker et al. 2019, arXiv:1810.04152.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import MIWAE
+    >>> MIWAE(m=3, k=5).samples
+    15
+    """
+
+    name, shown = "miwae", ("m", "gradient")
+
+    def __init__(self, m: int = 3, k: int = 5, *, gradient: str = "plain") -> None:
+        super().__init__(k, m=m, gradient=gradient)
+
+
+class CIWAE(_Weighted):
+    """Minus a mixture of two bounds of the same samples: ``β`` of the ELBO, the rest importance-weighted.
+
+    Parameters
+    ----------
+    k : int
+        Samples of each row.
+    beta : float
+        Share of the ELBO: 0 is :class:`IWAE`, 1 the ELBO of ``k`` samples with a Monte Carlo KL.
+    gradient : {"plain", "dreg"}
+        As in :class:`IWAE`.
+
+    Raises
+    ------
+    PlanError
+        If ``k < 1``, ``beta`` is no share, or there is no such gradient.
+
+    References
+    ----------
+    Rainforth et al. 2018, arXiv:1802.04537, section 5; "dreg": Tucker et al. 2019, arXiv:1810.04152.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import CIWAE
+    >>> CIWAE(k=5, beta=0.5)
+    ciwae(k=5, beta=0.5)
+    """
+
+    name, shown = "ciwae", ("beta", "gradient")
+
+    def __init__(self, k: int = 5, beta: float = 0.5, *, gradient: str = "plain") -> None:
+        super().__init__(k, beta=beta, gradient=gradient)
+
+
+class PIWAE(_Weighted):
+    """Minus two bounds of the same ``m k`` samples, each for one side.
+
+    Decoder and prior follow the tightest, of all samples at once, which is the value of this term; the
+    encoder follows the mean of ``m`` bounds of ``k`` samples, whose gradient is less noisy. No other term can
+    be added.
+
+    Parameters
+    ----------
+    m : int
+        Bounds that are averaged for the encoder.
+    k : int
+        Importance samples of each.
+    gradient : {"plain", "dreg"}
+        As in :class:`IWAE`, of the encoder's bound.
+
+    Raises
+    ------
+    PlanError
+        If ``m`` or ``k`` is below one, or there is no such gradient.
+
+    References
+    ----------
+    Rainforth et al. 2018, arXiv:1802.04537, section 5; "dreg": Tucker et al. 2019, arXiv:1810.04152.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import PIWAE
+    >>> PIWAE(m=3, k=5)
+    piwae(m=3, k=5)
+    """
+
+    name, shown, split = "piwae", ("m", "gradient"), True
+
+    def __init__(self, m: int = 3, k: int = 5, *, gradient: str = "plain") -> None:
+        super().__init__(k, m=m, gradient=gradient)
+
+    def _bound(self, log_weights: Tensor) -> Tensor:
+        return importance_bound(log_weights)
+
+    def _decoder_shares(self, log_weights: Tensor) -> Tensor:
+        return log_weights.softmax(0)
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:
@@ -167,12 +366,12 @@ def importance_bound(log_weights: Tensor) -> Tensor:
     Parameters
     ----------
     log_weights : Tensor
-        ``(k, n)`` values of log p(x, z) - log q(z | x), in nats.
+        ``(k, n)`` values of log p(x, z) - log q(z | x), in nats; or ``(k, ..., n)``.
 
     Returns
     -------
     Tensor
-        ``(n,)``, in nats.
+        ``(n,)``, or ``(..., n)``, in nats.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from chartae.core.contracts import Distribution
 from chartae.parts.distributions import Delta, DiagonalNormal, FullNormal
-from chartae.parts.distributions.base import CAN
+from chartae.parts.distributions.base import CAN, MOMENTS
 from chartae.parts.posteriors.base import NetworkPosterior, bounded, posteriors
 
 __all__ = ["DeltaPosterior", "FullNormalPosterior", "NormalPosterior"]
@@ -84,7 +84,7 @@ class NormalPosterior(NetworkPosterior):
     (torch.Size([5, 3]), True)
     """
 
-    offers = CAN
+    offers = CAN | MOMENTS
 
     @staticmethod
     def features(latent_dim: int) -> int:
@@ -133,7 +133,7 @@ class FullNormalPosterior(NetworkPosterior):
     (torch.Size([5, 3]), torch.Size([5, 3, 3]))
     """
 
-    offers = CAN
+    offers = CAN | MOMENTS
 
     @staticmethod
     def features(latent_dim: int) -> int:

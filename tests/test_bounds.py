@@ -1,0 +1,349 @@
+"""Bounds of several samples: their values, and gradients that differ between encoder and decoder."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Batch, Distribution, Draw, Objective, Plan, Posterior, Prior
+from chartae.core.errors import PlanError
+from chartae.core.noise import Noise
+from chartae.models.autoencoder import Autoencoder
+from chartae.models.recipes import assemble, build
+from chartae.parts.distributions import DiagonalNormal, FullNormal
+from chartae.parts.objectives import CIWAE, IWAE, KL, MIWAE, PIWAE, CodeNorm, NegLogLik, importance_bound
+from chartae.training.kernels import Gradients, LayerGradients, gradients_for
+
+N = 6
+SPLIT = [
+    IWAE(4, gradient="dreg"),
+    MIWAE(3, 4, gradient="dreg"),
+    CIWAE(4, 0.3, gradient="dreg"),
+    PIWAE(3, 4),
+    PIWAE(3, 4, gradient="dreg"),
+]
+each_split = pytest.mark.parametrize("objective", SPLIT, ids=repr)
+
+
+def rows(seed: int = 0, n: int = N) -> Batch:
+    return Batch(torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)))
+
+
+def plan(objective: Objective, **parameters: object) -> Plan:
+    torch.manual_seed(0)
+    given = {"latent_dim": 3, "hidden": (8,), "noise": 0.7, **parameters}
+    return assemble((5,), objective=objective, **given)
+
+
+def weights(p: Plan, k: int, seed: int = 0, batch: Batch | None = None) -> Tensor:
+    return p.model.trace(batch or rows(), k=k, noise=Noise(seed)).log_joint_ratio
+
+
+def value(objective: Objective, p: Plan, seed: int = 0) -> Tensor:
+    t = p.model.trace(rows(), k=objective.samples, noise=Noise(seed))
+    return next(iter(objective(t).values())).rows
+
+
+# ------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(
+    ("objective", "same"),
+    [
+        (MIWAE(1, 6), IWAE(6)),
+        (CIWAE(6, 0.0), IWAE(6)),
+        (PIWAE(2, 3), IWAE(6)),  # the decoder's bound is what is logged
+        (CIWAE(1, 0.5), IWAE(1)),
+        (IWAE(6, gradient="dreg"), IWAE(6)),
+        (MIWAE(2, 3, gradient="dreg"), MIWAE(2, 3)),
+    ],
+    ids=repr,
+)
+def test_bounds_at_the_ends_of_their_family(objective, same):
+    p = plan(same)
+    torch.testing.assert_close(value(objective, p), value(same, p))
+
+
+@pytest.mark.parametrize("objective", [MIWAE(6, 1), CIWAE(6, 1.0)], ids=repr)
+def test_bounds_of_single_samples_are_the_elbo(objective):
+    p = plan(objective)
+    t = p.model.trace(rows(), k=6, noise=Noise(0))
+    elbo = NegLogLik()(t)["nll"].rows + KL(closed=False)(t)["kl"].rows
+    torch.testing.assert_close(next(iter(objective(t).values())).rows, elbo)
+
+
+def test_a_mean_of_bounds_is_one():
+    p = plan(MIWAE(3, 4))
+    w = weights(p, 12)
+    by_hand = torch.stack([importance_bound(w[4 * i : 4 * i + 4]) for i in range(3)]).mean(0)
+    torch.testing.assert_close(value(MIWAE(3, 4), p), -by_hand)
+    torch.testing.assert_close(value(CIWAE(12, 0.3), p), -(0.3 * w.mean(0) + 0.7 * importance_bound(w)))
+
+
+def test_bounds_are_in_the_order_that_jensen_says():
+    """ELBO, then the mean of bounds, then the bound of all: for the same samples, in every row."""
+    p = plan(IWAE(1))
+    w = 3 * torch.randn(12, 50, generator=torch.Generator().manual_seed(0))
+    elbo, mixed, means, whole = (o._bound(w) for o in (MIWAE(12, 1), CIWAE(12, 0.5), MIWAE(3, 4), IWAE(12)))
+    assert bool((elbo <= means + 1e-5).all())
+    assert bool((means <= whole + 1e-5).all())
+    assert bool((elbo <= mixed + 1e-5).all() and (mixed <= whole + 1e-5).all())
+    # And on average the bound grows with k: here over 4,000 sets of noise, at five standard errors.
+    with torch.no_grad():
+        wide = weights(p, 4 * 4000)
+    few, many = (o._bound(wide[:, :1].reshape(-1, 4000)) for o in (MIWAE(4, 1), IWAE(4)))
+    gain = many - few
+    assert float(gain.mean()) > 5 * float(gain.std()) / math.sqrt(4000)
+
+
+@pytest.mark.parametrize("objective", [IWAE(5), MIWAE(2, 3), CIWAE(4, 0.3), PIWAE(2, 3)], ids=repr)
+def test_the_shares_are_derivatives_of_the_bound(objective):
+    w = torch.randn(objective.samples, N, dtype=torch.float64, requires_grad=True)
+    (by_autograd,) = torch.autograd.grad(objective._bound(w).sum(), w)
+    torch.testing.assert_close(objective._decoder_shares(w.detach()), by_autograd)
+
+
+@each_split
+def test_values_without_gradients_are_plain(objective):
+    p = plan(objective)
+    with_graph = value(objective, p)
+    with torch.no_grad():
+        without = value(objective, p)
+    assert not without.requires_grad
+    torch.testing.assert_close(with_graph.detach(), without)
+
+
+# ------------------------------------------------------------------- gradients, against two passes
+
+
+class Held(Posterior):
+    """q of the same rows, of which no gradient comes but by way of z."""
+
+    def __init__(self, q: Posterior) -> None:
+        super().__init__()
+        self.q = q
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        q = self.q(x, c)
+        if isinstance(q, FullNormal):
+            return FullNormal(q.mean.detach(), q.scale_tril.detach())
+        return DiagonalNormal(q.mean.detach(), q.log_var.detach())
+
+
+def references(p: Plan, objective: Objective, batch: Batch) -> dict[str, Tensor]:
+    """Gradients by one pass for the decoder and others for the encoder, sample by sample."""
+    model, k = p.model, objective.samples
+    names = dict(model.named_parameters())
+    decoder = [n for n in names if not n.startswith("posterior")]
+    encoder = [n for n in names if n.startswith("posterior")]
+
+    def parts() -> tuple[Tensor, Tensor, Tensor]:
+        q = model.posterior(batch.x)
+        z = q.draw(k, Noise(0)).z
+        prior = model.prior()
+        joint = model.log_likelihood(model.likelihood(z), batch.x) + prior.log_prob(z)
+        return joint, q.log_prob(z), Held(model.posterior)(batch.x).log_prob(z)
+
+    joint, log_q, held = parts()
+    w = (joint - log_q).detach()
+    loss = -objective._bound(joint - log_q).mean()
+    out = dict(zip(decoder, torch.autograd.grad(loss, [names[n] for n in decoder]), strict=True))
+    joint, log_q, held = parts()
+    m, each = objective.m, objective.k
+    # Shares by hand, in a loop over groups.
+    rows = []
+    for group in w.split(each):
+        share = (group - group.logsumexp(0)).exp()
+        if objective.gradient == "dreg":
+            share = share**2
+        rows.append(((1 - objective.beta) * share + objective.beta / each) / m)
+    followed = joint - (held if objective.gradient == "dreg" else log_q)
+    loss = -(torch.cat(rows) * followed).sum(0).mean()
+    return out | dict(zip(encoder, torch.autograd.grad(loss, [names[n] for n in encoder]), strict=True))
+
+
+@each_split
+@pytest.mark.parametrize("way", [Gradients, LayerGradients], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("posterior", ["normal", "full-normal"])
+def test_one_pass_gives_both_gradients(objective, way, posterior):
+    p = plan(objective, posterior=posterior)
+    expected = references(p, objective, rows())
+    gradients = way(p)
+    p.model.train()
+    for _ in range(2):  # a second step must not see what the first one left
+        gradients(rows(), Noise(0))
+    for name, parameter in p.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
+    gradients.close()
+
+
+@each_split
+def test_the_fast_layers_are_taken(objective):
+    assert type(gradients_for(plan(objective), torch.float32)) is LayerGradients
+
+
+@each_split
+def test_a_factor_scales_both_gradients(objective):
+    one, two = plan(objective), plan(2.0 * objective)
+    for p in (one, two):
+        Gradients(p)(rows(), Noise(0))
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, 2 * a.grad)
+
+
+def test_groups_that_count_for_nothing_in_the_whole_still_teach_the_encoder():
+    """Where one group explains x far better, the others' share underflows; the encoder follows them still."""
+    objective = PIWAE(2, 2)
+    p = plan(objective, noise=0.02)  # log weights lie thousands of nats apart
+    w = weights(p, 4).detach()
+    assert bool((w.softmax(0).unflatten(0, (2, 2)).sum(1) == 0).any())
+    expected = references(p, objective, rows())
+    Gradients(p)(rows(), Noise(0))
+    for name, parameter in p.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def encoder_gradients(objective: Objective, p: Plan, draws: int) -> Tensor:
+    """Gradients of the encoder, one row for each set of noise."""
+    found, parameters = [], list(p.model.posterior.parameters())
+    for seed in range(draws):
+        t = p.model.trace(rows(n=2), k=objective.samples, noise=Noise(seed))
+        loss = next(iter(objective(t).values())).value()
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+    return torch.stack(found).double()
+
+
+@pytest.mark.parametrize(
+    ("reparameterized", "plain"),
+    [
+        (IWAE(4, gradient="dreg"), IWAE(4)),
+        (MIWAE(2, 3, gradient="dreg"), MIWAE(2, 3)),
+        (CIWAE(4, 0.5, gradient="dreg"), CIWAE(4, 0.5)),
+    ],
+    ids=repr,
+)
+def test_both_gradients_have_one_mean(reparameterized, plain):
+    """A linear encoder of 12 numbers and 300 sets of noise: five standard errors, a false alarm in 10^5 runs."""
+    p = plan(plain, latent_dim=1, network="linear", hidden=None)
+    one, other = (encoder_gradients(o, p, 300) for o in (reparameterized, plain))
+    gap, error = (one - other).mean(0), (one - other).std(0) / math.sqrt(300)
+    assert one.shape[1] == 12
+    assert bool((gap.abs() < 5 * error).all())
+    assert float(gap.abs().max()) > 0
+
+
+class Exact(Posterior):
+    """p(z | x) of x = W z + b + σ ε with z ~ N(0, I), as a linear map that could be trained."""
+
+    offers = frozenset({"log_prob", "density", "point", "reparameterized"})
+
+    def __init__(self, W: Tensor, b: Tensor, sigma: float) -> None:
+        super().__init__()
+        covariance = torch.linalg.inv(torch.eye(W.shape[1]).to(W) + W.T @ W / sigma**2)
+        self.gain = nn.Parameter(covariance @ W.T / sigma**2)
+        self.tril = nn.Parameter(torch.linalg.cholesky(covariance))
+        self.b = b
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        return FullNormal((x - self.b) @ self.gain.T, self.tril.expand(len(x), -1, -1))
+
+
+@pytest.mark.parametrize("objective", [o for o in SPLIT if o.gradient == "dreg"], ids=repr)
+def test_no_noise_is_left_where_the_posterior_is_exact(objective):
+    sigma = 0.4
+    torch.manual_seed(0)
+    template = build("vae", (5,), latent_dim=3, network="linear", noise=sigma).model.double()
+    sigma = float((0.5 * template.likelihood.log_spread).exp())  # as it was kept, in float32
+    (layer,) = template.likelihood.network.layers
+    posterior = Exact(layer.weight.detach(), layer.bias.detach(), sigma)
+    model = Autoencoder(posterior, template.prior, template.likelihood, template.space, 3)
+    batch = Batch(rows().x.double())
+    # The plain gradient of the same bound has noise: what log q says of its own parameters.
+    plain = IWAE(4)
+    for o, silent in ((objective, True), (plain, False)):
+        t = model.trace(batch, k=o.samples, noise=Noise(0))
+        loss = next(iter(o(t).values())).value()
+        found = torch.autograd.grad(loss, list(posterior.parameters()))
+        size = max(float(g.abs().max()) for g in found)
+        assert (size < 1e-9 if silent else size > 0.01), size
+
+
+class Shifted(Prior):
+    """A prior with a parameter of its own, which belongs to the decoder's side."""
+
+    offers = frozenset({"log_prob", "point"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor([0.3, -0.2, 0.1]))
+
+    def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
+        return DiagonalNormal(self.mean, torch.zeros(3))
+
+
+@each_split
+def test_a_prior_with_parameters_follows_the_decoder_s_bound(objective):
+    p = plan(objective)
+    p.model.prior = Shifted()
+    expected = references(p, objective, rows())
+    Gradients(p)(rows(), Noise(0))
+    for name, parameter in p.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
+    assert "prior.mean" in expected
+
+
+def test_a_draw_that_knows_its_density_passes_all_gradients_on():
+    """A prior without a closed KL: what is logged must not hide the prior's part from the bound."""
+
+    class Known(DiagonalNormal):
+        def draw(self, k: int, noise: Noise) -> Draw:
+            z = super().draw(k, noise).z
+            return Draw(z, self.log_prob(z))
+
+    class Knowing(Held):
+        offers = frozenset({"density", "log_prob", "reparameterized"})
+
+        def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+            q = self.q(x, c)
+            return Known(q.mean, q.log_var)
+
+    p = plan(IWAE(4))
+    p.model.prior = Shifted()
+    expected = references(p, IWAE(4), rows())
+    p.model.posterior = Knowing(p.model.posterior)
+    t = p.model.trace(rows(), k=4, noise=Noise(0))
+    IWAE(4)(t)["iwae"].value().backward()
+    for name, parameter in p.model.named_parameters():
+        name = name.replace("posterior.q.", "posterior.")
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda: MIWAE(0, 5), "one sample or more"),
+        (lambda: PIWAE(2, 0), "one sample or more"),
+        (lambda: CIWAE(5, 1.5), "from 0 to 1"),
+        (lambda: CIWAE(5, -0.1), "from 0 to 1"),
+        (lambda: IWAE(5, gradient="drag"), "did you mean 'dreg'"),
+        (lambda: build("iwae", (5,), gradient="none"), "unknown gradient 'none': known: plain, dreg"),
+        (lambda: build("miwae", (5,), covariance="ful"), "did you mean 'full'"),
+        (lambda: assemble((5,), objective=PIWAE(), posterior="delta"), "use a Normal posterior"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(bad, message):
+    with pytest.raises(PlanError, match=message):
+        bad()
+
+
+@each_split
+def test_other_terms_would_be_weighed_too(objective):
+    with pytest.raises(PlanError, match="use it alone, or a bound with gradient='plain'"):
+        objective + CodeNorm()
+    with pytest.raises(PlanError, match="use it alone"):
+        CodeNorm() + 2.0 * (0.5 * objective)
+    plan(IWAE(3) + CodeNorm())
