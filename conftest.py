@@ -1,7 +1,9 @@
 """What every test shares, the examples in docstrings included."""
 
 import os
+import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,24 @@ def _examples_write_elsewhere(request: pytest.FixtureRequest, monkeypatch: pytes
     if isinstance(request.node, pytest.DoctestItem):
         folder: Path = request.getfixturevalue("tmp_path")
         monkeypatch.chdir(folder)
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., bool]:
+    """Tell whether a recipe's objective needs of items or parts what they do not offer, and says what would.
+
+    That is no fault of a recipe; any other refusal is raised.
+    """
+    from chartae.core.errors import PlanError
+    from chartae.models.recipes import build
+
+    def told(name: str, shape: object, **parameters: object) -> bool:
+        try:
+            build(name, shape, **{"latent_dim": 2, **parameters})
+        except PlanError as error:
+            if re.fullmatch(r".+ needs \w+ of the \w+, and \w+ has none: use .+", str(error)):
+                return True
+            raise
+        return False
+
+    return told

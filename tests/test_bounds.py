@@ -224,7 +224,10 @@ def encoder_gradients(objective: Objective, p: Plan, draws: int) -> Tensor:
     ids=repr,
 )
 def test_both_gradients_have_one_mean(reparameterized, plain):
-    """A linear encoder of 12 numbers and 300 sets of noise: five standard errors, a false alarm in 10^5 runs."""
+    """Of 12 numbers of a linear encoder, over 300 sets of noise.
+
+    Five standard errors: a false alarm in 10^5 runs.
+    """
     p = plan(plain, latent_dim=1, network="linear", hidden=None)
     one, other = (encoder_gradients(o, p, 300) for o in (reparameterized, plain))
     gap, error = (one - other).mean(0), (one - other).std(0) / math.sqrt(300)
@@ -266,7 +269,7 @@ def test_no_noise_is_left_where_the_posterior_is_exact(objective):
         loss = next(iter(o(t).values())).value()
         found = torch.autograd.grad(loss, list(posterior.parameters()))
         size = max(float(g.abs().max()) for g in found)
-        assert (size < 1e-9 if silent else size > 0.01), size
+        assert size < 1e-9 if silent else size > 0.01, size
 
 
 class Shifted(Prior):

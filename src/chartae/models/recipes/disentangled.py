@@ -63,7 +63,7 @@ def disentangled_beta_vae(
     parts="normal posterior, N(0, I) prior; kl, and a reconstruction error held by a multiplier",
 )
 def geco_vae(
-    shape: Any, *, tolerance: float = 0.2, rate: float = 0.01, covariance: str = "diagonal", **common: Any
+    shape: Any, *, tolerance: float = 0.2, rate: float = 0.02, covariance: str = "diagonal", **common: Any
 ) -> Plan:
     """VAE of the smallest KL that reconstructs within a tolerance, in the model's units.
 

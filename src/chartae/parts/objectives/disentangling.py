@@ -143,8 +143,9 @@ class GECO(Objective):
 
     Notes
     -----
-    The logarithm of the multiplier moves by ``rate (error^2 / κ^2 - 1)``, and never up by more than ``rate``.
-    It stays between 1e-4 and 1e4: where the error cannot be reached, there would be no end to it.
+    The logarithm of the multiplier moves by ``rate`` times a moving average of ``error^2 / κ^2 - 1``, in
+    which a batch counts as 1 at most: errors of the first steps would otherwise be remembered for long. The
+    multiplier stays between 1e-4 and 1e4: where the error cannot be reached, there would be no end to it.
 
     References
     ----------
@@ -160,11 +161,11 @@ class GECO(Objective):
     needs = frozenset({"posterior.reparameterized", "likelihood.located"})
     multiplier: Tensor
     error: Tensor
-    momentum = 0.99
+    momentum = 0.9
     limits = (1e-4, 1e4)
     judged = 10.0  # nats for one of violation: more than a multiplier is where the error is reached at ease
 
-    def __init__(self, tolerance: float = 0.2, *, rate: float = 0.01) -> None:
+    def __init__(self, tolerance: float = 0.2, *, rate: float = 0.02) -> None:
         super().__init__()
         if not (tolerance > 0 and rate > 0):
             raise PlanError(f"tolerance={tolerance:g}, rate={rate:g}: give numbers above 0")
@@ -192,12 +193,14 @@ class GECO(Objective):
 
     @torch.no_grad()
     def _move(self, now: Tensor) -> None:
-        """Follow the mean of ``error^2 / κ^2 - 1`` in a batch."""
+        """Follow the mean of ``error^2 / κ^2 - 1`` in a batch, where a large one counts as 1."""
+        # Before it is averaged: otherwise the first, large errors would be remembered for long.
+        now = now.clamp_max(1.0)
         before = torch.where(self.error.isnan(), now, self.error)
         after = torch.lerp(now, before, self.momentum)
         after = torch.where(after.isfinite(), after, self.error)  # a faulty batch leaves no trace
         self.error.copy_(after)
-        step = (self.rate * after.clamp_max(1.0)).nan_to_num(0.0).exp()
+        step = (self.rate * after).nan_to_num(0.0).exp()
         self.multiplier.mul_(step).clamp_(*self.limits)
 
     def __repr__(self) -> str:
