@@ -211,6 +211,23 @@ class Distribution(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not know its covariance")
 
+    def within(self, p: Distribution | None, log_lik: Callable[[Tensor], Tensor] | None) -> Distribution:
+        """Complete a posterior with what the rest of its model says; most need nothing of it.
+
+        Parameters
+        ----------
+        p : Distribution or None
+            The prior p(z | c).
+        log_lik : callable or None
+            From codes ``(k, n, d)`` to log p(x | z, c), ``(k, n)`` nats; None where x is not at hand.
+
+        Returns
+        -------
+        Distribution
+            Of the same shapes.
+        """
+        return self
+
 
 class RawCondition(NamedTuple):
     """A condition as the user gave it, row by row; one module turns it into a tensor once a pass.

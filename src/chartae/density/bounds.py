@@ -204,7 +204,7 @@ def _anneal(model: Any, batch: Batch, k: int, noise: Noise, leaps: Tensor, *, ad
     """Log weights ``(k, n)`` of chains; with ``adapt`` the leaps ``(steps, n)`` are set on the way."""
     with torch.no_grad():
         c = model.conditioned(batch.c, len(batch))
-        q = model.posterior(batch.x, c)
+        q = model.q(batch.x, c)
         p = model.prior(c, posterior=model.posterior.plain)
         z, scale = q.draw(k, noise).z, q.std()
 

@@ -70,10 +70,10 @@ def chart_of_estimator(estimator: Any) -> Chart:
         return seen(space.to_model(array.to(space.scale.device)))
 
     def q(x: Tensor, *c: Tensor) -> Distribution:
-        h = inward(x.to(space.scale.device))
+        item = h = inward(x.to(space.scale.device))
         if space.gaps:  # flags: nothing is missing
             h = torch.cat([h, h.new_ones(len(h), *space.model_shape)], 1)
-        return inner(h, *c)
+        return model.completed(inner(h, *c), None if inputs.tabular else item, c[0] if c else None)
 
     def made(z: Tensor, *c: Tensor) -> Any:
         """p(x | z), wherever codes come from: geometry keeps them on the CPU."""

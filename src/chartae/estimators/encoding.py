@@ -117,7 +117,7 @@ class Encoding(Checking):
             size = min(ENCODED, self._rows_at_once())
             for start in range(0, len(X), size):
                 batch = source.slice(start, start + size)
-                q = model.posterior(batch.x, model.conditioned(batch.c, len(batch)))
+                q = model.q(batch.x, model.conditioned(batch.c, len(batch)))
                 use(slice(start, start + len(batch)), q)
 
     def _model_for(self, X: np.ndarray) -> tuple[Any, torch.dtype]:
@@ -132,12 +132,12 @@ class Encoding(Checking):
 
     @torch.inference_mode()
     def _codes(self, batch: Batch) -> Tensor:
-        return self.model_.posterior(batch.x, self.model_.conditioned(batch.c, len(batch))).point()
+        return self.model_.q(batch.x, self.model_.conditioned(batch.c, len(batch))).point()
 
     @torch.inference_mode()
     def _draws(self, batch: Batch, noise: Noise) -> Tensor:
         """One draw of q(z | x) for each row."""
-        q = self.model_.posterior(batch.x, self.model_.conditioned(batch.c, len(batch)))
+        q = self.model_.q(batch.x, self.model_.conditioned(batch.c, len(batch)))
         return q.draw(1, noise).z[0]
 
     def sample_posterior(

@@ -22,7 +22,7 @@ from chartae.core.spaces import Space
 from chartae.models.autoencoder import Autoencoder
 from chartae.parts.conditions import Condition
 from chartae.parts.likelihoods import likelihoods
-from chartae.parts.networks import Foreign, networks
+from chartae.parts.networks import Foreign, Leading, networks
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
 from chartae.parts.tables import Inputs, Prepared
@@ -285,7 +285,7 @@ def _chosen(registry: Registry[Any], choice: str | Choice) -> tuple[Any, Mapping
     return registry[name], options
 
 
-RESERVED = ("posterior", "prior", "objective")
+RESERVED = ("posterior", "prior", "objective", "decoded")
 
 
 def assemble(
@@ -294,6 +294,7 @@ def assemble(
     objective: Objective | Callable[[Autoencoder], Objective],
     posterior: str | Choice = "normal",
     prior: str | Choice | None = "standard-normal",
+    decoded: int | None = None,
     latent_dim: int = 2,
     network: str | Sequence[nn.Module] = "auto",
     hidden: Sequence[int] | None = None,
@@ -314,6 +315,8 @@ def assemble(
         What is minimized, or a function that makes it for the model, where it has networks of its own.
     posterior, prior : str or pair
         Names in the registries of parts, or a name and a dict of the part's own options; prior None for none.
+    decoded : int or None
+        How many leading dimensions of the code the decoder sees, where x depends on those alone; None: all.
     latent_dim : int
         d.
     network : str or pair of nn.Module
@@ -365,6 +368,7 @@ def assemble(
         )
     q_class, q_options = _chosen(posteriors, posterior)
     features = q_class.features(latent_dim, **q_options)
+    seen = latent_dim if decoded is None else decoded
     out_shape = likelihood_class.out_shape(space, noise)
     inputs = Inputs(space, hide) if space.gaps or space.likelihood == "columns" else None
     in_shape = space.model_shape if inputs is None else inputs.shape
@@ -372,7 +376,7 @@ def assemble(
         name = _network_for(space) if network == "auto" else network
         make = networks[name]
         shared = (hidden, width, activation, conditioning)
-        encoder, decoder = make(in_shape, out_shape, features, latent_dim, *shared)
+        encoder, decoder = make(in_shape, out_shape, features, seen, *shared)
     else:
         name = "yours"
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
@@ -390,7 +394,8 @@ def assemble(
             )
         mine = [m.cpu() for m in mine]
         encoder = Foreign(mine[0], in_shape, (features,), width, head=True)
-        decoder = Foreign(mine[1], (latent_dim,), out_shape, width)
+        decoder = Foreign(mine[1], (seen,), out_shape, width)
+    decoder = decoder if seen == latent_dim else Leading(decoder, seen)
     q = q_class(encoder, latent_dim, **q_options)
     if corruption is not None:
         q = Corrupted(q, *_corruption(corruption))

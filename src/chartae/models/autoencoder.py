@@ -104,10 +104,56 @@ class Autoencoder(Model):
         if self.prior is not None:
             self.prior.begin(batch.x, c)
 
+    def q(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        """Encode: the posterior as it is in this model, where it may depend on the other parts.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``, in the model's units.
+        c : Tensor or None
+            ``(n, m)`` condition.
+
+        Returns
+        -------
+        Distribution
+            q(z | x, c), batch shape ``(n,)``.
+        """
+        return self.completed(self.posterior(x, c), x, c)
+
+    def completed(self, q: Distribution, x: Tensor | None, c: Tensor | None) -> Distribution:
+        """Give a posterior what it needs of the rest of the model, where it needs anything.
+
+        Parameters
+        ----------
+        q : Distribution
+            As the encoder's side gives it, batch shape ``(n,)``.
+        x : Tensor or None
+            ``(n, *x)``, in the model's units; None where it is not at hand.
+        c : Tensor or None
+            ``(n, m)`` condition.
+
+        Returns
+        -------
+        Distribution
+            q(z | x, c), batch shape ``(n,)``.
+        """
+        return q if type(q).within is Distribution.within else self._complete(q, self._p(c), x, c)
+
+    def _p(self, c: Tensor | None) -> Distribution | None:
+        return None if self.prior is None else self.prior(c, posterior=self.posterior.plain)
+
+    def _complete(
+        self, q: Distribution, p: Distribution | None, x: Tensor | None, c: Tensor | None
+    ) -> Distribution:
+        if x is None:
+            return q.within(p, None)
+        return q.within(p, lambda z: self.log_likelihood(self.likelihood(z, c), x))
+
     def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
         c = self.conditioned(batch.c, len(batch))
-        q = self.posterior(batch.x, c)
-        p = None if self.prior is None else self.prior(c, posterior=self.posterior.plain)
+        p = self._p(c)
+        q = self._complete(self.posterior(batch.x, c), p, batch.x, c)
         drawn = q.draw(k, noise)
         px = self.likelihood(drawn.z, c)
         log_lik = self.log_likelihood(px, batch.x)

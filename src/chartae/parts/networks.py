@@ -25,6 +25,7 @@ __all__ = [
     "Film",
     "Foreign",
     "Layers",
+    "Leading",
     "Reshaped",
     "Residual",
     "evaluating",
@@ -511,6 +512,48 @@ class ConvDecoder(nn.Module):
         """
         z = _beside(z, c) if self.beside and c is not None else z
         out: Tensor = self.layers(z, c)
+        return out
+
+
+class Leading(nn.Module):
+    """A network that sees the first numbers of a code only.
+
+    Parameters
+    ----------
+    network : nn.Module
+        What is wrapped.
+    width : int
+        How many it sees.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP, Leading
+    >>> Leading(MLP((2,), (4,), hidden=()), 2)(torch.zeros(5, 3)).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.network, self.width = network, width
+
+    def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, d)``.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, ...)``.
+        """
+        h = h[:, : self.width]
+        out: Tensor = self.network(h) if c is None else self.network(h, c)
         return out
 
 

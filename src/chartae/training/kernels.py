@@ -8,7 +8,8 @@ likelihoods and objectives are computed by their own code, in float32.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,15 @@ from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.models.autoencoder import Autoencoder
 from chartae.parts.distributions import DiagonalNormal, kl_slopes
-from chartae.parts.networks import MLP
+from chartae.parts.networks import MLP, Leading
 from chartae.parts.objectives import KL, NegLogLik
 from chartae.parts.posteriors import Corrupted, DeltaPosterior, NormalPosterior, bounded_slope
 from chartae.parts.priors import StandardNormalPrior
 from chartae.training.precision import autocast, gains_from_bf16
 
 __all__ = ["BoundGradients", "Gradients", "LayerGradients", "gradients_for", "total"]
+
+T = TypeVar("T")
 
 
 def total(terms: Mapping[str, Term], *, judged: bool = False) -> Tensor:
@@ -147,7 +150,9 @@ class Gradients:
 
 
 class LayerGradients(Gradients):
-    """The fast way, for plans whose networks are layers of ReLU.
+    """The fast way, for plans whose encoder and decoder are layers of ReLU or tanh.
+
+    So may be networks within the posterior and the prior; what is not is left to autograd.
 
     All parameters lie in one float32 vector, with one gradient vector beside it: one call of the
     optimizer, one of the norm. In bf16, wide layers multiply a replica that follows the vector;
@@ -210,7 +215,8 @@ class LayerGradients(Gradients):
             return v[w], v[b], g[w], g[b]
 
         self.kernels = [
-            _Layers([tensors(m) for m in net.layers if isinstance(m, nn.Linear)]) for net in self.networks
+            _Layers([tensors(m) for m in net.layers if isinstance(m, nn.Linear)], _passes(net))
+            for net in self.networks
         ]
         for net, kernel in zip(self.networks, self.kernels, strict=True):
             net.kernel = kernel
@@ -373,13 +379,17 @@ def _is_bound(plan: Plan) -> bool:
 
 
 def _networks(plan: Plan) -> list[MLP | None]:
-    """Encoder and decoder, or None where it is not made of biased layers and ReLU alone."""
-    found = [getattr(part, "network", None) for part in (plan.model.posterior.plain, plan.model.likelihood)]
-    return [net if type(net) is MLP and _is_relu(net) else None for net in found]
+    """Encoder and decoder, or None where it is not of layers that are known here; then others that are."""
+    model = plan.model
+    found = [getattr(part, "network", None) for part in (model.posterior.plain, model.likelihood)]
+    ends = [net.network if type(net) is Leading else net for net in found]
+    sides = [part for part in (model.posterior.plain, model.prior) if part is not None]
+    inner = [m for side in sides for m in side.modules() if type(m) is MLP and m not in ends and _is_known(m)]
+    return [*(net if type(net) is MLP and _is_known(net) else None for net in ends), *_different(inner)]
 
 
-def _is_relu(net: MLP) -> bool:
-    """Whether it is linear layers with ReLU between them and no more, with biases, all of them to be trained.
+def _is_known(net: MLP) -> bool:
+    """Whether it is linear layers with known functions between them, with biases, all of them to be trained.
 
     Exact types: a subclass, such as a masked or a parametrized layer, computes something else.
     """
@@ -387,14 +397,34 @@ def _is_relu(net: MLP) -> bool:
     return (
         len(layers) % 2 == 1
         and all(type(m) is nn.Linear and m.bias is not None for m in layers[::2])
-        and all(type(m) is nn.ReLU for m in layers[1::2])
+        and all(type(m) in PASSES for m in layers[1::2])
         and all(p.requires_grad for p in net.parameters())
         and not any(m._forward_hooks or m._forward_pre_hooks for m in net.layers.modules())
     )
 
 
-def _different(parameters: Sequence[Tensor]) -> list[Tensor]:
-    return list({id(p): p for p in parameters}.values())
+def _passes(net: MLP) -> list[Pass]:
+    return [PASSES[type(m)] for m in list(net.layers)[1::2]]
+
+
+class Pass(NamedTuple):
+    """A function between layers, in place, and the gradient by its input ``(g, output)``, in place of g."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+PASSES: dict[type[nn.Module], Pass] = {
+    # Where the output is zero, nothing passes.
+    nn.ReLU: Pass(
+        torch.relu_, lambda g, y: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=g)
+    ),
+    nn.Tanh: Pass(torch.tanh_, lambda g, y: torch.ops.aten.tanh_backward.grad_input(g, y, grad_input=g)),
+}
+
+
+def _different(things: Sequence[T]) -> list[T]:
+    return list({id(thing): thing for thing in things}.values())
 
 
 def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -406,15 +436,18 @@ def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 class _Layers:
-    """Linear layers with ReLU between them, as one node of the graph, or outside of any.
+    """Linear layers with functions between them, as one node of the graph, or outside of any.
 
     Parameters
     ----------
     tensors : list of (weight, bias, weight gradient, bias gradient)
         Of each layer; the first backward pass of a step writes gradients, further ones add.
+    passes : list of Pass
+        What is between them.
     """
 
-    def __init__(self, tensors: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+    def __init__(self, tensors: list[tuple[Tensor, Tensor, Tensor, Tensor]], passes: list[Pass]) -> None:
+        self.passes = passes
         self.tensors = [(w, w.t(), b, gw, gb) for w, b, gw, gb in tensors]
         self.fresh = True
         #: Of the last pass, where there was no graph to keep them.
@@ -436,7 +469,7 @@ class _Layers:
             inputs.append(h)
             h = torch.addmm(bias, h, transposed)
             if i < last:
-                h = h.relu_()
+                h = self.passes[i].forward(h)
         return h.float(), inputs
 
     def backward(self, g: Tensor, inputs: list[Tensor], needs_input: bool) -> Tensor | None:
@@ -456,9 +489,7 @@ class _Layers:
             if i == 0:
                 self.fresh = False
                 return torch.mm(g, weight).float() if needs_input else None
-            g = torch.mm(g, weight)
-            # The input of this layer is the output of a ReLU: where it is zero, nothing passes.
-            g = torch.ops.aten.threshold_backward.grad_input(g, inputs[i], 0, grad_input=g)
+            g = self.passes[i - 1].backward(torch.mm(g, weight), inputs[i])
         return None
 
     def finish(self) -> None:

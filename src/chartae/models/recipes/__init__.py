@@ -4,9 +4,21 @@ A module is a family; recipes are listed in the order in which their modules com
 """
 
 from chartae.models.assembly import Recipe, assemble, build, build_from, find, recipe, recipes
-from chartae.models.recipes import adversarial, bounds, disentangled, matching, perceptual, plain, variational
+
+# isort: off
+from chartae.models.recipes import (
+    plain,
+    variational,
+    bounds,
+    matching,
+    disentangled,
+    adversarial,
+    perceptual,
+    hierarchies,
+)
+
+# isort: on
 
 __all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes"]
 
-#: In the order in which recipes are listed.
-FAMILIES = (plain, variational, bounds, matching, disentangled, adversarial, perceptual)
+FAMILIES = (plain, variational, bounds, matching, disentangled, adversarial, perceptual, hierarchies)

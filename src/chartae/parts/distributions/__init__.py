@@ -1,6 +1,7 @@
 """Distributions: small, our own, and without validation in the training step."""
 
 from chartae.parts.distributions.base import Delta
+from chartae.parts.distributions.chains import Chain
 from chartae.parts.distributions.divergences import kl, kl_slopes
 from chartae.parts.distributions.normals import DiagonalNormal, FullNormal, FullNormalMixture, StandardNormal
 from chartae.parts.distributions.values import (
@@ -17,6 +18,7 @@ from chartae.parts.distributions.values import (
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Chain",
     "ContinuousBernoulli",
     "Delta",
     "DiagonalNormal",

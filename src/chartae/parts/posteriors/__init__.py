@@ -2,16 +2,28 @@
 
 from chartae.parts.posteriors.base import NetworkPosterior, bounded, bounded_slope, full, posteriors
 from chartae.parts.posteriors.corruption import Corrupted
+from chartae.parts.posteriors.hierarchies import (
+    BottomUpPosterior,
+    ConditionalNormal,
+    LadderPosterior,
+    inner_widths,
+    layer_sizes,
+)
 from chartae.parts.posteriors.normal import DeltaPosterior, FullNormalPosterior, NormalPosterior
 
 __all__ = [
+    "BottomUpPosterior",
+    "ConditionalNormal",
     "Corrupted",
     "DeltaPosterior",
     "FullNormalPosterior",
+    "LadderPosterior",
     "NetworkPosterior",
     "NormalPosterior",
     "bounded",
     "bounded_slope",
     "full",
+    "inner_widths",
+    "layer_sizes",
     "posteriors",
 ]

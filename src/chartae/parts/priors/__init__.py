@@ -1,6 +1,7 @@
 """Priors p(z | c)."""
 
 from chartae.parts.priors.base import priors
+from chartae.parts.priors.hierarchies import TopDownPrior
 from chartae.parts.priors.normal import ConditionalNormalPrior, StandardNormalPrior
 
-__all__ = ["ConditionalNormalPrior", "StandardNormalPrior", "priors"]
+__all__ = ["ConditionalNormalPrior", "StandardNormalPrior", "TopDownPrior", "priors"]

@@ -1,0 +1,85 @@
+"""Recipes of several stochastic layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from chartae.core.contracts import Plan
+from chartae.core.errors import PlanError
+from chartae.models.assembly import assemble, recipe
+from chartae.parts.objectives import IWAE, KL, NegLogLik
+from chartae.parts.posteriors import layer_sizes
+
+__all__: list[str] = []
+
+
+@recipe(
+    "hierarchical-vae",
+    paper="arXiv:1509.00519",
+    parts="bottom-up normal posterior, top-down normal prior; nll + kl, or the bound of k importance samples",
+)
+def hierarchical_vae(
+    shape: Any,
+    *,
+    levels: int = 2,
+    k: int = 1,
+    sizes: Sequence[int] | None = None,
+    inner: Sequence[int] | None = None,
+    free_bits: float = 0.0,
+    warmup: float = 0.0,
+    **common: Any,
+) -> Plan:
+    """VAE with several stochastic layers, whose encoder draws them from the data upwards.
+
+    References
+    ----------
+    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equations 1 and 2.
+    """
+    layers = {"levels": levels, "sizes": sizes, "inner": inner}
+    return _layered("bottom-up", shape, layers, k, free_bits, warmup, **common)
+
+
+@recipe(
+    "ladder-vae",
+    paper="arXiv:1602.02282",
+    parts="ladder posterior, top-down normal prior; nll + kl, or the bound of k importance samples",
+)
+def ladder_vae(
+    shape: Any,
+    *,
+    levels: int = 2,
+    k: int = 1,
+    sizes: Sequence[int] | None = None,
+    inner: Sequence[int] | None = None,
+    free_bits: float = 0.0,
+    warmup: float = 0.0,
+    **common: Any,
+) -> Plan:
+    """VAE with several stochastic layers, whose encoder corrects what each layer's prior says from above.
+
+    References
+    ----------
+    Sønderby et al. 2016, arXiv:1602.02282 (without batch normalization).
+    """
+    layers = {"levels": levels, "sizes": sizes, "inner": inner}
+    return _layered("ladder", shape, layers, k, free_bits, warmup, **common)
+
+
+def _layered(
+    posterior: str, shape: Any, layers: dict[str, Any], k: int, free_bits: float, warmup: float, **common: Any
+) -> Plan:
+    if k > 1 and (free_bits or warmup):
+        raise PlanError(
+            f"free_bits and warmup act on the kl term, and the bound of k={k} samples has none: use k=1, or "
+            "leave them out"
+        )
+    layers |= {"activation": common.get("activation", "relu")}
+    return assemble(
+        shape,
+        posterior=(posterior, layers),
+        prior=("top-down", layers),
+        decoded=layer_sizes(common.get("latent_dim", 2), layers["levels"], layers["sizes"])[0],
+        objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup) if k == 1 else IWAE(k),
+        **common,
+    )
