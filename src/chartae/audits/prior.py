@@ -52,6 +52,7 @@ def assumed(evidence: Evidence, m: int) -> Distribution:
         return evidence.chart.prior(None if evidence.c is None else evidence.c[:m])
 
 
+@torch.no_grad()
 def standardized(evidence: Evidence, z: Tensor) -> np.ndarray | None:
     """Codes of the first items in units of their prior, so that N(0, I) is what they should follow.
 
@@ -71,6 +72,7 @@ def standardized(evidence: Evidence, z: Tensor) -> np.ndarray | None:
     return np.linalg.solve(tril, (z.double().numpy() - drawn.mean(0)).T).T
 
 
+@torch.no_grad()
 def scale_of_prior(evidence: Evidence, m: int) -> np.ndarray:
     """Standard deviations of the prior, ``(m, d)`` or ``(d,)``; one where there is no prior."""
     if evidence.chart.prior is None:
@@ -301,7 +303,7 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     else:
         mean, std = moments(evidence, m)
         scale = scale_of_prior(evidence, m)
-        center = 0.0 if evidence.chart.prior is None else assumed(evidence, m).point().cpu().double().numpy()
+        center = 0.0 if evidence.chart.prior is None else assumed(evidence, m).point().detach().cpu().double().numpy()
         square = np.square(std / scale)
         also["kl"] = 0.5 * (np.square((mean - center) / scale) + square - 1 - np.log(square)).mean(0)
         also["variance"] = (mean / scale).var(0)
