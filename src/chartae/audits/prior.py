@@ -303,7 +303,11 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     else:
         mean, std = moments(evidence, m)
         scale = scale_of_prior(evidence, m)
-        center = 0.0 if evidence.chart.prior is None else assumed(evidence, m).point().detach().cpu().double().numpy()
+        center = (
+            0.0
+            if evidence.chart.prior is None
+            else assumed(evidence, m).point().detach().cpu().double().numpy()
+        )
         square = np.square(std / scale)
         also["kl"] = 0.5 * (np.square((mean - center) / scale) + square - 1 - np.log(square)).mean(0)
         also["variance"] = (mean / scale).var(0)

@@ -23,6 +23,7 @@ from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.parts.conditions import Condition
+from chartae.parts.networks import derivable, evaluating
 
 __all__ = ["Autoencoder"]
 
@@ -121,7 +122,9 @@ class Autoencoder(Model):
         """
         return self.completed(self.posterior(x, c), x, c)
 
-    def completed(self, q: Distribution, x: Tensor | None, c: Tensor | None) -> Distribution:
+    def completed(
+        self, q: Distribution, x: Tensor | None, c: Tensor | None, p: Distribution | None = None
+    ) -> Distribution:
         """Give a posterior what it needs of the rest of the model, where it needs anything.
 
         Parameters
@@ -132,28 +135,34 @@ class Autoencoder(Model):
             ``(n, *x)``, in the model's units; None where it is not at hand.
         c : Tensor or None
             ``(n, m)`` condition.
+        p : Distribution or None
+            The prior p(z | c), where it is known already.
 
         Returns
         -------
         Distribution
             q(z | x, c), batch shape ``(n,)``.
         """
-        return q if type(q).within is Distribution.within else self._complete(q, self._p(c), x, c)
+        if type(q).within is Distribution.within:
+            return q
+        self._unit()  # before a derivative is taken, within which nothing can be kept
+        known = None if torch.is_inference_mode_enabled() else p
+        with derivable(x, c) as (x, c):
+
+            def log_lik(z: Tensor) -> Tensor:
+                # In evaluation mode: no statistics of batches move by what is done on the way to a code.
+                with evaluating(self.likelihood):
+                    return self.log_likelihood(self.likelihood(z, c), x)
+
+            return q.within(self._p(c) if known is None else known, None if x is None else log_lik)
 
     def _p(self, c: Tensor | None) -> Distribution | None:
         return None if self.prior is None else self.prior(c, posterior=self.posterior.plain)
 
-    def _complete(
-        self, q: Distribution, p: Distribution | None, x: Tensor | None, c: Tensor | None
-    ) -> Distribution:
-        if x is None:
-            return q.within(p, None)
-        return q.within(p, lambda z: self.log_likelihood(self.likelihood(z, c), x))
-
     def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
         c = self.conditioned(batch.c, len(batch))
         p = self._p(c)
-        q = self._complete(self.posterior(batch.x, c), p, batch.x, c)
+        q = self.completed(self.posterior(batch.x, c), batch.x, c, p)
         drawn = q.draw(k, noise)
         px = self.likelihood(drawn.z, c)
         log_lik = self.log_likelihood(px, batch.x)
@@ -201,16 +210,20 @@ class Autoencoder(Model):
         Tensor
             ``(k, n)`` in nats.
         """
-        if not hasattr(self, "_volume"):
-            each = self.likelihood.log_volume(self.space)
-            self._volume = each, float(each.sum())
-        each, whole = self._volume
+        each, whole = self._unit()
         if not self.space.gaps:
             return px.log_prob(x) - whole if whole else px.log_prob(x)
         missing = x.isnan()
         # Filled before, masked after: the density of NaN has a gradient of NaN, masked or not.
         rows = px.log_prob(x.masked_fill(missing, 0.0), per_dim=True) - each.to(x)
         return rows.masked_fill(missing, 0.0).flatten(2).sum(2)
+
+    def _unit(self) -> tuple[Tensor, float]:
+        """Log of the model's unit in the input's, of each value and of an item."""
+        if not hasattr(self, "_volume"):
+            each = self.likelihood.log_volume(self.space)
+            self._volume = each, float(each.sum())
+        return self._volume
 
 
 def _size(out: Any) -> int:

@@ -28,6 +28,7 @@ __all__ = [
     "Leading",
     "Reshaped",
     "Residual",
+    "derivable",
     "evaluating",
     "networks",
 ]
@@ -353,6 +354,35 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         for m in training:
             m.training = True
+
+
+@contextmanager
+def derivable(*tensors: Tensor | None) -> Iterator[list[Any]]:
+    """Leave inference mode, whose tensors take part in no derivative, for work that needs some on its way.
+
+    Parameters
+    ----------
+    *tensors : Tensor or None
+        Of any shapes.
+
+    Yields
+    ------
+    list of Tensor or None
+        The same, or copies of what inference mode has made.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import derivable
+    >>> with torch.inference_mode(), derivable(torch.ones(2)) as (x,):
+    ...     torch.func.grad(lambda t: t.square().sum())(x)
+    tensor([2., 2.])
+    """
+    if not torch.is_inference_mode_enabled():
+        yield list(tensors)
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield [t.clone() if t is not None and t.is_inference() else t for t in tensors]
 
 
 def _sizes(size: Shape, steps: int) -> list[Shape]:

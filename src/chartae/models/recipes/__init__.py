@@ -15,10 +15,11 @@ from chartae.models.recipes import (
     adversarial,
     perceptual,
     hierarchies,
+    hamiltonian,
 )
 
 # isort: on
 
 __all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes"]
 
-FAMILIES = (plain, variational, bounds, matching, disentangled, adversarial, perceptual, hierarchies)
+FAMILIES = (plain, variational, bounds, matching, disentangled, adversarial, perceptual, hierarchies, hamiltonian)

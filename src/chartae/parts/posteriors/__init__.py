@@ -2,6 +2,7 @@
 
 from chartae.parts.posteriors.base import NetworkPosterior, bounded, bounded_slope, full, posteriors
 from chartae.parts.posteriors.corruption import Corrupted
+from chartae.parts.posteriors.hamiltonian import Hamiltonian, HamiltonianPosterior
 from chartae.parts.posteriors.hierarchies import (
     BottomUpPosterior,
     ConditionalNormal,
@@ -17,6 +18,8 @@ __all__ = [
     "Corrupted",
     "DeltaPosterior",
     "FullNormalPosterior",
+    "Hamiltonian",
+    "HamiltonianPosterior",
     "LadderPosterior",
     "NetworkPosterior",
     "NormalPosterior",

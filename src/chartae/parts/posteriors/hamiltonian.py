@@ -1,0 +1,270 @@
+"""Posteriors whose draws move along the model's own log density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Distribution, Draw
+from chartae.core.errors import PlanError
+from chartae.core.noise import Noise
+from chartae.core.registry import suggest
+from chartae.parts.distributions import DiagonalNormal, StandardNormal
+from chartae.parts.distributions.base import CAN
+from chartae.parts.networks import derivable
+from chartae.parts.posteriors.base import posteriors
+from chartae.parts.posteriors.normal import NormalPosterior
+
+__all__ = ["Hamiltonian", "HamiltonianPosterior"]
+
+LARGEST = 0.5  # of a step: beyond, leaps through a posterior about as wide as the prior go astray
+COLD = 0.3  # the first inverse temperature, before training
+
+#: From √β_0, the root of the first inverse temperature, and the share of steps done, to √β.
+TEMPERINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": lambda root, share: torch.ones_like(root) + 0 * share,
+    "fixed": lambda root, share: root ** (1 - share),
+    "quadratic": lambda root, share: 1 / ((1 - 1 / root) * share.square() + 1 / root),
+}
+
+Map = Callable[[Tensor], Tensor]
+
+
+class Hamiltonian(Distribution):
+    """Draws of a normal that leap along a log density, with a momentum that cools down.
+
+    A draw comes with its density on positions and momenta together, over the standard normal density of the
+    momentum that it ends with: against it, log p(x, z) is a weight whose mean is p(x).
+
+    Parameters
+    ----------
+    start : DiagonalNormal
+        Where draws start, batch shape ``(n,)``.
+    log_density : callable
+        From ``(k, n, d)`` to ``(k, n)``, in nats; up to a constant.
+    step : Tensor
+        ``(d,)``, how far they leap in each dimension.
+    roots : Tensor
+        ``(steps + 1,)``, square roots of inverse temperatures, of which the last is 1.
+
+    References
+    ----------
+    Caterini, Doucet and Sejdinovic 2018, arXiv:1805.11328, section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.parts.distributions import DiagonalNormal, StandardNormal
+    >>> from chartae.parts.posteriors import Hamiltonian
+    >>> start = DiagonalNormal(torch.ones(5, 2), torch.zeros(5, 2))
+    >>> q = Hamiltonian(start, StandardNormal(2).log_prob, torch.full((2,), 0.1), torch.ones(4))
+    >>> q.draw(3, Noise(0)).log_prob.shape, bool((q.point() < 1).all())
+    (torch.Size([3, 5]), True)
+    """
+
+    offers = CAN - {"log_prob"}
+
+    def __init__(self, start: DiagonalNormal, log_density: Map, step: Tensor, roots: Tensor) -> None:
+        self.start, self.log_density, self.step, self.roots = start, log_density, step, roots
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.start.batch_shape
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.start.event_shape
+
+    def draw(self, k: int, noise: Noise) -> Draw:
+        z = self.start.draw(k, noise).z
+        gamma = noise.normal(z.shape, z)
+        normal = StandardNormal(z.shape[-1])
+        log_start = self.start.log_prob(z) + normal.log_prob(gamma)
+        z, momentum = self.leap(z, gamma / self.roots[0])
+        # Heating at the start and cooling on the way change volumes by factors whose product is one.
+        return Draw(z, log_start - normal.log_prob(momentum))
+
+    def leap(self, z: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
+        """Move positions and momenta by all steps; volumes shrink by ``roots[0]`` in each dimension.
+
+        Parameters
+        ----------
+        z, momentum : Tensor
+            ``(k, n, d)``.
+
+        Returns
+        -------
+        z, momentum : Tensor
+            ``(k, n, d)``.
+        """
+        with derivable(z, momentum) as (z, momentum):
+            push = self._slope(z)
+            for before, after in pairwise(self.roots):
+                momentum = momentum + 0.5 * self.step * push
+                z = z + self.step * momentum
+                push = self._slope(z)
+                momentum = (momentum + 0.5 * self.step * push) * (before / after)
+            return z, momentum
+
+    def _slope(self, z: Tensor) -> Tensor:
+        slope: Tensor = torch.func.grad(lambda v: self.log_density(v).sum())(z)
+        return slope
+
+    def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
+        """Known for draws alone, which bring it.
+
+        Parameters
+        ----------
+        v : Tensor
+            Any ``(..., d)``.
+        per_dim : bool
+            No effect.
+
+        Returns
+        -------
+        Tensor
+            Of shape ``(...)``, were it known.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        raise NotImplementedError(
+            "where draws have leapt to, only they bring their density: see Draw.log_prob"
+        )
+
+    def point(self) -> Tensor:
+        """Return where the mean of the start leaps to without a momentum.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d)``.
+        """
+        mean = self.start.point().unsqueeze(0)
+        return self.leap(mean, torch.zeros_like(mean))[0][0]
+
+    def std(self) -> Tensor:
+        """Return the standard deviations of the start.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d)``.
+        """
+        return self.start.std()
+
+
+@posteriors.register("hamiltonian")
+class HamiltonianPosterior(NormalPosterior):
+    """A diagonal normal whose draws leap along log p(x, z), by step sizes that are learned.
+
+    Where the item is not at hand in the model's units, as in charts of tables, draws stay where they start.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From x to ``(n, 2 d)``.
+    latent_dim : int
+        d.
+    leapfrogs : int
+        How many steps; 0 leaves the normal as it is.
+    step : float
+        Their size before training, in code units: above 0 and below 0.5.
+    tempering : {"fixed", "quadratic", "none"}
+        How momenta, which start out too large, cool down: by one factor a step, by less and less, or not.
+
+    Raises
+    ------
+    PlanError
+        If a number makes no sense, or the tempering is unknown.
+
+    References
+    ----------
+    Caterini, Doucet and Sejdinovic 2018, arXiv:1805.11328, section 3, and 3.2 for tempering.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP
+    >>> from chartae.parts.posteriors import HamiltonianPosterior
+    >>> q = HamiltonianPosterior(MLP((4,), (6,), hidden=(8,)), latent_dim=3, leapfrogs=2)(torch.zeros(5, 4))
+    >>> p = q.within(None, lambda z: -z.square().sum(-1))
+    >>> type(p).__name__, p.point().shape
+    ('Hamiltonian', torch.Size([5, 3]))
+    """
+
+    offers = CAN - {"log_prob"}
+    differentiates_networks = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        latent_dim: int,
+        leapfrogs: int = 3,
+        step: float = 0.05,
+        tempering: str = "fixed",
+    ) -> None:
+        super().__init__(network, latent_dim)
+        if leapfrogs < 0:
+            raise PlanError(f"leapfrogs={leapfrogs}: use 0 or more")
+        if not 0 < step < LARGEST:
+            raise PlanError(f"step={step}: use a number above 0 and below {LARGEST}")
+        if tempering not in TEMPERINGS:
+            raise PlanError(f"unknown tempering {tempering!r}: {suggest(tempering, TEMPERINGS)}")
+        self.leapfrogs, self.tempering = leapfrogs, tempering
+        if leapfrogs:  # as logits of shares of their largest value
+            self.step = nn.Parameter(torch.full((latent_dim,), _logit(step / LARGEST)))
+        if leapfrogs and tempering != "none":
+            self.cold = nn.Parameter(torch.tensor(_logit(COLD)))
+
+    @staticmethod
+    def features(latent_dim: int, leapfrogs: int = 3, step: float = 0.05, tempering: str = "fixed") -> int:
+        """Width of the encoder's output.
+
+        Parameters
+        ----------
+        latent_dim, leapfrogs, step, tempering
+            As in the constructor.
+
+        Returns
+        -------
+        int
+            2 d.
+        """
+        return 2 * latent_dim
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
+        start = super().forward(x, c)
+        assert isinstance(start, DiagonalNormal)
+        if not self.leapfrogs:
+            return start
+        share = torch.linspace(0, 1, self.leapfrogs + 1, dtype=self.step.dtype, device=self.step.device)
+        root = self.step.new_ones(()) if self.tempering == "none" else self.cold.sigmoid().sqrt()
+        roots = TEMPERINGS[self.tempering](root, share)
+        return _Start(start, LARGEST * self.step.sigmoid(), roots)
+
+
+class _Start(DiagonalNormal):
+    """Where draws start; within a model they leap from there."""
+
+    def __init__(self, start: DiagonalNormal, step: Tensor, roots: Tensor) -> None:
+        super().__init__(start.mean, start.log_var)
+        self.step, self.roots = step, roots
+
+    def within(self, p: Distribution | None, log_lik: Map | None) -> Distribution:
+        if log_lik is None:
+            return self
+        given: Map = log_lik
+        density = given if p is None else lambda z: p.log_prob(z) + given(z)
+        return Hamiltonian(DiagonalNormal(self.mean, self.log_var), density, self.step, self.roots)
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
