@@ -335,7 +335,7 @@ class Posterior(nn.Module, ABC):
     """q(z | x, c): what the encoder says about the code of x.
 
     ``differentiates_networks`` tells whether its draws hold derivatives of a network, so that a gradient
-    differentiates the network twice.
+    differentiates the network twice; ``support`` says where its codes lie, where that is not all of R^d.
 
     Examples
     --------
@@ -349,6 +349,7 @@ class Posterior(nn.Module, ABC):
 
     offers: frozenset[str] = frozenset()
     differentiates_networks: bool = False
+    support: str = ""
 
     def begin(self, x: Tensor, c: Tensor | None) -> None:
         """Look at some training rows before the first step, for a start that suits them; most have no need.
@@ -387,6 +388,9 @@ class Posterior(nn.Module, ABC):
 class Prior(nn.Module, ABC):
     """p(z | c): where codes live before any x is seen.
 
+    ``support`` says where, if not in all of R^d ("on a sphere"): the posterior's codes must lie there too.
+    None: where they lie, of a prior that is made of the posterior.
+
     Examples
     --------
     >>> from chartae.parts.priors import StandardNormalPrior
@@ -395,6 +399,7 @@ class Prior(nn.Module, ABC):
     """
 
     offers: frozenset[str] = frozenset()
+    support: str | None = ""
 
     def begin(self, x: Tensor, c: Tensor | None) -> None:
         """Look at some training rows before the first step, for a start that suits them; most have no need.
@@ -406,6 +411,21 @@ class Prior(nn.Module, ABC):
         c : Tensor or None
             ``(n, m)`` condition.
         """
+
+    def onto(self, z: Tensor) -> Tensor:
+        """Bring codes to where they can lie, from where a straight path or a user has put them.
+
+        Parameters
+        ----------
+        z : Tensor
+            ``(..., d)``.
+
+        Returns
+        -------
+        Tensor
+            ``(..., d)``.
+        """
+        return z
 
     @abstractmethod
     def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
@@ -685,8 +705,9 @@ class Objective(nn.Module, ABC):
 
     ``needs`` names what the parts must offer ("posterior.density"); ``samples`` how many posterior
     samples a training pass draws; ``differentiates_networks`` whether its value holds derivatives of a
-    network, so that its gradient differentiates the network twice; ``alone`` whether it weighs whatever
-    flows back to the codes, so that no other term can stand beside it.
+    network, so that its gradient differentiates the network twice, or its weights themselves: gradients that
+    hand-written layers do not know of; ``alone`` whether it weighs whatever flows back to the codes, so that
+    no other term can stand beside it.
 
     Examples
     --------

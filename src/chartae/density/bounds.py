@@ -192,6 +192,10 @@ def annealed_log_likelihood(
             f"{type(model.posterior.plain).__name__} knows the density of its own draws only, which "
             "chains move away from: use method='importance'"
         )
+    if getattr(model.prior, "support", ""):
+        raise PlanError(
+            f"codes lie {model.prior.support}, which chains in all of R^d leave: use method='importance'"  # type: ignore[union-attr]
+        )
     if k < 2:
         raise PlanError(f"{k} chain has no standard error: take two or more")
     n = len(batch)

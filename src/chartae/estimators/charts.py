@@ -77,7 +77,7 @@ def chart_of_estimator(estimator: Any) -> Chart:
 
     def made(z: Tensor, *c: Tensor) -> Any:
         """p(x | z), wherever codes come from: geometry keeps them on the CPU."""
-        return model.likelihood(z[None].to(space.scale.device), *c)
+        return model.likelihood(model.onto(z)[None].to(space.scale.device), *c)
 
     def decode(z: Tensor, *c: Tensor) -> Tensor:
         return outward(inputs.expected(made(z, *c))[0])

@@ -154,6 +154,11 @@ class Decoding:
         raw = self._raw(condition, n_samples)
         posterior = None if model.posterior is None else model.posterior.plain
         p = model.sampler(model.conditioned(raw, n_samples), posterior=posterior)
+        if hold and model.support:
+            raise PlanError(
+                f"codes lie {model.support}, where no dimension can be held and the others drawn: "
+                "choose codes and use inverse_transform"
+            )
         z = _held(p, hold, n_samples, noise) if hold else _drawn(p, n_samples, noise)
         if observation_noise is None:
             observation_noise = model.space.likelihood == "columns"
@@ -172,7 +177,7 @@ class Decoding:
             part = slice(start, start + rows)
             zs = z[part].to(self._device)
             c = model.conditioned(None if raw is None else raw.take(part), len(zs))
-            px = model.likelihood(zs[None], c)
+            px = model.likelihood(model.onto(zs)[None], c)
             x = px.point()[0] if noise is None else px.draw(1, noise).z[0, 0]
             out.append(model.space.from_model(x).cpu().numpy())
         shape = (0, *model.space.shape)

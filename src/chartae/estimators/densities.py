@@ -100,6 +100,10 @@ class Densities(Encoding):
                     "this model's prior depends on the condition, which a density of all codes would lose: "
                     "keep it, or fit with conditional_prior=False"
                 )
+        if model.support:
+            raise PlanError(
+                f"codes lie {model.support}, which densities of all of R^d leave: keep the model's own prior"
+            )
         seed = seed_of(random_state)
         codes = self.codes_
         if X is not None:

@@ -406,6 +406,12 @@ def assemble(
         p_class, p_options = _chosen(priors, prior)
         p = p_class(latent_dim, width, **p_options)
     x = likelihood_class.of(space, decoder, noise)
+    if p is not None and p.support not in (None, q.support):
+        where, there = (t or "all over R^d" for t in (q.support, p.support))
+        raise PlanError(
+            f"{q_class.__name__} gives codes {where}, and {p_class.__name__} has them {there}: choose two "
+            "that share a space"
+        )
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     chosen = objective if isinstance(objective, Objective) else objective(model)
     return Plan(model, chosen, facts={"network": name})

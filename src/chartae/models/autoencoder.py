@@ -82,6 +82,26 @@ class Autoencoder(Model):
             raise PlanError("this model has no prior to sample from: finish its fit, or fit one to its codes")
         return chosen
 
+    def onto(self, z: Tensor) -> Tensor:
+        """Bring codes to where the prior's can lie: all of R^d, for most.
+
+        Parameters
+        ----------
+        z : Tensor
+            ``(..., d)``.
+
+        Returns
+        -------
+        Tensor
+            ``(..., d)``.
+        """
+        return z if self.prior is None else self.prior.onto(z)
+
+    @property
+    def support(self) -> str:
+        """Where codes lie, if not in all of R^d."""
+        return (self.prior.support if self.prior is not None else "") or ""
+
     def conditioned(self, raw: RawCondition | None, n: int) -> Tensor | None:
         """Make the condition's tensor.
 

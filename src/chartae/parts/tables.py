@@ -371,6 +371,7 @@ class Prepared(Posterior):
         super().__init__()
         self.posterior, self.inputs = posterior, inputs
         self.offers, self.differentiates_networks = posterior.offers, posterior.differentiates_networks
+        self.support = posterior.support
 
     @property
     def plain(self) -> Posterior:

@@ -16,10 +16,22 @@ from chartae.models.recipes import (
     perceptual,
     hierarchies,
     hamiltonian,
+    manifolds,
 )
 
 # isort: on
 
 __all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes"]
 
-FAMILIES = (plain, variational, bounds, matching, disentangled, adversarial, perceptual, hierarchies, hamiltonian)
+FAMILIES = (
+    plain,
+    variational,
+    bounds,
+    matching,
+    disentangled,
+    adversarial,
+    perceptual,
+    hierarchies,
+    hamiltonian,
+    manifolds,
+)

@@ -6,7 +6,14 @@ from typing import Any
 
 from chartae.core.contracts import Plan
 from chartae.models.assembly import assemble, recipe
-from chartae.parts.objectives import CodeNorm, Contractive, NegLogLik
+from chartae.parts.objectives import (
+    CodeNorm,
+    Contractive,
+    DecoderGradient,
+    DecoderWeights,
+    Distortion,
+    NegLogLik,
+)
 
 __all__: list[str] = []
 
@@ -58,3 +65,53 @@ def l2_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
     Ghosh et al. 2020, arXiv:1903.12436.
     """
     return assemble(shape, posterior="delta", prior=None, objective=NegLogLik() + lam * CodeNorm(), **common)
+
+
+@recipe("rae-l2", paper="arXiv:1903.12436", parts="delta posterior; nll + β/2 |z|² + λ |decoder's weights|²")
+def rae_l2(shape: Any, *, beta: float = 1.0, lam: float = 1e-3, **common: Any) -> Plan:
+    """Regularized autoencoder: small codes, and a decoder of small weights; finish it with fit_prior("gmm").
+
+    References
+    ----------
+    Ghosh et al. 2020, arXiv:1903.12436.
+    """
+    objective = NegLogLik() + 0.5 * beta * CodeNorm() + lam * DecoderWeights()
+    return assemble(shape, posterior="delta", prior=None, objective=objective, **common)
+
+
+@recipe("rae-gp", paper="arXiv:1903.12436", parts="delta posterior; nll + β/2 |z|² + λ |dD/dz|²")
+def rae_gp(shape: Any, *, beta: float = 1.0, lam: float = 0.1, **common: Any) -> Plan:
+    """Regularized autoencoder: small codes, and a decoder that is not steep; finish it with fit_prior("gmm").
+
+    References
+    ----------
+    Ghosh et al. 2020, arXiv:1903.12436.
+    """
+    objective = NegLogLik() + 0.5 * beta * CodeNorm() + lam * DecoderGradient()
+    return assemble(shape, posterior="delta", prior=None, objective=objective, **common)
+
+
+@recipe(
+    "isometric-ae", paper="Lee et al. 2022 (ICLR)", parts="delta posterior; nll + λ distortion of the decoder"
+)
+def isometric_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
+    """Autoencoder whose decoder keeps distances and angles between codes, up to one scale.
+
+    References
+    ----------
+    Lee, Yoon, Son and Park 2022, "Regularized autoencoders for isometric representation learning".
+    """
+    objective = NegLogLik() + lam * Distortion()
+    return assemble(shape, posterior="delta", prior=None, objective=objective, **common)
+
+
+@recipe("irmae", paper="arXiv:2010.00679", parts="delta posterior behind square matrices; nll")
+def irmae(shape: Any, *, depth: int = 4, **common: Any) -> Plan:
+    """Autoencoder whose codes take few dimensions: so training is drawn by matrices between encoder and code.
+
+    References
+    ----------
+    Jing, Zbontar and LeCun 2020, arXiv:2010.00679.
+    """
+    posterior = ("linear-delta", {"depth": depth})
+    return assemble(shape, posterior=posterior, prior=None, objective=NegLogLik(), **common)

@@ -1,9 +1,11 @@
 """Distributions: small, our own, and without validation in the training step."""
 
+from chartae.parts.distributions.balls import WrappedNormal
 from chartae.parts.distributions.base import Delta
 from chartae.parts.distributions.chains import Chain
 from chartae.parts.distributions.divergences import kl, kl_slopes
 from chartae.parts.distributions.normals import DiagonalNormal, FullNormal, FullNormalMixture, StandardNormal
+from chartae.parts.distributions.spheres import PROFILES, Profile, UniformSphere, Zonal
 from chartae.parts.distributions.values import (
     Bernoulli,
     Categorical,
@@ -16,6 +18,7 @@ from chartae.parts.distributions.values import (
 )
 
 __all__ = [
+    "PROFILES",
     "Bernoulli",
     "Categorical",
     "Chain",
@@ -28,8 +31,12 @@ __all__ = [
     "NegativeBinomial",
     "NormalMixture",
     "Poisson",
+    "Profile",
     "StandardNormal",
     "StudentT",
+    "UniformSphere",
+    "WrappedNormal",
+    "Zonal",
     "kl",
     "kl_slopes",
 ]

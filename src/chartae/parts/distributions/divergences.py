@@ -9,6 +9,7 @@ from torch import Tensor
 
 from chartae.core.contracts import Distribution
 from chartae.parts.distributions.normals import DiagonalNormal, FullNormal, StandardNormal
+from chartae.parts.distributions.spheres import UniformSphere, Zonal
 
 __all__ = ["kl", "kl_slopes"]
 
@@ -102,3 +103,8 @@ def _(q: DiagonalNormal | FullNormal, p: DiagonalNormal | FullNormal | StandardN
     white = torch.linalg.solve_triangular(theirs, torch.cat([ours, shift], -1), upper=False)
     log_ratio = ours.diagonal(dim1=-2, dim2=-1).log() - theirs.diagonal(dim1=-2, dim2=-1).log()
     return 0.5 * (white.square().sum(-1) - 1.0) - log_ratio
+
+
+@_closed(Zonal, UniformSphere)
+def _(q: Zonal, p: UniformSphere) -> Tensor:
+    return q.information.unsqueeze(-1)

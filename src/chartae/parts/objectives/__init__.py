@@ -4,7 +4,13 @@ from chartae.parts.objectives.adversarial import Adversary, GanCritic, TotalCorr
 from chartae.parts.objectives.bounds import CIWAE, IWAE, KL, MIWAE, PIWAE, NegLogLik, importance_bound
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
-from chartae.parts.objectives.penalties import CodeNorm, Contractive
+from chartae.parts.objectives.penalties import (
+    CodeNorm,
+    Contractive,
+    DecoderGradient,
+    DecoderWeights,
+    Distortion,
+)
 from chartae.parts.objectives.perceptual import MSSSIM, ms_ssim
 
 __all__ = [
@@ -22,6 +28,9 @@ __all__ = [
     "CodeNorm",
     "Contractive",
     "CramerWold",
+    "DecoderGradient",
+    "DecoderWeights",
+    "Distortion",
     "EppsPulley",
     "GanCritic",
     "Matching",

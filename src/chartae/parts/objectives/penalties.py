@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from chartae.core.contracts import Objective, Term, Trace
+import torch
+from torch import Tensor
+
+from chartae.core.contracts import Distribution, Objective, Term, Trace
 from chartae.parts.networks import evaluating
 
-__all__ = ["CodeNorm", "Contractive"]
+__all__ = ["CodeNorm", "Contractive", "DecoderGradient", "DecoderWeights", "Distortion"]
 
 
 class CodeNorm(Objective):
@@ -68,3 +72,123 @@ class Contractive(Objective):
 
     def __repr__(self) -> str:
         return "contractive"
+
+
+class DecoderWeights(Objective):
+    """Squared norm of all that the decoder learns, one number whatever the batch.
+
+    Beside :class:`CodeNorm` it keeps the decoder from making up for small codes.
+
+    References
+    ----------
+    Ghosh et al. 2020, arXiv:1903.12436, section 3.1 (Tikhonov regularization).
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import CodeNorm, DecoderWeights, NegLogLik
+    >>> NegLogLik() + 0.5 * CodeNorm() + 0.001 * DecoderWeights()
+    nll + 0.5 * code_norm + 0.001 * decoder_weights
+    """
+
+    differentiates_networks = True  # as far as hand-written layers can tell: their weights are used elsewhere
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        norm = torch.stack([w.square().sum() for w in trace.model.likelihood.network.parameters()]).sum()  # type: ignore[union-attr]
+        return {"decoder_weights": Term(norm, unit="squared weights")}
+
+    def __repr__(self) -> str:
+        return "decoder_weights"
+
+
+class DecoderGradient(Objective):
+    """Squared Frobenius norm of the decoder's Jacobian, ``E_q |dD/dz|_F^2``, without bias.
+
+    It is ``E |J^T v|^2`` for v of N(0, I), at the cost of one backward pass; the decoder's output is its
+    expected item in the model's units, in evaluation mode.
+
+    References
+    ----------
+    Ghosh et al. 2020, arXiv:1903.12436, section 3.1 (gradient penalty); Hutchinson 1990,
+    doi:10.1080/03610919008812866.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import DecoderGradient, NegLogLik
+    >>> NegLogLik() + 0.1 * DecoderGradient()
+    nll + 0.1 * decoder_gradient
+    """
+
+    differentiates_networks = True
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        learning = torch.is_grad_enabled()
+        with _decoded(trace, trace.levels[0].z) as (z, x):
+            v = trace.noise.normal(x.shape, x)
+            (back,) = torch.autograd.grad(x, z, v, create_graph=learning)
+            rows = trace.expect(back.square().sum(-1))
+        return {"decoder_gradient": Term(rows, unit="squared model units per squared code unit")}
+
+    def __repr__(self) -> str:
+        return "decoder_gradient"
+
+
+class Distortion(Objective):
+    """How unevenly the decoder stretches codes: ``d E tr(H^2) / (E tr H)^2`` with the metric ``H = J^T J``.
+
+    It is 1 where the decoder keeps angles and distances up to one scale, and more elsewhere. Traces are
+    estimated with one vector v of N(0, I) for each code, as ``|J v|^2`` and ``|J^T J v|^2``, at codes between
+    and a little beyond pairs of the batch. A batch has one value, to which all of its rows contribute.
+
+    Parameters
+    ----------
+    beyond : float
+        How far lines between two codes go on, as a share of their length.
+
+    References
+    ----------
+    Lee, Yoon, Son and Park 2022, "Regularized autoencoders for isometric representation learning", equation
+    8 (the relaxed distortion, here times d), and section 4.2 (codes between codes).
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import Distortion, NegLogLik
+    >>> NegLogLik() + 2.0 * Distortion()
+    nll + 2 * distortion
+    """
+
+    differentiates_networks = True
+
+    def __init__(self, beyond: float = 0.2) -> None:
+        super().__init__()
+        self.beyond = beyond
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        learning, z = torch.is_grad_enabled(), trace.levels[0].z
+        share = (1 + 2 * self.beyond) * trace.noise.uniform((*z.shape[:2], 1), z) - self.beyond
+        # Each row with its neighbor: training batches come in a random order.
+        with _decoded(trace, z + share * (z.roll(1, 1) - z)) as (z, x):
+            v = trace.noise.normal(z.shape, z)
+            u = torch.zeros_like(x, requires_grad=True)
+            # J^T u is linear in u, and its derivative along v is J v.
+            (back,) = torch.autograd.grad(x, z, u, create_graph=True)
+            (ahead,) = torch.autograd.grad(back, u, v, create_graph=learning)
+            (both,) = torch.autograd.grad(x, z, ahead, create_graph=learning)
+            first, second = (t.square().flatten(2).sum(2).mean() for t in (ahead, both))
+        return {"distortion": Term(z.shape[-1] * second / first.square(), unit="")}
+
+    def __repr__(self) -> str:
+        return "distortion"
+
+
+@contextmanager
+def _decoded(trace: Trace, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Decode codes anew, in evaluation mode: the codes, with a graph, and the expected items, flat."""
+    with torch.enable_grad(), evaluating(trace.model.likelihood) as decoder:
+        z = z if z.requires_grad else z.detach().requires_grad_(True)
+        yield z, _expected(decoder(z, trace.c)).flatten(2)
+
+
+def _expected(px: Distribution) -> Tensor:
+    """Give the mean item, which moves smoothly with the code where a most likely category jumps."""
+    parts = getattr(px, "parts", (px,))
+    return torch.cat([(p.expected() if hasattr(p, "expected") else p.point()).flatten(2) for p in parts], 2)

@@ -10,9 +10,12 @@ from chartae.parts.posteriors.hierarchies import (
     inner_widths,
     layer_sizes,
 )
+from chartae.parts.posteriors.linear import LinearDeltaPosterior
+from chartae.parts.posteriors.manifolds import BallPosterior, SpherePosterior
 from chartae.parts.posteriors.normal import DeltaPosterior, FullNormalPosterior, NormalPosterior
 
 __all__ = [
+    "BallPosterior",
     "BottomUpPosterior",
     "ConditionalNormal",
     "Corrupted",
@@ -21,8 +24,10 @@ __all__ = [
     "Hamiltonian",
     "HamiltonianPosterior",
     "LadderPosterior",
+    "LinearDeltaPosterior",
     "NetworkPosterior",
     "NormalPosterior",
+    "SpherePosterior",
     "bounded",
     "bounded_slope",
     "full",

@@ -60,6 +60,7 @@ class Corrupted(Posterior):
         self.posterior: Posterior = posterior
         self.kind, self.amount = kind, float(amount)
         self.offers, self.differentiates_networks = posterior.offers, posterior.differentiates_networks
+        self.support = posterior.support
 
     KINDS: dict[str, Callable[[Tensor, float], Tensor]] = {  # noqa: RUF012 - a constant table
         "gaussian": lambda x, amount: x + amount * torch.randn_like(x),
