@@ -321,9 +321,9 @@ class Origin:
         """
         if "prior" in self.changes or recipe != self.trained._recipe()[0]:
             return self.changes.get("prior")
-        has = type(self.trained.model_.fitted_prior)
-        # A fit gives a normal one by itself, where there is no prior.
-        return next((name for name in densities if densities[name] is has and name != "normal"), None)
+        has, own = type(self.trained.model_.fitted_prior), self.trained.model_.posterior.density
+        # A fit gives the posterior's own by itself, where there is no prior.
+        return next((name for name in densities if densities[name] is has and name != own), None)
 
 
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:

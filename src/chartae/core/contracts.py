@@ -45,6 +45,9 @@ CURES = {
     "likelihood.point": "use a likelihood that has a mean",
     "likelihood.located": "use noise='global', 'feature' or a number, or a likelihood of logits",
     "space.images": "use another recipe, or say how items are laid out with layout='hw', 'hwc' or 'chw'",
+    "posterior.codebook": "use the posterior 'vq' or 'rq', with gradients for its entries (ema=0)",
+    "posterior.commitment": "use the posterior 'vq' or 'rq'",
+    "posterior.code_kl": "use the posterior 'hrq'",
 }
 
 
@@ -335,7 +338,9 @@ class Posterior(nn.Module, ABC):
     """q(z | x, c): what the encoder says about the code of x.
 
     ``differentiates_networks`` tells whether its draws hold derivatives of a network, so that a gradient
-    differentiates the network twice; ``support`` says where its codes lie, where that is not all of R^d.
+    differentiates the network twice; ``support`` says where its codes lie, where that is not all of R^d;
+    ``density`` names what is fitted to its codes after training, where the model has no prior; ``offers`` also
+    names the auxiliary tensors that its draws bring.
 
     Examples
     --------
@@ -350,6 +355,18 @@ class Posterior(nn.Module, ABC):
     offers: frozenset[str] = frozenset()
     differentiates_networks: bool = False
     support: str = ""
+    density: str = "normal"
+
+    def takes_after(self, posterior: Posterior) -> None:
+        """Say of a wrapper what the posterior says of itself.
+
+        Parameters
+        ----------
+        posterior : Posterior
+            What is wrapped.
+        """
+        for name in ("offers", "differentiates_networks", "support", "density"):
+            setattr(self, name, getattr(posterior, name))
 
     def begin(self, x: Tensor, c: Tensor | None) -> None:
         """Look at some training rows before the first step, for a start that suits them; most have no need.
@@ -383,6 +400,11 @@ class Posterior(nn.Module, ABC):
     def plain(self) -> Posterior:
         """The posterior without wrappers that act in training only (corruption)."""
         return self
+
+    @property
+    def codebook(self) -> nn.Module | None:
+        """The finite set that all codes lie in, where there is one."""
+        return None
 
 
 class Prior(nn.Module, ABC):

@@ -1,6 +1,7 @@
 """Densities: of codes, fitted after training, and bounds and estimates of log p(x)."""
 
 from chartae.density.bounds import annealed_log_likelihood, log_likelihood, log_likelihood_bound
+from chartae.density.codes import AutoregressiveDensity, CodeDensity, IndependentDensity
 from chartae.density.completion import complete
 from chartae.density.fitted import (
     Density,
@@ -13,8 +14,11 @@ from chartae.density.fitted import (
 from chartae.density.flows import FlowDensity
 
 __all__ = [
+    "AutoregressiveDensity",
+    "CodeDensity",
     "Density",
     "FlowDensity",
+    "IndependentDensity",
     "KernelDensity",
     "MixtureDensity",
     "NormalDensity",

@@ -31,6 +31,7 @@ __all__ = [
 densities: Registry[type[Density]] = Registry("density")
 #: Those that "auto" chooses from, the simplest first.
 AUTOMATIC = ("normal", "gmm", "kernel")
+DISCRETE = ("independent", "autoregressive")  # of codes on a codebook
 
 FEWEST = 20  # codes of which a part can be held out
 MOST = 10_000  # codes that are split
@@ -52,8 +53,8 @@ class Density(Prior):
     Attributes
     ----------
     held_out : float or None
-        Nats that a held-out code gains over N(0, I), on average; None before the fit, or if there are fewer
-        than 20 codes.
+        Nats that a held-out code gains over N(0, I), or, on a codebook, over one whose entries are drawn
+        uniformly, on average; None before the fit, or if there are fewer than 20 codes.
     held_out_se : float or None
         The standard error of that mean.
 
@@ -67,6 +68,8 @@ class Density(Prior):
     offers = frozenset({"log_prob", "point"})
     #: Codes that are fitted to, at most: a random choice of more of them.
     most: ClassVar[int | None] = MOST
+    #: Whether it is a mass of codes on a codebook, which it is then built with.
+    discrete: ClassVar[bool] = False
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -109,8 +112,12 @@ class Density(Prior):
         self._gains(codes, random_state)
         return self
 
+    def _reference(self, z: Tensor) -> Tensor:
+        """Log density (n,) of codes (n, d) under what is known without a fit."""
+        return StandardNormal(self.latent_dim).log_prob(z)
+
     def _gains(self, codes: Any, seed: int) -> Tensor:
-        """Fit, and give the nats that each held-out code gains over N(0, I); of no code if there are few."""
+        """Fit, and give the nats that each held-out code gains over :meth:`_reference`; of none if few."""
         z = torch.as_tensor(np.asarray(codes), dtype=torch.float64, device="cpu")
         if z.dim() != 2 or z.shape[1] != self.latent_dim or not len(z):
             raise DataError(f"codes have shape {tuple(z.shape)} and (n, {self.latent_dim}) is needed")
@@ -125,7 +132,7 @@ class Density(Prior):
             return z.new_zeros(0)
         train, choose, test = some.tensor_split([int(share * len(some)) for share in PARTS])
         self._learn(train, choose, seed)
-        gains = self._nats(test) - StandardNormal(self.latent_dim).log_prob(test)
+        gains = self._nats(test) - self._reference(test)
         self.held_out = float(gains.mean())
         self.held_out_se = float(gains.std() / math.sqrt(len(gains)))
         self._finish(every, seed)
@@ -344,18 +351,21 @@ class KernelDensity(Density):
         return FullNormalMixture(self.mean.new_zeros(self.n_centers), self.mean, self.scale_tril)
 
 
-def fit_density(name: str, codes: Any, random_state: int = 0) -> Density:
+def fit_density(name: str, codes: Any, random_state: int = 0, *, codebook: Any = None) -> Density:
     """Fit a density to codes.
 
     Parameters
     ----------
     name : str
         "normal", "gmm", "kernel", "flow", another of :data:`densities`, or "auto": the simplest of the first
-        three whose held-out log density is within two standard errors of the best of them.
+        three whose held-out log density is within two standard errors of the best of them. On a codebook
+        "auto" chooses from "independent" and "autoregressive" alone.
     codes : array_like
         ``(n, d)``, finite.
     random_state : int
         Splits the codes, and seeds what is random in the fit.
+    codebook : Codebook or None
+        What the codes lie on, where there is one.
 
     Returns
     -------
@@ -365,7 +375,7 @@ def fit_density(name: str, codes: Any, random_state: int = 0) -> Density:
     Raises
     ------
     PlanError
-        If there is no such density.
+        If there is no such density, or it is of codes on a codebook and there is none.
     DataError
         If the codes are no matrix, or not finite.
 
@@ -379,17 +389,25 @@ def fit_density(name: str, codes: Any, random_state: int = 0) -> Density:
     >>> fit_density("mixture", codes)
     Traceback (most recent call last):
     ...
-    chartae.core.errors.PlanError: unknown density 'mixture': known: auto, normal, gmm, kernel, flow
+    chartae.core.errors.PlanError: unknown density 'mixture': known: auto, normal, gmm, kernel, flow, independent, autoregressive
     """
     if name != "auto" and name not in densities:
         raise PlanError(f"unknown density {name!r}: {suggest(name, ['auto', *densities])}")
     shape = np.shape(codes)
     if len(shape) != 2 or 0 in shape:
         raise DataError(f"codes have shape {shape} and (n, d) is needed")
+
+    def made(name: str) -> Density:
+        if not densities[name].discrete:
+            return densities[name](shape[1])
+        if codebook is None:
+            raise PlanError(f"{name!r} is of codes on a codebook, and these are on none: use 'auto'")
+        return densities[name](shape[1], codebook=codebook)
+
     if name != "auto":
-        return densities[name](shape[1]).fit(codes, random_state)
+        return made(name).fit(codes, random_state)
     # The same codes for all of them, so that they are held against each other on the same ones.
-    fitted = [densities[each](shape[1]) for each in AUTOMATIC]
+    fitted = [made(each) for each in (AUTOMATIC if codebook is None else DISCRETE)]
     gains = [each._gains(codes, random_state) for each in fitted]
     return fitted[_simplest(gains) if len(gains[0]) else 0]
 

@@ -46,14 +46,16 @@ class Densities(Encoding):
 
         What the model has learned stays as it was: scores and bounds are those of its own prior. The density
         is kept in run folders and exported decoders. It says of itself, as ``model_.fitted_prior.held_out``,
-        how many nats a held-out code gains by it over N(0, I).
+        how many nats a held-out code gains by it over N(0, I), or, on a codebook, over entries drawn uniformly.
 
         Parameters
         ----------
         density : str or None
             "normal", "gmm" (a mixture of normals), "kernel" (a normal around each of many codes), "flow" (a
-            neural spline flow), or "auto": the best of the first three on held-out codes. "prior" or None:
-            the model's own prior again.
+            neural spline flow), or "auto": the best of the first three on held-out codes. Where codes lie on
+            a codebook: "independent" (slot by slot) or "autoregressive" (each entry given those before), and
+            "auto" is the better of these two; the others would draw codes beside it. "prior" or None: the
+            model's own prior again.
         X : array_like, optional
             ``(n, *shape)``, whose codes are fitted to, one draw of q(z | x) each; None: of training rows, as
             kept in ``codes_``.
@@ -90,7 +92,8 @@ class Densities(Encoding):
         model = self._ready()
         if density is None or density == "prior":
             if model.prior is None:
-                raise PlanError("a plain autoencoder has no prior of its own: use fit_prior('normal')")
+                own = model.posterior.density
+                raise PlanError(f"a plain autoencoder has no prior of its own: use fit_prior({own!r})")
             model.fitted_prior = None
             return self
         if model.prior is not None:
@@ -110,7 +113,8 @@ class Densities(Encoding):
             codes = self.sample_posterior(X, 1, condition, random_state=seed)[0]
         if codes is None:
             raise PlanError("no codes of training rows were kept with this model: pass X")
-        model.fitted_prior = fit_density(density, codes, seed).eval().to(self._device)
+        p = fit_density(density, codes, seed, codebook=model.posterior.codebook)
+        model.fitted_prior = p.eval().to(self._device)
         return self
 
     def log_likelihood(

@@ -22,7 +22,7 @@ from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
 from chartae.core.noise import Noise
-from chartae.density.fitted import NormalDensity
+from chartae.density.fitted import fit_density
 from chartae.estimators.checking import brings_items, warn_of_constant
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import seed_of
@@ -288,7 +288,9 @@ class Fitting(Densities, Geometry):
             # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.
             each = 1 + 64 * self.latent_dim_ * len(training) // X.memory if is_streamed(X) else 1
             codes = torch.cat([self._codes(b)[::each] for b in training.batches(size)])
-            model.fitted_prior = NormalDensity(self.latent_dim_).fit(codes.cpu(), seed).to(training.device)
+            q = model.posterior
+            p = fit_density(q.density, codes.cpu(), seed, codebook=q.codebook)
+            model.fitted_prior = p.eval().to(training.device)
         noise = Noise(seed + 4)
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()

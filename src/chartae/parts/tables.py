@@ -370,13 +370,16 @@ class Prepared(Posterior):
     def __init__(self, posterior: Posterior, inputs: Inputs) -> None:
         super().__init__()
         self.posterior, self.inputs = posterior, inputs
-        self.offers, self.differentiates_networks = posterior.offers, posterior.differentiates_networks
-        self.support = posterior.support
+        self.takes_after(posterior)
 
     @property
     def plain(self) -> Posterior:
         plain = self.posterior.plain
         return self if plain is self.posterior else Prepared(plain, self.inputs)
+
+    @property
+    def codebook(self) -> nn.Module | None:
+        return self.posterior.codebook
 
     @property
     def network(self) -> nn.Module:

@@ -17,6 +17,7 @@ from chartae.models.recipes import (
     hierarchies,
     hamiltonian,
     manifolds,
+    discrete,
 )
 
 # isort: on
@@ -34,4 +35,5 @@ FAMILIES = (
     hierarchies,
     hamiltonian,
     manifolds,
+    discrete,
 )

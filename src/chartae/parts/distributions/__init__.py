@@ -3,6 +3,7 @@
 from chartae.parts.distributions.balls import WrappedNormal
 from chartae.parts.distributions.base import Delta
 from chartae.parts.distributions.chains import Chain
+from chartae.parts.distributions.codes import CodePoint, RelaxedCodes
 from chartae.parts.distributions.divergences import kl, kl_slopes
 from chartae.parts.distributions.normals import DiagonalNormal, FullNormal, FullNormalMixture, StandardNormal
 from chartae.parts.distributions.spheres import PROFILES, Profile, UniformSphere, Zonal
@@ -22,6 +23,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Chain",
+    "CodePoint",
     "ContinuousBernoulli",
     "Delta",
     "DiagonalNormal",
@@ -32,6 +34,7 @@ __all__ = [
     "NormalMixture",
     "Poisson",
     "Profile",
+    "RelaxedCodes",
     "StandardNormal",
     "StudentT",
     "UniformSphere",

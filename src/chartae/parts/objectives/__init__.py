@@ -1,6 +1,7 @@
 """Objectives: what is minimized, in nats, as named terms that compose with ``+`` and ``*``."""
 
 from chartae.parts.objectives.adversarial import Adversary, GanCritic, TotalCorrelationCritic
+from chartae.parts.objectives.auxiliary import Auxiliary
 from chartae.parts.objectives.bounds import CIWAE, IWAE, KL, MIWAE, PIWAE, NegLogLik, importance_bound
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
@@ -24,6 +25,7 @@ __all__ = [
     "MSSSIM",
     "PIWAE",
     "Adversary",
+    "Auxiliary",
     "Capacity",
     "CodeNorm",
     "Contractive",

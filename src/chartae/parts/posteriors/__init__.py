@@ -13,21 +13,33 @@ from chartae.parts.posteriors.hierarchies import (
 from chartae.parts.posteriors.linear import LinearDeltaPosterior
 from chartae.parts.posteriors.manifolds import BallPosterior, SpherePosterior
 from chartae.parts.posteriors.normal import DeltaPosterior, FullNormalPosterior, NormalPosterior
+from chartae.parts.posteriors.quantized import (
+    CodebookPosterior,
+    FiniteScalarPosterior,
+    HierarchicalPosterior,
+    ResidualPosterior,
+    VectorPosterior,
+)
 
 __all__ = [
     "BallPosterior",
     "BottomUpPosterior",
+    "CodebookPosterior",
     "ConditionalNormal",
     "Corrupted",
     "DeltaPosterior",
+    "FiniteScalarPosterior",
     "FullNormalPosterior",
     "Hamiltonian",
     "HamiltonianPosterior",
+    "HierarchicalPosterior",
     "LadderPosterior",
     "LinearDeltaPosterior",
     "NetworkPosterior",
     "NormalPosterior",
+    "ResidualPosterior",
     "SpherePosterior",
+    "VectorPosterior",
     "bounded",
     "bounded_slope",
     "full",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Posterior
 from chartae.core.errors import PlanError
@@ -59,8 +59,7 @@ class Corrupted(Posterior):
             )
         self.posterior: Posterior = posterior
         self.kind, self.amount = kind, float(amount)
-        self.offers, self.differentiates_networks = posterior.offers, posterior.differentiates_networks
-        self.support = posterior.support
+        self.takes_after(posterior)
 
     KINDS: dict[str, Callable[[Tensor, float], Tensor]] = {  # noqa: RUF012 - a constant table
         "gaussian": lambda x, amount: x + amount * torch.randn_like(x),
@@ -70,6 +69,10 @@ class Corrupted(Posterior):
     @property
     def plain(self) -> Posterior:
         return self.posterior.plain
+
+    @property
+    def codebook(self) -> nn.Module | None:
+        return self.posterior.codebook
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         return self.posterior(self.KINDS[self.kind](x, self.amount) if self.training else x, c)
