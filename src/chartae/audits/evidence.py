@@ -159,7 +159,7 @@ class Evidence:
         return np.random.default_rng([self.seed, stream])
 
     def has(self, need: str) -> bool:
-        """Tell whether something is there: "prior", "posterior", "train", "labels", "observe", "likelihood".
+        """Tell whether something is there, or is so: what :class:`Check` may need.
 
         Parameters
         ----------
@@ -171,7 +171,8 @@ class Evidence:
         bool
             Whether it is.
         """
-        return getattr(self.chart if hasattr(self.chart, need) else self, need) is not None
+        found = getattr(self.chart if hasattr(self.chart, need) else self, need)
+        return found is not None and found is not False
 
     def conditions(self, rows: Any) -> tuple[Tensor, ...]:
         """Choose conditions, as further arguments of the chart's maps.

@@ -206,7 +206,8 @@ class Check:
     reference : str
         The source.
     needs : tuple of str
-        What the evidence must hold: "prior", "posterior", "train", "labels", "observe", "likelihood".
+        What the evidence must hold: "prior", "posterior", "train", "labels", "observe", "likelihood",
+        "source"; or be: "smooth".
     budget : {"fast", "full"}
         The smallest budget in which it runs.
 

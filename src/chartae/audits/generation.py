@@ -90,6 +90,8 @@ def _source_density(evidence: Evidence, z: Tensor) -> np.ndarray:
         p = source(None if evidence.c is None else evidence.c[: len(z)])
         if "log_prob" not in p.offers:
             raise DataError("what samples are drawn from has no density")
+        if "mass" in p.offers:
+            raise DataError("samples take their codes from a codebook, and a mass is no density to compare with")
         return p.log_prob(z.float().to(evidence.x.device)).cpu().double().numpy()
 
 

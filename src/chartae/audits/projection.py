@@ -140,6 +140,7 @@ def _idempotence(evidence: Evidence) -> Reading:
     },
     remedies=("denoising", "contractive"),
     reference="Alain and Bengio 2014, arXiv:1211.4246",
+    needs=("smooth",),
 )
 def _denoising(evidence: Evidence) -> Reading:
     """Compare the noise gain G = E|P(x + sε) − P(x)|² / (s²D) with d_I / D."""

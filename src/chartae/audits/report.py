@@ -42,6 +42,7 @@ LACKING = {
     "observe": "the noise of p(x | z) is not known",
     "likelihood": "the likelihood is not known",
     "source": "there is nothing to sample codes from",
+    "smooth": "codes lie on a codebook, so that a small change of an item leaves its code or makes it jump",
 }
 
 

@@ -43,6 +43,7 @@ def _known(evidence: Evidence) -> np.ndarray:
     },
     remedies=("more-dimensions", "lower-beta", "longer-training", "more-capacity"),
     reference=RIFAI,
+    needs=("smooth",),
 )
 def _retention(evidence: Evidence) -> Reading:
     """Measure tr(TᵀJ_P T) / d_I."""
@@ -63,6 +64,7 @@ def _retention(evidence: Evidence) -> Reading:
     },
     remedies=("denoising", "contractive"),
     reference=RIFAI,
+    needs=("smooth",),
 )
 def _encoder_leakage(evidence: Evidence) -> Reading:
     """Measure ν = (‖J_P‖² − ‖J_P T‖²) / d_I."""

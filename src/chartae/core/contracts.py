@@ -83,6 +83,7 @@ class Distribution(ABC):
 
     ===================  =====================================================================
     "log_prob"           the density of any value
+    "mass"               what log_prob gives is a mass: its values are discrete, whatever they lie among
     "density"            the density of its own draws, which is less to ask
     "point"              a value to show
     "reparameterized"    draws pass gradients on to its parameters

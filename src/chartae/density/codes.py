@@ -289,7 +289,7 @@ def _of(logits: Tensor, tokens: Tensor) -> Tensor:
 class _Codes(Distribution):
     """Codes on a codebook, whose tokens have logits given those before."""
 
-    offers = frozenset({"log_prob", "point"})
+    offers = frozenset({"log_prob", "mass", "point"})
 
     def __init__(self, book: Codebook, logits: Callable[[Tensor], Tensor], step: Any = None) -> None:
         self.book, self.logits = book, logits

@@ -118,4 +118,5 @@ def chart_of_estimator(estimator: Any) -> Chart:
         conditioned=conditioned,
         width=model.width,
         given=estimator,
+        smooth=posterior.codebook is None,
     )

@@ -82,6 +82,8 @@ class Chart:
         Values that one item takes in the widest layer: it bounds how many go through at once.
     given : object
         What the chart is of: a fitted estimator, which may know more than its chart.
+    smooth : bool
+        Whether a small change of an item changes its code by little; codes on a codebook jump.
 
     Examples
     --------
@@ -104,6 +106,7 @@ class Chart:
     conditioned: Callable[[Any, int], Tensor | None] | None = None
     width: int = 1024
     given: Any = None
+    smooth: bool = True
 
     @staticmethod
     def of_pair(

@@ -90,7 +90,7 @@ def hrq_vae(
     codes: int = 16,
     depth: int = 3,
     slots: int | None = None,
-    temperature: float = 0.5,
+    temperature: float = 1.0,
     drop: float = 0.1,
     beta: float = 1.0,
     **common: Any,

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 JITTER = 0.01  # standard deviations by which entries that begin at the same row differ
+SPREAD = 2.0  # standard deviation of the first level's entries, whose squared distances are nats
 RESTART = 50  # an entry that was not once the nearest to so many vectors for each entry begins anew
 
 
@@ -364,7 +365,7 @@ class HierarchicalPosterior(CodebookPosterior):
 
     In training the entries of a level are mixed by a Gumbel-softmax, and some rows stop at a level before the
     last; otherwise the likeliest entry is taken. Draws bring ``code_kl``, the divergence of the categoricals
-    from uniform ones.
+    from uniform ones. Before the first step the encoder's output is scaled to be as wide as the entries.
 
     Parameters
     ----------
@@ -414,7 +415,7 @@ class HierarchicalPosterior(CodebookPosterior):
         codes: int = 16,
         slots: int | None = None,
         depth: int = 3,
-        temperature: float = 0.5,
+        temperature: float = 1.0,
         drop: float = 0.1,
         decay: float = 0.5,
     ) -> None:
@@ -422,11 +423,14 @@ class HierarchicalPosterior(CodebookPosterior):
         super().__init__(network, latent_dim, Codebook(slots, codes, latent_dim // slots, depth))
         self.temperature = _between(temperature, "temperature", 1e-3, float("inf"))
         self.drop, self.decay = _between(drop, "drop", 0, 1), _between(decay, "decay", 0, float("inf"))
+        self.register_buffer("gain", torch.tensor(1.0))
         with torch.no_grad():
-            self.book.entries.mul_(self.decay ** torch.arange(depth)[:, None, None])
+            self.book.entries.mul_(SPREAD * self.decay ** torch.arange(depth)[:, None, None])
+
+    gain: Tensor
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
-        v = self.book.cut(self.encode(x, c))
+        v = self.book.cut(self.gain * self.encode(x, c))
         if not self.training:
             z, indices, kl = (t[0] for t in RelaxedCodes(v, self.book, 0.0).descend(1, Noise(0)))
             return CodePoint(_straight_through(v.flatten(1), z), indices, {"code_kl": kl})
@@ -437,5 +441,5 @@ class HierarchicalPosterior(CodebookPosterior):
         )
 
     def begin(self, x: Tensor, c: Tensor | None) -> None:
-        v = self.encode(x, c)
-        self.book.entries.mul_(v.std(correction=0).clamp_min(JITTER))
+        # As wide as the entries: among those that are all far away, or near, none would be the likelier one.
+        self.gain.copy_(SPREAD / self.encode(x, c).std(correction=0).clamp_min(JITTER))
