@@ -20,6 +20,14 @@ from chartae.parts.networks import Film
 RECIPES = ct.recipes()
 NAMES = [r.name for r in RECIPES]
 CONDITIONAL = [r.name for r in RECIPES if r.conditional]
+#: Each with a prior that does not follow the condition and one that does, where a recipe has the choice.
+CONDITIONAL_PRIORS = [
+    (r.name, {name: on})
+    for r in RECIPES
+    if r.conditional
+    for name in r.parameters.keys() & {"conditional_prior"}
+    for on in (False, True)
+] + [(r.name, {}) for r in RECIPES if r.conditional and "conditional_prior" not in r.parameters]
 SMALL = {"latent_dim": 2, "hidden": (8,), "max_epochs": 2, "batch_size": 16, "random_state": 0}
 
 each_recipe = pytest.mark.parametrize("name", NAMES)
@@ -83,11 +91,10 @@ def test_the_gradient_reaches_every_parameter(name, shape, network, likelihood, 
     assert untouched(plan.model) + untouched(plan.objective) == []
 
 
-@pytest.mark.parametrize("name", CONDITIONAL)
+@pytest.mark.parametrize(("name", "parameters"), CONDITIONAL_PRIORS)
 @pytest.mark.parametrize("network", ["mlp", "conv2d"])
-@pytest.mark.parametrize("conditional_prior", [False, True])
 @pytest.mark.parametrize("conditioning", ["concat", "film"])
-def test_the_gradient_reaches_the_condition(name, network, conditional_prior, conditioning):
+def test_the_gradient_reaches_the_condition(name, parameters, network, conditioning):
     torch.manual_seed(0)
     plan = build(
         name,
@@ -98,14 +105,15 @@ def test_the_gradient_reaches_the_condition(name, network, conditional_prior, co
         activation="tanh",
         condition={"n_labels": 3, "vector_dim": 2},
         conditioning=conditioning,
-        conditional_prior=conditional_prior,
+        **parameters,
     )
     for module in plan.model.modules():
         if isinstance(module, Film):  # which starts as the identity, whatever the condition
             nn.init.normal_(module.linear.weight, std=0.1)
-    # The conditional prior starts at N(0, I) whatever the condition: give it something to pass on.
-    if conditional_prior:
-        nn.init.normal_(plan.model.prior.network.weight)
+    # Layers of a prior start at zero, whatever the condition: give them something to pass on.
+    for parameter in plan.model.prior.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter)
     vector = torch.randn(20, 2)
     vector[::4] = torch.nan
     label = torch.arange(20) % 4 - 1  # -1 is the null token

@@ -41,6 +41,7 @@ __all__ = [
 
 #: What to do where a part does not offer what an objective needs.
 CURES = {
+    "posterior.independence": "use a posterior whose dimensions are independent normals, or prior 'mixture'",
     "prior.standard": "use a recipe whose prior is N(0, I), or match by samples (MMD, sliced Wasserstein)",
     "likelihood.point": "use a likelihood that has a mean",
     "likelihood.located": "use noise='global', 'feature' or a number, or a likelihood of logits",
@@ -92,6 +93,9 @@ class Distribution(ABC):
     "covariance"         the covariance of its dimensions
     ===================  =====================================================================
 
+    ``splits`` tells whether ``per_dim`` says something of each dimension by itself; where dimensions hang
+    together, an estimated KL is not split over them.
+
     Examples
     --------
     >>> import torch
@@ -102,6 +106,7 @@ class Distribution(ABC):
     """
 
     offers: frozenset[str] = frozenset()
+    splits: bool = True
 
     @property
     @abstractmethod
@@ -413,6 +418,7 @@ class Prior(nn.Module, ABC):
 
     ``support`` says where, if not in all of R^d ("on a sphere"): the posterior's codes must lie there too.
     None: where they lie, of a prior that is made of the posterior.
+    ``needs`` names what other parts must offer, as an objective's does.
 
     Examples
     --------
@@ -423,6 +429,7 @@ class Prior(nn.Module, ABC):
 
     offers: frozenset[str] = frozenset()
     support: str | None = ""
+    needs: frozenset[str] = frozenset()
 
     def begin(self, x: Tensor, c: Tensor | None) -> None:
         """Look at some training rows before the first step, for a start that suits them; most have no need.
@@ -466,6 +473,21 @@ class Prior(nn.Module, ABC):
         Distribution
             With batch shape ``()`` or ``(n,)`` and event shape ``(d,)``.
         """
+
+    def taken(self, posterior: Posterior) -> dict[str, Tensor]:
+        """Give those of its buffers that follow from the posterior, so that a decoder may go without one.
+
+        Parameters
+        ----------
+        posterior : Posterior
+            The posterior, as training left it.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By name, each of its buffer's shape; most priors take nothing.
+        """
+        return {}
 
 
 class Likelihood(nn.Module, ABC):
@@ -932,20 +954,21 @@ class Plan:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        prior = self.model.prior
         parts = {
             "posterior": self.model.posterior,
-            "prior": self.model.prior,
+            "prior": prior,
             "likelihood": self.model.likelihood,
             "space": getattr(self.model, "space", None),
         }
-        for need in sorted(self.objective.needs):
+        needs = [(repr(self.objective), need) for need in sorted(self.objective.needs)]
+        needs += [(type(prior).__name__, need) for need in sorted(getattr(prior, "needs", ()))]
+        for who, need in needs:
             part, ability = need.split(".")
             if parts[part] is None:
-                raise PlanError(
-                    f"{self.objective!r} needs a {part}, and this model has none: use a VAE recipe"
-                )
+                raise PlanError(f"{who} needs a {part}, and this model has none: use a VAE recipe")
             if ability not in getattr(parts[part], "offers", ()):
                 raise PlanError(
-                    f"{self.objective!r} needs {ability} of the {part}, and "
+                    f"{who} needs {ability} of the {part}, and "
                     f"{type(parts[part]).__name__} has none: {CURES.get(need, f'use a Normal {part}')}"
                 )

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Distribution, Draw, Posterior
+from chartae.core.contracts import Distribution, Posterior
 from chartae.core.errors import DataError
-from chartae.core.noise import Noise
 from chartae.density.fitted import Density, _moments, densities
-from chartae.parts.distributions import FullNormal, StandardNormal
+from chartae.parts.distributions import Affine, DiagonalNormal, Transformed
 
 __all__ = ["FlowDensity"]
 
@@ -137,50 +136,5 @@ class FlowDensity(Density):
         return torch.linalg.solve_triangular(self.scale_tril, (z - self.mean).T, upper=False).T
 
     def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
-        return _Flow(self.mean, self.scale_tril, self.flow().transform)
-
-
-class _Flow(Distribution):
-    """N(0, I) through the inverse of a transform, scaled and shifted."""
-
-    offers = frozenset({"log_prob", "point"})
-
-    def __init__(self, mean: Tensor, scale_tril: Tensor, transform: Any) -> None:
-        self.mean, self.scale_tril, self.transform = mean, scale_tril, transform
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return torch.Size()
-
-    @property
-    def event_shape(self) -> torch.Size:
-        return self.mean.shape
-
-    def draw(self, k: int, noise: Noise) -> Draw:
-        white = self.transform.inv(noise.normal((k, *self.mean.shape), self.mean))
-        return Draw(self.mean + white @ self.scale_tril.mT)
-
-    def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
-        """Log density; with ``per_dim`` in the dimensions of the noise.
-
-        Parameters
-        ----------
-        v : Tensor
-            ``(..., d)``.
-        per_dim : bool
-            Split what the noise says over its dimensions, and the change of volume evenly.
-
-        Returns
-        -------
-        Tensor
-            ``(...)`` or ``(..., d)`` in nats.
-        """
-        flat = (v - self.mean).reshape(-1, v.shape[-1]).T
-        white = torch.linalg.solve_triangular(self.scale_tril, flat, upper=False).T.reshape(v.shape)
-        noise, log_volume = self.transform.call_and_ladj(white)
-        log_volume = log_volume - self.scale_tril.diagonal().log().sum()
-        base = StandardNormal(v.shape[-1]).log_prob(noise, per_dim=per_dim)
-        return base + (log_volume.unsqueeze(-1) / v.shape[-1] if per_dim else log_volume)
-
-    def point(self) -> Tensor:
-        return FullNormal(self.mean, self.scale_tril).point()
+        base = DiagonalNormal(torch.zeros_like(self.mean), self.mean.new_zeros(()))
+        return Transformed(base, [self.flow().transform.inv, Affine(self.mean, self.scale_tril)])

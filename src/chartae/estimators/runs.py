@@ -138,6 +138,9 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         },
     }
     tensors = dict(model.state_dict())
+    if model.prior is not None:
+        taken = model.prior.taken(model.posterior.plain)
+        tensors |= {f"prior.{name}": value for name, value in taken.items()}
     odd = next((name for name, value in tensors.items() if not isinstance(value, torch.Tensor)), None)
     if odd is not None:
         raise PlanError(

@@ -5,8 +5,15 @@ from chartae.parts.distributions.base import Delta
 from chartae.parts.distributions.chains import Chain
 from chartae.parts.distributions.codes import CodePoint, RelaxedCodes
 from chartae.parts.distributions.divergences import kl, kl_slopes
-from chartae.parts.distributions.normals import DiagonalNormal, FullNormal, FullNormalMixture, StandardNormal
+from chartae.parts.distributions.normals import (
+    DiagonalNormal,
+    DiagonalNormalMixture,
+    FullNormal,
+    FullNormalMixture,
+    StandardNormal,
+)
 from chartae.parts.distributions.spheres import PROFILES, Profile, UniformSphere, Zonal
+from chartae.parts.distributions.transformed import Affine, Planar, Radial, Transformed
 from chartae.parts.distributions.values import (
     Bernoulli,
     Categorical,
@@ -20,6 +27,7 @@ from chartae.parts.distributions.values import (
 
 __all__ = [
     "PROFILES",
+    "Affine",
     "Bernoulli",
     "Categorical",
     "Chain",
@@ -27,16 +35,20 @@ __all__ = [
     "ContinuousBernoulli",
     "Delta",
     "DiagonalNormal",
+    "DiagonalNormalMixture",
     "FullNormal",
     "FullNormalMixture",
     "Laplace",
     "NegativeBinomial",
     "NormalMixture",
+    "Planar",
     "Poisson",
     "Profile",
+    "Radial",
     "RelaxedCodes",
     "StandardNormal",
     "StudentT",
+    "Transformed",
     "UniformSphere",
     "WrappedNormal",
     "Zonal",

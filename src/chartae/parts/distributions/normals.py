@@ -19,7 +19,7 @@ from chartae.parts.distributions.base import (
     _sum_event,
 )
 
-__all__ = ["DiagonalNormal", "FullNormal", "FullNormalMixture", "StandardNormal"]
+__all__ = ["DiagonalNormal", "DiagonalNormalMixture", "FullNormal", "FullNormalMixture", "StandardNormal"]
 
 
 def _others(dims: Sequence[int], d: int) -> list[int]:
@@ -259,6 +259,116 @@ def _blocks(scale_tril: Tensor, dims: Sequence[int], rest: Sequence[int]) -> tup
     return factor[..., :m, :m], factor[..., m:, :m], factor[..., m:, m:]
 
 
+VALUES = 1 << 22  # of pairs of a value and a component, at once
+
+
+class DiagonalNormalMixture(Distribution):
+    """A mixture of normals whose dimensions are independent within each.
+
+    Parameters
+    ----------
+    logits : Tensor
+        ``(*batch, m)``, log weights up to a constant.
+    mean, log_var : Tensor
+        ``(m, d)``, the same for the whole batch, or ``(*batch, m, d)``. The first costs no array of values,
+        components and dimensions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.distributions import DiagonalNormalMixture
+    >>> p = DiagonalNormalMixture(torch.zeros(2), torch.tensor([[-1.0, 0.0], [3.0, 0.0]]), torch.zeros(2, 2))
+    >>> p.point(), p.std(), round(p.log_prob(torch.zeros(2)).item(), 4)
+    (tensor([1., 0.]), tensor([2.2361, 1.0000]), -3.0129)
+    """
+
+    offers = frozenset({"log_prob", "point"}) | CONDITIONAL
+    splits = False
+
+    def __init__(self, logits: Tensor, mean: Tensor, log_var: Tensor) -> None:
+        self.logits, self.mean, self.log_var = logits, mean, log_var
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.logits.shape[:-1]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.mean.shape[-1:]
+
+    def draw(self, k: int, noise: Noise) -> Draw:
+        index = _choose(self.logits, k, noise)  # (k, *batch)
+
+        def chosen(t: Tensor) -> Tensor:
+            if t.dim() == 2:
+                return t[index]
+            where = index[..., None, None].expand(*index.shape, 1, t.shape[-1])
+            return t.expand(k, *t.shape).gather(-2, where).squeeze(-2)
+
+        mean = chosen(self.mean)
+        return Draw(torch.addcmul(mean, (0.5 * chosen(self.log_var)).exp(), noise.normal(mean.shape, mean)))
+
+    def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
+        """Log density; with ``per_dim`` split into the conditionals of the dimensions before each.
+
+        Parameters
+        ----------
+        v : Tensor
+            ``(..., d)``.
+        per_dim : bool
+            Keep log p(v_i | v_<i) apart.
+
+        Returns
+        -------
+        Tensor
+            ``(...)`` or ``(..., d)`` in nats.
+        """
+        log_weight = self.logits.log_softmax(-1)
+        if per_dim:
+            rows = DiagonalNormal(self.mean, self.log_var).log_prob(v.unsqueeze(-2), per_dim=True).cumsum(-1)
+            up_to = (log_weight.unsqueeze(-1) + rows).logsumexp(-2)
+            return up_to.diff(dim=-1, prepend=torch.zeros_like(up_to[..., :1]))
+        alone = v.dim() - 1 - len(self.batch_shape)  # dimensions of v that are not the batch's
+        most = max(1, VALUES * v.shape[-1] * v.shape[0] // max(1, v.numel() * self.logits.shape[-1]))
+        if alone > 0 and most < len(v):
+            return torch.cat([self.log_prob(part) for part in v.split(most)])
+        return (log_weight + self._each(v)).logsumexp(-1).to(v.dtype)
+
+    def _each(self, v: Tensor) -> Tensor:
+        """Log density of each component, ``(..., m)``."""
+        if self.mean.dim() > 2 or self.log_var.dim() > 2:
+            return DiagonalNormal(self.mean, self.log_var).log_prob(v.unsqueeze(-2))
+        # A quadratic form in one product. In float64: narrow components are small differences of large sums.
+        v, mean, log_var = v.double(), self.mean.double(), self.log_var.double()
+        weight = (-log_var).exp()
+        constant = -0.5 * (mean.square() * weight + log_var + LOG_2PI).sum(-1)
+        powers = torch.cat([v.square(), v], -1).reshape(-1, 2 * v.shape[-1])
+        form = torch.cat([-0.5 * weight, mean * weight], -1)
+        return torch.addmm(constant, powers, form.T).reshape(*v.shape[:-1], -1)
+
+    def point(self) -> Tensor:
+        return (self.logits.softmax(-1).unsqueeze(-1) * self.mean).sum(-2)
+
+    def std(self) -> Tensor:
+        """Return the standard deviation of each dimension.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d)``.
+        """
+        gap = self.mean - self.point().unsqueeze(-2)
+        square = gap.square() + self.log_var.exp()
+        return (self.logits.softmax(-1).unsqueeze(-1) * square).sum(-2).sqrt()
+
+    def given(self, dims: Sequence[int], values: Tensor) -> DiagonalNormalMixture:
+        rest, held = _others(dims, self.mean.shape[-1]), list(dims)
+        # Each component counts by how well it explains what is held.
+        seen = DiagonalNormalMixture(self.logits, self.mean[..., held], self.log_var[..., held])
+        logits = self.logits.log_softmax(-1) + seen._each(values).to(self.logits.dtype)
+        return DiagonalNormalMixture(logits, self.mean[..., rest], self.log_var[..., rest])
+
+
 class FullNormalMixture(Distribution):
     """A mixture of normals with any covariances.
 
@@ -282,6 +392,7 @@ class FullNormalMixture(Distribution):
     """
 
     offers = frozenset({"log_prob", "point"}) | CONDITIONAL
+    splits = False
 
     def __init__(self, logits: Tensor, mean: Tensor, scale_tril: Tensor) -> None:
         self.logits, self.mean, self.scale_tril = logits, mean, scale_tril

@@ -106,10 +106,10 @@ def _kl_values(trace: Trace, closed: bool = True) -> Tensor:
     for level in trace.levels:
         assert level.p is not None
         value = kl(level.q, level.p) if closed else None
-        if value is None and level.drawn.log_prob is None:
+        if value is None and level.drawn.log_prob is None and level.p.splits:
             split = (p.log_prob(level.z, per_dim=True) for p in (level.q, level.p))
             value = trace.expect(next(split) - next(split))
-        elif value is None:  # the draw came with its density, which is of all dimensions together
+        elif value is None:  # a density of all dimensions together
             value = trace.expect(level.log_posterior - level.log_prior).unsqueeze(1)
         values.append(value)
     return values[0] if len(values) == 1 else torch.cat(values, 1)

@@ -2,6 +2,7 @@
 
 from chartae.parts.posteriors.base import NetworkPosterior, bounded, bounded_slope, full, posteriors
 from chartae.parts.posteriors.corruption import Corrupted
+from chartae.parts.posteriors.flows import FlowPosterior
 from chartae.parts.posteriors.hamiltonian import Hamiltonian, HamiltonianPosterior
 from chartae.parts.posteriors.hierarchies import (
     BottomUpPosterior,
@@ -29,6 +30,7 @@ __all__ = [
     "Corrupted",
     "DeltaPosterior",
     "FiniteScalarPosterior",
+    "FlowPosterior",
     "FullNormalPosterior",
     "Hamiltonian",
     "HamiltonianPosterior",

@@ -84,7 +84,7 @@ class NormalPosterior(NetworkPosterior):
     (torch.Size([5, 3]), True)
     """
 
-    offers = CAN | MOMENTS
+    offers = CAN | MOMENTS | {"independence"}
 
     @staticmethod
     def features(latent_dim: int) -> int:
