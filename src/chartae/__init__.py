@@ -21,6 +21,7 @@ __all__ = [
     "read",
     "recipes",
     "stream",
+    "sweep",
 ]
 
 # Names are imported at first use: `import chartae` must not pay for torch.
@@ -38,6 +39,7 @@ _WHERE = {
     "read": "chartae.training.readers",
     "recipes": "chartae.models.recipes",
     "stream": "chartae.training.streams",
+    "sweep": "chartae.estimators.sweeps",
 }
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from chartae.audits.report import audit
     from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
     from chartae.estimators.runs import load, load_decoder
+    from chartae.estimators.sweeps import sweep
     from chartae.geometry.dimension import intrinsic_dimension
     from chartae.models.recipes import Recipe, recipes
     from chartae.training.readers import read

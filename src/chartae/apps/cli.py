@@ -920,3 +920,6 @@ def _print(table: Table) -> None:
     from rich.console import Console
 
     Console(markup=False, highlight=False).print(table)  # a folder may be named [bold]
+
+
+import chartae.apps.sweeping  # noqa: E402  # a command in a module of its own, which builds on this one

@@ -1,0 +1,816 @@
+"""Sweeps: a fit for each latent size, weight of the KL term and noise, and which of them to take."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from chartae import __version__
+from chartae.audits.maps import COLORS
+from chartae.audits.prior import ACTIVE
+from chartae.core.arrays import is_streamed
+from chartae.core.columns import is_streamed_table
+from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError, one_line
+from chartae.core.files import atomic
+from chartae.core.noise import Noise
+from chartae.core.registry import suggest
+from chartae.estimators.autoencoders import Autoencoder
+from chartae.estimators.checking import brings_items
+from chartae.estimators.decoding import count
+from chartae.estimators.fitting import _sum
+from chartae.estimators.keeping import Keeping
+from chartae.estimators.parameters import COMMON, plain
+from chartae.estimators.runs import load
+from chartae.models.persistence import config_of, is_unfinished
+from chartae.models.recipes import find
+from chartae.parts.objectives import KL, importance_bound
+from chartae.training.readers import Dataset, read
+from chartae.training.sources import Source
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["FIGURE", "RECORD", "Cell", "Sweep", "recommended", "sweep"]
+
+FORMAT = 1
+RECORD, FIGURE = "sweep.json", "sweep.png"
+CELLS, MEASURES = "cells", "cell.json"
+BETAS = (0.5, 1.0, 2.0)  # the weight that the bound itself has, half of it and twice
+ROWS = 4096  # held-out rows that cells are compared on, at most
+SAMPLES = 64  # importance samples of each
+ERRORS = 2.0  # standard errors within which a bound counts as good as the best
+#: What may differ when a sweep goes on: where, and what is said of it.
+FREE = ("device", "verbose")
+SWEPT = ("latent_dim", "noise")
+CAVEAT = (
+    "The rule knows one fit of each cell, and not how much another seed would change; the rows have also "
+    "chosen each fit's epoch. It asks for the likelihood of new rows alone, which beta 1 is made for: "
+    "where codes are to be few and independent, a larger beta may suit at the price that the table shows."
+)
+POINTS = (
+    "Codes without a density have no rate: sizes are compared by distortion alone, which says how well rows "
+    "come back and nothing of how well new ones are made."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit of a sweep, and what it is worth on rows that it was not trained on.
+
+    Parameters
+    ----------
+    latent_dim : int
+        d.
+    beta : float or None
+        Weight of the KL term; None in a recipe that has none.
+    noise : str or float
+        Of the likelihood.
+    run : Path
+        Its run folder, as :func:`chartae.load` opens it.
+    rate : float or None
+        KL(q(z | x) || p(z)), nats a row; None where codes have no density.
+    distortion : float
+        -E_q log p(x | z), nats a row, in the input's units.
+    rmse : float or None
+        Of reconstructions from posterior means, in the input's units; None in a table of mixed kinds.
+    elbo, bound : float or None
+        -(rate + distortion), and the bound of 64 importance samples, nats a row; None as for ``rate``.
+    active : int or None
+        Latent dimensions that are used: eigenvalues of the posterior means' covariance above 0.01, in units
+        of the prior's variance.
+    epochs, parameters : int
+        Of the training, and numbers that were trained.
+    seconds : float
+        Of the training.
+    cut : bool
+        Whether it was still improving in the last tenth of its epochs when they were over.
+    failed : str
+        Why there is no model; empty where there is one.
+    nats : ndarray
+        ``(m,)`` what cells are compared by: each row's bound, or minus its distortion where there is none.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.estimators.sweeps import Cell
+    >>> Cell(4, 0.5, "global", Path("runs/a")).name
+    'latent_dim 4, beta 0.5'
+    """
+
+    latent_dim: int
+    beta: float | None
+    noise: str | float
+    run: Path
+    rate: float | None = None
+    distortion: float = math.nan
+    rmse: float | None = None
+    elbo: float | None = None
+    bound: float | None = None
+    active: int | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    parameters: int = 0
+    cut: bool = False
+    failed: str = ""
+    nats: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        beta = "" if self.beta is None else f", beta {self.beta:g}"
+        return (
+            f"latent_dim {self.latent_dim}{beta}{'' if self.noise == 'global' else f', noise {self.noise}'}"
+        )
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        beta = "" if self.beta is None else f"_beta{_digits(self.beta)}"
+        noise = self.noise if isinstance(self.noise, str) else _digits(self.noise)
+        return f"d{self.latent_dim}{beta}_noise-{noise}"
+
+    def describe(self) -> str:
+        """Say in a line what was measured.
+
+        Returns
+        -------
+        str
+            One line.
+        """
+        if self.failed:
+            return f"{self.name}: failed ({self.failed})"
+        rate = "" if self.rate is None else f"rate {self.rate:.2f} · "
+        bound = "" if self.bound is None else f" · bound {self.bound:.2f}"
+        return f"{self.name}: {rate}distortion {self.distortion:.2f}{bound} · {self.seconds:.0f} s"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON values, without the rows.
+
+        Returns
+        -------
+        dict
+            Of its parameters.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "nats"}
+        return values | {"run": f"{CELLS}/{self.folder}"}
+
+
+def _digits(value: float) -> str:
+    return np.format_float_positional(value, trim="-")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep has found.
+
+    Parameters
+    ----------
+    run : Path
+        Its folder.
+    cells : tuple of Cell
+        All of the grid, by size, noise and beta.
+    recommended : Cell
+        Which to take; ``chartae.load(sweep.recommended.run)`` opens it.
+    reason : str
+        Why, in one or two sentences.
+    notes : tuple of str
+        What the rule does not know, and what to mind.
+    facts : dict
+        What all cells share: data, recipe, parameters.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> X = np.random.default_rng(0).normal(size=(200, 1)) @ np.ones((1, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = ct.sweep(X, run=folder + "/s", latent_dims=(1, 2), betas=(1,), max_epochs=2)
+    >>> [cell.latent_dim for cell in found.cells], len(found.recommended.nats)
+    ([1, 2], 20)
+    """
+
+    run: Path
+    cells: tuple[Cell, ...]
+    recommended: Cell
+    reason: str
+    notes: tuple[str, ...]
+    facts: dict[str, Any]
+
+    @property
+    def best(self) -> Cell:
+        """The cell with the best mean over rows, whatever its size."""
+        return _best(self.cells)
+
+    def behind(self, cell: Cell) -> tuple[float, float]:
+        """Say how far a cell is behind the best.
+
+        Parameters
+        ----------
+        cell : Cell
+            One of this sweep's.
+
+        Returns
+        -------
+        nats, standard_error : float
+            Mean over rows of the difference, and its standard error; NaN for a cell that failed.
+        """
+        return _behind(self.best, cell)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all as JSON values.
+
+        Returns
+        -------
+        dict
+            As ``sweep.json`` has it.
+        """
+        cells = []
+        for cell in self.cells:
+            gap, error = self.behind(cell)
+            behind = None if cell.failed else {"nats": gap, "standard_error": error}
+            cells.append(_finite(cell.to_dict()) | {"behind": behind})
+        return {
+            **_head(self.facts),
+            "cells": cells,
+            "recommended": self.recommended.to_dict()["run"],
+            "reason": self.reason,
+            "notes": list(self.notes),
+        }
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw distortion against rate, a line for each latent size; against the size where there is no rate.
+
+        Parameters
+        ----------
+        ax : Axes or None
+            Of matplotlib, to draw into; None: a new one.
+
+        Returns
+        -------
+        Axes
+            With the curves.
+
+        References
+        ----------
+        Alemi et al. 2018, arXiv:1711.00464 (rate and distortion of a VAE).
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np, chartae as ct
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = ct.sweep(np.eye(100), run=folder + "/s", latent_dims=(1, 2), betas=(1,), max_epochs=1)
+        >>> found.plot().get_xlabel()
+        'rate: KL, nats a row'
+        """
+        from matplotlib.figure import Figure
+
+        if ax is None:
+            ax = Figure(figsize=(6.4, 4.6), layout="constrained").subplots()
+        done = [cell for cell in self.cells if not cell.failed]
+        rated = done[0].rate is not None
+        noises = list(dict.fromkeys(cell.noise for cell in done))
+        sizes = list(dict.fromkeys(cell.latent_dim for cell in done))
+
+        def place(cell: Cell) -> tuple[float, float]:
+            return float(cell.rate if cell.rate is not None else cell.latent_dim), cell.distortion
+
+        for noise, mark in zip(noises, _marks(len(noises)), strict=True):
+            named = f", noise {noise}" if len(noises) > 1 else ""
+            for i, d in enumerate(sizes if rated else [None]):
+                mine = [c for c in done if c.noise == noise and d in (c.latent_dim, None)]
+                if not mine:
+                    continue
+                color = COLORS[(i if rated else noises.index(noise)) % len(COLORS)]
+                label = f"latent_dim {d}{named}" if rated else named[2:]
+                ax.plot(*zip(*map(place, mine), strict=True), marker=mark, color=color, label=label, ms=5)
+                for cell in mine if rated and len(sizes) * len(noises) <= 4 else []:
+                    near: dict[str, Any] = {
+                        "textcoords": "offset points",
+                        "xytext": (5, 4),
+                        "fontsize": 7,
+                        "color": color,
+                    }
+                    if cell.beta is not None:
+                        ax.annotate(f"β {cell.beta:g}", place(cell), **near)
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "ms": 13,
+            "mfc": "none",
+            "mec": "#1f1f1f",
+            "mew": 1.4,
+            "ls": "",
+        }
+        ax.plot(*place(self.recommended), label="recommended", **ring)
+        ax.set_ylabel("distortion: −E log p(x | z), nats a row")
+        ax.set_xlabel("rate: KL, nats a row" if rated else "latent dimensions")
+        if rated:
+            best = max(done, key=lambda c: c.elbo if c.elbo is not None else -math.inf)
+            low, high = ax.get_ylim()
+            rates = np.array(ax.get_xlim())
+            look: dict[str, Any] = {"ls": "--", "lw": 0.8, "color": "#828282", "zorder": 0}
+            ax.plot(rates, -(best.elbo or 0.0) - rates, label="ELBO of the best", **look)
+            ax.set(xlim=tuple(rates), ylim=(low, high))
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=8)
+        return ax
+
+
+def _marks(n: int) -> list[str]:
+    return [("o", "s", "^", "D", "v")[i % 5] for i in range(n)]
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def _head(facts: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "chartae": __version__, "facts": facts}
+
+
+# --------------------------------------------------------------------------------------------- the rule
+
+
+def _best(cells: Sequence[Cell]) -> Cell:
+    return max((cell for cell in cells if not cell.failed), key=lambda cell: float(cell.nats.mean()))
+
+
+def _behind(best: Cell, cell: Cell) -> tuple[float, float]:
+    if cell.failed:
+        return math.nan, math.nan
+    gap = best.nats - cell.nats
+    return float(gap.mean()), float(gap.std(ddof=1) / math.sqrt(len(gap)))
+
+
+def recommended(cells: Sequence[Cell]) -> tuple[Cell, str, tuple[str, ...]]:
+    """Take the smallest latent size that is as good as the best, as far as the rows can tell.
+
+    As good is a cell whose rows are behind those of the best by a mean within two of its standard errors;
+    rows are paired, since all cells see the same ones. Of several such cells of that size the one with the
+    best mean is taken.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        Of a sweep; one that failed is left out.
+
+    Returns
+    -------
+    cell : Cell
+        Which to take.
+    reason : str
+        Why.
+    notes : tuple of str
+        What the rule does not know.
+
+    Raises
+    ------
+    TrainingError
+        If all of them failed.
+
+    References
+    ----------
+    Hastie, Tibshirani and Friedman 2009, "The elements of statistical learning", section 7.10 (the simplest
+    model within an error of the best).
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from chartae.estimators.sweeps import Cell, recommended
+    >>> rows = np.random.default_rng(0).normal(size=100)
+    >>> nats = {1: rows - 3, 2: rows - 0.01 * rows**2, 4: rows}
+    >>> cells = [Cell(d, 1.0, "global", Path(), rate=1.0, bound=v.mean(), nats=v) for d, v in nats.items()]
+    >>> recommended(cells)[0].latent_dim
+    4
+    """
+    done = [cell for cell in cells if not cell.failed]
+    if not done:
+        raise TrainingError(f"every fit failed ({cells[0].failed}): scale the data, or lower learning_rate")
+    best = _best(done)
+    gaps = [(cell, *_behind(best, cell)) for cell in done]
+    good = [cell for cell, gap, error in gaps if gap <= ERRORS * error or cell is best]
+    d = min(cell.latent_dim for cell in good)
+    chosen = _best([cell for cell in good if cell.latent_dim == d])
+    rated = chosen.rate is not None
+    what = "bound on log p(x)" if rated else "distortion"
+    sign = 1 if rated else -1
+    mean, top = (sign * float(cell.nats.mean()) for cell in (chosen, best))
+    rows = f"paired over {len(best.nats):,} held-out rows"
+    if chosen is best:
+        smaller = any(cell.latent_dim < d for cell in done)
+        why = f"its {what} is the best, {top:.2f} nats a row"
+        why += f", and no smaller size is within two standard errors of it ({rows})" if smaller else ""
+    else:
+        gap, error = _behind(best, chosen)
+        why = (
+            f"it is the smallest size whose {what} is within two standard errors of the best: {mean:.2f} "
+            f"nats a row against {top:.2f} ({best.name}), {gap:.2f} ± {error:.2f} behind, {rows}"
+        )
+    notes = [CAVEAT if rated else POINTS + " " + CAVEAT.partition(" It asks")[0]]
+    sizes, betas = ({getattr(cell, name) for cell in done} for name in ("latent_dim", "beta"))
+    if len(sizes) > 1 and d == max(sizes):
+        notes.append(f"{d} is the largest size of the grid: larger ones may be better still.")
+    if len(betas) > 1 and chosen.beta in (min(betas), max(betas)):
+        notes.append(f"beta {chosen.beta:g} is at the end of the grid: try further ones.")
+    cut = sum(cell.cut for cell in done)
+    if cut:
+        notes.append(
+            f"{cut} of {len(done)} fits were still improving when their epochs were over: raise max_epochs."
+        )
+    notes += [f"{cell.describe()}." for cell in cells if cell.failed]
+    return chosen, f"Take {chosen.name}: {why}.", tuple(notes)
+
+
+# -------------------------------------------------------------------------------------------- the fits
+
+
+def sweep(
+    X: Any,
+    y: Any = None,
+    *,
+    run: str | os.PathLike[str],
+    recipe: str = "beta-vae",
+    recipe_params: dict[str, Any] | None = None,
+    latent_dims: Sequence[int] | None = None,
+    betas: Sequence[float] | None = None,
+    noises: Sequence[str | float] = ("global",),
+    jobs: int = 1,
+    random_state: int = 0,
+    verbose: int = 0,
+    **parameters: Any,
+) -> Sweep:
+    """Fit a recipe for each latent size, beta and noise, and recommend one of these cells.
+
+    Each cell is a run folder below ``run``, fitted as ``Autoencoder(...).fit(X, y, run=...)`` would, with one
+    thread, so that cells come out the same whatever the number of processes. All hold the same rows out,
+    on which they are compared by the rule of :func:`chartae.estimators.sweeps.recommended`. What was
+    interrupted, or killed, goes on by the same call: finished cells are not fitted again. A call with another
+    grid adds to it, and gives the cells of its own.
+
+    Parameters
+    ----------
+    X, y : object
+        As in ``fit``.
+    run : str or path-like
+        The folder.
+    recipe : str
+        Which; :func:`chartae.recipes` lists them.
+    recipe_params : dict or None
+        Its own parameters, but for beta.
+    latent_dims : sequence of int or None
+        None: a half, one, two and four times an estimate of the data's intrinsic dimension.
+    betas : sequence of float or None
+        Values of the recipe's parameter of that name, the weight of the KL term; None: 0.5, 1 and 2 where it
+        has one and codes have a density, and its own value elsewhere.
+    noises : sequence of str or float
+        Values of ``noise``.
+    jobs : int
+        How many processes fit at once.
+    random_state : int
+        Of every cell.
+    verbose : int
+        0 is silent; 1 says which cells are done.
+    **parameters : object
+        Of the estimator.
+
+    Returns
+    -------
+    Sweep
+        Cells, and which of them to take.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be used, or too few rows are held out.
+    PlanError
+        If parameters do not fit together.
+    RunFolderError
+        If the folder holds something else, or a sweep of other data or with other parameters.
+
+    References
+    ----------
+    Alemi et al. 2018, arXiv:1711.00464; Higgins et al. 2017, "beta-VAE".
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(400, 1)) @ rng.normal(size=(1, 6)) + 0.1 * rng.normal(size=(400, 6))
+    >>> given = {"betas": (1,), "network": "linear", "learning_rate": 0.02}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = ct.sweep(X, run=folder + "/s", latent_dims=(1, 2), **given)
+    ...     ct.load(found.recommended.run).latent_dim_
+    1
+    """
+    home = Path(run)
+    own = dict(recipe_params or {})
+    X = read(X) if brings_items(X) else X
+    _refuse_parameters(recipe, own, parameters)
+    if not _is_whole(random_state, 0):
+        raise PlanError(f"random_state={random_state!r}: all cells share one seed, a whole number")
+    shared = {**parameters, "random_state": int(random_state), "verbose": 0}
+    before = _record(home)
+    probe = Autoencoder(recipe=recipe, recipe_params=own, **shared)
+    with Keeping(None) as keeping:
+        task = probe._prepare(X, y, keeping)
+    if task.held_out is None:
+        raise DataError(
+            "too few rows are held out to compare cells by: give more rows or validation_fraction"
+        )
+    if verbose:
+        print(probe.summary_, flush=True)
+    sizes, weights, noises = _grid(probe, recipe, latent_dims, betas, noises)
+    cells = [_empty(home, d, beta, noise) for d in sizes for noise in noises for beta in weights]
+    _refuse_jobs(count(jobs, "jobs"), recipe, X)
+    facts = {
+        "recipe": recipe,
+        "recipe_params": plain(own),
+        "parameters": plain({k: v for k, v in {**COMMON, **shared}.items() if k not in (*FREE, *SWEPT)}),
+        "data": {"rows": len(task.X), "shape": list(task.X.shape[1:]), "sum": _sum(task.X, task.raw)},
+        "held_out": min(ROWS, len(task.held_out)),
+    }
+    _refuse_other(home, before, facts)
+    work = []
+    for cell in cells:
+        given = {**shared, "latent_dim": cell.latent_dim, "noise": cell.noise}
+        estimator = Autoencoder(
+            recipe=recipe, recipe_params=own if cell.beta is None else own | {"beta": cell.beta}, **given
+        )
+        if not (cell.run / MEASURES).is_file() and config_of(cell.run) is None:
+            with Keeping(None) as keeping:  # what cannot be fitted had better fail before hours of training
+                Autoencoder(**estimator.get_params())._prepare(X, y, keeping)
+        work.append((cell, estimator))
+    if before is None:
+        _write(home, _head(facts))
+    done: dict[str, Cell] = {}
+    with _ending(), contextlib.closing(_fitted(work, X, y, jobs, recipe)) as results:
+        for cell in results:
+            done[cell.folder] = cell
+            if verbose:
+                print(f"cell {len(done)}/{len(cells)}  {cell.describe()}", file=sys.stderr, flush=True)
+    found = tuple(done[cell.folder] for cell in cells)
+    chosen, reason, notes = recommended(found)
+    result = Sweep(home, found, chosen, reason, notes, facts)
+    _write(home, result.to_dict())
+    return result
+
+
+def _empty(home: Path, d: int, beta: float | None, noise: str | float) -> Cell:
+    cell = Cell(d, beta, noise, home)
+    return Cell(d, beta, noise, home / CELLS / cell.folder)
+
+
+def _refuse_parameters(recipe: str, own: dict[str, Any], parameters: dict[str, Any]) -> None:
+    entry = find(recipe)
+    for name, instead in (("latent_dim", "latent_dims"), ("noise", "noises")):
+        if name in parameters:
+            raise PlanError(f"{name} is what a sweep varies: give values of it as {instead}=")
+    unknown = next((name for name in parameters if name not in COMMON), None)
+    if unknown is not None:
+        hint = " (recipe_params= takes those of the recipe)" if unknown in entry.parameters else ""
+        raise PlanError(f"a sweep has no parameter {unknown!r}{hint}: {suggest(unknown, COMMON)}")
+    if "beta" in own:
+        raise PlanError("beta is what a sweep varies: give values of it as betas=")
+    if parameters.get("max_time") is not None:
+        raise PlanError("max_time cuts fits off, and cells are compared at their ends: use max_epochs")
+    if not isinstance(parameters.get("network", "auto"), str):
+        raise PlanError("modules of yours are of one latent size, and a sweep varies it: name a network")
+
+
+def _grid(
+    probe: Any, recipe: str, latent_dims: Any, betas: Any, noises: Any
+) -> tuple[list[int], list[float | None], list[Any]]:
+    """Sort out what is to be fitted."""
+    features = math.prod(probe.space_.shape)
+    d = probe.latent_dim_
+    sizes = (
+        (math.ceil(d / 2), d, 2 * d, 4 * d) if latent_dims is None else _several("latent_dims", latent_dims)
+    )
+    if not all(_is_whole(d, 1) for d in sizes):
+        raise PlanError(f"latent_dims={list(sizes)}: give whole numbers from 1")
+    if latent_dims is None:
+        sizes = [min(d, features) for d in sizes]
+    weighted = "beta" in find(recipe).parameters and (betas is not None or _is_rated(probe.model_))
+    if betas is not None and not weighted:
+        raise PlanError(f"recipe {recipe!r} has no beta: leave betas out, or use beta-vae")
+    weights = (BETAS if betas is None else _several("betas", betas)) if weighted else [None]
+    if weighted and not all(_is_weight(b) for b in weights):
+        raise PlanError(f"betas={list(weights)}: give numbers from 0")
+    kinds = [n if isinstance(n, str) else float(n) for n in _several("noises", noises)]
+    return (
+        sorted({int(d) for d in sizes}),
+        sorted({None if b is None else float(b) for b in weights}),  # type: ignore[type-var]
+        list(dict.fromkeys(kinds)),
+    )
+
+
+def _several(name: str, values: Any) -> list[Any]:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise PlanError(f"{name}={values!r}: give a list of values")
+    found = [v.item() if isinstance(v, np.generic) else v for v in values]
+    if not found:
+        raise PlanError(f"{name} is empty: leave it out, or give values")
+    return found
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _refuse_jobs(jobs: int, recipe: str, X: Any) -> None:
+    """Refuse what other processes would not see."""
+    if jobs == 1:
+        return
+    if find(recipe).make.__module__ == "__main__":
+        raise PlanError(f"recipe {recipe!r} is of this program, which others do not see: use jobs=1")
+    items = X.X if isinstance(X, Dataset) else X
+    if is_streamed(items) or is_streamed_table(items):
+        raise PlanError("what is larger than memory is read by one process: use jobs=1")
+
+
+def _record(home: Path) -> dict[str, Any] | None:
+    """Read what a folder says of the sweep in it."""
+    try:
+        with open(home / RECORD, "rb") as file:
+            found = json.load(file)
+        if found["format"] == FORMAT and isinstance(found["facts"], dict):
+            return found
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    if home.exists() and not home.is_dir():
+        raise RunFolderError(f"{home} is a file, and a sweep is a folder: choose another name")
+    if home.is_dir() and any(home.iterdir()):
+        raise RunFolderError(f"{home} is not empty and holds no sweep: choose another folder")
+    return None
+
+
+def _refuse_other(home: Path, before: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+    """Refuse to go on with something else."""
+    if before is None:
+        return
+    began = before["facts"]
+    if began.get("data") != facts["data"]:
+        raise RunFolderError(f"{home} holds a sweep of other data: choose another folder")
+    if began.get("recipe") != facts["recipe"]:
+        _refuse(home, "recipe", began.get("recipe"), facts["recipe"])
+    for group in ("recipe_params", "parameters"):
+        one, two = (dict(each.get(group) or {}) for each in (began, facts))
+        for name in sorted({*one, *two}):
+            if one.get(name) != two.get(name):
+                _refuse(home, name, one.get(name), two.get(name))
+
+
+def _refuse(home: Path, name: str, began: Any, given: Any) -> NoReturn:
+    raise RunFolderError(
+        f"{home} was begun with {name}={began!r}, not {name}={given!r}: go on with the same, or choose "
+        "another folder"
+    )
+
+
+def _write(home: Path, values: dict[str, Any]) -> None:
+    try:
+        with atomic(home / RECORD) as file:
+            file.write(json.dumps(values, indent=1, ensure_ascii=False).encode())
+    except OSError as error:
+        raise RunFolderError(f"cannot write {home} ({error.strerror}): choose another place") from None
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Take SIGTERM as a reason to leave in good order, so that no process goes on alone."""
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    mine = threading.current_thread() is threading.main_thread()
+    mine = mine and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if mine:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _fitted(work: list[tuple[Cell, Autoencoder]], X: Any, y: Any, jobs: int, recipe: str) -> Generator[Cell]:
+    """Give cells as they are done, here or by several processes."""
+    if jobs == 1:
+        for cell, estimator in work:
+            yield _one(cell, estimator, X, y)
+        return
+    from sklearn.utils.parallel import Parallel, delayed
+
+    module = find(recipe).make.__module__
+    # Processes of loky start afresh, without what a fork would copy in the middle of a thread's work.
+    several = Parallel(
+        n_jobs=jobs, backend="loky", batch_size=1, pre_dispatch=jobs, return_as="generator_unordered"
+    )
+    yield from several(delayed(_one)(cell, estimator, X, y, module) for cell, estimator in work)
+
+
+def _one(cell: Cell, estimator: Autoencoder, X: Any, y: Any, module: str | None = None) -> Cell:
+    """Fit a cell, or go on with it, and measure it, unless that is done."""
+    if module is not None:
+        importlib.import_module(module)  # which registers the recipe
+    kept = cell.run / MEASURES
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        values = json.loads(kept.read_bytes())
+        nats = np.array(values.pop("nats"), dtype=np.float64)
+        return Cell(cell.latent_dim, cell.beta, cell.noise, cell.run, **values, nats=nats)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in another number the last digits differ
+    try:
+        with threadpool_limits(1):
+            if config_of(cell.run) is not None and not is_unfinished(cell.run):
+                estimator = load(cell.run, device=estimator.device)
+            else:
+                estimator.fit(X, y, run=cell.run, resume=True)
+            values = _measured(estimator, X, y)
+    except TrainingError as error:
+        return Cell(cell.latent_dim, cell.beta, cell.noise, cell.run, failed=one_line(error))
+    finally:
+        torch.set_num_threads(threads)
+    nats = values.pop("nats")
+    with atomic(kept) as file:
+        file.write(json.dumps({**_finite(values), "nats": nats.tolist()}).encode())
+    return Cell(cell.latent_dim, cell.beta, cell.noise, cell.run, **values, nats=nats)
+
+
+def _is_rated(model: Any) -> bool:
+    """Whether codes have densities, given x and before, and so a KL divergence."""
+    prior = model.prior
+    return prior is not None and "log_prob" in prior.offers and "density" in model.posterior.offers
+
+
+@torch.inference_mode()
+def _measured(estimator: Any, X: Any, y: Any) -> dict[str, Any]:
+    """Say what a model is worth on the rows that its fit has held out."""
+    items, labels = (X.X, X.y) if isinstance(X, Dataset) else (X, None)
+    y = labels if y is None else y
+    y = items.labels if y is None and is_streamed(items) else y
+    data = estimator._check(items, reset=False)
+    raw = estimator._raw(y if estimator.condition_.parameters is not None else None, len(data))
+    model, seed = estimator.model_, int(estimator.random_state_)
+    rows = estimator.validation_rows_
+    if len(rows) > ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, ROWS, replace=False))
+    source = Source(data, model.space, raw, device=estimator._device).subset(rows)
+    rated = _is_rated(model)
+    noise, divergence, found = Noise(seed), KL(), []
+    for batch in source.batches(estimator._rows_at_once(SAMPLES)):
+        trace = model.trace(batch, k=SAMPLES if rated else 1, noise=noise)
+        code = model.posterior.plain(batch.x, trace.c).point()
+        px = model.likelihood(code[None], trace.c)
+        squares = (model.space.from_model(px.point()[0]) - model.space.from_model(batch.x)).double().square()
+        part = {"distortion": -trace.expect(trace.log_lik), "squares": squares.flatten(1), "code": code}
+        if rated:
+            part["rate"] = divergence(trace)["kl"].rows
+            part["bound"] = importance_bound(trace.log_joint_ratio)
+            spread = getattr(trace.levels[0].p, "std", None)
+            part["code"] = code / spread() if spread is not None else code * math.nan
+        found.append({name: value.double().cpu().numpy() for name, value in part.items()})
+    whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    means = {name: float(whole[name].mean()) for name in ("rate", "distortion", "bound") if name in whole}
+    nats = whole["bound"] if rated else -whole["distortion"]
+    if not np.isfinite(nats).all():
+        raise TrainingError(f"row {rows[~np.isfinite(nats)][0]} (from 0) has no finite score")
+    mixed = model.space.likelihood == "columns"
+    active = None
+    if rated and np.isfinite(whole["code"]).all() and len(rows) > 1:
+        covariance = np.atleast_2d(np.cov(whole["code"].T))
+        active = int((np.linalg.eigvalsh(covariance) > ACTIVE).sum())
+    return {
+        "rate": means.get("rate"),
+        "distortion": means["distortion"],
+        "rmse": None if mixed else math.sqrt(float(np.nanmean(whole["squares"]))),
+        "elbo": -(means["rate"] + means["distortion"]) if rated else None,
+        "bound": means.get("bound"),
+        "active": active,
+        "epochs": estimator.n_iter_,
+        "seconds": float(sum(row["seconds"] for row in estimator.history_)),
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "cut": estimator.n_iter_ == estimator.max_epochs and estimator.best_epoch_ > 0.9 * estimator.n_iter_,
+        "nats": nats,
+    }
