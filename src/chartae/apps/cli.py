@@ -598,6 +598,7 @@ def _reconstruct(
 def _recipes() -> None:
     """List the recipes."""
     table = _table("recipe", "what it is", "parts", "paper")
+    table.columns[0].no_wrap = True  # a name is to be copied
     for r in chartae.recipes():
         table.add_row(r.name, r.summary, r.parts, r.paper)
     _print(table)
