@@ -95,6 +95,7 @@ class Distribution(ABC):
 
     ``splits`` tells whether ``per_dim`` says something of each dimension by itself; where dimensions hang
     together, an estimated KL is not split over them.
+    ``codimension`` counts the dimensions that its values lack: 1 on a sphere, where densities are of area.
 
     Examples
     --------
@@ -107,6 +108,7 @@ class Distribution(ABC):
 
     offers: frozenset[str] = frozenset()
     splits: bool = True
+    codimension: int = 0
 
     @property
     @abstractmethod

@@ -47,6 +47,8 @@ class Densities(Encoding):
         What the model has learned stays as it was: scores and bounds are those of its own prior. The density
         is kept in run folders and exported decoders. It says of itself, as ``model_.fitted_prior.held_out``,
         how many nats a held-out code gains by it over N(0, I), or, on a codebook, over entries drawn uniformly.
+        Codes that it draws off a sphere or a ball, where the model has them, are brought back before they are
+        decoded.
 
         Parameters
         ----------
@@ -103,10 +105,6 @@ class Densities(Encoding):
                     "this model's prior depends on the condition, which a density of all codes would lose: "
                     "keep it, or fit with conditional_prior=False"
                 )
-        if model.support:
-            raise PlanError(
-                f"codes lie {model.support}, which densities of all of R^d leave: keep the model's own prior"
-            )
         seed = seed_of(random_state)
         codes = self.codes_
         if X is not None:

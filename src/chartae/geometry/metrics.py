@@ -112,11 +112,17 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     """
     chart = chart_of(model)
     Z = codes_of(Z)
-    out = np.empty(len(Z))
-    for b, z, c in _blocks(chart, Z, condition):
-        # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
-        out[b] = torch.linalg.svdvals(_jacobian(chart.decode, z, c)).log().sum(1).cpu().numpy()
-    return out
+    return _log_stretches(chart, codes_of(Z), condition).sum(1)
+
+
+def _log_stretches(chart: Chart, Z: Tensor, condition: Any) -> np.ndarray:
+    """Log of how much the decoder stretches each principal direction, ``(n, d)``, from the largest on."""
+    # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
+    found = [
+        torch.linalg.svdvals(_jacobian(chart.decode, z, c)).log().cpu().double().numpy()
+        for _, z, c in _blocks(chart, Z, condition)
+    ]
+    return np.concatenate([np.empty((0, found[0].shape[1] if found else Z.shape[1])), *found])
 
 
 def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarray:
@@ -169,7 +175,9 @@ def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarra
         p = chart.source(c)
         if "log_prob" not in p.offers:
             raise PlanError("what codes are drawn from has no density: use fit_prior")
-        return p.log_prob(z).double().cpu().numpy() - volume(chart, z, condition)
+        # On a sphere there is no direction in which codes leave it, and the decoder does not react to it.
+        stretches = _log_stretches(chart, z, condition)[:, : z.shape[1] - p.codimension]
+        return p.log_prob(z).double().cpu().numpy() - stretches.sum(1)
 
 
 def distortion(G: Any) -> float:

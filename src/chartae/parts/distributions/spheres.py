@@ -119,6 +119,7 @@ class Zonal(Distribution):
     """
 
     offers = CAN
+    codimension = 1
 
     def __init__(self, mean: Tensor, concentration: Tensor, profile: str = "vmf") -> None:
         self.mean, self.concentration, self.profile = mean, concentration, PROFILES[profile]
@@ -313,6 +314,7 @@ class UniformSphere(Distribution):
     """
 
     offers = frozenset({"log_prob", "density", "point"})
+    codimension = 1
 
     def __init__(self, d: int, device: torch.device | None = None) -> None:
         self.d, self.device = d, device
