@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 import torch
@@ -360,13 +361,13 @@ def test_a_wrapped_normal_is_carried_and_wrapped(c):
 def test_a_wrapped_density_integrates_to_one(c, mean):
     q = WrappedNormal(torch.tensor(mean).double(), torch.tensor([-1.0, 0.2]).double(), c)
     # Polar coordinates, whose radius is spread as distances are: the edge is far away.
-    r = torch.linspace(0, 16, 1501, dtype=torch.float64)
+    r = torch.linspace(0, 15, 1501, dtype=torch.float64)
     angle = torch.linspace(0, 2 * math.pi, 201, dtype=torch.float64)[:-1]
     norm = (0.5 * c**0.5 * r).tanh() / c**0.5
     stretch = (0.5 * (1 - c * norm.square())) * norm
     z = norm[:, None, None] * torch.stack([angle.cos(), angle.sin()], 1)
     density = q.log_prob(z).exp().mean(1) * 2 * math.pi * stretch
-    assert float(torch.trapezoid(density.nan_to_num(), r)) == pytest.approx(1, abs=1e-5)
+    assert scipy.integrate.simpson(density, x=r) == pytest.approx(1, abs=1e-5)
 
 
 def test_wrapped_draws_follow_the_density():
@@ -467,6 +468,7 @@ def test_a_conditional_importance_weighted_one_is_one_call(name):
 def test_one_importance_sample_has_the_gradient_of_the_bound(name):
     """What is logged without a gradient must not take it from what is minimized."""
     plan = build(name, (5,), latent_dim=3, hidden=(8,))
+    plan.model.eval()  # the noise is not estimated on the way
     batch, found = Batch(torch.randn(12, 5, generator=torch.Generator().manual_seed(0))), []
     for objective in (IWAE(1), NegLogLik() + KL(closed=False)):
         terms = objective(plan.model.trace(batch, k=1, noise=Noise(0)))
