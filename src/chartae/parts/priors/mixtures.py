@@ -186,7 +186,7 @@ class VampPrior(Prior):
     def _kept(self) -> tuple[Tensor, Tensor]:
         if not bool(self.mean.isfinite().all()):
             raise PlanError(
-                "this prior is made of the encoder, which is not here: finish the fit, or open the run with load"
+                "this prior is made of the encoder, which is not here: finish the fit, or open it with load"
             )
         return self.mean, self.log_var
 
