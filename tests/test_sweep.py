@@ -366,7 +366,10 @@ def test_the_command_prints_draws_and_records(file, tmp_path):
     assert done.exit_code == 0, done.output
     said = done.stdout
     assert "→" in said
-    assert max(map(len, said.split("Take ")[0].splitlines()[2:])) <= 80
+    lines = said.split("Take ")[0].splitlines()[2:]
+    assert max(map(len, lines)) <= 80
+    titles = ["d", "beta", "rate", "distortion", "rmse", "bound", "behind", "active", "weights", "s"]
+    assert titles in [line.split() for line in lines]  # none of them is cut
     assert "Take latent_dim" in said
     assert "beta 1 is made for" in said
     assert done.stderr.count("cell ") == 4

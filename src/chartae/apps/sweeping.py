@@ -219,6 +219,7 @@ def _shown(found: Sweep) -> Table:
     rows = {title: [show(cell) for cell in found.cells] for title, show in columns.items()}
     rows = {title: cells for title, cells in rows.items() if any(cell is not None for cell in cells)}
     table = _table(*rows)
+    table.padding = (0, 0)  # one space between columns: more would not fit into 80
     for column in table.columns:
         column.justify, column.no_wrap = "right", True
     for row in zip(*rows.values(), strict=True):
