@@ -1,43 +1,29 @@
 """Recipes: a published variant is a short function that names its parts.
 
-A module is a family; recipes are listed in the order in which their modules come here.
+A module is a family; recipes are listed in the order of the families.
 """
+
+from importlib import import_module
 
 from chartae.models.assembly import Recipe, assemble, build, build_from, find, recipe, recipes
 
-# isort: off
-from chartae.models.recipes import (
-    plain,
-    variational,
-    bounds,
-    priors,
-    flows,
-    matching,
-    disentangled,
-    adversarial,
-    perceptual,
-    hierarchies,
-    hamiltonian,
-    manifolds,
-    discrete,
-)
-
-# isort: on
-
 __all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes"]
 
-FAMILIES = (
-    plain,
-    variational,
-    bounds,
-    priors,
-    flows,
-    matching,
-    disentangled,
-    adversarial,
-    perceptual,
-    hierarchies,
-    hamiltonian,
-    manifolds,
-    discrete,
-)
+FAMILIES = [
+    import_module(f"{__name__}.{family}")
+    for family in (
+        "plain",
+        "variational",
+        "bounds",
+        "priors",
+        "flows",
+        "matching",
+        "disentangled",
+        "adversarial",
+        "perceptual",
+        "hierarchies",
+        "hamiltonian",
+        "manifolds",
+        "discrete",
+    )
+]

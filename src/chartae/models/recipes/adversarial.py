@@ -1,4 +1,4 @@
-"""Recipes with a critic beside a variational autoencoder."""
+"""A critic beside a variational autoencoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variational autoencoders on other bounds of several samples."""
+"""Other bounds of several samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes whose codes lie on a codebook."""
+"""Codes on a codebook."""
 
 from __future__ import annotations
 

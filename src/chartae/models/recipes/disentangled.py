@@ -1,4 +1,4 @@
-"""Variational autoencoders whose dimensions are to be independent, or hold a given amount."""
+"""Independent dimensions, or a given amount of information."""
 
 from __future__ import annotations
 

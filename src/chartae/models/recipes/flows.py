@@ -1,4 +1,4 @@
-"""Variational autoencoders whose posteriors are flows."""
+"""Flows as posteriors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes whose posterior follows the model's own log density."""
+"""Posteriors that follow the model's own log density."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes of several stochastic layers."""
+"""Several stochastic layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variational autoencoders whose codes lie on a sphere or in hyperbolic space."""
+"""Codes on a sphere or in hyperbolic space."""
 
 from __future__ import annotations
 

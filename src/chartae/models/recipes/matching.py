@@ -1,4 +1,4 @@
-"""Recipes that match the distribution of codes to the prior as a whole."""
+"""Codes matched to the prior as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variational autoencoders of images that compare as people do."""
+"""Images compared as people do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes without a prior."""
+"""Autoencoders without a prior."""
 
 from __future__ import annotations
 

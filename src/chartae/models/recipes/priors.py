@@ -1,4 +1,4 @@
-"""Variational autoencoders whose priors are learned."""
+"""Learned priors."""
 
 from __future__ import annotations
 
