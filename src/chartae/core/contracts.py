@@ -347,8 +347,8 @@ class Posterior(nn.Module, ABC):
 
     ``differentiates_networks`` tells whether its draws hold derivatives of a network, so that a gradient
     differentiates the network twice; ``support`` says where its codes lie, where that is not all of R^d;
-    ``density`` names what is fitted to its codes after training, where the model has no prior; ``offers`` also
-    names the auxiliary tensors that its draws bring.
+    ``density`` names what is fitted to its codes after training, where the model has no prior; ``offers``
+    also names the auxiliary tensors that its draws bring.
 
     Examples
     --------

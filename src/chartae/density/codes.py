@@ -320,7 +320,7 @@ class _Codes(Distribution):
 
         def choose(logits: Tensor, t: int) -> Tensor:
             cumulative = logits.softmax(-1).cumsum(-1)
-            # In shares of the last sum, which rounding leaves a little off one: no entry without mass is taken.
+            # In shares of the last sum, which rounding leaves off one: no entry without mass is taken.
             return (u[:, t, None] * cumulative[:, -1:] >= cumulative).sum(-1).clamp_max(logits.shape[-1] - 1)
 
         return Draw(self._walk(k, choose))

@@ -46,9 +46,9 @@ class Densities(Encoding):
 
         What the model has learned stays as it was: scores and bounds are those of its own prior. The density
         is kept in run folders and exported decoders. It says of itself, as ``model_.fitted_prior.held_out``,
-        how many nats a held-out code gains by it over N(0, I), or, on a codebook, over entries drawn uniformly.
-        Codes that it draws off a sphere or a ball, where the model has them, are brought back before they are
-        decoded.
+        how many nats a held-out code gains by it over N(0, I), or, on a codebook, over entries drawn
+        uniformly. Codes that it draws off a sphere or a ball, where the model has them, are brought back
+        before they are decoded.
 
         Parameters
         ----------

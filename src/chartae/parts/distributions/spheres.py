@@ -91,7 +91,7 @@ class Zonal(Distribution):
     mean : Tensor
         ``(*batch, d)``, unit vectors, d ≥ 2.
     concentration : Tensor
-        κ ≥ 0, ``(*batch)``; 0 is uniform.
+        κ ≥ 0, of shape ``(*batch)``; 0 is uniform.
     profile : {"vmf", "power"}
         exp(κ cos θ), or (1 + cos θ)^κ.
 
@@ -190,7 +190,7 @@ class Zonal(Distribution):
 
     @property
     def information(self) -> Tensor:
-        """KL to the uniform distribution, ``(*batch)`` in nats."""
+        """KL to the uniform distribution, of shape ``(*batch)``, in nats."""
         log_normalizer, f = self._sums()
         return (self._kappa * f - log_normalizer + log_area(self.d)).to(self.mean.dtype)
 

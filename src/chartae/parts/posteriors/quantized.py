@@ -152,8 +152,8 @@ class VectorPosterior(CodebookPosterior):
 
     The decoder's gradient goes to the encoder's output as it is. Draws bring ``commitment``, the squared
     distance by which the encoder moves towards the entries, and ``codebook``, by which entries move towards
-    the encoder, unless they follow it as a running mean. Before the first step entries lie at encoded training
-    rows; entries that were of no use for a while begin anew at encoded rows of the batch.
+    the encoder, unless they follow it as a running mean. Before the first step entries lie at encoded
+    training rows; entries that were of no use for a while begin anew at encoded rows of the batch.
 
     Parameters
     ----------
