@@ -18,6 +18,7 @@ from chartae.core.spaces import Space
 from chartae.density import annealed_log_likelihood
 from chartae.models.assembly import assemble
 from chartae.models.recipes import build
+from chartae.parts import distributions
 from chartae.parts.distributions import (
     Affine,
     DiagonalNormal,
@@ -25,7 +26,6 @@ from chartae.parts.distributions import (
     Planar,
     Radial,
     Transformed,
-    normals,
 )
 from chartae.parts.flows import autoregressive
 from chartae.parts.networks import MLP
@@ -159,6 +159,19 @@ def test_a_draw_brings_its_density(kind):
     else:
         with pytest.raises(NotImplementedError, match="the density of its draws only"):
             p.log_prob(drawn.z)
+
+
+@each
+def test_values_that_are_too_many_for_a_flow_at_once_are_no_others(kind, monkeypatch):
+    p = transformed(kind, 3)
+    whole = p.draw(6, Noise(0))
+    monkeypatch.setattr(distributions.transformed, "VALUES", 25)
+    with torch.no_grad():
+        parts = p.draw(6, Noise(0))
+        torch.testing.assert_close(parts.z, whole.z)
+        torch.testing.assert_close(parts.log_prob, whole.log_prob)
+        if "log_prob" in p.offers:
+            torch.testing.assert_close(p.log_prob(whole.z), whole.log_prob, rtol=1e-7, atol=1e-7)
 
 
 @each
@@ -395,7 +408,7 @@ def test_a_density_of_narrow_components_keeps_its_digits():
 def test_values_that_are_too_many_at_once_are_no_others(batch, own, monkeypatch):
     p, v = mixture(batch=batch, own=own), random(7, 4, 3)
     whole = p.log_prob(v)
-    monkeypatch.setattr(normals, "VALUES", 41)
+    monkeypatch.setattr(distributions.normals, "VALUES", 41)
     torch.testing.assert_close(p.log_prob(v), whole)
     if not batch:
         torch.testing.assert_close(p.log_prob(v.reshape(28, 3)), whole.reshape(28))

@@ -17,6 +17,7 @@ from chartae.parts.distributions.normals import DiagonalNormal, _white
 __all__ = ["Affine", "Planar", "Radial", "Transformed"]
 
 SPREAD = 64  # draws by which a spread is estimated
+VALUES = 1 << 18  # at once, where no gradient is asked for: a spline takes some hundred numbers for each
 NEARLY = 0.999  # of what a layer may take away: at 1 it would flatten space, and its volume have no logarithm
 
 
@@ -66,7 +67,7 @@ class Transformed(Distribution):
 
     def draw(self, k: int, noise: Noise) -> Draw:
         drawn = self.base.draw(k, noise).z
-        z, log_volume = _through(self.transforms, drawn)
+        z, log_volume = self._through(self.transforms, drawn)
         return Draw(z, self.base.log_prob(drawn) - log_volume)
 
     def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
@@ -91,7 +92,7 @@ class Transformed(Distribution):
         """
         if "log_prob" not in self.offers:
             raise NotImplementedError("a transform without an inverse knows the density of its draws only")
-        noise, log_volume = _through([t.inv for t in reversed(self.transforms)], v)
+        noise, log_volume = self._through([t.inv for t in reversed(self.transforms)], v)
         base = self.base.log_prob(noise, per_dim=per_dim)
         return base + (log_volume.unsqueeze(-1) / v.shape[-1] if per_dim else log_volume)
 
@@ -103,7 +104,7 @@ class Transformed(Distribution):
         Tensor
             ``(*batch, d)``; not the mean of the values, unless the transforms are linear.
         """
-        return _through(self.transforms, self.base.point())[0]
+        return self._through(self.transforms, self.base.point())[0]
 
     def std(self) -> Tensor:
         """Return the standard deviation of each dimension, of 64 draws.
@@ -118,18 +119,22 @@ class Transformed(Distribution):
         mean, d = self.base.point(), self.event_shape[0]
         shape = (SPREAD, *(1 for _ in self.batch_shape), d)
         eps = SharedNoise(0).normal((SPREAD, 1, d), mean).reshape(shape)
-        return _through(self.transforms, mean + self.base.std() * eps)[0].std(0)
+        return self._through(self.transforms, mean + self.base.std() * eps)[0].std(0)
 
-
-def _through(transforms: Sequence[Any], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Transform ``(..., d)``, and give the log of the change of volume, ``(...)``."""
-    log_volume = x.new_zeros(())
-    # Not in half precision: what a layer does to x and to its volume would no longer belong together.
-    with torch.autocast(x.device.type, enabled=False):
-        for transform in transforms:
-            x, change = transform.call_and_ladj(x)
-            log_volume = log_volume + change
-    return x, log_volume.expand(x.shape[:-1])
+    def _through(self, transforms: Sequence[Any], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform ``(..., d)``, and give the log of the change of volume, ``(...)``."""
+        most = max(1, VALUES * len(x) // max(1, x.numel()))
+        if most < len(x) and x.dim() > len(self.batch_shape) + 1 and not torch.is_grad_enabled():
+            parts = [self._through(transforms, part) for part in x.split(most)]
+            z, change = zip(*parts, strict=True)
+            return torch.cat(z), torch.cat(change)
+        log_volume = x.new_zeros(())
+        # Not in half precision: what a layer does to x and to its volume would no longer belong together.
+        with torch.autocast(x.device.type, enabled=False):
+            for transform in transforms:
+                x, change = transform.call_and_ladj(x)
+                log_volume = log_volume + change
+        return x, log_volume.expand(x.shape[:-1])
 
 
 class Affine:
