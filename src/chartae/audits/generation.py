@@ -99,9 +99,7 @@ def _source_density(evidence: Evidence, z: Tensor) -> np.ndarray:
         if "log_prob" not in p.offers:
             raise DataError("what samples are drawn from has no density")
         if "mass" in p.offers:
-            raise DataError(
-                "samples take their codes from a codebook, and a mass is no density to compare with"
-            )
+            raise DataError("samples take their codes from a codebook, and a mass is no density to compare")
         return p.log_prob(z.float().to(evidence.x.device)).cpu().double().numpy()
 
 

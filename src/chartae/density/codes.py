@@ -20,7 +20,7 @@ from chartae.parts.codebooks import Codebook
 __all__ = ["AutoregressiveDensity", "CodeDensity", "IndependentDensity"]
 
 SMOOTHING = (0.001, 0.01, 0.1, 0.5)  # codes that each entry is seen as beforehand; held-out codes choose
-EPOCHS, PATIENCE, STEPS = 200, 10, 2000
+EPOCHS, PATIENCE, STEPS = 200, 6, 2000
 
 
 class CodeDensity(Density):
@@ -194,7 +194,7 @@ class AutoregressiveDensity(CodeDensity):
     """Each entry given those before it, slot by slot and level by level, by a gated recurrent network.
 
     It begins as "independent", and is trained until codes that are held out for this have no longer gained
-    for 10 epochs; the best epoch is kept. Those that tell what was gained are others. The same seed gives the
+    for 6 epochs; the best epoch is kept. Those that tell what was gained are others. The same seed gives the
     same density on one machine, and torch's global generator stays as it was.
 
     Parameters
@@ -293,9 +293,11 @@ class _Codes(Distribution):
 
     def __init__(self, book: Codebook, logits: Callable[[Tensor], Tensor], step: Any = None) -> None:
         self.book, self.logits = book, logits
-        self.step = step or (
-            lambda t, token, state, n: (self.logits(self.zeros(1))[0, t].expand(n, -1), None)
-        )
+        self.step = step or self._alone
+
+    def _alone(self, t: int, token: Tensor | None, state: Any, n: int) -> tuple[Tensor, Any]:
+        """Logits (n, codes) of token ``t``, whatever comes before it."""
+        return self.logits(self.zeros(1))[0, t].expand(n, -1), None
 
     def zeros(self, n: int) -> Tensor:
         return torch.zeros(n, self.book.tokens, dtype=torch.long, device=self.book.entries.device)

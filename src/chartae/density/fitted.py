@@ -386,10 +386,10 @@ def fit_density(name: str, codes: Any, random_state: int = 0, *, codebook: Any =
     >>> codes = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
     >>> type(fit_density("auto", codes)).__name__
     'NormalDensity'
-    >>> fit_density("mixture", codes)
+    >>> fit_density("autos", codes)
     Traceback (most recent call last):
     ...
-    chartae.core.errors.PlanError: unknown density 'mixture': known: auto, normal, gmm, kernel, flow, independent, autoregressive
+    chartae.core.errors.PlanError: unknown density 'autos': did you mean 'auto'?
     """
     if name != "auto" and name not in densities:
         raise PlanError(f"unknown density {name!r}: {suggest(name, ['auto', *densities])}")
@@ -398,11 +398,12 @@ def fit_density(name: str, codes: Any, random_state: int = 0, *, codebook: Any =
         raise DataError(f"codes have shape {shape} and (n, d) is needed")
 
     def made(name: str) -> Density:
-        if not densities[name].discrete:
-            return densities[name](shape[1])
+        kind: Any = densities[name]
+        if not kind.discrete:
+            return kind(shape[1])
         if codebook is None:
             raise PlanError(f"{name!r} is of codes on a codebook, and these are on none: use 'auto'")
-        return densities[name](shape[1], codebook=codebook)
+        return kind(shape[1], codebook=codebook)
 
     if name != "auto":
         return made(name).fit(codes, random_state)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 __all__ = ["Codebook"]
 
-BEAM, MOST = 32, 2048  # sums that are followed while one is taken apart, at first and at most
+BEAM, MOST = 32, 1 << 14  # sums that are followed while one is taken apart, at first and at most
 AT_ONCE = 1 << 22  # differences computed in one go
 OFF = 1e-5  # how far from the codebook a vector may lie, of its largest value, that rounding has moved
 
@@ -36,7 +36,7 @@ class Codebook(nn.Module):
     depth : int
         Levels.
     learned : bool
-        Whether gradients move the entries.
+        Whether gradients move the entries, which are then random at first, and zero otherwise.
 
     Examples
     --------
@@ -49,6 +49,7 @@ class Codebook(nn.Module):
     """
 
     entries: Tensor
+    _past: Tensor | None
 
     def __init__(
         self, slots: int, codes: int | Sequence[int], width: int, depth: int = 1, *, learned: bool = True
@@ -58,11 +59,11 @@ class Codebook(nn.Module):
         self.shared = isinstance(codes, int)
         each = (codes,) * slots if isinstance(codes, int) else tuple(codes)
         self.sizes = torch.Size(size for size in each for _ in range(depth))
-        entries = torch.randn(1 if self.shared else slots, depth, max(each), width)
+        shape = 1 if self.shared else slots, depth, max(each), width
         if learned:
-            self.entries = nn.Parameter(entries)
+            self.entries = nn.Parameter(torch.randn(shape))
         else:
-            self.register_buffer("entries", entries)
+            self.register_buffer("entries", torch.zeros(shape))
         past = torch.arange(max(each)) >= torch.tensor(each)[:, None]
         self.register_buffer("_past", past if past.any() else None, persistent=False)
 
@@ -78,7 +79,7 @@ class Codebook(nn.Module):
         Returns
         -------
         Codebook
-            Of random entries.
+            Of entries that are zero.
         """
         return cls(**config, learned=False)
 
@@ -142,7 +143,7 @@ class Codebook(nn.Module):
             product = v @ e[0].mT if self.shared else torch.einsum("...sw,skw->...sk", v, e)
             distance = v.square().sum(-1, keepdim=True) - 2 * product + e.square().sum(-1)
         distance = distance.clamp_min(0.0)
-        return distance if self._past is None else distance.masked_fill(self._past, torch.inf)  # type: ignore[arg-type]
+        return distance if self._past is None else distance.masked_fill(self._past, torch.inf)
 
     def entry(self, index: Tensor, level: int = 0) -> Tensor:
         """Take entries of a level.

@@ -13,7 +13,7 @@ __all__: list[str] = []
 
 
 def _quantized(commitment: float, ema: float) -> Objective:
-    """What is decoded, and what holds encoder and codebook together, which tells nothing of quality."""
+    """What is decoded, and what holds encoder and codebook together; epochs are compared by the former."""
     unit = "squared code units"
     objective = NegLogLik() + commitment * Auxiliary("commitment", unit=unit, judged=0.0)
     return objective if ema else objective + Auxiliary("codebook", unit=unit, judged=0.0)

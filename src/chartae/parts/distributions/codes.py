@@ -52,7 +52,7 @@ class RelaxedCodes(Distribution):
 
     The nearer an entry is to what the levels before have left, the likelier it is: its logit is minus the
     squared distance. A draw mixes the entries of a level by a relaxed categorical (Gumbel-softmax), and
-    brings ``code_kl``: how far the categoricals of its levels and slots are from uniform ones.
+    brings ``code_kl``, the divergence of the categoricals of all levels and slots from uniform ones.
 
     Parameters
     ----------

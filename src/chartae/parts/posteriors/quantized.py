@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -47,10 +48,9 @@ def _count(value: Any, name: str, least: int) -> int:
 
 
 def _between(value: Any, name: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < high:
-        raise PlanError(
-            f"{name}={value!r}: use a number from {low:g}" + (f" and below {high:g}" * (high < 1e9))
-        )
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < high:
+        below = f" and below {high:g}" if high < math.inf else ""
+        raise PlanError(f"{name}={value!r}: use a number from {low:g}{below}")
     return float(value)
 
 
@@ -128,7 +128,7 @@ class CodebookPosterior(NetworkPosterior):
         Tensor
             ``(n, slots * depth)``, whole numbers, slot by slot.
         """
-        return self(x, c).indices  # type: ignore[attr-defined]
+        return self(x, c).indices
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Make codes of indices.
@@ -152,8 +152,8 @@ class VectorPosterior(CodebookPosterior):
 
     The decoder's gradient goes to the encoder's output as it is. Draws bring ``commitment``, the squared
     distance by which the encoder moves towards the entries, and ``codebook``, by which entries move towards
-    the encoder, unless they follow it as a running mean. Before the first step entries lie at encoded
-    training rows; entries that were of no use for a while begin anew at encoded rows of the batch.
+    the encoder, unless they follow it as a running mean. Before the first step entries lie at encoded rows of
+    the training data; those that were of no use for a while begin anew at encoded rows of the batch.
 
     Parameters
     ----------
@@ -209,16 +209,15 @@ class VectorPosterior(CodebookPosterior):
         restart: float = RESTART,
     ) -> None:
         slots, codes, depth = _slots(latent_dim, slots), _count(codes, "codes", 2), _count(depth, "depth", 1)
-        self_ema, learned = _between(ema, "ema", 0, 1), not ema
-        super().__init__(
-            network, latent_dim, Codebook(slots, codes, latent_dim // slots, depth, learned=learned)
-        )
-        self.ema, self.restart = self_ema, _between(restart, "restart", 0, float("inf"))
+        ema, restart = _between(ema, "ema", 0, 1), _between(restart, "restart", 0, math.inf)
+        book = Codebook(slots, codes, latent_dim // slots, depth, learned=not ema)
+        super().__init__(network, latent_dim, book)
+        self.ema, self.restart = ema, restart
         self.register_buffer("idle", torch.zeros(depth, codes, dtype=torch.long))
-        if not learned:
+        if ema:
             self.offers = self.offers - {"codebook"}
             self.register_buffer("share", torch.ones(depth, codes))
-            self.register_buffer("total", self.book.entries[0].clone())
+            self.register_buffer("total", nn.init.normal_(self.book.entries)[0].clone())
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         v = self.book.cut(self.encode(x, c))
@@ -253,6 +252,7 @@ class VectorPosterior(CodebookPosterior):
                 if self.ema:
                     self.share[level][dead], self.total[level][dead] = 1.0, e[dead]
 
+    @torch.no_grad()
     def begin(self, x: Tensor, c: Tensor | None) -> None:
         rest = self.book.cut(self.encode(x, c))
         for level, e in enumerate(self.book.entries[0].detach()):
@@ -421,8 +421,8 @@ class HierarchicalPosterior(CodebookPosterior):
     ) -> None:
         slots, codes, depth = _slots(latent_dim, slots), _count(codes, "codes", 2), _count(depth, "depth", 1)
         super().__init__(network, latent_dim, Codebook(slots, codes, latent_dim // slots, depth))
-        self.temperature = _between(temperature, "temperature", 1e-3, float("inf"))
-        self.drop, self.decay = _between(drop, "drop", 0, 1), _between(decay, "decay", 0, float("inf"))
+        self.temperature = _between(temperature, "temperature", 1e-3, math.inf)
+        self.drop, self.decay = _between(drop, "drop", 0, 1), _between(decay, "decay", 0, math.inf)
         self.register_buffer("gain", torch.tensor(1.0))
         with torch.no_grad():
             self.book.entries.mul_(SPREAD * self.decay ** torch.arange(depth)[:, None, None])
@@ -435,11 +435,10 @@ class HierarchicalPosterior(CodebookPosterior):
             z, indices, kl = (t[0] for t in RelaxedCodes(v, self.book, 0.0).descend(1, Noise(0)))
             return CodePoint(_straight_through(v.flatten(1), z), indices, {"code_kl": kl})
         stop = torch.randint(1, self.book.depth + 1, (len(v),), device="cpu")
-        stops = torch.rand(len(v), device="cpu") < self.drop
-        return RelaxedCodes(
-            v, self.book, self.temperature, torch.where(stops, stop, self.book.depth).to(v.device)
-        )
+        stop[torch.rand(len(v), device="cpu") >= self.drop] = self.book.depth
+        return RelaxedCodes(v, self.book, self.temperature, stop.to(v.device))
 
+    @torch.no_grad()
     def begin(self, x: Tensor, c: Tensor | None) -> None:
         # As wide as the entries: among those that are all far away, or near, none would be the likelier one.
         self.gain.copy_(SPREAD / self.encode(x, c).std(correction=0).clamp_min(JITTER))
