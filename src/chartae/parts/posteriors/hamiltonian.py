@@ -165,7 +165,7 @@ class Hamiltonian(Distribution):
 class HamiltonianPosterior(NormalPosterior):
     """A diagonal normal whose draws leap along log p(x, z), by step sizes that are learned.
 
-    Without tempering leaps keep the energy, and with it the bound: what tightens it is that momenta cool down.
+    Without tempering leaps keep the energy, and with it the bound: momenta that cool down tighten it.
     Where the item is not at hand in the model's units, as in charts of tables, draws stay where they start.
 
     Parameters
