@@ -49,6 +49,16 @@ def test_the_pages_list_every_recipe():
     assert named == {each.name for each in chartae.recipes()}
 
 
+def test_what_became_of_pythae_s_options_is_there():
+    page = (ROOT / "docs" / "migrating-from-pythae.md").read_text("utf-8")
+    rows = re.findall(r"^\| `\w+` \| `([a-z0-9-]+)` \| .*? ?\| (.*?) ?\|$", page, re.M)
+    own = {each.name: {*each.parameters, "likelihood", "noise"} for each in chartae.recipes()}
+    assert len(rows) == 26
+    assert {name: set(re.findall(r"`(\w+)`", here)) - own.get(name, set()) for name, here in rows} == {
+        name: set() for name, _ in rows
+    }
+
+
 def test_the_citation_names_this_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.*)$", citation, flags=re.M).group(1) == chartae.__version__

@@ -3,17 +3,27 @@
 A module is a family; recipes are listed in the order of the families.
 """
 
+from importlib import import_module
+
 from chartae.models.assembly import Recipe, assemble, build, build_from, find, recipe, recipes
-
-# isort: off
-from chartae.models.recipes import (
-    plain,
-    variational,
-    discrete,
-)
-
-# isort: on
 
 __all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes"]
 
-FAMILIES = (plain, variational, discrete)
+FAMILIES = [
+    import_module(f"{__name__}.{family}")
+    for family in (
+        "plain",
+        "variational",
+        "bounds",
+        "priors",
+        "flows",
+        "matching",
+        "disentangled",
+        "adversarial",
+        "perceptual",
+        "hierarchies",
+        "hamiltonian",
+        "manifolds",
+        "discrete",
+    )
+]
