@@ -1,6 +1,6 @@
 """Seven ways of bringing codes to N(0, I), on one backbone: a table and docs/figures/matching.png.
 
-The same networks, data, optimizer and number of steps for all: an autoencoder 784-512-256-8 with a Bernoulli
+The same networks, data, optimizer and number of steps for all: an autoencoder 784-256-128-8 with a Bernoulli
 likelihood, 10,000 images of MNIST, Adam 1e-3. What differs is the term beside the negative log-likelihood:
 none, the squared norm of the code, KL (with the normal posterior that it needs), MMD, sliced Wasserstein, an
 adversary, the characteristic function, and, as an eighth, the Cramér-Wold distance. The weight of each is the
@@ -81,7 +81,7 @@ def fitted(name: str, lam: float, seed: int, x: np.ndarray, epochs: int) -> Any:
         recipe_params={"lam": lam},
         latent_dim=D,
         network="mlp",
-        hidden=(512, 256),
+        hidden=(256, 128),
         likelihood="bernoulli",
         max_epochs=epochs,
         batch_size=128,
@@ -126,7 +126,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help=".npz of MNIST (default: OpenML's mnist_784)")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--times", action="store_true", help="measure times alone, for what --out holds")
     parser.add_argument("--out", default=Path(__file__).parent / "results" / "matching.json")
@@ -173,7 +173,7 @@ def main() -> None:
         ],
         rows=rows,
         notes=[
-            f"Autoencoder 784-512-256-{D}, Bernoulli likelihood, {TRAINED:,} images, {args.epochs} epochs of "
+            f"Autoencoder 784-256-128-{D}, Bernoulli likelihood, {TRAINED:,} images, {args.epochs} epochs of "
             f"batches of 128; {args.seeds} seeds, mean ± standard deviation; {TESTED:,} test images.",
             "Prior match, prior shape, coverage and told apart are readings of `ct.audit`; reconstruction is "
             "-log p(x given z) at the posterior mean.",
