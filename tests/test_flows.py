@@ -75,13 +75,13 @@ each = pytest.mark.parametrize("kind", TRANSFORMS)
 @each
 @pytest.mark.parametrize("d", [1, 2, 4])
 def test_the_change_of_volume_is_autograd_s(kind, d):
-    transform, x = TRANSFORMS[kind](d), 2 * random(5, 4, d, seed=7)
+    transform, x = TRANSFORMS[kind](d), 2 * random(2, 4, d, seed=7)
     y, log_volume = transform.call_and_ladj(x)
     jacobian = torch.autograd.functional.jacobian(lambda v: transform.call_and_ladj(v)[0], x)
-    own = torch.stack([jacobian[i, j, :, i, j] for i in range(5) for j in range(4)])
+    own = torch.stack([jacobian[i, j, :, i, j] for i in range(2) for j in range(4)])
     expected = torch.linalg.slogdet(own)
     assert (expected.sign == 1).all()
-    torch.testing.assert_close(log_volume.expand(5, 4).reshape(-1), expected.logabsdet, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(log_volume.expand(2, 4).reshape(-1), expected.logabsdet, rtol=1e-8, atol=1e-9)
     assert y.shape == x.shape
 
 
@@ -178,7 +178,7 @@ def test_values_that_are_too_many_for_a_flow_at_once_are_no_others(kind, monkeyp
 def test_the_density_in_one_dimension_integrates_to_one(kind):
     """By change of variables along the line, which holds whether or not there is an inverse."""
     p = transformed(kind, 1)
-    x = torch.linspace(-40, 40, 200_001, dtype=torch.float64)[:, None, None].expand(-1, 4, 1)
+    x = torch.linspace(-40, 40, 160_001, dtype=torch.float64)[:, None, None].expand(-1, 4, 1)
     y, change = x, torch.zeros(())
     for t in p.transforms:
         y, more = t.call_and_ladj(y)
@@ -203,8 +203,8 @@ def test_the_density_in_two_dimensions_has_the_mass_that_draws_have(kind):
 @pytest.mark.parametrize("kind", ["affine", "spline"])
 def test_the_density_in_two_dimensions_integrates_to_one(kind):
     p = Transformed(DiagonalNormal(torch.zeros(2).double(), torch.tensor(0.0)), [TRANSFORMS[kind](2)])
-    axis = torch.linspace(-12, 12, 401, dtype=torch.float64)
-    density = p.log_prob(torch.cartesian_prod(axis, axis)).exp().reshape(401, 401)
+    axis = torch.linspace(-12, 12, 301, dtype=torch.float64)
+    density = p.log_prob(torch.cartesian_prod(axis, axis)).exp().reshape(301, 301)
     total = torch.trapezoid(torch.trapezoid(density, axis), axis)
     assert float(total) == pytest.approx(1, abs=2e-3)
 
@@ -263,6 +263,20 @@ def test_a_flow_starts_near_a_normal_and_may_be_one(kind):
     z, log_prob, _ = flow(x).draw(9, Noise(0))
     torch.testing.assert_close(z, same)
     torch.testing.assert_close(log_prob, normal(x).log_prob(same))
+
+
+@pytest.mark.parametrize("kind", ["iaf", "spline"])
+@pytest.mark.parametrize("d", [1, 3])
+def test_half_precision_stops_where_a_flow_begins(kind, d):
+    torch.manual_seed(0)
+    x, c = torch.randn(20, FlowPosterior.features(d, kind)), torch.randn(20, 2)
+    q, prior = FlowPosterior(nn.Identity(), d, kind), FlowPrior(d, 2)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            drawn = q(x).draw(3, Noise(0))
+            found.append((drawn.z, drawn.log_prob, q(x).std(), prior(c).log_prob(drawn.z)))
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize("kind", ["planar", "iaf", "spline"])
@@ -581,11 +595,11 @@ def test_a_flow_cannot_hold_dimensions_and_a_mixture_in_its_place_can(models):
     m.fit_prior(None)
 
 
-@pytest.mark.parametrize("name", (*PRIORS, *POSTERIORS))
+@pytest.mark.parametrize("name", ["vamp-vae", "mixture-vae", "vae-iaf", "vae-lin-nf"])
 def test_both_estimates_of_the_likelihood_agree(name, models):
     """Importance and annealed importance sampling on 3 rows: within 6 standard errors and a little more."""
     m, X = models[name], rows(3, seed=5)
-    value, error = m.log_likelihood(X, n_importance=2000, random_state=0)
+    value, error = m.log_likelihood(X, n_importance=1000, random_state=0)
     assert (value > m.score_samples(X) - 0.2).all()
     if name == "vae-lin-nf":
         with pytest.raises(PlanError, match="use method='importance'"):
@@ -633,7 +647,7 @@ def test_weights_that_follow_from_the_condition_find_their_pseudo_inputs():
     y = np.arange(120) % 2
     X = np.where(y[:, None] == 1, 3.0, -3.0) + 0.3 * rows(120)
     own = {"components": 10, "conditional_prior": True}
-    training = {"max_epochs": 40, "patience": None, "batch_size": 20, "learning_rate": 1e-2}
+    training = {"max_epochs": 30, "patience": None, "batch_size": 20, "learning_rate": 1e-2}
     shape = {"latent_dim": 1, "hidden": (16,), "random_state": 0}
     m = ct.Autoencoder(recipe="vamp-vae", recipe_params=own, **shape, **training).fit(X, y)
     for label in (0, 1):
