@@ -386,10 +386,10 @@ def fit_density(name: str, codes: Any, random_state: int = 0, *, codebook: Any =
     >>> codes = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
     >>> type(fit_density("auto", codes)).__name__
     'NormalDensity'
-    >>> fit_density("autos", codes)
+    >>> fit_density("mixture", codes)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    chartae.core.errors.PlanError: unknown density 'autos': did you mean 'auto'?
+    chartae.core.errors.PlanError: unknown density 'mixture': known: auto, normal, gmm, ...
     """
     if name != "auto" and name not in densities:
         raise PlanError(f"unknown density {name!r}: {suggest(name, ['auto', *densities])}")
