@@ -154,7 +154,8 @@ def test_same_seed_same_result(name, item):
 @each_recipe
 def test_no_seed_differs_each_time(name, item):
     X = rows(30, item[name])
-    first, again = (model(name, random_state=None, max_epochs=1).fit(X) for _ in range(2))
+    # Of 8 rectified units all are dead once in 256 fits, and samples are then the same.
+    first, again = (model(name, random_state=None, max_epochs=1, hidden=(32,)).fit(X) for _ in range(2))
     assert not np.array_equal(first.transform(X), again.transform(X))
     assert not np.array_equal(first.sample(3), first.sample(3))
 

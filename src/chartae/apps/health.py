@@ -321,7 +321,7 @@ class Origin:
         """
         if "prior" in self.changes or recipe != self.trained._recipe()[0]:
             return self.changes.get("prior")
-        has, own = type(self.trained.model_.fitted_prior), self.trained.model_.posterior.density
+        has, own = type(self.trained.model_.fitted_prior), self.trained.model_.posterior.fitted_density
         # A fit gives the posterior's own by itself, where there is no prior.
         return next((name for name in densities if densities[name] is has and name != own), None)
 

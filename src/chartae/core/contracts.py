@@ -347,7 +347,7 @@ class Posterior(nn.Module, ABC):
 
     ``differentiates_networks`` tells whether its draws hold derivatives of a network, so that a gradient
     differentiates the network twice; ``support`` says where its codes lie, where that is not all of R^d;
-    ``density`` names what is fitted to its codes after training, where the model has no prior; ``offers``
+    ``fitted_density`` names what is fitted to its codes, where the model has no prior; ``offers``
     also names the auxiliary tensors that its draws bring.
 
     Examples
@@ -363,7 +363,7 @@ class Posterior(nn.Module, ABC):
     offers: frozenset[str] = frozenset()
     differentiates_networks: bool = False
     support: str = ""
-    density: str = "normal"
+    fitted_density: str = "normal"
 
     def takes_after(self, posterior: Posterior) -> None:
         """Say of a wrapper what the posterior says of itself.
@@ -373,7 +373,7 @@ class Posterior(nn.Module, ABC):
         posterior : Posterior
             What is wrapped.
         """
-        for name in ("offers", "differentiates_networks", "support", "density"):
+        for name in ("offers", "differentiates_networks", "support", "fitted_density"):
             setattr(self, name, getattr(posterior, name))
 
     def begin(self, x: Tensor, c: Tensor | None) -> None:

@@ -270,7 +270,8 @@ class MixtureDensity(Density):
             self._take(found)
 
     def _take(self, found: Sequence[Tensor]) -> None:
-        self.logits, self.mean, self.scale_tril = (t.float() for t in found)
+        # Laid out as they are read from a file: another layout adds up in another order.
+        self.logits, self.mean, self.scale_tril = (t.float().contiguous() for t in found)
 
     def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
         return FullNormalMixture(self.logits, self.mean, self.scale_tril)
@@ -344,7 +345,7 @@ class KernelDensity(Density):
         mean, scale_tril = _moments(codes)
         centers = codes[: self.CENTERS]  # of codes in a random order
         self.mean = (mean + math.sqrt(max(0.0, 1 - h * h)) * (centers - mean)).float()
-        self.scale_tril = (h * scale_tril).float()
+        self.scale_tril = (h * scale_tril).float().contiguous()
         self.bandwidth = h
 
     def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:

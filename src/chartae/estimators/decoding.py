@@ -107,8 +107,9 @@ class Decoding:
     ) -> Any:
         """Make new items: z from the prior, then the point of p(x | z).
 
-        A model without a prior samples z from a normal fitted to its training codes; where a density was
-        fitted to codes by ``fit_prior``, z is drawn from that.
+        A model without a prior samples z from a normal fitted to its training codes, or, where these lie on a
+        codebook, from an autoregressive density of its entries; where a density was fitted to codes by
+        ``fit_prior``, z is drawn from that.
 
         Parameters
         ----------

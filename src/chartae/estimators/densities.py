@@ -94,7 +94,7 @@ class Densities(Encoding):
         model = self._ready()
         if density is None or density == "prior":
             if model.prior is None:
-                own = model.posterior.density
+                own = model.posterior.fitted_density
                 raise PlanError(f"a plain autoencoder has no prior of its own: use fit_prior({own!r})")
             model.fitted_prior = None
             return self

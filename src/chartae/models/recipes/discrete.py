@@ -27,7 +27,7 @@ def _quantized(commitment: float, ema: float) -> Objective:
 def vq_vae(
     shape: Any,
     *,
-    codes: int = 64,
+    codes: int = 256,
     slots: int | None = None,
     commitment: float = 0.25,
     ema: float = 0.0,

@@ -27,7 +27,7 @@ __all__ = [
 
 JITTER = 0.01  # standard deviations by which entries that begin at the same row differ
 SPREAD = 2.0  # standard deviation of the first level's entries, whose squared distances are nats
-RESTART = 50  # an entry that was not once the nearest to so many vectors for each entry begins anew
+RESTART = 5  # an entry that was not once the nearest to so many vectors for each entry begins anew
 
 
 def _slots(latent_dim: int, slots: int | None) -> int:
@@ -85,7 +85,7 @@ class CodebookPosterior(NetworkPosterior):
     """
 
     offers = frozenset({"point", "reparameterized"})
-    density = "autoregressive"
+    fitted_density = "autoregressive"
 
     def __init__(self, network: nn.Module, latent_dim: int, book: Codebook) -> None:
         super().__init__(network, latent_dim)
@@ -202,7 +202,7 @@ class VectorPosterior(CodebookPosterior):
         self,
         network: nn.Module,
         latent_dim: int,
-        codes: int = 64,
+        codes: int = 256,
         slots: int | None = None,
         depth: int = 1,
         ema: float = 0.0,
