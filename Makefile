@@ -57,7 +57,7 @@ browser: ## install Chromium where it is missing and apt-get may do it
 	  echo "no Chromium: the tests that open a page are skipped; install it, or run make browser as root on Debian"
 
 test: lint browser ## formatting, lint, types and the whole test suite (add pytest options with ARGS=...)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes each
 	$(BIN)/pytest -m slow --timeout 3600 $(ARGS)
