@@ -268,6 +268,6 @@ class Codebook(nn.Module):
         Returns
         -------
         Tensor
-            ``(...)`` of bool.
+            Of bool, of shape ``(...)``.
         """
         return self._hit(self.cut(z.to(self.entries)), indices.unflatten(-1, (self.slots, -1))).all(-1)

@@ -63,7 +63,7 @@ class RelaxedCodes(Distribution):
     temperature : float
         Of the relaxation; at 0 an entry is chosen as a whole, and it is the likeliest.
     keep : Tensor or None
-        ``(*batch)``, how many levels are used; None for all.
+        How many levels are used, of shape ``(*batch)``; None for all.
 
     Examples
     --------
