@@ -41,7 +41,7 @@ def gradients(way: Gradients, batch: Batch) -> list[torch.Tensor]:
     for _ in range(2):
         torch.manual_seed(1)
         way(batch, Noise(0))
-    return [p.grad.clone() for p in way.model.parameters()]
+    return [p.grad.clone() for p in nn.ModuleList([way.model, way.objective]).parameters()]
 
 
 def ways(plan: Plan) -> list[type[LayerGradients]]:
