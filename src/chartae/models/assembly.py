@@ -36,6 +36,7 @@ __all__ = [
     "find",
     "recipe",
     "recipes",
+    "seen_of",
     "space_of",
 ]
 
@@ -370,7 +371,7 @@ def assemble(
     features = q_class.features(latent_dim, **q_options)
     seen = latent_dim if decoded is None else decoded
     out_shape = likelihood_class.out_shape(space, noise)
-    inputs = Inputs(space, hide) if space.gaps or space.likelihood == "columns" else None
+    inputs = _inputs(space, hide)
     in_shape = space.model_shape if inputs is None else inputs.shape
     if isinstance(network, str):
         name = _network_for(space) if network == "auto" else network
@@ -478,6 +479,35 @@ def space_of(shape: tuple[int, ...] | Space) -> Space:
     (1, 28, 28)
     """
     return shape if isinstance(shape, Space) else Space(shape)
+
+
+def seen_of(shape: tuple[int, ...] | Space) -> tuple[int, ...]:
+    """Give the shape of what an encoder sees of an item.
+
+    Parameters
+    ----------
+    shape : tuple of int or Space
+        As a recipe gets it.
+
+    Returns
+    -------
+    tuple of int
+        The model's, unless items are prepared: rows of tables, or with values that may be missing.
+
+    Examples
+    --------
+    >>> from chartae.core.spaces import Space
+    >>> from chartae.models.assembly import seen_of
+    >>> seen_of((28, 28)), seen_of(Space((4,), gaps=True))
+    ((1, 28, 28), (8,))
+    """
+    space = space_of(shape)
+    inputs = _inputs(space)
+    return space.model_shape if inputs is None else inputs.shape
+
+
+def _inputs(space: Space, hide: float = 0.0) -> Inputs | None:
+    return Inputs(space, hide) if space.gaps or space.likelihood == "columns" else None
 
 
 #: Parameters of :func:`assemble` that every recipe passes on, and none may have of its own.

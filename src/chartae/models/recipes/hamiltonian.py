@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chartae.core.contracts import Plan
-from chartae.models.assembly import assemble, recipe
+from chartae.models.assembly import assemble, recipe, seen_of
 from chartae.parts.objectives import KL, NegLogLik
 
 __all__: list[str] = []
@@ -34,3 +34,32 @@ def hvae(
     dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering}
     objective = NegLogLik() + KL(warmup=warmup)
     return assemble(shape, posterior=("hamiltonian", dynamics), objective=objective, **common)
+
+
+@recipe(
+    "rhvae",
+    paper="arXiv:2010.11518",
+    parts="normal posterior that leaps along log p(x, z) by a learned metric, N(0, I) prior; nll + kl",
+)
+def rhvae(
+    shape: Any,
+    *,
+    leapfrogs: int = 3,
+    step: float = 0.05,
+    tempering: str = "fixed",
+    temperature: float = 1.5,
+    regularization: float = 0.01,
+    centroids: int = 100,
+    warmup: float = 0.0,
+    **common: Any,
+) -> Plan:
+    """VAE whose posterior samples take steps of Riemannian Hamiltonian dynamics, by a metric that is learned.
+
+    References
+    ----------
+    Chadebec, Mantoux and Allassonnière 2020, arXiv:2010.11518; Chadebec et al. 2021, arXiv:2105.00026.
+    """
+    dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering, "shape": seen_of(shape)}
+    metric = {"temperature": temperature, "regularization": regularization, "centroids": centroids}
+    objective = NegLogLik() + KL(warmup=warmup)
+    return assemble(shape, posterior=("riemannian", dynamics | metric), objective=objective, **common)

@@ -21,6 +21,7 @@ from chartae.parts.posteriors.quantized import (
     ResidualPosterior,
     VectorPosterior,
 )
+from chartae.parts.posteriors.riemannian import Metric, RiemannianHamiltonian, RiemannianPosterior
 
 __all__ = [
     "BallPosterior",
@@ -37,9 +38,12 @@ __all__ = [
     "HierarchicalPosterior",
     "LadderPosterior",
     "LinearDeltaPosterior",
+    "Metric",
     "NetworkPosterior",
     "NormalPosterior",
     "ResidualPosterior",
+    "RiemannianHamiltonian",
+    "RiemannianPosterior",
     "SpherePosterior",
     "VectorPosterior",
     "bounded",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -32,6 +34,14 @@ TEMPERINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a draw is, ``(k, n, d)``, and the slope of the log density there."""
+
+    z: Tensor
+    slope: Tensor
 
 
 class Hamiltonian(Distribution):
@@ -82,12 +92,11 @@ class Hamiltonian(Distribution):
 
     def draw(self, k: int, noise: Noise) -> Draw:
         z = self.start.draw(k, noise).z
-        gamma = noise.normal(z.shape, z)
-        normal = StandardNormal(z.shape[-1])
-        log_start = self.start.log_prob(z) + normal.log_prob(gamma)
+        gamma = self._momentum(z, noise.normal(z.shape, z))
+        log_start = self.start.log_prob(z) + self._log_momentum(z, gamma)
         z, momentum = self.leap(z, gamma / self.roots[0])
         # Heating at the start and cooling on the way change volumes by factors whose product is one.
-        return Draw(z, log_start - normal.log_prob(momentum))
+        return Draw(z, log_start - self._log_momentum(z, momentum))
 
     def leap(self, z: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
         """Move positions and momenta by all steps; volumes shrink by ``roots[0]`` in each dimension.
@@ -103,13 +112,32 @@ class Hamiltonian(Distribution):
             ``(k, n, d)``.
         """
         with derivable(z, momentum) as (z, momentum):
-            push = self._slope(z)
+            here = self._at(z)
             for before, after in pairwise(self.roots):
-                momentum = momentum + 0.5 * self.step * push
-                z = z + self.step * momentum
-                push = self._slope(z)
-                momentum = (momentum + 0.5 * self.step * push) * (before / after)
+                momentum = self._depart(here, momentum)
+                z = self._drift(here, momentum)
+                here = self._at(z)
+                momentum = self._arrive(here, momentum) * (before / after)
             return z, momentum
+
+    # What follows from how the momentum is distributed, which is N(0, I) here, wherever z lies.
+
+    def _momentum(self, z: Tensor, gauss: Tensor) -> Tensor:
+        return gauss
+
+    def _log_momentum(self, z: Tensor, momentum: Tensor) -> Tensor:
+        return StandardNormal(z.shape[-1]).log_prob(momentum)
+
+    def _at(self, z: Tensor) -> Place:
+        return Place(z, self._slope(z))
+
+    def _depart(self, here: Place, momentum: Tensor) -> Tensor:
+        return momentum + 0.5 * self.step * here.slope
+
+    def _drift(self, here: Place, momentum: Tensor) -> Tensor:
+        return here.z + self.step * momentum
+
+    _arrive = _depart
 
     def _slope(self, z: Tensor) -> Tensor:
         slope: Tensor = torch.func.grad(lambda v: self.log_density(v).sum())(z)
@@ -249,22 +277,43 @@ class HamiltonianPosterior(NormalPosterior):
         share = torch.linspace(0, 1, self.leapfrogs + 1, dtype=self.step.dtype, device=self.step.device)
         root = self.step.new_ones(()) if self.tempering == "none" else self.cold.sigmoid().sqrt()
         roots = TEMPERINGS[self.tempering](root, share)
-        return _Start(start, LARGEST * self.step.sigmoid(), roots)
+        return _Start(start, partial(self.leaping, step=LARGEST * self.step.sigmoid(), roots=roots))
+
+    def leaping(self, start: DiagonalNormal, log_density: Map, step: Tensor, roots: Tensor) -> Hamiltonian:
+        """Let draws leap.
+
+        Parameters
+        ----------
+        start : DiagonalNormal
+            Batch shape ``(n,)``.
+        log_density : callable
+            From ``(k, n, d)`` to ``(k, n)``, in nats.
+        step : Tensor
+            ``(d,)``.
+        roots : Tensor
+            ``(steps + 1,)``.
+
+        Returns
+        -------
+        Hamiltonian
+            That starts there.
+        """
+        return Hamiltonian(start, log_density, step, roots)
 
 
 class _Start(DiagonalNormal):
     """Where draws start; within a model they leap from there."""
 
-    def __init__(self, start: DiagonalNormal, step: Tensor, roots: Tensor) -> None:
+    def __init__(self, start: DiagonalNormal, leaping: Callable[[DiagonalNormal, Map], Distribution]) -> None:
         super().__init__(start.mean, start.log_var)
-        self.step, self.roots = step, roots
+        self.leaping = leaping
 
     def within(self, p: Distribution | None, log_lik: Map | None) -> Distribution:
         if log_lik is None:
             return self
         given: Map = log_lik
         density = given if p is None else lambda z: p.log_prob(z) + given(z)
-        return Hamiltonian(DiagonalNormal(self.mean, self.log_var), density, self.step, self.roots)
+        return self.leaping(DiagonalNormal(self.mean, self.log_var), density)
 
 
 def _logit(share: float) -> float:
