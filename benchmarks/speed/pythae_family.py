@@ -212,8 +212,8 @@ def run_pythae(args: Namespace) -> dict[str, Any]:
             made = []
             for block in np.array_split(images(pair, test), 8):
                 # Not without gradients: some models take them of the decoder.
-                out = model({"data": torch.from_numpy(block), "labels": None})
-                made.append(out["recon_x"].detach().reshape(len(block), -1)[:, -784:])
+                out = model.reconstruct(torch.from_numpy(block)).detach()
+                made.append(out.reshape(len(block), -1)[:, -784:])
         found[pair.model] = {"seconds": seconds, "quality": quality(pair, torch.cat(made), test)}
     return found
 
@@ -256,8 +256,8 @@ def run_chartae(args: Namespace) -> dict[str, Any]:
         made = torch.from_numpy(model.inverse_transform(z.astype(np.float32)).reshape(len(test), -1))
         trained = sum(h["seconds"] for h in model.history_)
         found[pair.model] = {
-            "seconds": seconds,
-            "trained": trained,
+            "seconds": trained,
+            "fit": seconds,
             "quality": quality(pair, made, test),
         }
     return found
@@ -299,7 +299,8 @@ def main() -> None:
                 pair.model,
                 pair.recipe,
                 f"{common.median([r['seconds'] for r in theirs]):.2f}",
-                f"{common.median([r['seconds'] for r in ours]):.2f}",
+                f"{common.median([r['seconds'] for r in ours]):.2f} "
+                f"({common.median([r['fit'] for r in ours]):.2f})",
                 f"{ratios[pair.model]:.2f} ({min(times):.2f}–{max(times):.2f})",
                 *(f"{fmean(v):.1f} ({min(v):.1f}–{max(v):.1f})" for v in values),
                 "nats" if pair.loss == "bce" else "squared error",
@@ -314,7 +315,7 @@ def main() -> None:
             "pythae 0.1.2",
             "recipe",
             "pythae (s)",
-            "chartae (s)",
+            "chartae (s; whole fit)",
             "times as fast",
             "pythae's reconstruction",
             "chartae's",
@@ -324,8 +325,9 @@ def main() -> None:
         notes=[
             f"Median {common.median(list(ratios.values())):.2f} times as fast, least "
             f"{min(ratios.values()):.2f}, most {max(ratios.values()):.2f}.",
-            "MLP 784-512-256-16 and its mirror, ReLU, batch 128, Adam 1e-3; chartae's `fit`, which also "
-            "keeps codes and sets the threshold of outliers, against pythae's `train`.",
+            "MLP 784-512-256-16 and its mirror, ReLU, batch 128, Adam 1e-3. Timed are pythae's `train` and the "
+            "epochs of chartae's `fit`, which then keeps codes, fits a density where there is no prior, and sets "
+            "the threshold of outliers: the whole of it is in brackets.",
             "Reconstruction of 2,000 test images from one draw of the posterior; lowest–highest "
             "of the rounds, whose number is the seed. HRQVAE is not in pythae 0.1.2.",
             "Weights of further terms are those that each library proposes where they mean different things "
