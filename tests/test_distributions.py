@@ -49,6 +49,7 @@ MAKE = {
     Bernoulli: lambda seed: Bernoulli(2 * random(4, 3, seed=seed)),
     Categorical: lambda seed: Categorical(2 * random(4, 3, 5, seed=seed)),
 }
+NORMAL = [pair for pair in _CLOSED if set(pair) <= MAKE.keys()]  # those on spheres: tests/test_manifolds.py
 each = pytest.mark.parametrize("kind", MAKE, ids=lambda kind: kind.__name__)
 
 
@@ -556,7 +557,7 @@ def test_gamma_and_poisson_noise():
 # ------------------------------------------------------------------- KL
 
 
-@pytest.mark.parametrize("pair", _CLOSED, ids=lambda pair: " ".join(kind.__name__ for kind in pair))
+@pytest.mark.parametrize("pair", NORMAL, ids=lambda pair: " ".join(kind.__name__ for kind in pair))
 def test_closed_kl_is_the_monte_carlo_kl(pair):
     """24 means and as many splits by three at five standard errors: a false alarm in 15,000 runs."""
     q, p = MAKE[pair[0]](10), MAKE[pair[1]](20)
@@ -572,7 +573,7 @@ def test_closed_kl_is_the_monte_carlo_kl(pair):
         assert ((closed - split.mean(0)).abs() < 5 * error).all()
 
 
-@pytest.mark.parametrize("pair", _CLOSED, ids=lambda pair: " ".join(kind.__name__ for kind in pair))
+@pytest.mark.parametrize("pair", NORMAL, ids=lambda pair: " ".join(kind.__name__ for kind in pair))
 def test_closed_kl_is_torch_s(pair):
     q, p = MAKE[pair[0]](11), MAKE[pair[1]](21)
 

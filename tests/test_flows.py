@@ -1,6 +1,8 @@
 """Flows and mixtures as posteriors and priors: against autograd, quadrature, torch and their own limits."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -664,3 +666,18 @@ def test_conditions_reach_flows_through_the_encoder():
         trace = plan.model.trace(Batch(torch.zeros(3, 5), raw), k=2, noise=Noise(0))
         assert trace.levels[0].p.batch_shape == (3,)
         assert trace.levels[0].log_prior.shape == (2, 3)
+
+
+def test_flows_leave_torch_s_distributions_as_they_are():
+    """In an interpreter of its own: others may have imported the package before."""
+    code = """
+from torch.distributions import Distribution
+from chartae.density import FlowDensity
+from chartae.models.recipes import build
+before = Distribution._validate_args
+build("vae-iaf", (4,), latent_dim=2)
+FlowDensity(2)
+assert before and Distribution._validate_args
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from chartae.core.contracts import Distribution, Posterior
 from chartae.core.errors import DataError
 from chartae.density.fitted import Density, _moments, densities
 from chartae.parts.distributions import Affine, DiagonalNormal, Transformed
+from chartae.parts.flows import zuko_flows
 
 __all__ = ["FlowDensity"]
 
@@ -59,19 +60,21 @@ class FlowDensity(Density):
         self, latent_dim: int, transforms: int = 3, hidden: Sequence[int] = (64, 64), bins: int = 8
     ) -> None:
         super().__init__(latent_dim)
-        from zuko.flows import NSF
-
         self.shape = {"transforms": int(transforms), "hidden": [int(h) for h in hidden], "bins": int(bins)}
         self.register_buffer("mean", torch.zeros(latent_dim, dtype=torch.float32))
         self.register_buffer("scale_tril", torch.eye(latent_dim, dtype=torch.float32))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            self.flow = NSF(
-                latent_dim,
-                bins=self.shape["bins"],
-                transforms=self.shape["transforms"],
-                hidden_features=self.shape["hidden"],
-            ).float()
+            self.flow = (
+                zuko_flows()
+                .NSF(
+                    latent_dim,
+                    bins=self.shape["bins"],
+                    transforms=self.shape["transforms"],
+                    hidden_features=self.shape["hidden"],
+                )
+                .float()
+            )
         self._restart(0)
 
     @property

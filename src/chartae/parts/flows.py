@@ -12,9 +12,32 @@ from torch import nn
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 
-__all__ = ["autoregressive", "checked"]
+__all__ = ["autoregressive", "checked", "zuko_flows"]
 
 NEARLY = 0.01  # of the last layers' usual size: a start at the identity itself would give others no gradient
+
+
+def zuko_flows() -> Any:
+    """Import zuko's flows, and leave torch's distributions as they are: the import ends their checks.
+
+    Returns
+    -------
+    module
+        ``zuko.flows``.
+
+    Examples
+    --------
+    >>> from chartae.parts.flows import zuko_flows
+    >>> zuko_flows().NSF.__name__
+    'NSF'
+    """
+    from torch.distributions import Distribution
+
+    before = Distribution._validate_args
+    from zuko import flows
+
+    Distribution.set_default_validate_args(before)
+    return flows
 
 
 def checked(kind: str, kinds: Sequence[str], **counts: Any) -> None:
@@ -90,10 +113,9 @@ def autoregressive(
     >>> layer(torch.zeros(5, 2)).call_and_ladj(torch.zeros(5, 3))[1].shape
     torch.Size([5])
     """
-    from zuko.flows import MAF, NSF
-
+    flows = zuko_flows()
     shape: dict[str, Any] = {"transforms": length, "hidden_features": list(hidden)}
-    made = MAF(d, context, **shape) if kind == "affine" else NSF(d, context, bins=bins, **shape)
+    made = flows.MAF(d, context, **shape) if kind == "affine" else flows.NSF(d, context, bins=bins, **shape)
     layers: nn.ModuleList = made.transform.transforms.float()
     with torch.no_grad():
         for layer in layers:

@@ -136,7 +136,8 @@ class _Weighted(Objective):
     def __init__(self, k: int, *, m: int = 1, beta: float = 0.0, gradient: str = "plain") -> None:
         super().__init__()
         if min(k, m) < 1:
-            raise PlanError(f"k={k}, m={m}: an importance-weighted bound needs one sample or more")
+            which = f"k={k}" if m == 1 else f"k={k}, m={m}"
+            raise PlanError(f"{which}: an importance-weighted bound needs one sample or more")
         if not 0 <= beta <= 1:
             raise PlanError(f"beta={beta:g}: the share of the ELBO is from 0 to 1")
         if gradient not in GRADIENTS:
