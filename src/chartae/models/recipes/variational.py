@@ -84,8 +84,7 @@ def cvae(
 
     References
     ----------
-    Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional
-    generative models".
+    Sohn, Lee and Yan 2015, "Learning structured output representation using deep conditional ...".
     """
     if conditional_prior and not common.get("condition"):
         raise PlanError("conditional_prior=True needs a condition: pass y to fit")
