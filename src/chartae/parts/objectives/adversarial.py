@@ -33,17 +33,20 @@ def _codes(trace: Trace) -> Tensor:
     return torch.cat([level.z for level in trace.levels], -1).flatten(0, 1)
 
 
-def _spotted(critic: nn.Module, real: Tensor, made: Tensor) -> Tensor:
-    """What a critic loses, ``(n,)`` in nats: it should give high logits to the real ones.
+def _watched(real: Tensor) -> Tensor:
+    """What a critic should take for real, without a past, and with a slope where something is learned."""
+    return real.detach().requires_grad_(torch.is_grad_enabled())
+
+
+def _spotted(high: Tensor, low: Tensor, real: Tensor) -> Tensor:
+    """What a critic loses, ``(n,)`` in nats, by logits ``high`` of the real ones and ``low`` of the others.
 
     With the penalty on its slope at the real ones without which simultaneous steps circle around the
     equilibrium (Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 9); not in evaluation.
     """
-    learning = torch.is_grad_enabled()
-    real = real.detach().requires_grad_(learning)
-    high, low = full(critic(real)), full(critic(made.detach()))
+    high, low = full(high), full(low)
     rows = F.softplus(-high).flatten() + F.softplus(low).reshape(-1, len(real)).mean(0)
-    if learning:
+    if real.requires_grad:
         (slope,) = torch.autograd.grad(high.sum(), real, create_graph=True)
         rows = rows + 0.5 * SLOPE * slope.flatten(1).square().sum(1)
     return rows
@@ -84,9 +87,9 @@ class Adversary(Objective):
     def forward(self, trace: Trace) -> dict[str, Term]:
         z = _codes(trace)
         priors: list[Distribution] = [level.p for level in trace.levels]  # type: ignore[misc]
-        real = torch.cat([draws_of(p, len(z), trace.noise) for p in priors], 1).detach()
+        real = _watched(torch.cat([draws_of(p, len(z), trace.noise) for p in priors], 1))
         fooled = F.softplus(-_constant(self.critic, z))
-        critic = _spotted(self.critic, real, z)
+        critic = _spotted(self.critic(real), self.critic(z.detach()), real)
         return {"adversary": _rows(trace, fooled), "critic": _rows(trace, critic)}
 
     def __repr__(self) -> str:
@@ -180,7 +183,7 @@ class GanCritic(Objective):
         self.head = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(width, 1))
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        x = trace.batch.x
+        x = _watched(trace.batch.x)
         (level,) = trace.levels
         assert level.p is not None
         z = level.z.detach()
@@ -188,11 +191,10 @@ class GanCritic(Objective):
         drawn = draws_of(level.p, k * n, trace.noise).detach().reshape(z.shape)
         again = _expected(trace.model.likelihood(torch.cat([z, drawn]), trace.c)).flatten(0, 1)
         seen = _constant(self.features, _expected(trace.px).flatten(0, 1))
-        with torch.no_grad():
-            gap_from = full(self.features(x))
-        gap = seen.unflatten(0, (k, n)) - gap_from
+        target = self.features(x)
+        gap = seen.unflatten(0, (k, n)) - full(target).detach()
         fooled = F.softplus(-_constant(self.head, _constant(self.features, again)))
-        critic = _spotted(nn.Sequential(self.features, self.head), x, again)
+        critic = _spotted(self.head(target), self.head(self.features(again.detach())), x)
         return {
             "nll": Term(-trace.expect(trace.log_lik), self.values, judged=1.0),
             "features": Term(0.5 * trace.expect(gap.square().sum(-1)), judged=0.0),
