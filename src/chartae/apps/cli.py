@@ -387,11 +387,7 @@ def _fit(
     own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
         given["columns"] = dict(_kind_of(pair) for pair in column)
-    items = _read(data, labels, size, encoder, memory)
-    if entry.conditional and items.y is None:
-        raise DataError(f"recipe {entry.name!r} needs labels, and {items.name} brings none: pass --labels")
-    if not quiet:
-        typer.echo(f"data      {items.summary}")
+    items = _to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
     if before is not None:
         if before.is_trained and (own or given.keys() - {"random_state"}):
             raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
@@ -639,6 +635,16 @@ def _read(
     from chartae.training.readers import read
 
     return read(data, labels=labels, size=size, encoder=encoder, memory=memory)
+
+
+def _to_fit(recipe: Any, data: str, labels: str | None, *how: Any, quiet: bool) -> Dataset:
+    """Read what a recipe is fitted to, and say what was found."""
+    items = _read(data, labels, *how)
+    if recipe.conditional and items.y is None:
+        raise DataError(f"recipe {recipe.name!r} needs labels, and {items.name} brings none: pass --labels")
+    if not quiet:
+        typer.echo(f"data      {items.summary}")
+    return items
 
 
 def _read_for(

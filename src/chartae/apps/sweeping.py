@@ -18,13 +18,13 @@ from chartae.apps.cli import (
     _Memory,
     _noise,
     _print,
-    _read,
     _Size,
     _sorted_out,
     _table,
+    _to_fit,
     app,
 )
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import PlanError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -136,11 +136,7 @@ def _sweep(
     own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
         given["columns"] = dict(_kind_of(pair) for pair in column)
-    items = _read(data, labels, size, encoder, memory)
-    if entry.conditional and items.y is None:
-        raise DataError(f"recipe {entry.name!r} needs labels, and {items.name} brings none: pass --labels")
-    if not quiet:
-        typer.echo(f"data      {items.summary}")
+    items = _to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
     from chartae.apps.health import write_source
     from chartae.estimators.sweeps import FIGURE, RECORD, sweep
 
