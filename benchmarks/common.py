@@ -126,7 +126,7 @@ def run_in_turn(
     env = os.environ | {key: str(args.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
-        np.savez(data, **load_data(args.data))  # uncompressed, so that workers load it fast
+        np.savez(data, **(load_data(None) if args.data is None else np.load(args.data)))  # uncompressed: fast
         passed = []
         for key, value in vars(args).items():
             if (

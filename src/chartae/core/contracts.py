@@ -342,7 +342,32 @@ class Batch:
         return len(self.x)
 
 
-class Posterior(nn.Module, ABC):
+class Part(nn.Module, ABC):
+    """One of the conditional distributions that a model is made of.
+
+    Examples
+    --------
+    >>> from chartae.core.contracts import Part
+    >>> from chartae.parts.priors import StandardNormalPrior
+    >>> isinstance(StandardNormalPrior(3), Part)
+    True
+    """
+
+    offers: frozenset[str] = frozenset()
+
+    def begin(self, x: Tensor, c: Tensor | None) -> None:
+        """Look at some training rows before the first step, for a start that suits them; most have no need.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``.
+        c : Tensor or None
+            ``(n, m)`` condition.
+        """
+
+
+class Posterior(Part):
     """q(z | x, c): what the encoder says about the code of x.
 
     ``differentiates_networks`` tells whether its draws hold derivatives of a network, so that a gradient
@@ -360,7 +385,6 @@ class Posterior(nn.Module, ABC):
     torch.Size([3])
     """
 
-    offers: frozenset[str] = frozenset()
     differentiates_networks: bool = False
     support: str = ""
     fitted_density: str = "normal"
@@ -375,17 +399,6 @@ class Posterior(nn.Module, ABC):
         """
         for name in ("offers", "differentiates_networks", "support", "fitted_density"):
             setattr(self, name, getattr(posterior, name))
-
-    def begin(self, x: Tensor, c: Tensor | None) -> None:
-        """Look at some training rows before the first step, for a start that suits them; most have no need.
-
-        Parameters
-        ----------
-        x : Tensor
-            ``(n, *x)``.
-        c : Tensor or None
-            ``(n, m)`` condition.
-        """
 
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
@@ -415,7 +428,7 @@ class Posterior(nn.Module, ABC):
         return None
 
 
-class Prior(nn.Module, ABC):
+class Prior(Part):
     """p(z | c): where codes live before any x is seen.
 
     ``support`` says where, if not in all of R^d ("on a sphere"): the posterior's codes must lie there too.
@@ -429,20 +442,8 @@ class Prior(nn.Module, ABC):
     torch.Size([3])
     """
 
-    offers: frozenset[str] = frozenset()
     support: str | None = ""
     needs: frozenset[str] = frozenset()
-
-    def begin(self, x: Tensor, c: Tensor | None) -> None:
-        """Look at some training rows before the first step, for a start that suits them; most have no need.
-
-        Parameters
-        ----------
-        x : Tensor
-            ``(n, *x)``.
-        c : Tensor or None
-            ``(n, m)`` condition.
-        """
 
     def onto(self, z: Tensor) -> Tensor:
         """Bring codes to where they can lie, from where a straight path or a user has put them.
@@ -492,7 +493,7 @@ class Prior(nn.Module, ABC):
         return {}
 
 
-class Likelihood(nn.Module, ABC):
+class Likelihood(Part):
     """p(x | z, c): what the decoder says about x.
 
     ``continuous`` tells whether it is a density (so that a change of units changes its logarithm),
@@ -511,7 +512,6 @@ class Likelihood(nn.Module, ABC):
     torch.Size([6, 5])
     """
 
-    offers: frozenset[str] = frozenset()
     continuous: bool = True
     estimated: bool = False
     gaps: bool = False

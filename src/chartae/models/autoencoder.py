@@ -124,6 +124,7 @@ class Autoencoder(Model):
         self.posterior.plain.begin(batch.x, c)
         if self.prior is not None:
             self.prior.begin(batch.x, c)
+        self.likelihood.begin(batch.x, c)
 
     def q(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         """Encode: the posterior as it is in this model, where it may depend on the other parts.

@@ -24,6 +24,7 @@ from chartae.parts.distributions import (
     Poisson,
     StudentT,
 )
+from chartae.parts.networks import center, damp
 from chartae.parts.posteriors import bounded, full
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class NetworkLikelihood(Likelihood):
     ) -> None:
         super().__init__()
         self.network, self.shape = network, tuple(shape)
+        damp(network)
         # Not kept: it follows from the units of the data, which are.
         self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
 
@@ -133,6 +135,26 @@ class NetworkLikelihood(Likelihood):
             :meth:`per_value` times as many channels as an item has.
         """
         return (cls.per_value(noise, space.levels) * space.model_shape[0], *space.model_shape[1:])
+
+    def begin(self, x: Tensor, c: Tensor | None) -> None:
+        resting = self.resting(x)
+        if resting is not None:
+            center(self.network, resting)
+
+    def resting(self, x: Tensor) -> Tensor | None:
+        """Say what the network should give where it knows nothing of an item: what suits their mean.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)`` training rows; NaN where a value is missing.
+
+        Returns
+        -------
+        Tensor or None
+            ``(*out_shape)``; None: zeros are as good as anything.
+        """
+        return None
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
         return self.distribution(self.decode(z, c))
@@ -350,6 +372,9 @@ class LocationLikelihood(NetworkLikelihood):
             )
         return float(noise) / float(scales[0])
 
+    def resting(self, x: Tensor) -> Tensor | None:
+        return _beside_spread(_mean(x), self.noise)
+
     def distribution(self, out: Tensor) -> Distribution:
         if self.noise == "item":
             location, log_spread = out.chunk(2, 2)
@@ -483,6 +508,9 @@ class LearnedSpread(NetworkLikelihood):
     @staticmethod
     def per_value(noise: object = None, levels: int | None = None) -> int:
         return 2 if noise == "item" else 1
+
+    def resting(self, x: Tensor) -> Tensor | None:
+        return _beside_spread(_mean(x), self.noise)
 
     def _split(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Tell the location from the log of the spread, bounded; the two broadcast."""
@@ -648,6 +676,9 @@ class BernoulliLikelihood(NetworkLikelihood):
             )
         return Units(scale=top, support=support)
 
+    def resting(self, x: Tensor) -> Tensor | None:
+        return _mean(x, 0.5).logit()
+
     def distribution(self, out: Tensor) -> Distribution:
         return Bernoulli(out, len(self.shape))
 
@@ -774,9 +805,28 @@ class CategoricalLikelihood(NetworkLikelihood):
         levels = max(2, int(facts.high) + 1)
         return Units(scale=levels - 1, levels=levels, support=Support(0.0, levels - 1.0, whole=True))
 
+    def resting(self, x: Tensor) -> Tensor | None:
+        place = (x / self.step).round()
+        each = [
+            _mean((place == i).to(x.dtype).where(~x.isnan(), x), 1 / self.levels) for i in range(self.levels)
+        ]
+        return torch.cat(each).log()
+
     def distribution(self, out: Tensor) -> Distribution:
         logits = out.unflatten(2, (self.levels, self.shape[0])).movedim(2, -1)
         return Categorical(logits, len(self.shape), step=self.step)
+
+
+def _mean(x: Tensor, prior: Any = None) -> Tensor:
+    """Mean (*x) of rows (n, *x) over what is there, and one more row, of ``prior``."""
+    there = (~x.isnan()).sum(0)
+    total = x.nansum(0)
+    return total / there.clamp_min(1) if prior is None else (total + prior) / (there + 1)
+
+
+def _beside_spread(location: Tensor, noise: Any) -> Tensor:
+    """The location, and log spreads of zero where the network gives those as well."""
+    return torch.cat([location, torch.zeros_like(location)]) if noise == "item" else location
 
 
 def _counted(facts: Facts, scale: str) -> Units:
@@ -828,6 +878,9 @@ class PoissonLikelihood(NetworkLikelihood):
     def units(facts: Facts, scale: str = "auto") -> Units:
         return _counted(facts, scale)
 
+    def resting(self, x: Tensor) -> Tensor | None:
+        return _mean(x, self.step).log()
+
     def distribution(self, out: Tensor) -> Distribution:
         return Poisson(bounded(out) - self.step.log(), len(self.shape), step=self.step)
 
@@ -861,6 +914,9 @@ class NegativeBinomialLikelihood(LearnedSpread):
     @staticmethod
     def units(facts: Facts, scale: str = "auto") -> Units:
         return _counted(facts, scale)
+
+    def resting(self, x: Tensor) -> Tensor | None:
+        return _beside_spread(_mean(x, self.step).log(), self.noise)
 
     def distribution(self, out: Tensor) -> Distribution:
         log_mean, log_spread = self._split(out)

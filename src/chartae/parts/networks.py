@@ -28,12 +28,15 @@ __all__ = [
     "Leading",
     "Reshaped",
     "Residual",
+    "center",
+    "damp",
     "derivable",
     "evaluating",
     "networks",
 ]
 
 Shape = tuple[int, ...]
+ALL = slice(None)
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),  # of a layer's output, which nothing else needs
@@ -41,6 +44,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
 }
+
+#: Factors by which weights of layers before an activation are larger than those of a linear layer would be,
+#: so that layers keep the spread of what they are given (He et al. 2015, arXiv:1502.01852, section 2.2).
+GAINS = {"relu": 2**0.5, "silu": 2**0.5, "gelu": 2**0.5, "tanh": 5 / 3}
 
 BLOCKS = 1  # residual blocks for each width of a "resnet"
 
@@ -220,6 +227,27 @@ def _activation(name: str) -> Callable[[], nn.Module]:
     return ACTIVATIONS[name]
 
 
+@torch.no_grad()
+def _start(layers: nn.Sequential, activation: str) -> None:
+    """Draw the first weights of layers one after the other, of which the last has no activation.
+
+    With PyTorch's own ones each hidden layer more than halves what differs between items: encoders then start
+    with codes that are all the same, and training with a plateau.
+    """
+    weighted = [m for m in layers if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    for layer in weighted:
+        weight = layer.weight
+        fan = weight[0].numel()
+        if isinstance(
+            layer, nn.modules.conv._ConvTransposeNd
+        ):  # of the input's channels, each place has these
+            fan = weight[:, 0].numel() // math.prod(layer.stride)
+        gain = 1.0 if layer is weighted[-1] else GAINS[activation]
+        weight.normal_(0.0, gain / fan**0.5)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
 def _ways(conditioning: str, condition_dim: int) -> tuple[int, int]:
     if conditioning not in CONDITIONING:
         raise PlanError(f"unknown conditioning {conditioning!r}: {suggest(conditioning, CONDITIONING)}")
@@ -294,6 +322,7 @@ class MLP(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), *_hidden(after, 0, film, blocks, activation)]
         self.layers = Layers(*layers, nn.Linear(widths[-1], math.prod(out_shape)))
+        _start(self.layers, activation)
         #: A training engine may put a faster way to evaluate the same layers here.
         self.kernel: Callable[[Tensor], Tensor] | None = None
 
@@ -445,6 +474,7 @@ class ConvEncoder(nn.Module):
             ]
         head = nn.Linear(channels[-1] * math.prod(last), out_features)
         self.layers = Layers(*layers, nn.Flatten(), head)
+        _start(self.layers, activation)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
@@ -524,6 +554,7 @@ class ConvDecoder(nn.Module):
                 TRANSPOSED[axes](before, after, 3, stride=2, padding=1, output_padding=extra),
             ]
         self.layers = Layers(*layers)
+        _start(self.layers, activation)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
@@ -627,6 +658,68 @@ class Reshaped(nn.Module):
         h = h if self.before is None else h.reshape(len(h), *self.before)
         out: Tensor = self.network(h, c)
         return out if self.after is None else out.reshape(len(out), *self.after)
+
+
+@torch.no_grad()
+def center(network: nn.Module, values: Tensor) -> None:
+    """Let the output of a network that is not trained yet lie around given values, by its last bias.
+
+    A network of the user's own is left as it is: it may have been trained.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place.
+    values : Tensor
+        ``(*out_shape)``. Convolutions have one bias for each channel, which becomes the mean of its values.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP, center
+    >>> network = MLP((4,), (2,), hidden=(8,))
+    >>> center(network, torch.tensor([10.0, -10.0]))
+    >>> network(torch.zeros(1, 4)).round()
+    tensor([[ 10., -10.]], grad_fn=<RoundBackward0>)
+    """
+    last = _last(network)
+    if last is not None and last.bias is not None:
+        last.bias.copy_(values.reshape(len(last.bias), -1).mean(1))
+
+
+@torch.no_grad()
+def damp(network: nn.Module, outputs: slice = ALL) -> None:
+    """Let outputs of a network that is not trained yet vary ten times less, by its last weights.
+
+    A network of the user's own is left as it is: it may have been trained.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place.
+    outputs : slice
+        Which of them; of convolutions, all.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP, damp
+    >>> network, x = MLP((4,), (2,), hidden=(8,)), torch.ones(1, 4)
+    >>> before = network(x)
+    >>> damp(network, slice(1, None))
+    >>> network(x) / before
+    tensor([[1.0000, 0.1000]], grad_fn=<DivBackward0>)
+    """
+    last = _last(network)
+    if last is not None:
+        last.weight[outputs] *= 0.1
+
+
+def _last(network: nn.Module) -> Any:
+    """The last layer of a network of ours, or None."""
+    if isinstance(network, Leading | Reshaped):
+        return _last(network.network)
+    return network.layers[-1] if isinstance(network, MLP | ConvDecoder | ConvEncoder) else None
 
 
 class Foreign(nn.Module):

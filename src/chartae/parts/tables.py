@@ -176,6 +176,13 @@ class ColumnsLikelihood(NetworkLikelihood):
         density = [bool(part.continuous) for part in self.parts for _ in range(part.shape[0])]  # type: ignore
         return super().log_volume(space) * torch.tensor(density, device=space.scale.device)[self.back]
 
+    def resting(self, x: Tensor) -> Tensor | None:
+        own = x[:, self.order].split([part.shape[0] for part in self.parts], 1)  # type: ignore[index]
+        each = [part.resting(of) for part, of in zip(self.parts, own, strict=True)]  # type: ignore[operator]
+        return torch.cat(
+            [x.new_zeros(n) if rest is None else rest for rest, n in zip(each, self.widths, strict=True)]
+        )
+
     def distribution(self, out: Tensor) -> Distribution:
         split = out.split(self.widths, 2)
         parts = [part.distribution(own) for part, own in zip(self.parts, split, strict=True)]  # type: ignore

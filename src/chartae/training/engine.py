@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Batch, Model, Plan, Posterior, Prior, Term
+from chartae.core.contracts import Batch, Model, Part, Plan, Term
 from chartae.core.errors import PlanError, TrainingError, one_line
 from chartae.core.noise import Noise
 from chartae.parts.networks import MLP
@@ -406,7 +406,7 @@ def train(
 def _begin(plan: Plan, source: Source, seed: int) -> None:
     """Let parts look at some training rows before the first step, where any part wants to."""
     model = plan.model
-    if not any(type(m).begin not in (Posterior.begin, Prior.begin) for m in _parts(model)):
+    if not any(type(m).begin is not Part.begin for m in _parts(model)):
         return
     model.eval()
     with _Stream(seed + 5, source.device):
@@ -414,8 +414,8 @@ def _begin(plan: Plan, source: Source, seed: int) -> None:
             model.begin(batch)
 
 
-def _parts(model: Model) -> Iterator[Posterior | Prior]:
-    return (m for m in model.modules() if isinstance(m, Posterior | Prior) and not isinstance(m, Prepared))
+def _parts(model: Model) -> Iterator[Part]:
+    return (m for m in model.modules() if isinstance(m, Part) and not isinstance(m, Prepared))
 
 
 def _never() -> bool:

@@ -22,6 +22,7 @@ def hvae(
     leapfrogs: int = 3,
     step: float = 0.05,
     tempering: str = "fixed",
+    second_order: bool = True,
     warmup: float = 0.0,
     **common: Any,
 ) -> Plan:
@@ -31,7 +32,7 @@ def hvae(
     ----------
     Caterini, Doucet and Sejdinovic 2018, arXiv:1805.11328.
     """
-    dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering}
+    dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering, "second_order": second_order}
     objective = NegLogLik() + KL(warmup=warmup)
     return assemble(shape, posterior=("hamiltonian", dynamics), objective=objective, **common)
 
@@ -47,6 +48,7 @@ def rhvae(
     leapfrogs: int = 3,
     step: float = 0.05,
     tempering: str = "fixed",
+    second_order: bool = True,
     temperature: float = 1.5,
     regularization: float = 0.01,
     centroids: int = 100,
@@ -59,7 +61,12 @@ def rhvae(
     ----------
     Chadebec, Mantoux and Allassonnière 2020, arXiv:2010.11518; Chadebec et al. 2021, arXiv:2105.00026.
     """
-    dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering, "shape": seen_of(shape)}
+    dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering, "second_order": second_order}
     metric = {"temperature": temperature, "regularization": regularization, "centroids": centroids}
     objective = NegLogLik() + KL(warmup=warmup)
-    return assemble(shape, posterior=("riemannian", dynamics | metric), objective=objective, **common)
+    return assemble(
+        shape,
+        posterior=("riemannian", dynamics | metric | {"shape": seen_of(shape)}),
+        objective=objective,
+        **common,
+    )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Posterior
 from chartae.core.registry import Registry
+from chartae.parts.networks import damp
 
 __all__ = ["NetworkPosterior", "bounded", "bounded_slope", "full", "posteriors"]
 
@@ -109,6 +110,9 @@ class NetworkPosterior(Posterior):
         From x to ``(n, features)``.
     latent_dim : int
         d.
+    spreads : slice or None
+        Which features say how wide the posterior is: those differ little between items, before training.
+        None: all that follow the first d.
 
     Examples
     --------
@@ -117,9 +121,10 @@ class NetworkPosterior(Posterior):
     True
     """
 
-    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+    def __init__(self, network: nn.Module, latent_dim: int, spreads: slice | None = None) -> None:
         super().__init__()
         self.network, self.latent_dim = network, latent_dim
+        damp(network, slice(latent_dim, None) if spreads is None else spreads)
 
     def encode(self, x: Tensor, c: Tensor | None) -> Tensor:
         """Run the encoder.

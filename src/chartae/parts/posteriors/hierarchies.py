@@ -13,7 +13,7 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import PlanError
 from chartae.parts.distributions import Chain, DiagonalNormal
 from chartae.parts.distributions.base import CAN
-from chartae.parts.networks import MLP
+from chartae.parts.networks import MLP, damp
 from chartae.parts.posteriors.base import NetworkPosterior, bounded, full, posteriors
 
 __all__ = ["BottomUpPosterior", "ConditionalNormal", "LadderPosterior", "inner_widths", "layer_sizes"]
@@ -143,6 +143,7 @@ class ConditionalNormal(nn.Module):
     ) -> None:
         super().__init__()
         self.network = MLP((before,), (2 * after,), hidden, condition_dim, activation)
+        damp(self.network, slice(after, None))
 
     def forward(self, v: Tensor, c: Tensor | None = None) -> DiagonalNormal:
         """Map.
@@ -210,8 +211,9 @@ class BottomUpPosterior(NetworkPosterior):
         inner: Sequence[int] | None = None,
         activation: str = "relu",
     ) -> None:
-        super().__init__(network, latent_dim)
-        self.sizes = layer_sizes(latent_dim, levels, sizes)
+        each = layer_sizes(latent_dim, levels, sizes)
+        super().__init__(network, latent_dim, slice(each[0], 2 * each[0]))
+        self.sizes = each
         self.upward = nn.ModuleList(
             ConditionalNormal(below, above, inner_widths(inner, above), activation=activation)
             for below, above in zip(self.sizes, self.sizes[1:], strict=False)
@@ -294,8 +296,9 @@ class LadderPosterior(NetworkPosterior):
         inner: Sequence[int] | None = None,
         activation: str = "relu",
     ) -> None:
-        super().__init__(network, latent_dim)
-        self.sizes = layer_sizes(latent_dim, levels, sizes)
+        each = layer_sizes(latent_dim, levels, sizes)
+        super().__init__(network, latent_dim, slice(each[0], 2 * each[0]))
+        self.sizes = each
         self.states = _states(self.sizes, inner)
         self.upward = nn.ModuleList(
             MLP((below,), (2 * d + above,), inner_widths(inner, d), activation=activation)

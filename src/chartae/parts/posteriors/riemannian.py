@@ -152,6 +152,8 @@ class RiemannianHamiltonian(Hamiltonian):
         ``(steps + 1,)``, square roots of inverse temperatures, of which the last is 1.
     metric : Metric
         G.
+    second_order : bool
+        As of :class:`Hamiltonian`.
 
     References
     ----------
@@ -173,9 +175,15 @@ class RiemannianHamiltonian(Hamiltonian):
     """
 
     def __init__(
-        self, start: DiagonalNormal, log_density: Map, step: Tensor, roots: Tensor, metric: Metric
+        self,
+        start: DiagonalNormal,
+        log_density: Map,
+        step: Tensor,
+        roots: Tensor,
+        metric: Metric,
+        second_order: bool = True,
     ) -> None:
-        super().__init__(start, log_density, step, roots)
+        super().__init__(start, log_density, step, roots, second_order)
         self.metric = metric
 
     def _momentum(self, z: Tensor, gauss: Tensor) -> Tensor:
@@ -231,7 +239,7 @@ class RiemannianPosterior(HamiltonianPosterior):
         From x to ``(n, 2 d + d (d + 1) / 2)``: mean, log variances, and a triangle of the factor.
     latent_dim : int
         d.
-    leapfrogs, step, tempering
+    leapfrogs, step, tempering, second_order
         As of :class:`HamiltonianPosterior`.
     shape : tuple of int
         Of one item, as the encoder sees it.
@@ -274,13 +282,14 @@ class RiemannianPosterior(HamiltonianPosterior):
         leapfrogs: int = 3,
         step: float = 0.05,
         tempering: str = "fixed",
+        second_order: bool = True,
         *,
         shape: Sequence[int],
         temperature: float = 1.5,
         regularization: float = 0.01,
         centroids: int = 100,
     ) -> None:
-        super().__init__(network, latent_dim, leapfrogs, step, tempering)
+        super().__init__(network, latent_dim, leapfrogs, step, tempering, second_order)
         for name, value in (("temperature", temperature), ("regularization", regularization)):
             if not value > 0:
                 raise PlanError(f"{name}={value}: use a number above 0")
@@ -290,14 +299,12 @@ class RiemannianPosterior(HamiltonianPosterior):
         self.register_buffer("rows", torch.randn(centroids, *shape))
 
     @staticmethod
-    def features(
-        latent_dim: int, leapfrogs: int = 3, step: float = 0.05, tempering: str = "fixed", **metric: Any
-    ) -> int:
+    def features(latent_dim: int, **options: Any) -> int:
         """Width of the encoder's output.
 
         Parameters
         ----------
-        latent_dim, leapfrogs, step, tempering, **metric
+        latent_dim, **options
             As in the constructor.
 
         Returns
@@ -352,7 +359,7 @@ class RiemannianPosterior(HamiltonianPosterior):
         return Metric(centroids, factors, self.temperature, self.regularization)
 
     def leaping(self, start: DiagonalNormal, log_density: Map, step: Tensor, roots: Tensor) -> Hamiltonian:
-        return RiemannianHamiltonian(start, log_density, step, roots, self.metric())
+        return RiemannianHamiltonian(start, log_density, step, roots, self.metric(), self.second_order)
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
