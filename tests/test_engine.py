@@ -21,7 +21,7 @@ from chartae.core.spaces import Space
 from chartae.models.recipes import build
 from chartae.parts.units import infer_space
 from chartae.training import engine
-from chartae.training.engine import Epoch, evaluate, train
+from chartae.training.engine import Epoch, _begin, evaluate, train
 from chartae.training.kernels import Gradients, gradients_for
 from chartae.training.sources import Source
 
@@ -48,6 +48,12 @@ def run(plan: Plan, **parameters: object) -> list[Epoch]:
 
 def state_of(plan: Plan) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in plan.model.state_dict().items()}
+
+
+def begun(plan: Plan, source: Source) -> dict[str, Tensor]:
+    """The state that training starts from: parts have looked at some rows."""
+    _begin(plan, source, 0)
+    return state_of(plan)
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -151,7 +157,7 @@ def test_the_best_weights_are_restored():
     training, validation = sources()
     states, losses, flags = [], [], []
     # A rate this large overshoots: the best epoch is not the last.
-    for epoch in train(plan, training, epochs=12, validation=validation, batch_size=16, learning_rate=0.1):
+    for epoch in train(plan, training, epochs=12, validation=validation, batch_size=16, learning_rate=0.3):
         states.append(epoch.state())
         losses.append(epoch.log["val_loss"])
         flags.append(epoch.best)
@@ -253,7 +259,7 @@ def test_clipping_bounds_a_step(network):
     hidden = None if network == "linear" else (16,)
     for clip, bound in ((0.5, 0.5), (None, math.inf)):
         plan = replace(plan_of(network=network, hidden=hidden), optimizer=torch.optim.SGD)
-        before = state_of(plan)
+        before = begun(plan, sources()[0])
         (epoch,) = train(plan, sources()[0], epochs=1, batch_size=1000, learning_rate=1.0, clip=clip)
         after, names = state_of(plan), dict(plan.model.named_parameters())
         moved = torch.cat([(after[name] - before[name]).flatten() for name in names])
@@ -522,7 +528,7 @@ def test_a_fault_goes_back_to_the_start_of_the_epoch():
 
 def test_a_step_far_too_large_ends_with_finite_weights():
     plan = plan_of()
-    before = state_of(plan)
+    before = begun(plan, sources()[0])
     said, error = failing(plan, sources()[0], epochs=3, batch_size=16, learning_rate=1e30)
     assert len(said) == 2
     assert "lower learning_rate (it was 1e+30)" in error
@@ -541,7 +547,7 @@ def test_the_first_broken_layer_of_a_plain_network_is_named():
 def test_the_last_good_state_is_one_that_a_step_came_from():
     """One step an epoch: the state after a step that was too large is no state to go back to."""
     plan = plan_of()
-    before = state_of(plan)
+    before = begun(plan, sources()[0])
     failing(plan, sources()[0], epochs=5, batch_size=1000, learning_rate=1e30)
     assert same(state_of(plan), before)
 
@@ -580,7 +586,7 @@ def test_a_held_out_row_that_breaks_the_loss_is_named():
     plan = plan_of()
     whole = unusual(1e25)
     training, held_out = (whole.subset(torch.arange(*ends)) for ends in ((60,), (60, 90)))
-    before = state_of(plan)
+    before = begun(plan, training)
     said, error = failing(plan, training, validation=held_out, epochs=4, batch_size=16)
     assert "the term 'nll' is not finite in epoch 1, validation batch 0" in error
     assert "first seen in the likelihood" in error

@@ -17,7 +17,7 @@ from chartae.density import log_likelihood
 from chartae.geometry import encoder_jacobian
 from chartae.models.recipes import build
 from chartae.parts.distributions import DiagonalNormal, FullNormal, StandardNormal
-from chartae.parts.networks import MLP
+from chartae.parts.networks import MLP, damp
 from chartae.parts.posteriors import Hamiltonian, HamiltonianPosterior
 from chartae.parts.posteriors.hamiltonian import TEMPERINGS
 
@@ -154,6 +154,7 @@ def linear_plan(**parameters: object) -> tuple[nn.Module, torch.Tensor, torch.Te
     space = Space((4,), "normal")
     model = build("hvae", space, latent_dim=2, network="linear", noise=1.0, **parameters).model.eval()
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    damp(model.posterior.network, 0.2)  # a wide posterior, whose weights vary little
     layer = model.likelihood.network.layers[0]
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 1.0], [1.0, 0.5], [-1.0, -1.0], [0.5, 1.0]]))

@@ -20,10 +20,10 @@ from chartae.core.spaces import Space
 from chartae.density import annealed_log_likelihood, log_likelihood
 from chartae.models.recipes import assemble, build
 from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal, StandardNormal, kl
-from chartae.parts.networks import MLP
+from chartae.parts.networks import MLP, damp
 from chartae.parts.objectives import KL, NegLogLik
 from chartae.parts.posteriors import BottomUpPosterior, LadderPosterior, layer_sizes
-from chartae.parts.posteriors.hierarchies import _combine
+from chartae.parts.posteriors.hierarchies import NARROW, _combine
 from chartae.parts.priors import TopDownPrior
 from chartae.training.kernels import Gradients, LayerGradients, gradients_for
 
@@ -280,13 +280,15 @@ def linear_model(name: str, k: int = 1) -> nn.Module:
     space = Space((4,), "normal")
     plan = build(name, space, latent_dim=3, sizes=(2, 1), k=k, network="linear", inner=(), noise=2.0)
     step = plan.model.prior.downward[0].network.layers[0]
+    damp(plan.model.posterior.network, 0.2)
     with torch.no_grad():  # a variance that does not follow the layer above
         step.weight[2:] = 0
         step.bias[2:] = torch.tensor([-0.5, 0.3])
+        wide = 1.0 - (NARROW if name == "ladder-vae" else 0.0)
         # Wide enough for weights whose variance is small.
         upper = plan.model.posterior.upward[0]
-        plan.model.posterior.network.layers[0].bias[2:4] += 1.0
-        getattr(upper, "network", upper).layers[0].bias[1:2] += 1.0
+        plan.model.posterior.network.layers[0].bias[2:4] += wide
+        getattr(upper, "network", upper).layers[0].bias[1:2] += wide
     return plan.model.eval()
 
 

@@ -17,7 +17,7 @@ from chartae.core.spaces import Space
 from chartae.density import log_likelihood
 from chartae.models.recipes import build
 from chartae.parts.distributions import DiagonalNormal, FullNormal, StandardNormal
-from chartae.parts.networks import MLP
+from chartae.parts.networks import MLP, damp
 from chartae.parts.posteriors import Hamiltonian, Metric, RiemannianHamiltonian, RiemannianPosterior
 from chartae.parts.posteriors.hamiltonian import LARGEST, TEMPERINGS
 
@@ -239,12 +239,13 @@ def linear_plan(**parameters: object) -> tuple[nn.Module, torch.Tensor, torch.Te
     given = {"latent_dim": 2, "network": "linear", "noise": 1.0, "centroids": 20}
     model = build("rhvae", space, **given, **parameters).model.eval()
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    damp(model.posterior.network, 0.2)  # a wide posterior, whose weights vary little
+    model.begin(Batch(torch.randn(40, 4, generator=torch.Generator().manual_seed(2))))
     layer = model.likelihood.network.layers[0]
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 1.0], [1.0, 0.5], [-1.0, -1.0], [0.5, 1.0]]))
         cov = layer.weight @ layer.weight.T + torch.eye(4)
         exact = FullNormal(layer.bias, torch.linalg.cholesky(cov)).log_prob(x).double()
-    model.begin(Batch(torch.randn(40, 4, generator=torch.Generator().manual_seed(2))))
     return model, x, exact
 
 

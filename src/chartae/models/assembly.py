@@ -22,7 +22,7 @@ from chartae.core.spaces import Space
 from chartae.models.autoencoder import Autoencoder
 from chartae.parts.conditions import Condition
 from chartae.parts.likelihoods import likelihoods
-from chartae.parts.networks import Foreign, Leading, networks
+from chartae.parts.networks import Foreign, Leading, damp, networks
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
 from chartae.parts.tables import Inputs, Prepared
@@ -378,6 +378,8 @@ def assemble(
         make = networks[name]
         shared = (hidden, width, activation, conditioning)
         encoder, decoder = make(in_shape, out_shape, features, seen, *shared)
+        damp(encoder, 0.1, q_class.spreads(latent_dim, **q_options))
+        damp(decoder, 0.3)  # the first draws of codes are noise
     else:
         name = "yours"
         if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):

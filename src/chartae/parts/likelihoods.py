@@ -24,7 +24,7 @@ from chartae.parts.distributions import (
     Poisson,
     StudentT,
 )
-from chartae.parts.networks import center, damp
+from chartae.parts.networks import center
 from chartae.parts.posteriors import bounded, full
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ class NetworkLikelihood(Likelihood):
     ) -> None:
         super().__init__()
         self.network, self.shape = network, tuple(shape)
-        damp(network)
         # Not kept: it follows from the units of the data, which are.
         self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
 
@@ -147,12 +146,12 @@ class NetworkLikelihood(Likelihood):
         Parameters
         ----------
         x : Tensor
-            ``(n, *x)`` training rows; NaN where a value is missing.
+            Of shape ``(n, *x)``: training rows; NaN where a value is missing.
 
         Returns
         -------
         Tensor or None
-            ``(*out_shape)``; None: zeros are as good as anything.
+            Of shape ``(*out_shape)``; None: zeros are as good as anything.
         """
         return None
 

@@ -244,8 +244,6 @@ def _start(layers: nn.Sequential, activation: str) -> None:
             fan = weight[:, 0].numel() // math.prod(layer.stride)
         gain = 1.0 if layer is weighted[-1] else GAINS[activation]
         weight.normal_(0.0, gain / fan**0.5)
-        if layer.bias is not None:
-            layer.bias.zero_()
 
 
 def _ways(conditioning: str, condition_dim: int) -> tuple[int, int]:
@@ -671,7 +669,7 @@ def center(network: nn.Module, values: Tensor) -> None:
     network : nn.Module
         Changed in place.
     values : Tensor
-        ``(*out_shape)``. Convolutions have one bias for each channel, which becomes the mean of its values.
+        Of shape ``(*out_shape)``. Convolutions have one bias for each channel: the mean of its values.
 
     Examples
     --------
@@ -688,8 +686,8 @@ def center(network: nn.Module, values: Tensor) -> None:
 
 
 @torch.no_grad()
-def damp(network: nn.Module, outputs: slice = ALL) -> None:
-    """Let outputs of a network that is not trained yet vary ten times less, by its last weights.
+def damp(network: nn.Module, factor: float, outputs: slice = ALL) -> None:
+    """Let outputs of a network that is not trained yet vary less between items, by its last weights.
 
     A network of the user's own is left as it is: it may have been trained.
 
@@ -697,6 +695,8 @@ def damp(network: nn.Module, outputs: slice = ALL) -> None:
     ----------
     network : nn.Module
         Changed in place.
+    factor : float
+        How much less.
     outputs : slice
         Which of them; of convolutions, all.
 
@@ -706,13 +706,13 @@ def damp(network: nn.Module, outputs: slice = ALL) -> None:
     >>> from chartae.parts.networks import MLP, damp
     >>> network, x = MLP((4,), (2,), hidden=(8,)), torch.ones(1, 4)
     >>> before = network(x)
-    >>> damp(network, slice(1, None))
-    >>> network(x) / before
-    tensor([[1.0000, 0.1000]], grad_fn=<DivBackward0>)
+    >>> damp(network, 0.0, slice(1, None))
+    >>> bool(network(x)[0, 0] == before[0, 0]), bool(network(x)[0, 1] == before[0, 1])
+    (True, False)
     """
     last = _last(network)
     if last is not None:
-        last.weight[outputs] *= 0.1
+        last.weight[outputs] *= factor
 
 
 def _last(network: nn.Module) -> Any:

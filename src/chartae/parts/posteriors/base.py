@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from chartae.core.contracts import Posterior
 from chartae.core.registry import Registry
-from chartae.parts.networks import damp
 
 __all__ = ["NetworkPosterior", "bounded", "bounded_slope", "full", "posteriors"]
 
@@ -110,9 +111,6 @@ class NetworkPosterior(Posterior):
         From x to ``(n, features)``.
     latent_dim : int
         d.
-    spreads : slice or None
-        Which features say how wide the posterior is: those differ little between items, before training.
-        None: all that follow the first d.
 
     Examples
     --------
@@ -121,10 +119,25 @@ class NetworkPosterior(Posterior):
     True
     """
 
-    def __init__(self, network: nn.Module, latent_dim: int, spreads: slice | None = None) -> None:
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
         super().__init__()
         self.network, self.latent_dim = network, latent_dim
-        damp(network, slice(latent_dim, None) if spreads is None else spreads)
+
+    @staticmethod
+    def spreads(latent_dim: int, **options: Any) -> slice:
+        """Say which features tell how wide the posterior is: before training they should hardly differ.
+
+        Parameters
+        ----------
+        latent_dim, **options
+            As in the constructor.
+
+        Returns
+        -------
+        slice
+            All that follow the first d, unless a subclass says otherwise.
+        """
+        return slice(latent_dim, None)
 
     def encode(self, x: Tensor, c: Tensor | None) -> Tensor:
         """Run the encoder.

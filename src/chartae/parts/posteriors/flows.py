@@ -73,7 +73,7 @@ class FlowPosterior(NetworkPosterior):
         context: int = 16,
         bins: int = 8,
     ) -> None:
-        super().__init__(network, latent_dim, slice(latent_dim, 2 * latent_dim))
+        super().__init__(network, latent_dim)
         self.kind, self.length = kind, length
         self.offers = CAN - {"log_prob"} if kind in ("planar", "radial") else CAN
         self.layers = nn.ModuleList()

@@ -18,6 +18,7 @@ from chartae.parts.posteriors.base import NetworkPosterior, bounded, full, poste
 
 __all__ = ["BottomUpPosterior", "ConditionalNormal", "LadderPosterior", "inner_widths", "layer_sizes"]
 
+NARROW = -4.0  # log variance on a ladder before training: an encoder that is unsure is soon not asked at all
 NARROWEST = 32  # hidden units of a network between two layers, however few dimensions they have
 
 
@@ -143,7 +144,7 @@ class ConditionalNormal(nn.Module):
     ) -> None:
         super().__init__()
         self.network = MLP((before,), (2 * after,), hidden, condition_dim, activation)
-        damp(self.network, slice(after, None))
+        damp(self.network, 0.1, slice(after, None))
 
     def forward(self, v: Tensor, c: Tensor | None = None) -> DiagonalNormal:
         """Map.
@@ -211,9 +212,8 @@ class BottomUpPosterior(NetworkPosterior):
         inner: Sequence[int] | None = None,
         activation: str = "relu",
     ) -> None:
-        each = layer_sizes(latent_dim, levels, sizes)
-        super().__init__(network, latent_dim, slice(each[0], 2 * each[0]))
-        self.sizes = each
+        super().__init__(network, latent_dim)
+        self.sizes = layer_sizes(latent_dim, levels, sizes)
         self.upward = nn.ModuleList(
             ConditionalNormal(below, above, inner_widths(inner, above), activation=activation)
             for below, above in zip(self.sizes, self.sizes[1:], strict=False)
@@ -240,6 +240,10 @@ class BottomUpPosterior(NetworkPosterior):
             2 d_1.
         """
         return 2 * layer_sizes(latent_dim, levels, sizes)[0]
+
+    @staticmethod
+    def spreads(latent_dim: int, **options: Any) -> slice:
+        return _lowest_spread(latent_dim, **options)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         mean, log_var = self.encode(x, c).chunk(2, 1)
@@ -296,9 +300,8 @@ class LadderPosterior(NetworkPosterior):
         inner: Sequence[int] | None = None,
         activation: str = "relu",
     ) -> None:
-        each = layer_sizes(latent_dim, levels, sizes)
-        super().__init__(network, latent_dim, slice(each[0], 2 * each[0]))
-        self.sizes = each
+        super().__init__(network, latent_dim)
+        self.sizes = layer_sizes(latent_dim, levels, sizes)
         self.states = _states(self.sizes, inner)
         self.upward = nn.ModuleList(
             MLP((below,), (2 * d + above,), inner_widths(inner, d), activation=activation)
@@ -328,17 +331,26 @@ class LadderPosterior(NetworkPosterior):
         each = layer_sizes(latent_dim, levels, sizes)
         return 2 * each[0] + _states(each, inner)[0]
 
+    @staticmethod
+    def spreads(latent_dim: int, **options: Any) -> slice:
+        return _lowest_spread(latent_dim, **options)
+
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         means, log_vars = [], []
-        out = self.encode(x, c)
+        out, start = self.encode(x, c), NARROW if len(self.upward) else 0.0
         for i, (d, state) in enumerate(zip(self.sizes, self.states, strict=True)):
             mean, log_var, up = out.split([d, d, state], 1)
             means.append(mean)
-            log_vars.append(bounded(log_var))
+            log_vars.append(bounded(log_var + start))
             if i < len(self.upward):
                 out = full(self.upward[i](up))
         q = DiagonalNormal if len(self.sizes) == 1 else partial(_Ladder, sizes=self.sizes)
         return q(torch.cat(means, 1), torch.cat(log_vars, 1))
+
+
+def _lowest_spread(latent_dim: int, levels: int = 2, sizes: Sequence[int] | None = None, **_: Any) -> slice:
+    d = layer_sizes(latent_dim, levels, sizes)[0]
+    return slice(d, 2 * d)
 
 
 def _states(sizes: Sequence[int], inner: Sequence[int] | None) -> list[int]:

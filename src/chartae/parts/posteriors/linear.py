@@ -44,7 +44,7 @@ class LinearDeltaPosterior(DeltaPosterior):
         super().__init__(network, latent_dim)
         self.product = nn.Sequential(*(nn.Linear(latent_dim, latent_dim, bias=False) for _ in range(depth)))
         for layer in self.product:
-            nn.init.normal_(layer.weight, std=latent_dim**-0.5)  # type: ignore[arg-type]
+            nn.init.normal_(layer.weight, std=(3 * latent_dim) ** -0.5)  # type: ignore[arg-type]
 
     @staticmethod
     def features(latent_dim: int, depth: int = 4) -> int:
