@@ -24,17 +24,20 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
 @pytest.mark.parametrize(("network", "shape"), [("mlp", (64,)), ("conv1d", (3, 40)), ("conv2d", (2, 20, 24))])
-def test_fresh_networks_keep_the_spread_of_what_they_are_given(network, shape, activation):
-    """He et al. 2015: whatever the depth, what differs between items neither dies out nor grows."""
+def test_codes_and_items_of_fresh_networks_differ(network, shape, activation):
+    """Codes about as much as draws of the prior do; what is made of such draws, a little."""
     torch.manual_seed(0)
     space = Space(shape, "normal")
     for hidden in ((32, 32), (32, 32, 32)):
-        model = build("ae", space, latent_dim=16, network=network, hidden=hidden, activation=activation).model
+        model = build(
+            "vae", space, latent_dim=16, network=network, hidden=hidden, activation=activation
+        ).model
         with torch.no_grad():
-            codes = model.posterior(random(400, *shape)).point()
+            q = model.posterior(random(400, *shape))
             items = model.likelihood.network(random(400, 16))
-        assert 0.3 < codes.std(0).mean() < 2.5
-        assert 0.3 < items.std(0).mean() / 0.3 < 2.5  # the decoder is to start quietly
+        assert 0.05 < q.mean.std(0).mean() < 1.5
+        assert q.log_var.std(0).mean() < 0.2 * q.mean.std(0).mean()
+        assert 0.02 < items.std(0).mean() < 0.5
 
 
 def skewed(likelihood: str) -> np.ndarray:
@@ -116,7 +119,7 @@ def test_a_module_of_the_user_s_is_left_as_it_is():
 
 
 def test_training_does_not_start_with_a_plateau():
-    """Images of two classes: after 30 steps their codes differ; with PyTorch's first weights they do not."""
+    """Images of two classes: after 60 steps they are told apart, which PyTorch's first weights are too slow for."""
     rng = np.random.default_rng(0)
     prototypes = rng.random((2, 196)) < 0.3
     y = rng.integers(0, 2, 960)
@@ -124,7 +127,7 @@ def test_training_does_not_start_with_a_plateau():
     space = infer_space(x, likelihood="bernoulli", layout="flat")
     torch.manual_seed(0)
     plan = build("vae", space, latent_dim=2, hidden=(64, 64), network="mlp")
-    (epoch,) = train(plan, Source(x, space), epochs=1, batch_size=32, learning_rate=1e-3)
+    _, epoch = train(plan, Source(x, space), epochs=2, batch_size=32, learning_rate=1e-3)
     mean = x.mean(0).clip(1e-3, 1 - 1e-3)
     alike = -(x * np.log(mean) + (1 - x) * np.log1p(-mean)).sum(1).mean()
-    assert epoch.log["loss"] < alike - 5  # nats, over an epoch in which it learns
+    assert epoch.log["loss"] < alike - 20  # nats

@@ -45,9 +45,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-#: Factors by which weights of layers before an activation are larger than those of a linear layer would be,
-#: so that layers keep the spread of what they are given (He et al. 2015, arXiv:1502.01852, section 2.2).
-GAINS = {"relu": 2**0.5, "silu": 2**0.5, "gelu": 2**0.5, "tanh": 5 / 3}
+#: How much larger than its input the output of a layer before an activation starts out: less than the
+#: root of 2 of He et al. 2015 (arXiv:1502.01852), so that Adam's steps, whose size is given, are not small.
+GAIN = 0.8
 
 BLOCKS = 1  # residual blocks for each width of a "resnet"
 
@@ -228,11 +228,10 @@ def _activation(name: str) -> Callable[[], nn.Module]:
 
 
 @torch.no_grad()
-def _start(layers: nn.Sequential, activation: str) -> None:
+def _start(layers: nn.Sequential) -> None:
     """Draw the first weights of layers one after the other, of which the last has no activation.
 
-    With PyTorch's own ones each hidden layer more than halves what differs between items: encoders then start
-    with codes that are all the same, and training with a plateau.
+    With PyTorch's own ones codes hardly differ between items, and training starts with a plateau.
     """
     weighted = [m for m in layers if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
     for layer in weighted:
@@ -242,7 +241,7 @@ def _start(layers: nn.Sequential, activation: str) -> None:
             layer, nn.modules.conv._ConvTransposeNd
         ):  # of the input's channels, each place has these
             fan = weight[:, 0].numel() // math.prod(layer.stride)
-        gain = 1.0 if layer is weighted[-1] else GAINS[activation]
+        gain = 1.0 if layer is weighted[-1] else GAIN
         weight.normal_(0.0, gain / fan**0.5)
 
 
@@ -320,7 +319,7 @@ class MLP(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), *_hidden(after, 0, film, blocks, activation)]
         self.layers = Layers(*layers, nn.Linear(widths[-1], math.prod(out_shape)))
-        _start(self.layers, activation)
+        _start(self.layers)
         #: A training engine may put a faster way to evaluate the same layers here.
         self.kernel: Callable[[Tensor], Tensor] | None = None
 
@@ -472,7 +471,7 @@ class ConvEncoder(nn.Module):
             ]
         head = nn.Linear(channels[-1] * math.prod(last), out_features)
         self.layers = Layers(*layers, nn.Flatten(), head)
-        _start(self.layers, activation)
+        _start(self.layers)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
@@ -552,7 +551,7 @@ class ConvDecoder(nn.Module):
                 TRANSPOSED[axes](before, after, 3, stride=2, padding=1, output_padding=extra),
             ]
         self.layers = Layers(*layers)
-        _start(self.layers, activation)
+        _start(self.layers)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
