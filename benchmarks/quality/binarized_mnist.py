@@ -3,7 +3,8 @@
 The data of Larochelle and Murray: 50,000 binary images to train on, 10,000 to choose an epoch by, 10,000 to
 test on. Test log p(x) is estimated by 5,000 importance samples of each image. The budget is counted in CPU
 time of this process, on one thread; the learning rate falls by a cosine to zero at its end. A run writes its
-curve and its result into the JSON beside those of other runs.
+curve and its result into the JSON beside those of other runs. One that was cut off goes on from its last
+epoch where the same command is given again.
 
     python benchmarks/quality/binarized_mnist.py --data mnist_static_binarized.npz --run vamp
 """
@@ -40,6 +41,8 @@ RUNS = {
     "vae": Run("vae", {}, (200, 200), 50, 88.71),
     "iwae-50": Run("iwae", {"k": 50}, (200, 200), 50, 87.10),
     "two-layer iwae-50": Run("hierarchical-vae", {"levels": 2, "k": 50}, (200, 200), 150, 85.32),
+    "ladder": Run("ladder-vae", {"levels": 2}, (300, 300), 60, None),
+    "hierarchical": Run("hierarchical-vae", {"levels": 2}, (300, 300), 60, None),
     "vamp": Run("vamp-vae", {"components": 500, "warmup": 10.0}, (300, 300), 40, 85.57),
     "vamp-iwae": Run("vamp-vae", {"components": 500, "k": 5}, (300, 300), 40, None),
 }
@@ -57,7 +60,7 @@ def rows(path: str | None) -> dict[str, np.ndarray] | None:
 
 
 def fitted(
-    run: Run, data: dict[str, np.ndarray], minutes: float, seed: int
+    run: Run, data: dict[str, np.ndarray], minutes: float, seed: int, kept: Path
 ) -> tuple[Any, list[dict[str, Any]]]:
     from chartae.models.recipes import build
     from chartae.parts.units import infer_space
@@ -73,7 +76,7 @@ def fitted(
             run.recipe, space, latent_dim=run.latent_dim, hidden=run.hidden, network="mlp", **run.parameters
         )
 
-    def epochs(plan: Any, n: int) -> Any:
+    def epochs(plan: Any, n: int, state: Any = None) -> Any:
         return train(
             plan,
             source,
@@ -84,23 +87,28 @@ def fitted(
             schedule="cosine",
             precision=torch.float32,
             seed=seed,
+            state=state,
         )
 
-    # How many epochs there is time for, from the second one of a trial.
-    trial, started = plan(), 0.0
-    for epoch in epochs(trial, 100):
-        if epoch.number == 2:
-            break
-        started = time.process_time()
-    each = time.process_time() - started
-    n = max(2, int(60 * minutes / each))
-    print(f"{each:.1f} s an epoch: {n} epochs", file=sys.stderr, flush=True)
-    model, curve, start = plan(), [], time.process_time()
-    for epoch in epochs(model, n):
+    if kept.exists():
+        now = torch.load(kept)
+    else:  # how many epochs there is time for, from the second one of a trial
+        started = 0.0
+        for epoch in epochs(plan(), 100):
+            if epoch.number == 2:
+                break
+            started = time.process_time()
+        n = max(2, int(60 * minutes / (time.process_time() - started)))
+        now = {"epochs": n, "curve": [], "state": None}
+        print(f"{n} epochs", file=sys.stderr, flush=True)
+    model, curve, start = plan(), now["curve"], time.process_time()
+    before = curve[-1]["cpu_seconds"] if curve else 0.0
+    for epoch in epochs(model, now["epochs"], now["state"]):
         log = {k: v for k, v in epoch.log.items() if not isinstance(v, list)}
-        curve.append({"cpu_seconds": time.process_time() - start, **log})
-        if epoch.number % 10 == 0:
+        curve.append({"cpu_seconds": before + time.process_time() - start, **log})
+        if epoch.number % 10 == 0 or epoch.number == now["epochs"]:
             print(epoch.number, f"{epoch.log['val_loss']:.3f}", file=sys.stderr, flush=True)
+            torch.save(now | {"state": epoch.checkpoint()}, kept)
     return model.model.eval(), curve
 
 
@@ -130,17 +138,21 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "binarized_mnist.json"
     )
+    cache = Path(__file__).parents[1] / ".cache"
+    parser.add_argument("--cache", type=Path, default=cache, help="folder for what a run goes on from")
     args = parser.parse_args()
+    args.cache.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     data = rows(args.data)
     if data is None:
         print("binarized_mnist.py needs --data with train, valid and test as packed bits: left out")
         return
     for name in args.run:
-        model, curve = fitted(RUNS[name], data, args.minutes, args.seed)
+        kept = args.cache / f"binarized {name} {args.minutes:g} {args.seed}.pt"
+        model, curve = fitted(RUNS[name], data, args.minutes, args.seed, kept)
         nats, error = tested(model, data["test"], args.samples)
-        kept = json.loads(args.out.read_text())["raw"] if args.out.exists() else {}
-        kept[name] = {
+        found = json.loads(args.out.read_text())["raw"] if args.out.exists() else {}
+        found[name] = {
             "minutes": args.minutes,
             "samples": args.samples,
             "seed": args.seed,
@@ -151,7 +163,7 @@ def main() -> None:
             "validation": min(epoch["val_loss"] for epoch in curve),
             "curve": [{k: round(v, 4) for k, v in epoch.items() if k in CURVE} for epoch in curve],
         }
-        write(args.out, kept)
+        write(args.out, found)
 
 
 CURVE = {"cpu_seconds", "loss", "val_loss"}

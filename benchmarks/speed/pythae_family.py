@@ -55,7 +55,8 @@ class Pair(NamedTuple):
     trainer: str = "Base"
 
 
-FLAT, POINT = {"loss": "mse"}, {"kind": "", "loss": "mse"}
+POINT = {"kind": "", "loss": "mse"}
+LEAPS = {"leapfrogs": 3, "step": 0.001, "second_order": False}  # slopes as given, as pythae takes them
 PAIRS = [
     Pair("AE", "AEConfig", {}, "ae", {}, **POINT),
     Pair("VAE", "VAEConfig", {}, "vae", {}),
@@ -109,10 +110,10 @@ PAIRS = [
     Pair("Adversarial_AE", "Adversarial_AE_Config", {}, "aae", {}, trainer="Adversarial"),
     Pair("VAEGAN", "VAEGANConfig", {}, "vae-gan", {}, trainer="CoupledAdversarial"),
     Pair("VQVAE", "VQVAEConfig", {"num_embeddings": 64}, "vq-vae", {"codes": 64, "slots": LATENT}, **POINT),
-    Pair("HVAE", "HVAEConfig", {"n_lf": 3, "eps_lf": 0.001}, "hvae", {"leapfrogs": 3, "step": 0.001}),
+    Pair("HVAE", "HVAEConfig", {"n_lf": 3, "eps_lf": 0.001}, "hvae", LEAPS),
     Pair("RAE_L2", "RAE_L2_Config", {}, "rae-l2", {}, trainer="CoupledPair", **POINT),
     Pair("RAE_GP", "RAE_GP_Config", {}, "rae-gp", {}, **POINT),
-    Pair("RHVAE", "RHVAEConfig", {"n_lf": 3, "eps_lf": 0.001}, "rhvae", {"leapfrogs": 3, "step": 0.001}),
+    Pair("RHVAE", "RHVAEConfig", {"n_lf": 3, "eps_lf": 0.001}, "rhvae", LEAPS),
 ]
 
 
@@ -385,7 +386,8 @@ def write(args: Namespace, raw: dict[str, Any]) -> None:
             "of the rounds, whose number is the seed. HRQVAE is not in pythae 0.1.2.",
             "Weights of further terms are those that each library proposes where they mean different things "
             "(MMD, adversary, MS-SSIM, RAE), so that their reconstructions are not of the same objective.",
-            "Critics have the recipe's networks in both libraries.",
+            "Critics have the recipe's networks in both. HVAE and RHVAE are run with second_order=False, which "
+            "leaves out of the gradient what pythae leaves out.",
             common.disturbance(
                 {f"{name} {model}": runs for model, of in raw.items() for name, runs in of.items()}
             ),

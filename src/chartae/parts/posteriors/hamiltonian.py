@@ -217,12 +217,14 @@ class HamiltonianPosterior(NormalPosterior):
     leapfrogs : int
         How many steps; 0 leaves the normal as it is.
     step : float
-        Their size before training, in code units: above 0 and below 0.5.
+        Their size before training, in code units: above 0 and below 0.5. Leaps much longer than the posterior
+        is wide go astray: the default is for data with little noise, and images gain by 0.2 to 0.4.
     tempering : {"fixed", "quadratic", "none"}
         How momenta, which start out too large, cool down: by one factor a step, by less and less, or not.
     second_order : bool
         Whether gradients also pass through the slopes that leaps follow, as the bound asks. Without, training
-        takes about half the time, and its gradient is off by a term of the order of the squared step.
+        takes about 0.6 of the time. At the default step its result was the same on MNIST; with longer leaps
+        it was worse by far, or diverged.
 
     Raises
     ------
