@@ -386,7 +386,7 @@ def write(args: Namespace, raw: dict[str, Any]) -> None:
             "of the rounds, whose number is the seed. HRQVAE is not in pythae 0.1.2.",
             "Weights of further terms are those that each library proposes where they mean different things "
             "(MMD, adversary, MS-SSIM, RAE), so that their reconstructions are not of the same objective.",
-            "Critics have the recipe's networks in both. HVAE and RHVAE are run with second_order=False, which "
+            "Critics have the recipe's networks in both. HVAE and RHVAE run with second_order=False, which "
             "leaves out of the gradient what pythae leaves out.",
             common.disturbance(
                 {f"{name} {model}": runs for model, of in raw.items() for name, runs in of.items()}

@@ -236,11 +236,9 @@ def _start(layers: nn.Sequential) -> None:
     weighted = [m for m in layers if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
     for layer in weighted:
         weight = layer.weight
-        fan = weight[0].numel()
-        if isinstance(
-            layer, nn.modules.conv._ConvTransposeNd
-        ):  # of the input's channels, each place has these
-            fan = weight[:, 0].numel() // math.prod(layer.stride)
+        transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
+        # How many products each output is the sum of.
+        fan = weight[:, 0].numel() // math.prod(layer.stride) if transposed else weight[0].numel()  # type: ignore[arg-type]
         gain = 1.0 if layer is weighted[-1] else GAIN
         weight.normal_(0.0, gain / fan**0.5)
 
