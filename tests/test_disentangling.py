@@ -199,11 +199,12 @@ def test_the_kl_ends_at_its_capacity():
     m = ct.Autoencoder(
         recipe="disentangled-beta-vae",
         recipe_params={"capacity": 4.0, "warmup": 10.0},
-        **TRAINING, latent_dim=3, max_epochs=20,
+        **TRAINING, latent_dim=3, max_epochs=40,
     ).fit(X)  # fmt: skip
     reached = [epoch["kl"] for epoch in m.history_]
     assert reached[0] < 1.0
-    assert reached[-1] == pytest.approx(4.0, abs=0.2)
+    # It moves around it with the noise of steps, which the weight of 1000 makes large.
+    assert np.mean(reached[-20:]) == pytest.approx(4.0, abs=0.2)
     assert m.best_epoch_ >= 10
 
 

@@ -329,7 +329,7 @@ def test_centroids_are_codes_of_training_rows(n):
 def test_training_moves_the_metric_and_lowers_the_loss(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 6)) + 0.2 * rng.normal(size=(200, 6))
-    training = {"hidden": (16,), "max_epochs": 6, "learning_rate": 5e-3, "batch_size": 50, "random_state": 0}
+    training = {"hidden": (16,), "max_epochs": 10, "learning_rate": 1e-2, "batch_size": 50, "random_state": 0}
     m = ct.Autoencoder(recipe="rhvae", latent_dim=2, **training).fit(X)
     assert m.history_[-1]["loss"] < m.history_[0]["loss"] - 0.5
     assert np.isfinite(m.log_likelihood(X[:5], n_importance=50, random_state=0)[0]).all()
