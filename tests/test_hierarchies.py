@@ -23,7 +23,7 @@ from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal, Stand
 from chartae.parts.networks import MLP, damp
 from chartae.parts.objectives import KL, NegLogLik
 from chartae.parts.posteriors import BottomUpPosterior, LadderPosterior, layer_sizes
-from chartae.parts.posteriors.hierarchies import NARROW, _combine
+from chartae.parts.posteriors.hierarchies import _combine
 from chartae.parts.priors import TopDownPrior
 from chartae.training.kernels import Gradients, LayerGradients, gradients_for
 
@@ -284,11 +284,10 @@ def linear_model(name: str, k: int = 1) -> nn.Module:
     with torch.no_grad():  # a variance that does not follow the layer above
         step.weight[2:] = 0
         step.bias[2:] = torch.tensor([-0.5, 0.3])
-        wide = 1.0 - (NARROW if name == "ladder-vae" else 0.0)
         # Wide enough for weights whose variance is small.
         upper = plan.model.posterior.upward[0]
-        plan.model.posterior.network.layers[0].bias[2:4] += wide
-        getattr(upper, "network", upper).layers[0].bias[1:2] += wide
+        plan.model.posterior.network.layers[0].bias[2:4] += 1.0
+        getattr(upper, "network", upper).layers[0].bias[1:2] += 1.0
     return plan.model.eval()
 
 

@@ -18,7 +18,6 @@ from chartae.parts.posteriors.base import NetworkPosterior, bounded, full, poste
 
 __all__ = ["BottomUpPosterior", "ConditionalNormal", "LadderPosterior", "inner_widths", "layer_sizes"]
 
-NARROW = -4.0  # log variance on a ladder before training: an encoder that is unsure is soon not asked at all
 NARROWEST = 32  # hidden units of a network between two layers, however few dimensions they have
 
 
@@ -337,11 +336,11 @@ class LadderPosterior(NetworkPosterior):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Distribution:
         means, log_vars = [], []
-        out, start = self.encode(x, c), NARROW if len(self.upward) else 0.0
+        out = self.encode(x, c)
         for i, (d, state) in enumerate(zip(self.sizes, self.states, strict=True)):
             mean, log_var, up = out.split([d, d, state], 1)
             means.append(mean)
-            log_vars.append(bounded(log_var + start))
+            log_vars.append(bounded(log_var))
             if i < len(self.upward):
                 out = full(self.upward[i](up))
         q = DiagonalNormal if len(self.sizes) == 1 else partial(_Ladder, sizes=self.sizes)
