@@ -32,6 +32,8 @@ def hierarchical_vae(
 ) -> Plan:
     """VAE with several stochastic layers, whose encoder draws them from the data upwards.
 
+    Without a warm-up of some epochs (``warmup=5.0``) many dimensions fall silent before they are of use.
+
     References
     ----------
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equations 1 and 2.
@@ -57,6 +59,8 @@ def ladder_vae(
     **common: Any,
 ) -> Plan:
     """VAE with several stochastic layers, whose encoder corrects what each layer's prior says from above.
+
+    Without a warm-up of some epochs (``warmup=5.0``) most dimensions fall silent before they are of use.
 
     References
     ----------
