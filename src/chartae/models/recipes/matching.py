@@ -30,7 +30,7 @@ def wae_mmd(
 
 
 @recipe("swae", paper="arXiv:1804.01947", parts="delta posterior, N(0, I) prior; nll + λ sliced Wasserstein²")
-def swae(shape: Any, *, lam: float = 10.0, slices: int = 64, **common: Any) -> Plan:
+def swae(shape: Any, *, lam: float = 100.0, slices: int = 64, **common: Any) -> Plan:
     """Sliced Wasserstein autoencoder: projections of codes follow those of the prior.
 
     References
@@ -41,7 +41,7 @@ def swae(shape: Any, *, lam: float = 10.0, slices: int = 64, **common: Any) -> P
 
 
 @recipe("cramer-wold-ae", paper="arXiv:1805.09235", parts="delta posterior, N(0, I) prior; nll + λ log CW²")
-def cramer_wold_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
+def cramer_wold_ae(shape: Any, *, lam: float = 3.0, **common: Any) -> Plan:
     """Autoencoder whose codes follow the prior by the Cramér-Wold distance, in closed form.
 
     References
@@ -69,7 +69,7 @@ def epps_pulley_ae(
 
 
 @recipe("aae", paper="arXiv:1511.05644", parts="delta posterior, N(0, I) prior; nll + λ adversary")
-def aae(shape: Any, *, lam: float = 10.0, **common: Any) -> Plan:
+def aae(shape: Any, *, lam: float = 3.0, **common: Any) -> Plan:
     """Adversarial autoencoder: a critic cannot tell codes from draws of the prior.
 
     References
