@@ -176,6 +176,20 @@ def test_weights_give_the_density_of_a_linear_model(tempering):
     assert (error < 0.2).all()
 
 
+@pytest.mark.parametrize("second_order", [True, False])
+def test_gradients_pass_through_slopes_or_take_them_as_given(second_order):
+    """One leap along -z²/2 from z: z (1 - s²/2) + s m, of which slopes as given leave z + s m."""
+    z, step = torch.randn(3, 5, 2, requires_grad=True), 0.3
+    start = DiagonalNormal(torch.zeros(5, 2), torch.zeros(5, 2))
+    log_density = StandardNormal(2).log_prob
+    q = Hamiltonian(start, log_density, torch.full((2,), step), torch.ones(2), second_order=second_order)
+    after, _ = q.leap(z, torch.ones_like(z))
+    torch.testing.assert_close(after, z * (1 - step**2 / 2) + step)
+    after.sum().backward()
+    expected = 1 - step**2 / 2 if second_order else 1.0
+    torch.testing.assert_close(z.grad, torch.full_like(z, expected))
+
+
 def test_without_tempering_leaps_change_no_weight():
     """Energy is kept, and it is all that a weight holds of the dynamics: only the error of steps is seen."""
     plain, x, _ = linear_plan(leapfrogs=0)

@@ -151,7 +151,7 @@ class NetworkLikelihood(Likelihood):
         Returns
         -------
         Tensor or None
-            Of shape ``(*out_shape)``; None: zeros are as good as anything.
+            Of shape ``(*out_shape)``; None where a likelihood does not say.
         """
         return None
 

@@ -43,7 +43,7 @@ class LinearDeltaPosterior(DeltaPosterior):
     def __init__(self, network: nn.Module, latent_dim: int, depth: int = 4) -> None:
         super().__init__(network, latent_dim)
         self.product = nn.Sequential(*(nn.Linear(latent_dim, latent_dim, bias=False) for _ in range(depth)))
-        for layer in self.product:
+        for layer in self.product:  # small at first: a product that keeps its input's size keeps its rank too
             nn.init.normal_(layer.weight, std=(3 * latent_dim) ** -0.5)  # type: ignore[arg-type]
 
     @staticmethod
