@@ -12,16 +12,36 @@ from chartae.core.noise import Noise
 from chartae.models.autoencoder import Autoencoder
 from chartae.models.recipes import assemble, build
 from chartae.parts.distributions import DiagonalNormal, FullNormal
-from chartae.parts.objectives import CIWAE, IWAE, KL, MIWAE, PIWAE, CodeNorm, NegLogLik, importance_bound
-from chartae.training.kernels import Gradients, LayerGradients, gradients_for
+from chartae.parts.objectives import (
+    CIWAE,
+    IWAE,
+    KL,
+    MIWAE,
+    PIWAE,
+    CodeNorm,
+    NegLogLik,
+    elbo,
+    importance_bound,
+)
+from chartae.training.kernels import Gradients, LayerGradients, gradients_for, total
 
 N = 6
+
+
+def warming(objective: Objective) -> Objective:
+    """A bound in the middle of its warm-up of two epochs."""
+    objective.advance(1.0)
+    return objective
+
+
 SPLIT = [
     IWAE(4, gradient="dreg"),
     MIWAE(3, 4, gradient="dreg"),
     CIWAE(4, 0.3, gradient="dreg"),
     PIWAE(3, 4),
     PIWAE(3, 4, gradient="dreg"),
+    warming(CIWAE(4, 0.3, gradient="dreg", warmup=2.0)),
+    warming(PIWAE(3, 4, warmup=2.0)),
 ]
 each_split = pytest.mark.parametrize("objective", SPLIT, ids=repr)
 
@@ -69,8 +89,8 @@ def test_bounds_at_the_ends_of_their_family(objective, same):
 def test_bounds_of_single_samples_are_the_elbo(objective):
     p = plan(objective)
     t = p.model.trace(rows(), k=6, noise=Noise(0))
-    elbo = NegLogLik()(t)["nll"].rows + KL(closed=False)(t)["kl"].rows
-    torch.testing.assert_close(next(iter(objective(t).values())).rows, elbo)
+    expected = NegLogLik()(t)["nll"].rows + KL(closed=False)(t)["kl"].rows
+    torch.testing.assert_close(next(iter(objective(t).values())).rows, expected)
 
 
 def test_a_mean_of_bounds_is_one():
@@ -85,10 +105,10 @@ def test_bounds_are_in_the_order_that_jensen_says():
     """ELBO, then the mean of bounds, then the bound of all: for the same samples, in every row."""
     p = plan(IWAE(1))
     w = 3 * torch.randn(12, 50, generator=torch.Generator().manual_seed(0))
-    elbo, mixed, means, whole = (o._bound(w) for o in (MIWAE(12, 1), CIWAE(12, 0.5), MIWAE(3, 4), IWAE(12)))
-    assert bool((elbo <= means + 1e-5).all())
+    least, mixed, means, whole = (o._bound(w) for o in (MIWAE(12, 1), CIWAE(12, 0.5), MIWAE(3, 4), IWAE(12)))
+    assert bool((least <= means + 1e-5).all())
     assert bool((means <= whole + 1e-5).all())
-    assert bool((elbo <= mixed + 1e-5).all() and (mixed <= whole + 1e-5).all())
+    assert bool((least <= mixed + 1e-5).all() and (mixed <= whole + 1e-5).all())
     # And on average the bound grows with k: here over 4,000 sets of noise, at five standard errors.
     with torch.no_grad():
         wide = weights(p, 4 * 4000)
@@ -114,6 +134,32 @@ def test_values_without_gradients_are_plain(objective):
     torch.testing.assert_close(with_graph.detach(), without)
 
 
+@pytest.mark.parametrize("objective", [IWAE(4, warmup=2), PIWAE(2, 2, warmup=2)], ids=repr)
+def test_a_warm_up_begins_with_the_likelihood_and_ends_with_the_bound(objective):
+    """And on its way the log weights lie between the two."""
+    p = plan(objective)
+    t = p.model.trace(rows(), k=4, noise=Noise(0))
+    kept = t.log_joint_ratio - t.log_lik
+    for epoch, share in ((0, 0.0), (0.5, 0.25), (2, 1.0), (9, 1.0)):
+        objective.advance(epoch)
+        torch.testing.assert_close(value(objective, p), -importance_bound(t.log_lik + share * kept))
+    assert repr(objective).endswith(", warmup=2)")
+    assert objective.warmup == 2
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_bound_of_k_samples(k):
+    """The ELBO in two terms for one of them; whole, as long as no training has begun."""
+    p = plan(elbo(k))
+    t = p.model.trace(rows(), k=k, noise=Noise(0))
+    expected = IWAE(k) if k > 1 else NegLogLik() + KL()
+    torch.testing.assert_close(total(elbo(k)(t)), total(expected(t)))
+    assert elbo(k).warmup == 0
+    assert elbo(k, warmup=2.0).warmup == 2
+    with pytest.raises(PlanError, match="bound of k=2 samples has none"):
+        elbo(2, free_bits=0.1)
+
+
 # ------------------------------------------------------------------- gradients, against two passes
 
 
@@ -133,7 +179,7 @@ class Held(Posterior):
 
 def references(p: Plan, objective: Objective, batch: Batch) -> dict[str, Tensor]:
     """Gradients by one pass for the decoder and others for the encoder, sample by sample."""
-    model, k = p.model, objective.samples
+    model, k, risen = p.model, objective.samples, float(objective.share)
     names = dict(model.named_parameters())
     decoder = [n for n in names if not n.startswith("posterior")]
     encoder = [n for n in names if n.startswith("posterior")]
@@ -142,8 +188,8 @@ def references(p: Plan, objective: Objective, batch: Batch) -> dict[str, Tensor]
         q = model.posterior(batch.x)
         z = q.draw(k, Noise(0)).z
         prior = model.prior()
-        joint = model.log_likelihood(model.likelihood(z), batch.x) + prior.log_prob(z)
-        return joint, q.log_prob(z), Held(model.posterior)(batch.x).log_prob(z)
+        joint = model.log_likelihood(model.likelihood(z), batch.x) + risen * prior.log_prob(z)
+        return joint, risen * q.log_prob(z), risen * Held(model.posterior)(batch.x).log_prob(z)
 
     joint, log_q, held = parts()
     w = (joint - log_q).detach()
@@ -156,7 +202,7 @@ def references(p: Plan, objective: Objective, batch: Batch) -> dict[str, Tensor]
     for group in w.split(each):
         share = (group - group.logsumexp(0)).exp()
         if objective.gradient == "dreg":
-            share = share**2
+            share = (1 - risen) * share + risen * share**2
         rows.append(((1 - objective.beta) * share + objective.beta / each) / m)
     followed = joint - (held if objective.gradient == "dreg" else log_q)
     loss = -(torch.cat(rows) * followed).sum(0).mean()
@@ -220,6 +266,10 @@ def encoder_gradients(objective: Objective, p: Plan, draws: int) -> Tensor:
         (IWAE(4, gradient="dreg"), IWAE(4)),
         (MIWAE(2, 3, gradient="dreg"), MIWAE(2, 3)),
         (CIWAE(4, 0.5, gradient="dreg"), CIWAE(4, 0.5)),
+        (
+            warming(CIWAE(4, 0.3, gradient="dreg", warmup=2.0)),
+            warming(CIWAE(4, 0.3, warmup=2.0)),
+        ),
     ],
     ids=repr,
 )
@@ -252,7 +302,7 @@ class Exact(Posterior):
         return FullNormal((x - self.b) @ self.gain.T, self.tril.expand(len(x), -1, -1))
 
 
-@pytest.mark.parametrize("objective", [o for o in SPLIT if o.gradient == "dreg"], ids=repr)
+@pytest.mark.parametrize("objective", [o for o in SPLIT if o.gradient == "dreg" and not o.warmup], ids=repr)
 def test_no_noise_is_left_where_the_posterior_is_exact(objective):
     sigma = 0.4
     torch.manual_seed(0)

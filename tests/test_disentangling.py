@@ -352,7 +352,7 @@ def test_codes_of_the_prior_are_not_penalized():
     ("bad", "message"),
     [
         (lambda: build("beta-tc-vae", (5,), beta=0.5), "use 1 or more"),
-        (lambda: build("disentangled-beta-vae", (5,), capacity=-1.0), "not negative"),
+        (lambda: build("disentangled-beta-vae", (5,), capacity=-1.0), "-1 nats is negative"),
         (lambda: build("disentangled-beta-vae", (5,), gamma=-1.0), "use 0 or more"),
         (lambda: build("geco-vae", (5,), tolerance=0.0), "above 0"),
         (lambda: build("geco-vae", (5,), rate=-1.0), "above 0"),

@@ -218,7 +218,7 @@ def test_weights_from_before_a_warm_up_are_not_the_best():
     """With the KL switched off the loss is lower, and those weights are of another objective."""
     plan = plan_of(warmup=5)
     training, validation = sources()
-    epochs = list(train(plan, training, epochs=8, validation=validation, batch_size=16))
+    epochs = list(train(plan, training, epochs=10, validation=validation, batch_size=16))
     assert not any(e.best for e in epochs[:4])
     assert any(e.best for e in epochs[4:])
 
@@ -227,9 +227,22 @@ def test_the_weight_of_a_warm_up_rises_within_epochs():
     plan = plan_of(warmup=2)
     seen = []
     (kl,) = [part for part in plan.objective.parts if repr(part).startswith("kl")]
-    kl.register_forward_hook(lambda *_: seen.append(float(kl.weight)) if plan.model.training else None)
-    list(train(plan, sources()[0], epochs=3, batch_size=16))
-    np.testing.assert_allclose(seen, [*np.arange(8) / 8, 1, 1, 1, 1], atol=1e-6)  # four steps an epoch
+    kl.register_forward_hook(lambda *_: seen.append(float(kl.share)) if plan.model.training else None)
+    list(train(plan, sources()[0], epochs=4, batch_size=16))
+    np.testing.assert_allclose(seen, [*np.arange(8) / 8, *[1] * 8], atol=1e-6)  # four steps an epoch
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_half_of_a_short_training_is_of_the_whole_objective(epochs):
+    plan = plan_of(warmup=50.0)
+    shares = []
+    (kl,) = [part for part in plan.objective.parts if repr(part).startswith("kl")]
+    kl.register_forward_hook(lambda *_: shares.append(float(kl.share)) if plan.model.training else None)
+    found = run(plan, epochs=epochs, batch_size=16)
+    steps = len(shares) // epochs
+    expected = [min(1.0, 2 * i / steps / epochs) for i in range(epochs * steps)]
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
+    assert any(e.best for e in found)  # and it has weights to keep
 
 
 # ------------------------------------------------------------------- steps

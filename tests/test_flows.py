@@ -634,8 +634,6 @@ def test_parts_that_do_not_go_together_are_refused():
         assemble((5,), posterior="flow", prior=("vamp", options), objective=NegLogLik() + KL())
     with pytest.raises(PlanError, match="components=0: a mixture has one or more"):
         build("vamp-vae", (5,), components=0)
-    with pytest.raises(PlanError, match="warmup weighs the KL, and a bound of k > 1 samples has none"):
-        build("mixture-vae", (5,), k=5, warmup=3.0)
     with pytest.raises(PlanError, match="k=0: an importance-weighted bound"):
         build("vamp-vae", (5,), k=0)
     for name in PRIORS:

@@ -224,7 +224,7 @@ def test_its_mean_is_the_divergence_of_the_joint_normals():
 def test_one_layer_is_the_plain_vae(name):
     X = np.random.default_rng(0).normal(size=(60, 5))
     shared = {"latent_dim": 3, "hidden": (8,), "max_epochs": 2, "random_state": 0}
-    one = ct.Autoencoder(recipe=name, recipe_params={"levels": 1}, **shared).fit(X)
+    one = ct.Autoencoder(recipe=name, recipe_params={"levels": 1, "warmup": 0.0}, **shared).fit(X)
     plain = ct.Autoencoder(recipe="vae", **shared).fit(X)
     close = {"rtol": 1e-5, "atol": 1e-6}  # gradients are taken in another way
     np.testing.assert_allclose(*([e["loss"] for e in m.history_] for m in (one, plain)), **close)
@@ -422,8 +422,8 @@ def test_what_makes_no_sense_is_refused():
     for bad in (0, 6):
         with pytest.raises(PlanError, match=f"levels={bad} with latent_dim=5"):
             build("ladder-vae", (6,), **LAYERED, levels=bad)
-    with pytest.raises(PlanError, match="free_bits and warmup act on the kl term"):
-        build("hierarchical-vae", (6,), **LAYERED, k=5, warmup=2.0)
+    with pytest.raises(PlanError, match="free_bits act on the kl term"):
+        build("hierarchical-vae", (6,), **LAYERED, k=5, free_bits=0.1)
     with pytest.raises(PlanError, match="k=0"):
         build("hierarchical-vae", (6,), **LAYERED, k=0)
     model = assemble((6,), posterior="ladder", objective=NegLogLik() + KL(), **LAYERED).model

@@ -24,6 +24,7 @@ import time
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -263,14 +264,17 @@ def run_pythae(args: Namespace) -> dict[str, Any]:
 
 def run_chartae(args: Namespace) -> dict[str, Any]:
     import chartae as ct
+    from chartae.models.recipes import find
 
     x, test = data_of(args)
     found = {}
     for pair in chosen(args):
         bernoulli = pair.loss == "bce"
+        warm = "warmup" in signature(find(pair.recipe).make).parameters
         model = ct.Autoencoder(
             recipe=pair.recipe,
-            recipe_params=pair.parameters,
+            # pythae's terms have their weights from the first step on, but for its capacity.
+            recipe_params=({"warmup": 0.0} if warm else {}) | pair.parameters,
             latent_dim=LATENT,
             network="mlp",
             hidden=HIDDEN,

@@ -2,7 +2,7 @@
 
 Fixed binarized MNIST (Larochelle and Murray), of which 50,000 images are trained on and 10,000 are looked at
 after each epoch. The same VAE for both, as in `train_vae.py`: 784-512-256-16 and its mirror, ReLU, Bernoulli
-likelihood, batch 128, Adam at a constant 1e-3. Looking at the validation images is not timed.
+likelihood, no warm-up, batch 128, Adam at a constant 1e-3. Looking at the validation images is not timed.
 
     python benchmarks/speed/time_to_nats.py --data mnist_static_binarized.npz
 """
@@ -103,7 +103,7 @@ def run_chartae(args: Namespace) -> dict[str, Any]:
     watch = Watch(valid)
     torch.manual_seed(args.round)
     space = infer_space(x, likelihood="bernoulli", layout="flat")
-    plan = build("vae", space, latent_dim=LATENT, hidden=SIZES[1:], network="mlp")
+    plan = build("vae", space, latent_dim=LATENT, hidden=SIZES[1:], network="mlp", warmup=0.0)
     model = plan.model
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ class VAE(Fitting):
     free_bits : float
         Nats of each latent dimension that cost nothing.
     warmup : float
-        Epochs over which the weight of the KL term rises from 0 to 1.
+        Epochs over which the weight of the KL term rises from 0 to 1, half of ``max_epochs`` at most.
     {common}
 
     Raises
@@ -93,7 +93,7 @@ class CVAE(Fitting):
     free_bits : float
         Nats of each latent dimension that cost nothing.
     warmup : float
-        Epochs over which the weight of the KL term rises from 0 to 1.
+        Epochs over which the weight of the KL term rises from 0 to 1, half of ``max_epochs`` at most.
     {common}
 
     Raises

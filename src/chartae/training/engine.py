@@ -340,18 +340,23 @@ def train(
     def shrink(done: float) -> float:
         return SCHEDULES[schedule](done / epochs)
 
-    loop = _Loop(plan, source, gradients, learning_rate, shrink, batch_size=batch_size, clip=clip, seed=seed)
+    # Of a training that is short for its warm-up, half still is of the whole objective.
+    pace = float(max(1.0, 2 * plan.objective.warmup / max(epochs, 1)))
+    arrival = plan.objective.warmup / pace
+    loop = _Loop(
+        plan, source, gradients, learning_rate, shrink, pace, batch_size=batch_size, clip=clip, seed=seed
+    )
     if state is not None:
         try:
             loop.restore(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = one_line(error, 200)
             raise PlanError(f"state is not of this plan ({reason}): begin again without it") from None
-    model, warmup = plan.model, plan.objective.warmup
+    model = plan.model
     pause = pause or _never
     try:
         while loop.epoch < epochs:
-            waited = loop.epoch - max(loop.best_epoch, warmup)
+            waited = loop.epoch - max(loop.best_epoch, arrival)
             if patience is not None and validation is not None and loop.epoch and waited >= patience:
                 break
             paused, fault = loop.steps(pause)
@@ -362,7 +367,7 @@ def train(
             loop.good = loop.begun if loop.log.steps or loop.good is None else loop.good
             judged = None
             if fault is None:
-                plan.objective.advance(loop.epoch + 1)
+                plan.objective.advance(pace * (loop.epoch + 1))
                 if validation is not None:
                     judged, fault = _evaluate(
                         plan, validation, EVALUATED, seed, f"epoch {loop.epoch + 1}, validation batch"
@@ -389,7 +394,7 @@ def train(
             if judged is not None:
                 entry |= {f"val_{k}": v for k, v in judged.means().items()}
             # Losses before warm-ups have arrived are of another objective.
-            best = loop.epoch >= warmup and entry.get("val_loss", math.inf) < loop.best_loss
+            best = loop.epoch >= arrival and entry.get("val_loss", math.inf) < loop.best_loss
             if best:
                 loop.best_loss, loop.best_epoch = entry["val_loss"], loop.epoch
                 (loop.best,) = _snapshot(model)
@@ -493,12 +498,13 @@ class _Loop:
         gradients: Gradients,
         learning_rate: float,
         shrink: Callable[[float], float],
+        pace: float,
         *,
         batch_size: int,
         clip: float | None,
         seed: int,
     ) -> None:
-        self.plan, self.source, self.gradients, self.shrink = plan, source, gradients, shrink
+        self.plan, self.source, self.gradients, self.shrink, self.pace = plan, source, gradients, shrink, pace
         self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
         self.order = torch.Generator().manual_seed(seed)
@@ -565,7 +571,7 @@ class _Loop:
                         return True, None
                     self.asked = False
                     done = self.epoch + self.step / steps
-                    plan.objective.advance(done)
+                    plan.objective.advance(self.pace * done)
                     for group in optimizer.param_groups:
                         group["lr"] = self.rate * self.shrink(done)
                     loss, terms = gradients(batch, self.noise)

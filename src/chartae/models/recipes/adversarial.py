@@ -6,7 +6,7 @@ from typing import Any
 
 from chartae.core.contracts import Objective, Plan
 from chartae.models.assembly import assemble, features_of, recipe
-from chartae.parts.objectives import KL, GanCritic, NegLogLik, TotalCorrelationCritic
+from chartae.parts.objectives import KL, GanCritic, TotalCorrelationCritic, elbo
 
 __all__: list[str] = []
 
@@ -18,7 +18,7 @@ FEATURES = 64  # of an item, as a critic sees it
     paper="arXiv:1802.05983",
     parts="normal posterior, N(0, I) prior; nll + kl + γ total correlation",
 )
-def factor_vae(shape: Any, *, gamma: float = 6.0, **common: Any) -> Plan:
+def factor_vae(shape: Any, *, gamma: float = 6.0, warmup: float = 0.0, **common: Any) -> Plan:
     """VAE whose codes have independent dimensions, as a critic sees them.
 
     References
@@ -27,7 +27,7 @@ def factor_vae(shape: Any, *, gamma: float = 6.0, **common: Any) -> Plan:
     """
 
     def objective(model: Any) -> Objective:
-        return NegLogLik() + KL() + gamma * TotalCorrelationCritic(model.latent_dim)
+        return elbo(warmup=warmup) + gamma * TotalCorrelationCritic(model.latent_dim)
 
     return assemble(shape, objective=objective, **common)
 
@@ -37,7 +37,7 @@ def factor_vae(shape: Any, *, gamma: float = 6.0, **common: Any) -> Plan:
     paper="arXiv:1512.09300",
     parts="normal posterior, N(0, I) prior; kl + features + adversary + nll",
 )
-def vae_gan(shape: Any, *, values: float = 0.1, **common: Any) -> Plan:
+def vae_gan(shape: Any, *, values: float = 0.1, warmup: float = 0.0, **common: Any) -> Plan:
     """VAE that reconstructs what a critic of items sees, and fools it.
 
     References
@@ -47,6 +47,6 @@ def vae_gan(shape: Any, *, values: float = 0.1, **common: Any) -> Plan:
     look = {name: common[name] for name in ("network", "hidden") if name in common}
 
     def objective(model: Any) -> Objective:
-        return KL() + GanCritic(features_of(model.space, FEATURES, **look), FEATURES, values)
+        return KL(warmup=warmup) + GanCritic(features_of(model.space, FEATURES, **look), FEATURES, values)
 
     return assemble(shape, objective=objective, **common)

@@ -24,6 +24,7 @@ def miwae(
     k: int = 5,
     gradient: str = "plain",
     covariance: str = "diagonal",
+    warmup: float = 0.0,
     **common: Any,
 ) -> Plan:
     """VAE trained on the mean of m importance-weighted bounds.
@@ -32,7 +33,7 @@ def miwae(
     ----------
     Rainforth et al. 2018, arXiv:1802.04537; gradient="dreg": Tucker et al. 2019, arXiv:1810.04152.
     """
-    objective = MIWAE(m, k, gradient=gradient)
+    objective = MIWAE(m, k, gradient=gradient, warmup=warmup)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
@@ -48,6 +49,7 @@ def piwae(
     k: int = 5,
     gradient: str = "plain",
     covariance: str = "diagonal",
+    warmup: float = 0.0,
     **common: Any,
 ) -> Plan:
     """VAE whose decoder follows a tighter bound than its encoder.
@@ -56,7 +58,7 @@ def piwae(
     ----------
     Rainforth et al. 2018, arXiv:1802.04537; gradient="dreg": Tucker et al. 2019, arXiv:1810.04152.
     """
-    objective = PIWAE(m, k, gradient=gradient)
+    objective = PIWAE(m, k, gradient=gradient, warmup=warmup)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
@@ -70,6 +72,7 @@ def ciwae(
     beta: float = 0.5,
     gradient: str = "plain",
     covariance: str = "diagonal",
+    warmup: float = 0.0,
     **common: Any,
 ) -> Plan:
     """VAE trained on a mixture of the ELBO and the importance-weighted bound.
@@ -78,5 +81,5 @@ def ciwae(
     ----------
     Rainforth et al. 2018, arXiv:1802.04537; gradient="dreg": Tucker et al. 2019, arXiv:1810.04152.
     """
-    objective = CIWAE(k, beta, gradient=gradient)
+    objective = CIWAE(k, beta, gradient=gradient, warmup=warmup)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)

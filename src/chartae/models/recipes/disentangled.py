@@ -8,7 +8,7 @@ from chartae.core.contracts import Plan
 from chartae.core.errors import PlanError
 from chartae.models.assembly import assemble, recipe
 from chartae.models.recipes.variational import _normal
-from chartae.parts.objectives import DIP, GECO, KL, Capacity, NegLogLik, TotalCorrelation
+from chartae.parts.objectives import DIP, GECO, KL, Capacity, NegLogLik, TotalCorrelation, elbo
 
 __all__: list[str] = []
 
@@ -29,7 +29,7 @@ def beta_tc_vae(
     """
     if beta < 1:
         raise PlanError(f"beta={beta:g} rewards dependent dimensions: use 1 or more, where 1 is the VAE")
-    objective = NegLogLik() + KL(warmup=warmup) + (beta - 1.0) * TotalCorrelation()
+    objective = elbo(warmup=warmup) + (beta - 1.0) * TotalCorrelation()
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
@@ -87,6 +87,7 @@ def dip_vae(
     on: float = 10.0,
     kind: str = "ii",
     covariance: str = "diagonal",
+    warmup: float = 0.0,
     **common: Any,
 ) -> Plan:
     """VAE whose codes are to be uncorrelated and of variance one.
@@ -95,5 +96,5 @@ def dip_vae(
     ----------
     Kumar, Sattigeri and Balakrishnan 2018, arXiv:1711.00848.
     """
-    objective = NegLogLik() + KL() + DIP(off, on, kind=kind)
+    objective = elbo(warmup=warmup) + DIP(off, on, kind=kind)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)

@@ -8,13 +8,13 @@ from typing import Any
 from chartae.core.contracts import Plan
 from chartae.models.assembly import assemble, recipe
 from chartae.parts.flows import checked
-from chartae.parts.objectives import KL, NegLogLik
+from chartae.parts.objectives import elbo
 
 __all__: list[str] = []
 
 
 def _flow(shape: Any, warmup: float, common: dict[str, Any], **options: Any) -> Plan:
-    return assemble(shape, posterior=("flow", options), objective=NegLogLik() + KL(warmup=warmup), **common)
+    return assemble(shape, posterior=("flow", options), objective=elbo(warmup=warmup), **common)
 
 
 @recipe("vae-lin-nf", paper="arXiv:1505.05770", parts="planar or radial flow posterior, N(0, I); nll + kl")

@@ -6,7 +6,7 @@ from typing import Any
 
 from chartae.core.contracts import Plan
 from chartae.models.assembly import assemble, recipe, seen_of
-from chartae.parts.objectives import KL, NegLogLik
+from chartae.parts.objectives import elbo
 
 __all__: list[str] = []
 
@@ -33,7 +33,7 @@ def hvae(
     Caterini, Doucet and Sejdinovic 2018, arXiv:1805.11328.
     """
     dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering, "second_order": second_order}
-    objective = NegLogLik() + KL(warmup=warmup)
+    objective = elbo(warmup=warmup)
     return assemble(shape, posterior=("hamiltonian", dynamics), objective=objective, **common)
 
 
@@ -63,7 +63,7 @@ def rhvae(
     """
     dynamics = {"leapfrogs": leapfrogs, "step": step, "tempering": tempering, "second_order": second_order}
     metric = {"temperature": temperature, "regularization": regularization, "centroids": centroids}
-    objective = NegLogLik() + KL(warmup=warmup)
+    objective = elbo(warmup=warmup)
     return assemble(
         shape,
         posterior=("riemannian", dynamics | metric | {"shape": seen_of(shape)}),

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from chartae.core.contracts import Plan
-from chartae.core.errors import PlanError
 from chartae.models.assembly import assemble, recipe
-from chartae.parts.objectives import IWAE, KL, NegLogLik
+from chartae.parts.objectives import elbo
 from chartae.parts.posteriors import layer_sizes
 
 __all__: list[str] = []
+
+WARMUP = 5.0  # epochs; without one most dimensions fall silent before they are of use
 
 
 @recipe(
@@ -27,12 +28,10 @@ def hierarchical_vae(
     sizes: Sequence[int] | None = None,
     inner: Sequence[int] | None = None,
     free_bits: float = 0.0,
-    warmup: float = 0.0,
+    warmup: float = WARMUP,
     **common: Any,
 ) -> Plan:
     """VAE with several stochastic layers, whose encoder draws them from the data upwards.
-
-    Without a warm-up of some epochs (``warmup=5.0``) many dimensions fall silent before they are of use.
 
     References
     ----------
@@ -55,12 +54,10 @@ def ladder_vae(
     sizes: Sequence[int] | None = None,
     inner: Sequence[int] | None = None,
     free_bits: float = 0.0,
-    warmup: float = 0.0,
+    warmup: float = WARMUP,
     **common: Any,
 ) -> Plan:
     """VAE with several stochastic layers, whose encoder corrects what each layer's prior says from above.
-
-    Without a warm-up of some epochs (``warmup=5.0``) most dimensions fall silent before they are of use.
 
     References
     ----------
@@ -73,17 +70,12 @@ def ladder_vae(
 def _layered(
     posterior: str, shape: Any, layers: dict[str, Any], k: int, free_bits: float, warmup: float, **common: Any
 ) -> Plan:
-    if k > 1 and (free_bits or warmup):
-        raise PlanError(
-            f"free_bits and warmup act on the kl term, and the bound of k={k} samples has none: use k=1, or "
-            "leave them out"
-        )
     layers |= {"activation": common.get("activation", "relu")}
     return assemble(
         shape,
         posterior=(posterior, layers),
         prior=("top-down", layers),
         decoded=layer_sizes(common.get("latent_dim", 2), layers["levels"], layers["sizes"])[0],
-        objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup) if k == 1 else IWAE(k),
+        objective=elbo(k, free_bits=free_bits, warmup=warmup),
         **common,
     )

@@ -85,7 +85,13 @@ def aae(shape: Any, *, lam: float = 3.0, **common: Any) -> Plan:
     parts="normal posterior, N(0, I) prior; nll + (1 - α) kl + (α + λ - 1) MMD²",
 )
 def info_vae(
-    shape: Any, *, alpha: float = 0.5, lam: float = 100.0, kernel: str = "imq", **common: Any
+    shape: Any,
+    *,
+    alpha: float = 0.5,
+    lam: float = 100.0,
+    kernel: str = "imq",
+    warmup: float = 0.0,
+    **common: Any,
 ) -> Plan:
     """VAE whose aggregate posterior is matched as well, so that codes may say more of their items.
 
@@ -93,5 +99,5 @@ def info_vae(
     ----------
     Zhao, Song and Ermon 2019, arXiv:1706.02262, equation 6.
     """
-    objective = NegLogLik() + (1 - alpha) * KL() + (alpha + lam - 1) * MMD(kernel)
+    objective = NegLogLik() + (1 - alpha) * KL(warmup=warmup) + (alpha + lam - 1) * MMD(kernel)
     return assemble(shape, objective=objective, **common)

@@ -8,7 +8,7 @@ from typing import Any
 from chartae.core.contracts import Plan
 from chartae.core.errors import PlanError
 from chartae.models.assembly import assemble, recipe, space_of
-from chartae.parts.objectives import IWAE, KL, NegLogLik
+from chartae.parts.objectives import elbo
 
 __all__: list[str] = []
 
@@ -16,10 +16,7 @@ __all__: list[str] = []
 def _learned(shape: Any, name: str, k: int, warmup: float, common: dict[str, Any], **options: Any) -> Plan:
     if options["conditional"] and not common.get("condition"):
         raise PlanError("conditional_prior=True needs a condition: pass y to fit")
-    if k > 1 and warmup:
-        raise PlanError("warmup weighs the KL, and a bound of k > 1 samples has none: leave one of them out")
-    objective = NegLogLik() + KL(warmup=warmup) if k == 1 else IWAE(k)
-    return assemble(shape, prior=(name, options), objective=objective, **common)
+    return assemble(shape, prior=(name, options), objective=elbo(k, warmup=warmup), **common)
 
 
 @recipe(

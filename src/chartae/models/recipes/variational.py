@@ -8,7 +8,7 @@ from chartae.core.contracts import Plan
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.models.assembly import assemble, recipe
-from chartae.parts.objectives import IWAE, KL, NegLogLik
+from chartae.parts.objectives import IWAE, KL, NegLogLik, elbo
 
 __all__: list[str] = []
 
@@ -32,7 +32,7 @@ def vae(
     ----------
     Kingma and Welling 2014, arXiv:1312.6114; with a full covariance arXiv:1906.02691, section 2.5.1.
     """
-    objective = NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
+    objective = elbo(free_bits=free_bits, warmup=warmup)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
@@ -52,7 +52,13 @@ def beta_vae(
 
 @recipe("iwae", paper="arXiv:1509.00519", parts="normal posterior, N(0, I) prior; importance-weighted bound")
 def iwae(
-    shape: Any, *, k: int = 5, gradient: str = "plain", covariance: str = "diagonal", **common: Any
+    shape: Any,
+    *,
+    k: int = 5,
+    gradient: str = "plain",
+    covariance: str = "diagonal",
+    warmup: float = 0.0,
+    **common: Any,
 ) -> Plan:
     """VAE trained on the bound of k importance samples.
 
@@ -61,7 +67,7 @@ def iwae(
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519; gradient="dreg": Tucker et al. 2019,
     arXiv:1810.04152.
     """
-    objective = IWAE(k, gradient=gradient)
+    objective = IWAE(k, gradient=gradient, warmup=warmup)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
@@ -92,6 +98,6 @@ def cvae(
         shape,
         posterior=_normal(covariance),
         prior="conditional-normal" if conditional_prior else "standard-normal",
-        objective=NegLogLik() + KL(free_bits=free_bits, warmup=warmup),
+        objective=elbo(free_bits=free_bits, warmup=warmup),
         **common,
     )

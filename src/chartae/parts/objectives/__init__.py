@@ -2,7 +2,17 @@
 
 from chartae.parts.objectives.adversarial import Adversary, GanCritic, TotalCorrelationCritic
 from chartae.parts.objectives.auxiliary import Auxiliary
-from chartae.parts.objectives.bounds import CIWAE, IWAE, KL, MIWAE, PIWAE, NegLogLik, importance_bound
+from chartae.parts.objectives.bounds import (
+    CIWAE,
+    IWAE,
+    KL,
+    MIWAE,
+    PIWAE,
+    NegLogLik,
+    Warmed,
+    elbo,
+    importance_bound,
+)
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
 from chartae.parts.objectives.penalties import (
@@ -40,6 +50,8 @@ __all__ = [
     "SlicedWasserstein",
     "TotalCorrelation",
     "TotalCorrelationCritic",
+    "Warmed",
+    "elbo",
     "importance_bound",
     "ms_ssim",
 ]

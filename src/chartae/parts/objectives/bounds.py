@@ -12,7 +12,51 @@ from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.parts.distributions import kl
 
-__all__ = ["CIWAE", "IWAE", "KL", "MIWAE", "PIWAE", "NegLogLik", "importance_bound"]
+__all__ = ["CIWAE", "IWAE", "KL", "MIWAE", "PIWAE", "NegLogLik", "Warmed", "elbo", "importance_bound"]
+
+
+class Warmed(Objective):
+    """Objective with a share that rises linearly from 0 to 1 over the first epochs of training.
+
+    Parameters
+    ----------
+    warmup : float
+        Epochs until it is 1, half of a training at most; 0 for none. Outside of training the share is 1.
+
+    Raises
+    ------
+    PlanError
+        If it is negative.
+
+    References
+    ----------
+    Sønderby et al. 2016, arXiv:1602.02282, section 2.3; Bowman et al. 2016, arXiv:1511.06349.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import KL
+    >>> kl = KL(warmup=4)
+    >>> kl.advance(epoch=1)
+    >>> float(kl.share)
+    0.25
+    """
+
+    share: Tensor
+
+    def __init__(self, warmup: float) -> None:
+        super().__init__()
+        if warmup < 0:
+            raise PlanError(f"warmup={warmup:g} is negative: use 0 to switch it off")
+        self._warmup = float(warmup)
+        self.register_buffer("share", torch.tensor(1.0))
+
+    def advance(self, epoch: float) -> None:
+        if self._warmup:
+            self.share.fill_(min(1.0, epoch / self._warmup))
+
+    @property
+    def warmup(self) -> float:
+        return self._warmup
 
 
 class NegLogLik(Objective):
@@ -42,7 +86,7 @@ class NegLogLik(Objective):
         return "nll"
 
 
-class KL(Objective):
+class KL(Warmed):
     """KL(q(z | x) || p(z)): in closed form where the pair has one, by Monte Carlo otherwise.
 
     Parameters
@@ -50,7 +94,7 @@ class KL(Objective):
     free_bits : float
         Nats of each latent dimension, averaged over the batch, that cost nothing.
     warmup : float
-        Epochs over which the weight rises linearly from 0 to 1.
+        Epochs over which the weight rises linearly from 0 to 1, half of a training at most.
     closed : bool
         False forces Monte Carlo.
 
@@ -74,26 +118,17 @@ class KL(Objective):
     needs = frozenset({"posterior.density", "prior.log_prob"})
 
     def __init__(self, *, free_bits: float = 0.0, warmup: float = 0.0, closed: bool = True) -> None:
-        super().__init__()
-        if free_bits < 0 or warmup < 0:
-            raise PlanError("free_bits and warmup are not negative: use 0 to switch them off")
-        self.free_bits, self._warmup, self.closed = free_bits, warmup, closed
-        self.register_buffer("weight", torch.tensor(0.0 if warmup else 1.0))
+        super().__init__(warmup)
+        if free_bits < 0:
+            raise PlanError(f"free_bits={free_bits:g} is negative: use 0 to switch them off")
+        self.free_bits, self.closed = free_bits, closed
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         values = _kl_values(trace, self.closed)
         per_dim = values.mean(0)
         loss = per_dim.clamp_min(self.free_bits).sum() if self.free_bits else None
-        weight = self.weight if self._warmup else 1.0
-        return {"kl": Term(values.sum(1), weight, per_dim=per_dim.detach(), loss=loss)}  # type: ignore[arg-type]
-
-    def advance(self, epoch: float) -> None:
-        if self._warmup:
-            self.weight.fill_(min(1.0, epoch / self._warmup))  # type: ignore[operator]
-
-    @property
-    def warmup(self) -> float:
-        return self._warmup
+        weight = self.share if self._warmup else 1.0
+        return {"kl": Term(values.sum(1), weight, per_dim=per_dim.detach(), loss=loss)}
 
     def __repr__(self) -> str:
         options = [f"{k}={v:g}" for k, v in (("free_bits", self.free_bits), ("warmup", self._warmup)) if v]
@@ -121,11 +156,11 @@ GRADIENTS = ("plain", "dreg")
 LEAST = 1e-16  # of a sample's share: less would move no digit of a sum
 
 
-class _Weighted(Objective):
+class _Weighted(Warmed):
     """Minus a bound made of importance weights, with the two terms of the ELBO logged beside it.
 
     The bound is the mean over ``m`` groups of the log of the mean weight of ``k`` samples, mixed by ``beta``
-    with the mean of the logs of all.
+    with the mean of the logs of all. In a warm-up, weights are ``p(x | z) (p(z) / q(z | x))^share``.
     """
 
     needs = frozenset({"posterior.density", "posterior.reparameterized", "prior.log_prob"})
@@ -133,8 +168,10 @@ class _Weighted(Objective):
     shown: tuple[str, ...] = ("gradient",)
     split = False  # whether decoder and encoder follow bounds of their own
 
-    def __init__(self, k: int, *, m: int = 1, beta: float = 0.0, gradient: str = "plain") -> None:
-        super().__init__()
+    def __init__(
+        self, k: int, *, m: int = 1, beta: float = 0.0, gradient: str = "plain", warmup: float = 0.0
+    ) -> None:
+        super().__init__(warmup)
         if min(k, m) < 1:
             which = f"k={k}" if m == 1 else f"k={k}, m={m}"
             raise PlanError(f"{which}: an importance-weighted bound needs one sample or more")
@@ -164,6 +201,8 @@ class _Weighted(Objective):
     def forward(self, trace: Trace) -> dict[str, Term]:
         # First: levels keep what they have once been asked for, with or without its graph.
         log_weights = trace.log_joint_ratio
+        if self._warmup:
+            log_weights = torch.lerp(trace.log_lik, log_weights, self.share)
         with torch.no_grad():
             values = _kl_values(trace)
             nll = Term(-trace.expect(trace.log_lik), 0.0)
@@ -180,7 +219,9 @@ class _Weighted(Objective):
         on z puts the other share in its place.
         """
         made_x = self._decoder_shares(log_weights).clamp_min(LEAST)
-        made_z = self._shares(log_weights, 2 if self.gradient == "dreg" else 1)
+        made_z = self._shares(log_weights)
+        if self.gradient == "dreg":  # which the weights hold log q in, as far as it has warmed up
+            made_z = torch.lerp(made_z, self._shares(log_weights, 2), self.share)
         if len(trace.levels) != 1:
             raise PlanError(f"{self!r} is for one stochastic layer: use gradient='plain', or miwae for piwae")
         (level,) = trace.levels
@@ -189,9 +230,9 @@ class _Weighted(Objective):
         log_q = level.q.log_prob(at)
         (slope,) = torch.autograd.grad(log_q.sum(), at, retain_graph=True)
         through_z = (slope * level.z).flatten(2).sum(2)
-        rows = made_x * (trace.log_lik + level.log_prior - through_z)
+        rows = made_x * (trace.log_lik + self.share * (level.log_prior - through_z))
         if self.gradient == "plain":  # of which DReG says the mean by way of z
-            rows = rows - made_z * log_q
+            rows = rows - self.share * made_z * log_q
         if level.z.requires_grad:
             ratio = (made_z / made_x).reshape(*made_x.shape, *(1,) * (level.z.dim() - 2))
             level.z.register_hook(lambda g: g * ratio)
@@ -205,7 +246,8 @@ class _Weighted(Objective):
     def __repr__(self) -> str:
         given = {"m": self.m, "k": self.k, "beta": self.beta, "gradient": self.gradient}
         shown = {"k", *self.shown} - ({"gradient"} if self.gradient == "plain" else set())
-        return f"{self.name}({', '.join(f'{n}={v}' for n, v in given.items() if n in shown)})"
+        options = [f"{n}={v}" for n, v in given.items() if n in shown]
+        return f"{self.name}({', '.join(options + [f'warmup={self._warmup:g}'] * (self._warmup > 0))})"
 
 
 class IWAE(_Weighted):
@@ -221,6 +263,9 @@ class IWAE(_Weighted):
         What the encoder learns from: the bound's own gradient, whose noise drowns it as ``k`` grows, or the
         doubly reparameterized one, of the same mean and less noise. With the latter no other term can be
         added.
+    warmup : float
+        Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
+        training at most.
 
     Raises
     ------
@@ -241,8 +286,8 @@ class IWAE(_Weighted):
 
     name = "iwae"
 
-    def __init__(self, k: int = 5, *, gradient: str = "plain") -> None:
-        super().__init__(k, gradient=gradient)
+    def __init__(self, k: int = 5, *, gradient: str = "plain", warmup: float = 0.0) -> None:
+        super().__init__(k, gradient=gradient, warmup=warmup)
 
 
 class MIWAE(_Weighted):
@@ -258,6 +303,9 @@ class MIWAE(_Weighted):
         Importance samples of each: more of them tighten the bound.
     gradient : {"plain", "dreg"}
         As in :class:`IWAE`.
+    warmup : float
+        Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
+        training at most.
 
     Raises
     ------
@@ -277,8 +325,8 @@ class MIWAE(_Weighted):
 
     name, shown = "miwae", ("m", "gradient")
 
-    def __init__(self, m: int = 3, k: int = 5, *, gradient: str = "plain") -> None:
-        super().__init__(k, m=m, gradient=gradient)
+    def __init__(self, m: int = 3, k: int = 5, *, gradient: str = "plain", warmup: float = 0.0) -> None:
+        super().__init__(k, m=m, gradient=gradient, warmup=warmup)
 
 
 class CIWAE(_Weighted):
@@ -292,6 +340,9 @@ class CIWAE(_Weighted):
         Share of the ELBO: 0 is :class:`IWAE`, 1 the ELBO of ``k`` samples with a Monte Carlo KL.
     gradient : {"plain", "dreg"}
         As in :class:`IWAE`.
+    warmup : float
+        Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
+        training at most.
 
     Raises
     ------
@@ -311,8 +362,10 @@ class CIWAE(_Weighted):
 
     name, shown = "ciwae", ("beta", "gradient")
 
-    def __init__(self, k: int = 5, beta: float = 0.5, *, gradient: str = "plain") -> None:
-        super().__init__(k, beta=beta, gradient=gradient)
+    def __init__(
+        self, k: int = 5, beta: float = 0.5, *, gradient: str = "plain", warmup: float = 0.0
+    ) -> None:
+        super().__init__(k, beta=beta, gradient=gradient, warmup=warmup)
 
 
 class PIWAE(_Weighted):
@@ -330,6 +383,9 @@ class PIWAE(_Weighted):
         Importance samples of each.
     gradient : {"plain", "dreg"}
         As in :class:`IWAE`, of the encoder's bound.
+    warmup : float
+        Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
+        training at most.
 
     Raises
     ------
@@ -349,14 +405,49 @@ class PIWAE(_Weighted):
 
     name, shown, split = "piwae", ("m", "gradient"), True
 
-    def __init__(self, m: int = 3, k: int = 5, *, gradient: str = "plain") -> None:
-        super().__init__(k, m=m, gradient=gradient)
+    def __init__(self, m: int = 3, k: int = 5, *, gradient: str = "plain", warmup: float = 0.0) -> None:
+        super().__init__(k, m=m, gradient=gradient, warmup=warmup)
 
     def _bound(self, log_weights: Tensor) -> Tensor:
         return importance_bound(log_weights)
 
     def _decoder_shares(self, log_weights: Tensor) -> Tensor:
         return log_weights.softmax(0)
+
+
+def elbo(k: int = 1, *, free_bits: float = 0.0, warmup: float = 0.0) -> Objective:
+    """Give the bound of k importance samples: for one of them the ELBO, in two terms.
+
+    Source: Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+
+    Parameters
+    ----------
+    k : int
+        Importance samples.
+    free_bits, warmup : float
+        Of :class:`KL`, or of :class:`IWAE`.
+
+    Returns
+    -------
+    Objective
+        ``NegLogLik() + KL()``, or ``IWAE(k)``.
+
+    Raises
+    ------
+    PlanError
+        If free bits are asked of a bound of several samples.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import elbo
+    >>> elbo(), elbo(5, warmup=2.0)
+    (nll + kl, iwae(k=5, warmup=2))
+    """
+    if k == 1:
+        return NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
+    if free_bits:
+        raise PlanError(f"free_bits act on the kl term, and the bound of k={k} samples has none: use k=1")
+    return IWAE(k, warmup=warmup)
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from chartae.core.contracts import Distribution, Objective, Term, Trace
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
-from chartae.parts.objectives.bounds import _kl_values
+from chartae.parts.objectives.bounds import Warmed, _kl_values
 
 __all__ = ["DIP", "GECO", "Capacity", "TotalCorrelation"]
 
@@ -62,7 +62,7 @@ def _total_correlation(q: Distribution, z: Tensor) -> Tensor:
     return torch.cat(values, 1) + (d - 1) * math.log(n)
 
 
-class Capacity(Objective):
+class Capacity(Warmed):
     """Distance of the KL from a number of nats, ``|KL(q(z | x) || p(z)) - C|``, which rises in training.
 
     It is of the batch's mean, and is logged as ``kl``. A weight far above one, as ``γ`` is in the
@@ -73,7 +73,7 @@ class Capacity(Objective):
     nats : float
         C in the end.
     warmup : float
-        Epochs over which C rises linearly from 0.
+        Epochs over which C rises linearly from 0, half of a training at most.
 
     Raises
     ------
@@ -92,28 +92,18 @@ class Capacity(Objective):
     """
 
     needs = frozenset({"posterior.density", "prior.log_prob"})
-    capacity: Tensor
 
     def __init__(self, nats: float = 25.0, *, warmup: float = 0.0) -> None:
-        super().__init__()
-        if nats < 0 or warmup < 0:
-            raise PlanError("a capacity and its warmup are not negative: use 0 to switch them off")
-        self.nats, self._warmup = nats, warmup
-        self.register_buffer("capacity", torch.tensor(0.0 if warmup else float(nats)))
+        super().__init__(warmup)
+        if nats < 0:
+            raise PlanError(f"a capacity of {nats:g} nats is negative: use 0 for none")
+        self.nats = nats
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         values = _kl_values(trace)
         rows = values.sum(1)
-        loss = (rows.mean() - self.capacity).abs()
+        loss = (rows.mean() - self.share * self.nats).abs()
         return {"kl": Term(rows, per_dim=values.mean(0).detach(), loss=loss)}
-
-    def advance(self, epoch: float) -> None:
-        if self._warmup:
-            self.capacity.fill_(self.nats * min(1.0, epoch / self._warmup))
-
-    @property
-    def warmup(self) -> float:
-        return self._warmup
 
     def __repr__(self) -> str:
         return f"capacity({self.nats:g}{f', warmup={self._warmup:g}' if self._warmup else ''})"
