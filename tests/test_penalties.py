@@ -82,6 +82,26 @@ def test_penalties_are_the_same_without_a_graph():
             assert not without[name].rows.requires_grad
 
 
+@pytest.mark.parametrize("image", [False, True])
+def test_what_a_pass_has_decoded_is_not_decoded_again(image, monkeypatch):
+    """The same value and gradients as from codes decoded anew, as they are by modules of the user's."""
+    found = []
+    for own in (True, False):
+        monkeypatch.setattr("chartae.parts.objectives.penalties.is_own", lambda network, own=own: own)
+        torch.manual_seed(0)
+        shape, network = ((1, 8, 8), "conv2d") if image else ((6,), "mlp")
+        plan = build("rae-gp", shape, latent_dim=3, hidden=(8, 4), network=network)
+        plan.model.train()
+        calls: list[int] = []
+        plan.model.likelihood.network.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        batch = Batch(torch.randn(N, *shape, generator=torch.Generator().manual_seed(1)))
+        loss, _ = Gradients(plan)(batch, Noise(0))
+        found.append([loss, *(p.grad for p in plan.model.parameters())])
+        assert len(calls) == (1 if own else 2)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("objective", [DecoderGradient(), Distortion(), DecoderWeights()])
 def test_penalties_differ_in_what_the_decoder_learns(objective):
     """The gradient by weights, against a difference quotient in double precision."""

@@ -32,6 +32,7 @@ __all__ = [
     "damp",
     "derivable",
     "evaluating",
+    "is_own",
     "networks",
 ]
 
@@ -710,6 +711,29 @@ def damp(network: nn.Module, factor: float, outputs: slice = ALL) -> None:
     last = _last(network)
     if last is not None:
         last.weight[outputs] *= factor
+
+
+def is_own(network: nn.Module | None) -> bool:
+    """Tell a network of ours: it computes the same in training and in evaluation, and has a last layer.
+
+    Parameters
+    ----------
+    network : nn.Module or None
+        Of a part.
+
+    Returns
+    -------
+    bool
+        False for modules of the user's, which may hold anything.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from chartae.parts.networks import MLP, is_own
+    >>> is_own(MLP((4,), (2,))), is_own(nn.Linear(4, 2))
+    (True, False)
+    """
+    return network is not None and _last(network) is not None
 
 
 def _last(network: nn.Module) -> Any:

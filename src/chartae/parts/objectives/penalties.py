@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Distribution, Objective, Term, Trace
-from chartae.parts.networks import evaluating
+from chartae.parts.networks import evaluating, is_own
 
 __all__ = ["CodeNorm", "Contractive", "DecoderGradient", "DecoderWeights", "Distortion"]
 
@@ -182,8 +182,13 @@ class Distortion(Objective):
 
 @contextmanager
 def _decoded(trace: Trace, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Decode codes anew, in evaluation mode: the codes, with a graph, and the expected items, flat."""
-    with torch.enable_grad(), evaluating(trace.model.likelihood) as decoder:
+    """Codes with a graph, and the expected items that they decode to in evaluation mode, flat."""
+    decoder = trace.model.likelihood
+    traced = z is trace.levels[0].z and z.requires_grad and torch.is_grad_enabled()
+    if traced and is_own(getattr(decoder, "network", None)):
+        yield z, _expected(trace.px)  # as decoded in training, in which networks of ours do not differ
+        return
+    with torch.enable_grad(), evaluating(decoder):
         z = z if z.requires_grad else z.detach().requires_grad_(True)
         yield z, _expected(decoder(z, trace.c)).flatten(2)
 
