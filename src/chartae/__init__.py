@@ -12,9 +12,12 @@ __all__ = [
     "CVAE",
     "VAE",
     "Autoencoder",
+    "HeadClassifier",
+    "HeadRegressor",
     "Recipe",
     "audit",
     "intrinsic_dimension",
+    "label_efficiency_curve",
     "load",
     "load_decoder",
     "plot",
@@ -30,9 +33,12 @@ _WHERE = {
     "CVAE": "chartae.estimators.autoencoders",
     "VAE": "chartae.estimators.autoencoders",
     "Autoencoder": "chartae.estimators.autoencoders",
+    "HeadClassifier": "chartae.estimators.heads",
+    "HeadRegressor": "chartae.estimators.heads",
     "Recipe": "chartae.models.recipes",
     "audit": "chartae.audits.report",
     "intrinsic_dimension": "chartae.geometry.dimension",
+    "label_efficiency_curve": "chartae.estimators.efficiency",
     "load": "chartae.estimators.runs",
     "load_decoder": "chartae.estimators.runs",
     "plot": "chartae.audits.maps",
@@ -46,6 +52,8 @@ if TYPE_CHECKING:
     from chartae.audits.maps import plot
     from chartae.audits.report import audit
     from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
+    from chartae.estimators.efficiency import label_efficiency_curve
+    from chartae.estimators.heads import HeadClassifier, HeadRegressor
     from chartae.estimators.runs import load, load_decoder
     from chartae.estimators.sweeps import sweep
     from chartae.geometry.dimension import intrinsic_dimension

@@ -929,4 +929,6 @@ def _print(table: Table) -> None:
     Console(markup=False, highlight=False).print(table)  # a folder may be named [bold]
 
 
-import chartae.apps.sweeping  # noqa: E402  # a command in a module of its own, which builds on this one
+# Commands in modules of their own, which build on this one.
+import chartae.apps.heads  # noqa: E402
+import chartae.apps.sweeping  # noqa: E402

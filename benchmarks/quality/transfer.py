@@ -1,0 +1,140 @@
+"""What heads read off frozen codes of 16 numbers: MNIST, by recipe and by the number of labels.
+
+Encoders see the 60,000 images without their labels. Beside each stands what as many principal components
+give. The curve of the best one and of the plain VAE is drawn into docs/figures/label_efficiency.png.
+
+    python benchmarks/quality/transfer.py --data mnist.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import load_data, machine_info, unit_rows, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+LATENT, COUNTS, DRAWS = 16, (10, 30, 100, 300, 1000, 3000, 10_000, 60_000), 3
+#: By name: the recipe, its parameters, and further ones of the estimator.
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "ae": ("ae", {}, {}),
+    "vae": ("vae", {}, {}),
+    "vae, convolutions": ("vae", {}, {"network": "conv2d"}),
+    "denoising vae": ("vae", {}, {"corruption": ("masking", 0.3)}),
+    "mixture-vae": ("mixture-vae", {"components": 20}, {}),
+    "vamp-vae": ("vamp-vae", {"components": 50}, {}),
+}
+
+
+def fitted(name: str, X: np.ndarray, epochs: int, seed: int) -> tuple[Any, float]:
+    import chartae as ct
+
+    recipe, own, more = MODELS[name]
+    shape = {"network": "mlp", "hidden": (512, 256)} if "network" not in more else {}
+    items = X.reshape(-1, 28, 28) if more.get("network") == "conv2d" else X
+    model = ct.Autoencoder(
+        recipe=recipe,
+        recipe_params=own,
+        latent_dim=LATENT,
+        likelihood="bernoulli",
+        max_epochs=epochs,
+        schedule="cosine",
+        patience=None,
+        random_state=seed,
+        **shape | more,
+    )
+    start = time.perf_counter()
+    return model.fit(items), time.perf_counter() - start
+
+
+def codes_of(model: Any, X: np.ndarray) -> np.ndarray:
+    return np.asarray(model.transform(X.reshape(-1, *model.space_.shape)))
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--data", help=".npz of MNIST; without it OpenML's is fetched")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "transfer.json")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "label_efficiency.png")
+    args = parser.parse_args()
+    import chartae as ct
+
+    warnings.simplefilter("ignore")
+    data = load_data(args.data)
+    X, told = unit_rows(data["x_train"]), unit_rows(data["x_test"])
+    y, truth = data["y_train"], data["y_test"]
+    pca = PCA(LATENT, random_state=0).fit(X)
+    codes = {"PCA": (pca.transform(X), pca.transform(told))}
+    seconds = {"PCA": 0.0}
+    for name in args.models:
+        model, seconds[name] = fitted(name, X, args.epochs, 0)
+        codes[name] = codes_of(model, X), codes_of(model, told)
+    rows = []
+    for name, (known, unknown) in codes.items():
+        line = [name]
+        for head in ("linear", "knn"):
+            m = ct.HeadClassifier(head=head, random_state=0).fit(known, y)
+            line += [f"{m.score(unknown, truth):.4f}", f"{m.calibration_error(unknown, truth):.4f}"]
+        rows.append([*line, f"{seconds[name]:.0f}"])
+        print(rows[-1], file=sys.stderr, flush=True)
+    best = max(rows[1:], key=lambda row: float(row[1]))[0]
+    shown = {name: codes[name] for name in dict.fromkeys((best, "vae")) if name in codes} | {
+        "PCA": codes["PCA"],
+        "raw input": (X, told),
+    }
+    scores = {}
+    for name, (known, unknown) in shown.items():
+        counts = COUNTS if name != "raw input" else COUNTS[:-1]
+        found = ct.label_efficiency_curve(
+            None, known, y, test=(unknown, truth), counts=counts, repeats=DRAWS, random_state=0
+        )
+        scores[name] = found.scores["codes"].tolist()
+    draw(scores, args.figure)
+    write_json(
+        str(args.out),
+        title="Heads on frozen codes of MNIST, 16 numbers an image",
+        command="python benchmarks/quality/transfer.py --data mnist.npz",
+        machine=machine_info(torch.get_num_threads()),
+        columns=["codes", "linear head", "its ECE", "5 neighbors", "their ECE", "fit (s)"],
+        rows=rows,
+        notes=[
+            "Accuracy on 10,000 test images; encoders of 784-512-256-16, or convolutions as fit takes them, "
+            f"{args.epochs} epochs on 60,000 images without labels. ECE: 15 bins, after temperature.",
+            f"The curve: {DRAWS} draws of labels, linear heads.",
+        ],
+        raw={"counts": COUNTS, "scores": scores},
+        figure="figures/label_efficiency.png",
+    )
+
+
+def draw(scores: dict[str, Any], path: Path) -> None:
+    mpl.use("Agg")
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(6.4, 4.2), layout="constrained").subplots()
+    for name, lines in scores.items():
+        each = np.array(lines)
+        (line,) = axes.plot(COUNTS[: len(each)], each.mean(1), marker="o", ms=4, label=name)
+        ends = each.min(1), each.max(1)
+        axes.fill_between(COUNTS[: len(each)], *ends, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set(xscale="log", xlabel="labels", ylabel="accuracy on test images")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    axes.figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

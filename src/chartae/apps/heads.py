@@ -1,0 +1,112 @@
+"""The command ``head``: what can be read off the codes of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chartae.apps.cli import _Data, _features, _is_streamed, _Labels, _open, _read_for, _Run, _Size, app
+from chartae.core.errors import DataError
+
+__all__: list[str] = []
+
+
+@app.command("head", epilog="Example: chartae head runs/digits digits --curve runs/curve.png")
+def _head(
+    run: _Run,
+    data: _Data,
+    labels: _Labels = None,
+    head: Annotated[str, typer.Option(metavar="NAME", help="linear, mlp or knn.")] = "linear",
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="Average over draws of each code, not of its mean alone.")
+    ] = False,
+    held_out: Annotated[
+        float,
+        typer.Option("--test", min=0.01, max=0.99, metavar="SHARE", help="Of labeled rows, to tell."),
+    ] = 0.2,
+    curve: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .png: accuracy by the number of labels, beside PCA's."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .csv: what is read of every row, labeled or not."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of what is held out.")] = 0,
+    size: _Size = None,
+) -> None:
+    """Read labels or numbers off frozen codes, and say how well. A label of -1, or none, is to be told."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.metrics import r2_score
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import _safe_indexing
+    from sklearn.utils.multiclass import type_of_target
+
+    from chartae.estimators.efficiency import label_efficiency_curve
+    from chartae.estimators.heads import UNLABELED, HeadClassifier, HeadRegressor
+
+    for path, suffix in ((curve, ".png"), (out, ".csv")):
+        if path is not None and path.suffix != suffix:
+            raise DataError(f"{path} does not end in {suffix}: name it so")
+    estimator = _open(run, encoder=True)
+    items = _read_for(estimator, data, labels, size, None)
+    if items.y is None:
+        raise DataError(f"{items.name} brings no labels: pass --labels")
+    X = _features(items, estimator)
+    if _is_streamed(X):
+        raise DataError(f"{items.name} is read in blocks, and a head needs it at once: give fewer rows")
+    y = np.asarray(items.y)
+    known = ~np.asarray(pd.isna(y))
+    if len(np.unique(y[known])) > 2 and y.dtype.kind in "if":
+        known &= y != UNLABELED
+    numbers = type_of_target(y[known]) == "continuous"
+    rows = np.flatnonzero(known)
+    if not numbers:
+        names, times = np.unique(y[rows], return_counts=True)
+        if len(names) < 2 or times.min() < 2:
+            which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")
+            raise DataError(
+                f"{items.name} holds the label {which}: a head needs two rows of two labels or more"
+            )
+    train, test = train_test_split(
+        rows, test_size=held_out, random_state=seed, stratify=None if numbers else y[rows]
+    )
+    kind: Any = HeadRegressor if numbers else HeadClassifier
+    model = kind(estimator, head=head, stochastic=stochastic, random_state=seed)
+    model.fit(_safe_indexing(X, train), y[train])
+    told = _safe_indexing(X, test)
+    typer.echo(f"read      {len(train):,} labels by a {head} head, and told {len(test):,} other rows")
+    if numbers:
+        typer.echo(f"R2        {r2_score(y[test], model.predict(told)):.3f}, noise {model.noise_:.3g}")
+    else:
+        right = (model.predict(told) == y[test]).mean()
+        most = np.unique(y[test], return_counts=True)[1].max() / len(test)
+        typer.echo(f"accuracy  {right:.3f} (the most frequent label alone: {most:.3f})")
+        error = model.calibration_error(told, y[test])
+        typer.echo(f"ECE       {error:.3f}, at temperature {model.temperature_:.2f}")
+    if curve is not None:
+        if numbers:
+            raise DataError("a curve counts labels, and these are numbers: leave out --curve")
+        found = label_efficiency_curve(
+            estimator,
+            _safe_indexing(X, train),
+            y[train],
+            test=(told, y[test]),
+            head=head,
+            random_state=seed,
+        )
+        typer.echo(str(found))
+        figure: Any = found.plot().figure
+        figure.savefig(curve, dpi=110)
+        typer.echo(f"wrote     {curve}")
+    if out is not None:
+        table = pd.DataFrame({"label": model.predict(X)})
+        if numbers:
+            table["std"] = model.predict(X, return_std=True)[1]
+        else:
+            table["probability"] = model.predict_proba(X).max(1)
+        table.to_csv(out, index=False)
+        typer.echo(f"wrote     {out}")

@@ -1,0 +1,221 @@
+"""How many labels a head needs on codes, and on what codes are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples, column_or_1d
+
+from chartae.core.errors import DataError
+from chartae.estimators.decoding import count, seed_of
+from chartae.transfer import coded, fitted
+from chartae.transfer import head as make_head
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["LabelEfficiency", "label_efficiency_curve"]
+
+STEPS = (1, 3)  # of each power of ten
+
+
+@dataclass(frozen=True)
+class LabelEfficiency:
+    """Accuracy of a head by the number of labels.
+
+    Attributes
+    ----------
+    counts : tuple of int
+        Numbers of labels.
+    scores : Mapping
+        By what the head read: ``(len(counts), repeats)`` shares of held-out rows that were told right.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.estimators.efficiency import LabelEfficiency
+    >>> LabelEfficiency((10,), {"codes": np.array([[0.5, 0.7]])}).to_frame()["accuracy"].tolist()
+    [0.5, 0.7]
+    """
+
+    counts: tuple[int, ...]
+    scores: Mapping[str, np.ndarray]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give a table with a row for each fit.
+
+        Returns
+        -------
+        DataFrame
+            ``of``, ``labels``, ``draw`` and ``accuracy``.
+        """
+        import pandas as pd
+
+        rows = [
+            (name, n, draw, value)
+            for name, scores in self.scores.items()
+            for n, line in zip(self.counts, scores.tolist(), strict=True)
+            for draw, value in enumerate(line)
+        ]
+        return pd.DataFrame(rows, columns=["of", "labels", "draw", "accuracy"])
+
+    def __str__(self) -> str:
+        width = max(map(len, self.scores))
+        lines = ["labels".rjust(width) + "".join(f"{n:>9,}" for n in self.counts)]
+        lines += [
+            name.rjust(width) + "".join(f"{m:>9.3f}" for m in s.mean(1)) for name, s in self.scores.items()
+        ]
+        return "\n".join(lines)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the means, and the range of the draws.
+
+        Parameters
+        ----------
+        ax : Axes or None
+            Of matplotlib, to draw into; None: a new one.
+
+        Returns
+        -------
+        Axes
+            With a curve for each thing that was read.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae.estimators.efficiency import LabelEfficiency
+        >>> LabelEfficiency((10, 30), {"codes": np.array([[0.5], [0.7]])}).plot().get_xlabel()
+        'labels'
+        """
+        from matplotlib.figure import Figure
+
+        if ax is None:
+            ax = Figure(figsize=(6.4, 4.2), layout="constrained").subplots()
+        for name, scores in self.scores.items():
+            (line,) = ax.plot(self.counts, scores.mean(1), marker="o", ms=4, label=name)
+            ax.fill_between(
+                self.counts, scores.min(1), scores.max(1), color=line.get_color(), alpha=0.15, linewidth=0
+            )
+        ax.set(xscale="log", xlabel="labels", ylabel="accuracy on held-out rows")
+        ax.grid(alpha=0.25)
+        ax.legend(frameon=False)
+        return ax
+
+
+def label_efficiency_curve(
+    encoder: Any,
+    X: Any,
+    y: Any,
+    *,
+    test: tuple[Any, Any] | None = None,
+    counts: Sequence[int] | None = None,
+    head: Any = "linear",
+    repeats: int = 5,
+    random_state: Any = None,
+) -> LabelEfficiency:
+    """Accuracy against the number of labels: of codes, of as many principal components, and of the raw input.
+
+    Labels of one draw are a part of those of the next larger number, and the same for all.
+
+    Parameters
+    ----------
+    encoder : object or Mapping
+        As in :class:`chartae.HeadClassifier`; several by name.
+    X : array_like
+        ``(n, *shape)``.
+    y : array_like
+        ``(n,)`` labels.
+    test : tuple or None
+        Rows and labels to be told; None: a fifth of the rows.
+    counts : sequence of int or None
+        Numbers of labels; None: 10, 30, 100 and so on, up to all.
+    head : {"linear", "mlp", "knn"} or estimator
+        As in :class:`chartae.HeadClassifier`.
+    repeats : int
+        Draws of labels for each number.
+    random_state : int, RandomState or None
+        Of draws.
+
+    Returns
+    -------
+    LabelEfficiency
+        With ``plot`` and ``to_frame``.
+
+    Raises
+    ------
+    DataError
+        If a number of labels is more than there are rows, or less than there are classes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> import chartae as ct
+    >>> X, y = load_iris(return_X_y=True)
+    >>> vae = ct.VAE(latent_dim=2, max_epochs=20, random_state=0).fit(X)
+    >>> found = ct.label_efficiency_curve(vae, X, y, counts=(10, 100), random_state=0)
+    >>> list(found.scores), found.scores["codes"].shape
+    (['codes', 'PCA, 2', 'raw input'], (2, 5))
+    """
+    seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(y)
+    if _num_samples(X) != len(y):
+        raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one label for each row")
+    if test is None:
+        rows, held_out = train_test_split(np.arange(len(y)), test_size=0.2, random_state=seed, stratify=y)
+        test = _safe_indexing(X, held_out), y[held_out]
+        X, y = _safe_indexing(X, rows), y[rows]
+    classes = np.unique(y)
+    chosen = _counts(len(y), len(classes)) if counts is None else tuple(int(n) for n in counts)
+    wrong = next((n for n in chosen if not len(classes) <= n <= len(y)), None)
+    if wrong is not None:
+        raise DataError(
+            f"counts holds {wrong}: give numbers from {len(classes)} (classes) to {len(y)} (rows)"
+        )
+    codes = _seen(encoder, X, test[0])
+    scores = {name: np.empty((len(chosen), repeats)) for name in codes}
+    for draw in range(repeats):
+        order = _in_turn(y, np.random.default_rng(seed + draw))
+        for i, n in enumerate(chosen):
+            for name, (known, told) in codes.items():
+                made = make_head("categorical", head, random_state=seed + draw).fit(
+                    known[order[:n]], y[order[:n]]
+                )
+                scores[name][i, draw] = (made.predict(told) == np.asarray(test[1])).mean()
+    return LabelEfficiency(chosen, scores)
+
+
+def _counts(n: int, classes: int) -> tuple[int, ...]:
+    steps = [step * 10**power for power in range(1, 10) for step in STEPS]
+    return (*(m for m in steps if classes <= m < n), n)
+
+
+def _seen(encoder: Any, X: Any, told: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What heads read of rows with labels, and of rows to be told, by name."""
+    given = encoder if isinstance(encoder, Mapping) else {"codes": encoder}
+    out = {}
+    for name, each in given.items():
+        ready = fitted(each, X)
+        out[name] = coded(ready, X), coded(ready, told)
+    try:
+        raw = coded(None, np.asarray(X, np.float64)), coded(None, np.asarray(told, np.float64))
+    except (TypeError, ValueError):  # of tables with words, and of texts
+        return out
+    d = min(next(iter(out.values()))[0].shape[1], *raw[0].shape)
+    pca = PCA(d, random_state=0).fit(raw[0])
+    return out | {f"PCA, {d}": (pca.transform(raw[0]), pca.transform(raw[1])), "raw input": raw}
+
+
+def _in_turn(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows in an order of which every beginning holds classes about equally often."""
+    order = rng.permutation(len(y))
+    labels = np.unique(y, return_inverse=True)[1][order]
+    rank = np.empty(len(y), int)
+    for c in range(labels.max() + 1):
+        rank[labels == c] = np.arange((labels == c).sum())
+    return order[np.lexsort((rng.random(len(y)), rank))]

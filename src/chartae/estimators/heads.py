@@ -1,0 +1,429 @@
+"""Classifiers and regressors that read codes."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _num_samples,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from chartae.core.errors import DataError
+from chartae.estimators.decoding import seed_of
+from chartae.transfer import calibration_error, coded, drawn, fit_temperature, fitted, head, tempered
+
+__all__ = ["HeadClassifier", "HeadRegressor"]
+
+UNLABELED = -1
+FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
+DRAWN = 50_000  # codes that a stochastic head is fitted to, about
+
+ENCODER_TEXT = """
+encoder : object or None
+    What turns items into codes: a model of chartae, a transformer of scikit-learn, or a torch module that
+    maps ``(n, *shape)`` to anything that flattens. It stays as it is; one that is not fitted is copied, and
+    fitted to X. None: X are codes already.
+""".strip()
+
+#: As scikit-learn validates them; encoders and heads are looked at where they are used.
+CONSTRAINTS: dict[str, Any] = {
+    "hidden": ["array-like"],
+    "stochastic": ["boolean"],
+    "n_samples": [Interval(Integral, 1, None, closed="left")],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "random_state": ["random_state"],
+}
+
+
+class _Head(BaseEstimator):
+    """What both kinds of head share."""
+
+    _parameter_constraints = CONSTRAINTS
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__doc__ = (cls.__doc__ or "").replace("{encoder}", ENCODER_TEXT.replace("\n", "\n    "))
+
+    def __sklearn_clone__(self) -> Any:
+        # An encoder that is fitted stays so: a copy by scikit-learn's rule would have forgotten all.
+        return type(self)(**self.get_params(deep=False))
+
+    def _items(self, X: Any, *, reset: bool) -> Any:
+        """Check what is encoded: codes as scikit-learn does, all else where it is encoded."""
+        if self.encoder is None:
+            return validate_data(self, X, reset=reset)
+        X = X.tocsr() if hasattr(X, "tocsr") else X  # of which rows can be taken
+        X = np.asarray(X) if hasattr(X, "__array__") and not hasattr(X, "shape") else X
+        if len(getattr(X, "shape", ())) == 2:
+            _check_feature_names(self, X, reset=reset)
+            _check_n_features(self, X, reset=reset)
+        return X
+
+    def _begin(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Check parameters and data, and see to an encoder."""
+        self._validate_params()
+        if y is None:
+            raise DataError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: give y"
+            )
+        X = self._items(X, reset=True)
+        y = column_or_1d(y, warn=True)
+        if _num_samples(X) != len(y):
+            raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
+        lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
+        if lost.any():
+            raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
+        given = self.random_state
+        self.random_state_ = int(given) if isinstance(given, Integral) else seed_of(given)
+        self.encoder_ = fitted(self.encoder, X)
+        return X, y
+
+    def _fit_head(self, X: Any, y: np.ndarray, target: str) -> tuple[Any, np.ndarray]:
+        """Fit to most rows, and give those that were held out, if any were."""
+        classes = np.bincount(y) if target == "categorical" else None
+        held = round(self.validation_fraction * len(y))
+        few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
+        rows, held_out = np.arange(len(y)), np.arange(0)
+        if not few:
+            rows, held_out = train_test_split(
+                rows, test_size=held, random_state=self.random_state_, stratify=None if classes is None else y
+            )
+        made = head(target, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
+        codes = self._codes(_safe_indexing(X, rows), max(1, min(self.n_samples, DRAWN // len(rows))))
+        self.head_ = made.fit(codes.reshape(-1, codes.shape[2]), np.tile(y[rows], len(codes)))
+        return _safe_indexing(X, held_out), y[held_out]
+
+    def _codes(self, X: Any, k: int) -> np.ndarray:
+        """One code of each item, or draws: ``(k, n, d)``."""
+        if self.stochastic:
+            return drawn(self.encoder_, X, k, self.random_state_)
+        return coded(self.encoder_, X)[None]
+
+    def _read(self, X: Any, read: str) -> np.ndarray:
+        """What the head says of each code, ``(k, n, ...)``."""
+        codes = self._codes(X, self.n_samples)
+        found = np.asarray(getattr(self.head_, read)(codes.reshape(-1, codes.shape[2])))
+        return found.reshape(*codes.shape[:2], *found.shape[1:])
+
+
+class HeadClassifier(ClassifierMixin, _Head):
+    """Classifier on the codes of an encoder that stays as it is.
+
+    Rows whose label is -1 have none, as in scikit-learn's semi-supervised estimators, unless there is but one
+    other label; they serve an encoder that is still to be fitted.
+
+    Parameters
+    ----------
+    {encoder}
+    head : {"linear", "mlp", "knn"} or estimator
+        p(y | z): logistic regression, a perceptron, five nearest neighbors, or a classifier of scikit-learn.
+    hidden : sequence of int
+        Widths of the perceptron's layers.
+    stochastic : bool
+        Average over draws from the posterior, in place of its mean.
+    n_samples : int
+        Draws of each item.
+    calibrate : bool
+        Choose a temperature by held-out rows, where those are 20 or more.
+    validation_fraction : float
+        Share of labeled rows held out for it.
+    random_state : int, RandomState or None
+        Of draws, of what is held out, and of a perceptron.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The labels.
+    encoder_ : object
+        As it was used.
+    head_ : estimator
+        As it was fitted.
+    temperature_ : float
+        1 where nothing was held out.
+    random_state_ : int
+        ``random_state``, or the number that was drawn in its place.
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599 (temperature).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from chartae import VAE, HeadClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> vae = VAE(latent_dim=2, random_state=0).fit(X)
+    >>> HeadClassifier(vae, random_state=0).fit(X[::2], y[::2]).score(X[1::2], y[1::2]) > 0.8
+    True
+    """
+
+    _parameter_constraints = CONSTRAINTS | {"calibrate": ["boolean"]}
+
+    def __init__(
+        self,
+        encoder: Any = None,
+        *,
+        head: Any = "linear",
+        hidden: Any = (128,),
+        stochastic: bool = False,
+        n_samples: int = 16,
+        calibrate: bool = True,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        self.encoder = encoder
+        self.head = head
+        self.hidden = hidden
+        self.stochastic = stochastic
+        self.n_samples = n_samples
+        self.calibrate = calibrate
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> HeadClassifier:
+        """Learn to read labels.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``: items, as the encoder takes them.
+        y : array_like
+            ``(n,)`` labels, -1 where there is none.
+
+        Returns
+        -------
+        HeadClassifier
+            Itself.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two classes.
+        """
+        X, y = self._begin(X, y)
+        check_classification_targets(y)
+        classes = np.unique(y)
+        if y.dtype.kind in "if" and len(classes) > 2 and UNLABELED in classes:
+            known = np.flatnonzero(y != UNLABELED)
+            X, y, classes = _safe_indexing(X, known), y[known], classes[classes != UNLABELED]
+        if len(classes) < 2:
+            raise DataError(
+                f"all labels are of one class, {classes.tolist()[0]!r}: give rows of two classes or more"
+            )
+        self.classes_ = classes
+        X, y = self._fit_head(X, np.searchsorted(classes, y), "categorical")
+        held_out = self.calibrate and len(y) > 0
+        self.temperature_ = fit_temperature(self._raw(X), y) if held_out else 1.0
+        return self
+
+    def _raw(self, X: Any) -> np.ndarray:
+        found: np.ndarray = self._read(X, "predict_proba").mean(0)
+        return found
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+
+        Returns
+        -------
+        ndarray
+            ``(n, classes)``, in the order of ``classes_``.
+        """
+        check_is_fitted(self)
+        return tempered(self._raw(self._items(X, reset=False)), self.temperature_)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` labels.
+        """
+        probabilities = self.predict_proba(X)
+        found: np.ndarray = self.classes_[probabilities.argmax(1)]
+        return found
+
+    def calibration_error(self, X: Any, y: Any) -> float:
+        """How far the probabilities of labeled rows are from how often they come true: ECE of 15 bins.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        y : array_like
+            ``(n,)`` labels.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+
+        Raises
+        ------
+        DataError
+            If a label is none of ``classes_``.
+
+        References
+        ----------
+        Guo et al. 2017, arXiv:1706.04599, equation 3.
+        """
+        probabilities, y = self.predict_proba(X), np.asarray(y)
+        unknown = ~np.isin(y, self.classes_)
+        if unknown.any():
+            raise DataError(
+                f"the label {y[unknown].tolist()[0]!r} is none of those fitted: leave its rows out"
+            )
+        return calibration_error(probabilities, np.searchsorted(self.classes_, y))
+
+
+class HeadRegressor(RegressorMixin, _Head):
+    """Regression on the codes of an encoder that stays as it is.
+
+    Parameters
+    ----------
+    {encoder}
+    head : {"linear", "mlp", "knn"} or estimator
+        Mean of p(y | z): ridge regression, a perceptron, five nearest neighbors, or a regressor of
+        scikit-learn.
+    distribution : {"normal", "counts"}
+        Of y, given z. Counts are Poisson, by a linear head.
+    hidden : sequence of int
+        Widths of the perceptron's layers.
+    stochastic : bool
+        Average over draws from the posterior, in place of its mean.
+    n_samples : int
+        Draws of each item.
+    validation_fraction : float
+        Share of rows held out to tell the noise by.
+    random_state : int, RandomState or None
+        Of draws, of what is held out, and of a perceptron.
+
+    Attributes
+    ----------
+    encoder_ : object
+        As it was used.
+    head_ : estimator
+        As it was fitted.
+    noise_ : float
+        Standard deviation of y around what the head says: of held-out rows where those are 20 or more, else
+        of all.
+    random_state_ : int
+        ``random_state``, or the number that was drawn in its place.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from chartae import VAE, HeadRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> head = HeadRegressor(VAE(latent_dim=4, random_state=0), random_state=0).fit(X, y)
+    >>> mean, std = head.predict(X, return_std=True)
+    >>> mean.shape, std.shape
+    ((442,), (442,))
+    """
+
+    _parameter_constraints = CONSTRAINTS | {"distribution": [StrOptions({"normal", "counts"})]}
+
+    def __init__(
+        self,
+        encoder: Any = None,
+        *,
+        head: Any = "linear",
+        distribution: str = "normal",
+        hidden: Any = (128,),
+        stochastic: bool = False,
+        n_samples: int = 16,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        self.encoder = encoder
+        self.head = head
+        self.distribution = distribution
+        self.hidden = hidden
+        self.stochastic = stochastic
+        self.n_samples = n_samples
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> HeadRegressor:
+        """Learn to read a number.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``: items, as the encoder takes them.
+        y : array_like
+            ``(n,)``.
+
+        Returns
+        -------
+        HeadRegressor
+            Itself.
+
+        Raises
+        ------
+        DataError
+            If y is not finite, or holds what is no count where it should.
+        """
+        X, y = self._begin(X, y)
+        try:
+            y = y.astype(np.float64)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"y of type {y.dtype} are no numbers: convert them, or use HeadClassifier"
+            ) from None
+        if self.distribution == "counts" and ((y < 0) | (y != np.round(y))).any():
+            raise DataError("y holds what is no count: use distribution='normal'")
+        held_out = self._fit_head(X, y, self.distribution)
+        X, y = held_out if len(held_out[1]) else (X, y)
+        found = self._read(X, "predict")
+        left = np.square(found.mean(0) - y).mean() - found.var(0).mean()
+        self.noise_ = float(np.sqrt(max(left, 0.0)))
+        return self
+
+    def predict(self, X: Any, *, return_std: bool = False) -> Any:
+        """Mean of p(y | x).
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        return_std : bool
+            Give its standard deviation as well.
+
+        Returns
+        -------
+        mean : ndarray
+            ``(n,)``.
+        std : ndarray
+            ``(n,)``, with ``return_std`` only: of the noise (of a count, the root of its mean), and of what
+            the head says of different draws.
+        """
+        check_is_fitted(self)
+        found = self._read(self._items(X, reset=False), "predict")
+        mean: np.ndarray = found.mean(0)
+        if not return_std:
+            return mean
+        own = mean if self.distribution == "counts" else self.noise_**2
+        return mean, np.sqrt(own + found.var(0))

@@ -1,0 +1,154 @@
+"""Whatever turns items into codes: models of chartae, transformers of scikit-learn, modules of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from chartae.core.errors import DataError, PlanError
+from chartae.parts.networks import evaluating
+
+__all__ = ["coded", "drawn", "fitted"]
+
+AT_ONCE = 2048  # rows that a module of torch sees in one go
+
+
+def fitted(encoder: Any, X: Any) -> Any:
+    """Give an encoder that is ready: as it is where it was fitted before, else a copy that is fitted to X.
+
+    Parameters
+    ----------
+    encoder : object or None
+        A model of chartae, a transformer of scikit-learn, or a module of torch; None: X are codes.
+    X : array_like
+        ``(n, *shape)``, which no labels are needed for.
+
+    Returns
+    -------
+    object or None
+        What has ``transform``, or a module.
+
+    Raises
+    ------
+    PlanError
+        If it cannot encode.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.decomposition import PCA
+    >>> from chartae.transfer import fitted
+    >>> fitted(PCA(1), np.eye(3)).n_components_
+    1
+    """
+    if encoder is None or isinstance(encoder, nn.Module):
+        return encoder
+    if not hasattr(encoder, "transform"):
+        raise PlanError(
+            f"{type(encoder).__name__} has no transform: use a model of chartae, a transformer of "
+            "scikit-learn, or a torch module"
+        )
+    try:
+        check_is_fitted(encoder)
+    except NotFittedError:
+        return clone(encoder).fit(X)
+    return encoder
+
+
+def coded(encoder: Any, X: Any) -> np.ndarray:
+    """Encode: one code for each item.
+
+    Parameters
+    ----------
+    encoder : object or None
+        As :func:`fitted` gives it.
+    X : array_like
+        ``(n, *shape)``.
+
+    Returns
+    -------
+    ndarray
+        ``(n, d)``.
+
+    Raises
+    ------
+    DataError
+        If codes are not finite numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from chartae.transfer import coded
+    >>> coded(nn.Flatten(), np.zeros((4, 2, 3), np.float32)).shape
+    (4, 6)
+    """
+    if encoder is None:
+        codes = X
+    elif isinstance(encoder, nn.Module):
+        codes = _through(encoder, X)
+    else:
+        codes = encoder.transform(X)
+    out: np.ndarray = codes.toarray() if hasattr(codes, "toarray") else np.asarray(codes)
+    out = out.reshape(len(out), -1)
+    wrong = ~np.isfinite(out).all(1)
+    if wrong.any():
+        raise DataError(f"the code of row {wrong.argmax()} (from 0) holds NaN or infinity: look at that row")
+    return out
+
+
+def _through(module: nn.Module, X: Any) -> np.ndarray:
+    x = torch.as_tensor(np.asarray(X), dtype=torch.float32)
+    like = next(module.parameters(), x)
+    with torch.no_grad(), evaluating(module):
+        out = [module(block.to(like.device)).flatten(1).cpu() for block in x.split(AT_ONCE)]
+    found: np.ndarray = torch.cat(out).numpy()
+    return found
+
+
+def drawn(encoder: Any, X: Any, k: int, random_state: Any) -> np.ndarray:
+    """Draw codes from what an encoder says about each item.
+
+    Parameters
+    ----------
+    encoder : object or None
+        As :func:`fitted` gives it.
+    X : array_like
+        ``(n, *shape)``.
+    k : int
+        Draws of each.
+    random_state : int or None
+        None: different each time.
+
+    Returns
+    -------
+    ndarray
+        ``(k, n, d)``.
+
+    Raises
+    ------
+    PlanError
+        If its codes are points.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae import VAE
+    >>> from chartae.transfer import drawn
+    >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> drawn(vae, np.eye(20), 3, 0).shape
+    (3, 20, 2)
+    """
+    if not hasattr(encoder, "sample_posterior"):
+        raise PlanError(
+            "stochastic=True averages over draws of codes, and this encoder gives points: use a model of "
+            "chartae, or stochastic=False"
+        )
+    found: np.ndarray = encoder.sample_posterior(X, k, random_state=random_state)
+    return found.reshape(*found.shape[:2], -1)

@@ -1,0 +1,148 @@
+"""What reads a target off codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from chartae.core.errors import PlanError
+from chartae.core.registry import suggest
+
+__all__ = ["HEADS", "Scaled", "head"]
+
+
+class _Neighbors(KNeighborsClassifier):
+    """Votes of the nearest neighbors, and one more that all classes share: nothing is impossible.
+
+    Without it one neighbor more or less would count for certainty, which no temperature could mend.
+    """
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        k, shares = self.n_neighbors, super().predict_proba(X)
+        out: np.ndarray = (k * shares + 1 / shares.shape[1]) / (k + 1)
+        return out
+
+
+#: By what the target is, and the name: each takes the widths of hidden layers and a seed.
+HEADS: Mapping[str, Mapping[str, Callable[[tuple[int, ...], int | None], Any]]] = {
+    "categorical": {
+        "linear": lambda hidden, seed: LogisticRegression(max_iter=2000),
+        "mlp": lambda hidden, seed: MLPClassifier(hidden, max_iter=1000, random_state=seed),
+        "knn": lambda hidden, seed: _Neighbors(),
+    },
+    "normal": {
+        "linear": lambda hidden, seed: Ridge(),
+        "mlp": lambda hidden, seed: MLPRegressor(hidden_layer_sizes=hidden, max_iter=1000, random_state=seed),
+        "knn": lambda hidden, seed: KNeighborsRegressor(),
+    },
+    "counts": {"linear": lambda hidden, seed: PoissonRegressor(alpha=1e-3, max_iter=1000)},
+}
+
+
+class Scaled(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Codes around zero, and all divided by one number: which of two is farther stays as it was.
+
+    A scale for each dimension would make those large that a model does not use.
+
+    Attributes
+    ----------
+    mean_ : ndarray
+        ``(d,)``.
+    scale_ : float
+        Root mean square of what is left of the training codes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import Scaled
+    >>> Scaled().fit_transform(np.array([[1.0, 0.0], [3.0, 0.0]])).round(2).tolist()
+    [[-1.41, 0.0], [1.41, 0.0]]
+    """
+
+    def fit(self, X: Any, y: Any = None) -> Scaled:
+        """Learn center and scale.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, d)``.
+        y : object
+            Of no effect.
+
+        Returns
+        -------
+        Scaled
+            Itself.
+        """
+        X = validate_data(self, X, dtype=np.float64)
+        self.mean_ = X.mean(0)
+        self.scale_ = float(np.sqrt(np.square(X - self.mean_).mean())) or 1.0
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Center and scale.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, d)``.
+
+        Returns
+        -------
+        ndarray
+            ``(n, d)``.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        out: np.ndarray = (X - self.mean_) / self.scale_
+        return out
+
+
+def head(
+    target: str, which: Any, *, hidden: tuple[int, ...] = (128,), random_state: int | None = None
+) -> Any:
+    """Make a head: what is fitted to codes and a target.
+
+    Parameters
+    ----------
+    target : {"categorical", "normal", "counts"}
+        How the target is distributed, given a code.
+    which : {"linear", "mlp", "knn"} or estimator
+        Its name, or an estimator of scikit-learn, which is copied.
+    hidden : tuple of int
+        Widths of the layers of an "mlp".
+    random_state : int or None
+        Seed of an "mlp".
+
+    Returns
+    -------
+    estimator
+        Not fitted yet.
+
+    Raises
+    ------
+    PlanError
+        If there is no such head.
+
+    Examples
+    --------
+    >>> from chartae.transfer import head
+    >>> head("categorical", "linear")[-1]
+    LogisticRegression(max_iter=2000)
+    """
+    if target not in HEADS:
+        raise PlanError(f"unknown distribution {target!r}: {suggest(target, HEADS)}")
+    if hasattr(which, "fit"):
+        return clone(which)
+    known = HEADS[target]
+    if not isinstance(which, str) or which not in known:
+        raise PlanError(f"unknown head {which!r} of a {target} target: {suggest(str(which), known)}")
+    return make_pipeline(Scaled(), known[which](tuple(hidden), random_state))

@@ -1,0 +1,334 @@
+"""Heads on codes: scikit-learn's battery, planted classes and numbers, calibration, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.datasets import make_blobs
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+from typer.testing import CliRunner
+
+import chartae as ct
+from chartae.apps.cli import app, main
+from chartae.core.errors import DataError, PlanError
+from chartae.estimators.efficiency import _in_turn
+from chartae.transfer import Scaled, calibration_error, coded, fit_temperature, tempered
+
+TRAINING = {"hidden": (16,), "max_epochs": 20, "patience": None, "random_state": 0}
+
+
+@parametrize_with_checks(
+    [ct.HeadClassifier(), ct.HeadClassifier(MinMaxScaler(), head="knn"), ct.HeadRegressor(), Scaled()]
+)
+def test_scikit_learn_s_battery(estimator, check):
+    check(estimator)
+
+
+def blobs(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    X, y = make_blobs(n, n_features=6, centers=3, cluster_std=1.0, random_state=1)
+    return X.astype(np.float32), np.array(["a", "b", "c"])[y]
+
+
+@pytest.fixture(scope="module")
+def vae() -> ct.VAE:
+    return ct.VAE(latent_dim=2, **TRAINING).fit(blobs()[0])
+
+
+# ------------------------------------------------------------------- classes
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("head", ["linear", "mlp", "knn", LogisticRegression()], ids=str)
+def test_classes_are_read_off_codes(vae, head, stochastic):
+    X, y = blobs()
+    m = ct.HeadClassifier(vae, head=head, stochastic=stochastic, random_state=0).fit(X[::2], y[::2])
+    assert m.score(X[1::2], y[1::2]) > 0.9
+    p = m.predict_proba(X[1::2])
+    assert p.shape == (150, 3)
+    np.testing.assert_allclose(p.sum(1), 1.0, rtol=1e-5)
+    assert m.encoder_ is vae
+    np.testing.assert_array_equal(p, m.predict_proba(X[1::2]))  # draws are the same each time
+
+
+def test_draws_are_averaged(vae):
+    X, y = blobs()
+    m = ct.HeadClassifier(vae, stochastic=True, n_samples=4, calibrate=False, random_state=3).fit(X, y)
+    draws = vae.sample_posterior(X[:5], 4, random_state=m.random_state_)
+    by_hand = np.mean([m.head_.predict_proba(z) for z in draws], 0)
+    np.testing.assert_allclose(m.predict_proba(X[:5]), by_hand, rtol=1e-6)
+
+
+def test_rows_without_a_label_serve_the_encoder():
+    X, y = blobs()
+    numbers = np.searchsorted(["a", "b", "c"], y)
+    numbers[30:] = -1
+    m = ct.HeadClassifier(ct.AE(latent_dim=2, **TRAINING), random_state=0).fit(X, numbers)
+    assert m.classes_.tolist() == [0, 1, 2]
+    assert m.encoder_.n_features_in_ == 6
+    assert len(m.encoder_.codes_) == 270  # it saw all but what it held out
+    assert m.score(X[30:], np.searchsorted(["a", "b", "c"], y[30:])) > 0.85
+    two = ct.HeadClassifier().fit(X, np.where(y == "a", -1, 1))
+    assert two.classes_.tolist() == [-1, 1]  # beside one other label, -1 is a class
+
+
+def test_encoders_of_all_kinds():
+    X, y = blobs()
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Dropout(0.5))
+    images = X.reshape(-1, 2, 3)
+    for encoder, given in ((PCA(2), X), (PCA(2).fit(X[:50]), X), (module, images), (None, X)):
+        m = ct.HeadClassifier(encoder, random_state=0).fit(given[::2], y[::2])
+        assert m.score(given[1::2], y[1::2]) > 0.8, encoder
+    assert module.training  # as it was
+    assert not hasattr(PCA(2), "components_")
+    with pytest.raises(PlanError, match="Ridge has no transform: use a model of chartae"):
+        ct.HeadClassifier(Ridge()).fit(X, y)
+    with pytest.raises(PlanError, match="this encoder gives points: use a model of chartae"):
+        ct.HeadClassifier(PCA(2), stochastic=True).fit(X, y)
+
+
+def test_copies_keep_a_fitted_encoder(vae):
+    X, y = blobs()
+    m = ct.HeadClassifier(vae, random_state=0)
+    assert clone(m).encoder is vae
+    assert cross_val_score(m, X, y, cv=3).min() > 0.85
+    search = GridSearchCV(m, {"head": ["linear", "knn"]}, cv=2).fit(X, y)
+    assert search.best_score_ > 0.85
+
+
+@pytest.mark.parametrize(
+    ("parameters", "y", "message"),
+    [
+        ({"head": "linaer"}, None, "unknown head 'linaer' of a categorical target: did you mean 'linear'"),
+        ({"head": 3}, None, "unknown head '?3'? of a categorical target"),
+        ({}, np.zeros(300, int), "all labels are of one class"),
+        ({}, np.zeros(299, int), "X has 300 rows and y has 299: give one target for each row"),
+        ({"n_samples": 0}, None, "n_samples"),
+        ({"stochastic": "yes"}, None, "stochastic"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(parameters, y, message):
+    X, labels = blobs()
+    with pytest.raises(ValueError, match=message):
+        ct.HeadClassifier(**parameters).fit(X, labels if y is None else y)
+
+
+# ------------------------------------------------------------------- calibration
+
+
+def test_a_temperature_that_was_planted_is_found():
+    """Labels drawn from softmax(l / 3), where the head says softmax(l): 20,000 rows tell it to 3 %."""
+    rng = np.random.default_rng(0)
+    logits = 4 * rng.normal(size=(20_000, 5))
+    truth = softmax(logits / 3, axis=1)
+    y = (truth.cumsum(1) > rng.random((20_000, 1))).argmax(1)
+    said = softmax(logits, axis=1)
+    found = fit_temperature(said, y)
+    assert found == pytest.approx(3.0, rel=0.05)
+    assert calibration_error(tempered(said, found), y) < 0.015
+    assert calibration_error(said, y) > 0.2
+    np.testing.assert_array_equal(tempered(said, found).argmax(1), said.argmax(1))
+
+
+def test_the_calibration_error_of_the_truth_is_small():
+    """Of 50,000 rows in 15 bins, sampling alone leaves less than .01."""
+    rng = np.random.default_rng(1)
+    p = softmax(2 * rng.normal(size=(50_000, 3)), axis=1)
+    y = (p.cumsum(1) > rng.random((50_000, 1))).argmax(1)
+    assert calibration_error(p, y) < 0.01
+    assert calibration_error(np.eye(2)[[0, 0, 1]], np.array([0, 1, 1])) == pytest.approx(1 / 3)
+
+
+def test_heads_are_calibrated_by_rows_that_they_did_not_see():
+    """More features than rows can tell apart: a regression without a penalty is sure of all it has seen."""
+    X, y = blobs(2000)
+    rng = np.random.default_rng(0)
+    wide = np.hstack([X / 30, rng.normal(size=(2000, 60))])
+    sure, errors = LogisticRegression(C=1e4, max_iter=5000), {}
+    for calibrate in (False, True):
+        m = ct.HeadClassifier(head=sure, calibrate=calibrate, validation_fraction=0.3, random_state=0)
+        m.fit(wide[:300], y[:300])
+        errors[calibrate] = m.calibration_error(wide[300:], y[300:])
+    assert m.temperature_ > 1.5
+    assert errors[True] < 0.5 * errors[False]
+    with pytest.raises(DataError, match="the label 'd' is none of those fitted"):
+        m.calibration_error(wide[:2], ["a", "d"])
+
+
+# ------------------------------------------------------------------- numbers
+
+
+def test_a_line_and_its_noise_are_found():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 3))
+    y = X @ [1.0, -2.0, 0.5] + 3 + 0.7 * rng.normal(size=4000)
+    m = ct.HeadRegressor(random_state=0).fit(X, y)
+    mean, std = m.predict(X, return_std=True)
+    np.testing.assert_allclose(mean, X @ [1.0, -2.0, 0.5] + 3, atol=0.2)
+    np.testing.assert_allclose(std, 0.7, rtol=0.12)  # of 400 held-out rows: 3.5 % is one standard error
+    assert m.score(X, y) > 0.85
+
+
+def test_counts_are_poisson():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 2))
+    rate = np.exp(0.5 + X @ [0.6, -0.4])
+    m = ct.HeadRegressor(distribution="counts", random_state=0).fit(X, rng.poisson(rate))
+    mean, std = m.predict(X, return_std=True)
+    assert np.median(np.abs(mean / rate - 1)) < 0.1
+    np.testing.assert_allclose(std, np.sqrt(mean))
+    for bad in (np.full(4000, 0.5), np.full(4000, -1)):
+        with pytest.raises(DataError, match="holds what is no count"):
+            ct.HeadRegressor(distribution="counts").fit(X, bad)
+    with pytest.raises(PlanError, match="unknown head 'knn' of a counts target: known: linear"):
+        ct.HeadRegressor(head="knn", distribution="counts").fit(X, rng.poisson(rate))
+
+
+def test_draws_that_differ_widen_a_prediction(vae):
+    X, _ = blobs()
+    y = X[:, 0].astype(float)
+    still = ct.HeadRegressor(vae, random_state=0).fit(X, y)
+    moved = ct.HeadRegressor(vae, stochastic=True, random_state=0).fit(X, y)
+    assert np.ptp(still.predict(X, return_std=True)[1]) == 0
+    assert np.ptp(moved.predict(X, return_std=True)[1]) > 0
+    with pytest.raises(DataError, match="y has infinity or NaN in row 3"):
+        still.fit(X, np.where(np.arange(300) == 3, np.nan, y))
+    with pytest.raises(DataError, match="convert them, or use HeadClassifier"):
+        still.fit(X, blobs()[1])
+
+
+# ------------------------------------------------------------------- codes
+
+
+def test_one_scale_for_all_dimensions():
+    codes = np.random.default_rng(0).normal(size=(500, 3)) * [4.0, 1.0, 1e-3] + 7
+    scaled = Scaled().fit_transform(codes)
+    np.testing.assert_allclose(scaled.mean(0), 0.0, atol=1e-12)
+    assert np.square(scaled).mean() == pytest.approx(1.0)
+    np.testing.assert_allclose(scaled.std(0) / scaled.std(0)[0], codes.std(0) / codes.std(0)[0])
+    assert (Scaled().fit_transform(np.ones((4, 2))) == 0).all()
+
+
+def test_codes_that_are_not_finite_are_refused():
+    module = nn.Linear(2, 2)
+    with torch.no_grad():
+        module.bias.fill_(float("nan"))
+    with pytest.raises(DataError, match=r"the code of row 0 \(from 0\) holds NaN or infinity"):
+        coded(module, np.zeros((3, 2)))
+
+
+# ------------------------------------------------------------------- by the number of labels
+
+
+def test_more_labels_tell_more():
+    X, y = make_blobs(600, n_features=6, centers=4, cluster_std=4.0, random_state=1)
+    found = ct.label_efficiency_curve(PCA(3), X, y, counts=(4, 40, 480), repeats=4, random_state=0)
+    assert list(found.scores) == ["codes", "PCA, 3", "raw input"]
+    for scores in found.scores.values():
+        assert scores.shape == (3, 4)
+        few, some, many = scores.mean(1)
+        assert few < some < many + 0.01
+        assert np.ptp(scores[2]) == 0  # all labels are the same labels each time
+    np.testing.assert_allclose(found.scores["codes"], found.scores["PCA, 3"])  # which they are
+    table = found.to_frame()
+    assert len(table) == 36
+    assert table.groupby("of").accuracy.mean()["codes"] == pytest.approx(found.scores["codes"].mean())
+    assert "480" in str(found).splitlines()[0]
+
+
+def test_every_class_is_among_few_labels():
+    y = np.repeat([3, 5, 8], [400, 90, 10])
+    for seed in range(5):
+        order = _in_turn(y, np.random.default_rng(seed))
+        assert sorted(order.tolist()) == list(range(500))
+        assert sorted(y[order[:3]]) == [3, 5, 8]
+        assert sorted(y[order[:30]]) == [3] * 10 + [5] * 10 + [8] * 10
+
+
+def test_several_encoders_by_name(vae):
+    X, y = blobs()
+    given = {"VAE": vae, "two components": PCA(2)}
+    test = (X[200:], y[200:])
+    found = ct.label_efficiency_curve(given, X[:200], y[:200], test=test, head="knn", random_state=0)
+    assert list(found.scores) == ["VAE", "two components", "PCA, 2", "raw input"]
+    assert found.counts == (10, 30, 100, 200)
+    assert found.scores["VAE"][-1].mean() > 0.9
+    axes = found.plot()
+    assert [line.get_label() for line in axes.lines] == list(found.scores)
+    for counts, message in (((2,), "counts holds 2: give numbers from 3 "), ((201,), r"to 200 \(rows\)")):
+        with pytest.raises(DataError, match=message):
+            ct.label_efficiency_curve(vae, X[:200], y[:200], test=test, counts=counts)
+    with pytest.raises(DataError, match="X has 200 rows and y has 300"):
+        ct.label_efficiency_curve(vae, X[:200], y)
+
+
+# ------------------------------------------------------------------- command line
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, vae):
+    return vae.save(tmp_path_factory.mktemp("head") / "run")
+
+
+def told(*args: object) -> str:
+    result = CliRunner().invoke(app, ["head", *map(str, args)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_head_of_a_run(run, tmp_path):
+    X, y = blobs()
+    numbers = np.searchsorted(["a", "b", "c"], y)
+    numbers[::10] = -1
+    np.savez(tmp_path / "rows.npz", X=X, y=numbers)
+    said = told(run, f"{tmp_path / 'rows.npz'}:X", "--labels", "y", "--out", tmp_path / "told.csv")
+    assert "read      216 labels by a linear head, and told 54 other rows" in said
+    assert float(said.split("accuracy  ")[1].split()[0]) > 0.9
+    assert "ECE" in said
+    table = pd.read_csv(tmp_path / "told.csv")
+    assert len(table) == 300
+    hidden = np.searchsorted(["a", "b", "c"], y)[::10]
+    assert (table.label[::10] == hidden).mean() > 0.85  # of rows that had no label
+    assert table.probability.between(1 / 3, 1).all()
+    said = told(run, f"{tmp_path / 'rows.npz'}:X", "--labels", "y", "--head", "knn", "--stochastic",
+                "--curve", tmp_path / "curve.png")  # fmt: skip
+    assert "PCA, 2" in said
+    assert (tmp_path / "curve.png").stat().st_size > 5000
+
+
+def test_numbers_of_a_run(run, tmp_path):
+    X, _ = blobs()
+    np.savez(tmp_path / "rows.npz", X=X, y=X[:, 0] + 0.01)
+    said = told(
+        run, f"{tmp_path / 'rows.npz'}:X", "--labels", "y", "--head", "mlp", "--out", tmp_path / "o.csv"
+    )
+    assert float(said.split("R2        ")[1].split(",")[0]) > 0.5
+    assert set(pd.read_csv(tmp_path / "o.csv")) == {"label", "std"}
+
+
+@pytest.mark.parametrize(
+    ("more", "labels", "message"),
+    [
+        ([], None, "brings no labels: pass --labels"),
+        (["--head", "tree"], [0, 1] * 150, "unknown head 'tree' of a categorical target"),
+        (["--out", "a.txt"], [0, 1] * 150, "a.txt does not end in .csv"),
+        (["--curve", "a.jpg"], [0, 1] * 150, "a.jpg does not end in .png"),
+        ([], [0] * 300, "holds the label 0 alone"),
+        ([], [0] * 299 + [7], "7 once: a head needs two rows"),
+    ],
+)
+def test_a_head_says_what_is_wrong(run, tmp_path, capsys, more, labels, message):
+    X, _ = blobs()
+    np.savez(tmp_path / "rows.npz", X=X, **({} if labels is None else {"y": labels}))
+    asked = [] if labels is None else ["--labels", "y"]
+    assert main(["head", str(run), f"{tmp_path / 'rows.npz'}:X", *asked, *more]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
