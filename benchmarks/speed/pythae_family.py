@@ -345,6 +345,7 @@ def main() -> None:
 
 def write(args: Namespace, raw: dict[str, Any]) -> None:
     rows, ratios = [], {}
+    absent = [pair.model for pair in PAIRS if pair.model not in raw]
     for pair in PAIRS:
         if pair.model not in raw:
             continue
@@ -392,6 +393,7 @@ def write(args: Namespace, raw: dict[str, Any]) -> None:
             "(MMD, adversary, MS-SSIM, RAE), so that their reconstructions are not of the same objective.",
             "Critics have the recipe's networks in both. HVAE and RHVAE run with second_order=False, which "
             "leaves out of the gradient what pythae leaves out.",
+            f"Not measured yet: {', '.join(absent)}." if absent else "",
             common.disturbance(
                 {f"{name} {model}": runs for model, of in raw.items() for name, runs in of.items()}
             ),
