@@ -77,14 +77,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows, kept = [], []
+    rows: list[list[Any]] = []
+    kept: dict[str, Any] = {}
     for case in cases(args.data):
         nats = np.array([[reached(case, w, seed) for seed in range(SEEDS)] for w in WARMUPS])
         gains = nats[0] - nats
         errors = gains.std(1, ddof=1) / SEEDS**0.5
         told = [f"{m:+.1f} ± {e:.1f}" for m, e in zip(gains.mean(1), errors, strict=True)]
         rows.append([f"{case.name}, {case.recipe}", case.epochs, f"{nats[0].mean():.1f}", *told[1:]])
-        kept.append({"case": case.name, "recipe": case.recipe, "epochs": case.epochs, "nats": nats.tolist()})
+        kept[f"{case.name}, {case.recipe}, {case.epochs} epochs"] = nats.tolist()
         print(rows[-1], file=sys.stderr, flush=True)
     write_json(
         str(args.out),
