@@ -303,14 +303,17 @@ def test_a_head_of_a_run(run, tmp_path):
     assert (tmp_path / "curve.png").stat().st_size > 5000
 
 
-def test_numbers_of_a_run(run, tmp_path):
+def test_numbers_of_a_run(run, tmp_path, capsys):
     X, _ = blobs()
     np.savez(tmp_path / "rows.npz", X=X, y=X[:, 0] + 0.01)
-    said = told(
-        run, f"{tmp_path / 'rows.npz'}:X", "--labels", "y", "--head", "mlp", "--out", tmp_path / "o.csv"
-    )
+    data = f"{tmp_path / 'rows.npz'}:X", "--labels", "y"
+    said = told(run, *data, "--head", "mlp", "--out", tmp_path / "o.csv")
     assert float(said.split("R2        ")[1].split(",")[0]) > 0.5
     assert set(pd.read_csv(tmp_path / "o.csv")) == {"label", "std"}
+    assert main(["head", str(run), *data, "--curve", "c.png"]) == 2
+    refused = capsys.readouterr()
+    assert "leave out --curve" in refused.err
+    assert not refused.out  # before anything is fitted
 
 
 @pytest.mark.parametrize(

@@ -117,19 +117,14 @@ def main() -> None:
 
 
 def draw(scores: dict[str, Any], path: Path) -> None:
-    mpl.use("Agg")
-    from matplotlib.figure import Figure
+    from chartae.estimators.efficiency import LabelEfficiency
 
-    axes = Figure(figsize=(6.4, 4.2), layout="constrained").subplots()
+    mpl.use("Agg")
+    whole = {name: np.full((len(COUNTS), DRAWS), np.nan) for name in scores}
     for name, lines in scores.items():
-        each = np.array(lines)
-        (line,) = axes.plot(COUNTS[: len(each)], each.mean(1), marker="o", ms=4, label=name)
-        ends = each.min(1), each.max(1)
-        axes.fill_between(COUNTS[: len(each)], *ends, color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set(xscale="log", xlabel="labels", ylabel="accuracy on test images")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    axes.figure.savefig(path, dpi=110)
+        whole[name][: len(lines)] = lines
+    figure: Any = LabelEfficiency(COUNTS, whole).plot().figure
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def _head(
     from sklearn.utils.multiclass import type_of_target
 
     from chartae.estimators.efficiency import label_efficiency_curve
-    from chartae.estimators.heads import UNLABELED, HeadClassifier, HeadRegressor
+    from chartae.estimators.heads import HeadClassifier, HeadRegressor
+    from chartae.transfer import calibration_error, labeled
 
     for path, suffix in ((curve, ".png"), (out, ".csv")):
         if path is not None and path.suffix != suffix:
@@ -60,11 +61,12 @@ def _head(
         raise DataError(f"{items.name} is read in blocks, and a head needs it at once: give fewer rows")
     y = np.asarray(items.y)
     known = ~np.asarray(pd.isna(y))
-    if len(np.unique(y[known])) > 2 and y.dtype.kind in "if":
-        known &= y != UNLABELED
     numbers = type_of_target(y[known]) == "continuous"
+    if numbers and curve is not None:
+        raise DataError("a curve counts labels, and these are numbers: leave out --curve")
     rows = np.flatnonzero(known)
     if not numbers:
+        rows = rows[labeled(y[rows])]
         names, times = np.unique(y[rows], return_counts=True)
         if len(names) < 2 or times.min() < 2:
             which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")
@@ -82,14 +84,13 @@ def _head(
     if numbers:
         typer.echo(f"R2        {r2_score(y[test], model.predict(told)):.3f}, noise {model.noise_:.3g}")
     else:
-        right = (model.predict(told) == y[test]).mean()
-        most = np.unique(y[test], return_counts=True)[1].max() / len(test)
+        probabilities, truth = model.predict_proba(told), np.searchsorted(model.classes_, y[test])
+        right = (probabilities.argmax(1) == truth).mean()
+        most = np.bincount(truth).max() / len(test)
         typer.echo(f"accuracy  {right:.3f} (the most frequent label alone: {most:.3f})")
-        error = model.calibration_error(told, y[test])
+        error = calibration_error(probabilities, truth)
         typer.echo(f"ECE       {error:.3f}, at temperature {model.temperature_:.2f}")
     if curve is not None:
-        if numbers:
-            raise DataError("a curve counts labels, and these are numbers: leave out --curve")
         found = label_efficiency_curve(
             estimator,
             _safe_indexing(X, train),
@@ -103,10 +104,10 @@ def _head(
         figure.savefig(curve, dpi=110)
         typer.echo(f"wrote     {curve}")
     if out is not None:
-        table = pd.DataFrame({"label": model.predict(X)})
         if numbers:
-            table["std"] = model.predict(X, return_std=True)[1]
+            columns = dict(zip(("label", "std"), model.predict(X, return_std=True), strict=True))
         else:
-            table["probability"] = model.predict_proba(X).max(1)
-        table.to_csv(out, index=False)
+            each = model.predict_proba(X)
+            columns = {"label": model.classes_[each.argmax(1)], "probability": each.max(1)}
+        pd.DataFrame(columns).to_csv(out, index=False)
         typer.echo(f"wrote     {out}")

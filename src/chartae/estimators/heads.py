@@ -22,11 +22,10 @@ from sklearn.utils.validation import (
 
 from chartae.core.errors import DataError
 from chartae.estimators.decoding import seed_of
-from chartae.transfer import calibration_error, coded, drawn, fit_temperature, fitted, head, tempered
+from chartae.transfer import calibration_error, coded, drawn, fit_temperature, fitted, head, labeled, tempered
 
 __all__ = ["HeadClassifier", "HeadRegressor"]
 
-UNLABELED = -1
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
 
@@ -214,10 +213,9 @@ class HeadClassifier(ClassifierMixin, _Head):
         """
         X, y = self._begin(X, y)
         check_classification_targets(y)
+        known = np.flatnonzero(labeled(y))
+        X, y = (X, y) if len(known) == len(y) else (_safe_indexing(X, known), y[known])
         classes = np.unique(y)
-        if y.dtype.kind in "if" and len(classes) > 2 and UNLABELED in classes:
-            known = np.flatnonzero(y != UNLABELED)
-            X, y, classes = _safe_indexing(X, known), y[known], classes[classes != UNLABELED]
         if len(classes) < 2:
             raise DataError(
                 f"all labels are of one class, {classes.tolist()[0]!r}: give rows of two classes or more"

@@ -2,7 +2,7 @@
 
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
 from chartae.transfer.encoders import coded, drawn, fitted
-from chartae.transfer.heads import HEADS, Scaled, head
+from chartae.transfer.heads import HEADS, Scaled, head, labeled
 
 __all__ = [
     "HEADS",
@@ -13,5 +13,6 @@ __all__ = [
     "fit_temperature",
     "fitted",
     "head",
+    "labeled",
     "tempered",
 ]

@@ -16,7 +16,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 
-__all__ = ["HEADS", "Scaled", "head"]
+__all__ = ["HEADS", "Scaled", "head", "labeled"]
+
+UNLABELED = -1
 
 
 class _Neighbors(KNeighborsClassifier):
@@ -104,6 +106,30 @@ class Scaled(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float64, reset=False)
         out: np.ndarray = (X - self.mean_) / self.scale_
         return out
+
+
+def labeled(y: np.ndarray) -> np.ndarray:
+    """Tell rows that have a label from those marked -1; beside a single other label, -1 is one as well.
+
+    Parameters
+    ----------
+    y : ndarray
+        ``(n,)`` labels, none of them missing.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)`` of bool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import labeled
+    >>> labeled(np.array([0, 1, -1])).tolist(), labeled(np.array([1, 1, -1])).tolist()
+    ([True, True, False], [True, True, True])
+    """
+    marked = y.dtype.kind in "if" and len(np.unique(y)) > 2
+    return y != UNLABELED if marked else np.ones(len(y), bool)
 
 
 def head(
