@@ -162,6 +162,19 @@ def test_heads_are_calibrated_by_rows_that_they_did_not_see():
         m.calibration_error(wide[:2], ["a", "d"])
 
 
+@pytest.mark.parametrize("copies", [2, 16])
+def test_a_linear_head_is_regularized_alike_however_wide_codes_are(copies):
+    """Codes written down several times have the same inner products, so that a head's prior is the same."""
+    X, y = blobs()
+    rng = np.random.default_rng(0)
+    X = X + 20 * rng.normal(size=X.shape)  # where the prior matters
+    once, often = (ct.HeadClassifier(random_state=0).fit(Z, y) for Z in (X, np.tile(X, copies)))
+    np.testing.assert_allclose(once.predict_proba(X), often.predict_proba(np.tile(X, copies)), atol=1e-3)
+    line = ct.HeadRegressor(random_state=0).fit(X, X[:, 0] + X[:, 1])
+    wide = ct.HeadRegressor(random_state=0).fit(np.tile(X, copies), X[:, 0] + X[:, 1])
+    np.testing.assert_allclose(line.predict(X), wide.predict(np.tile(X, copies)), atol=1e-6)
+
+
 # ------------------------------------------------------------------- numbers
 
 

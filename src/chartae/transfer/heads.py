@@ -33,6 +33,11 @@ class _Neighbors(KNeighborsClassifier):
         return out
 
 
+#: Variance that a linear head gives to what it reads, before it has seen a target: its weights have variance
+#: 1 and codes this mean squared length. Were each dimension scaled to one, wide codes would be regularized
+#: less than narrow ones, though they are what needs it.
+SAID = 5.0
+
 #: By what the target is, and the name: each takes the widths of hidden layers and a seed.
 HEADS: Mapping[str, Mapping[str, Callable[[tuple[int, ...], int | None], Any]]] = {
     "categorical": {
@@ -54,12 +59,17 @@ class Scaled(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     A scale for each dimension would make those large that a model does not use.
 
+    Parameters
+    ----------
+    squared_length : float or None
+        Mean squared length of a training code when it is scaled; None: the number of its dimensions.
+
     Attributes
     ----------
     mean_ : ndarray
         ``(d,)``.
     scale_ : float
-        Root mean square of what is left of the training codes.
+        What codes are divided by.
 
     Examples
     --------
@@ -67,7 +77,12 @@ class Scaled(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     >>> from chartae.transfer import Scaled
     >>> Scaled().fit_transform(np.array([[1.0, 0.0], [3.0, 0.0]])).round(2).tolist()
     [[-1.41, 0.0], [1.41, 0.0]]
+    >>> Scaled(squared_length=9.0).fit_transform(np.array([[1.0, 0.0], [3.0, 0.0]])).tolist()
+    [[-3.0, 0.0], [3.0, 0.0]]
     """
+
+    def __init__(self, squared_length: float | None = None) -> None:
+        self.squared_length = squared_length
 
     def fit(self, X: Any, y: Any = None) -> Scaled:
         """Learn center and scale.
@@ -86,7 +101,8 @@ class Scaled(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         X = validate_data(self, X, dtype=np.float64)
         self.mean_ = X.mean(0)
-        self.scale_ = float(np.sqrt(np.square(X - self.mean_).mean())) or 1.0
+        wanted = X.shape[1] if self.squared_length is None else self.squared_length
+        self.scale_ = float(np.sqrt(np.square(X - self.mean_).sum(1).mean() / wanted)) or 1.0
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -163,6 +179,8 @@ def head(
     >>> from chartae.transfer import head
     >>> head("categorical", "linear")[-1]
     LogisticRegression(max_iter=2000)
+    >>> head("categorical", "linear")[0], head("categorical", "knn")[0]
+    (Scaled(squared_length=5.0), Scaled())
     """
     if target not in HEADS:
         raise PlanError(f"unknown distribution {target!r}: {suggest(target, HEADS)}")
@@ -171,4 +189,5 @@ def head(
     known = HEADS[target]
     if not isinstance(which, str) or which not in known:
         raise PlanError(f"unknown head {which!r} of a {target} target: {suggest(str(which), known)}")
-    return make_pipeline(Scaled(), known[which](tuple(hidden), random_state))
+    scaled = Scaled(SAID if which == "linear" else None)
+    return make_pipeline(scaled, known[which](tuple(hidden), random_state))
