@@ -320,7 +320,7 @@ class Batch:
     index : Tensor or None
         ``(n,)`` row numbers in the source.
     y : Tensor or None
-        ``(n,)`` labels to predict; -1 is no label.
+        ``(n,)``, what a head is to predict, in its own units; NaN where it is not known.
     weight : Tensor or None
         ``(n,)`` row weights.
 
@@ -882,6 +882,8 @@ class Sum(Objective):
 class Model(nn.Module, ABC):
     """Three conditional distributions that belong together.
 
+    While there is something to be told of items, a fourth stands beside them, ``head``: p(y | z).
+
     Examples
     --------
     >>> from chartae.models.recipes import build
@@ -893,6 +895,7 @@ class Model(nn.Module, ABC):
     posterior: Posterior
     likelihood: Likelihood
     prior: Prior | None
+    head: Likelihood | None
 
     def begin(self, batch: Batch) -> None:
         """Look at some training rows before the first step, for a start that suits them.
@@ -961,6 +964,7 @@ class Plan:
             "posterior": self.model.posterior,
             "prior": prior,
             "likelihood": self.model.likelihood,
+            "head": getattr(self.model, "head", None),
             "space": getattr(self.model, "space", None),
         }
         needs = [(repr(self.objective), need) for need in sorted(self.objective.needs)]

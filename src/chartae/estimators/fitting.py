@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
 from numbers import Integral
@@ -58,6 +58,7 @@ class _Task(NamedTuple):
     X: Any
     raw: RawCondition | None
     training: Source
+    drawn: Source  # what batches are made of: the training rows, some more than once where they weigh more
     held_out: Source | None
     seed: int
     precision: torch.dtype
@@ -134,10 +135,24 @@ class Fitting(Densities, Geometry):
         >>> VAE(latent_dim=2, max_epochs=1).fit(np.eye(20)).n_iter_
         1
         """
+        return self._fit(X, y, run=run, resume=resume, overwrite=overwrite)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        joined: Callable[[_Task], _Task] | None = None,
+    ) -> Fitting:
+        """Fit; ``joined`` may add to what is trained before it begins."""
         before = dict(self.__dict__)
         with Keeping(run, resume=resume, overwrite=overwrite) as keeping:
             with self._undone(before):
                 task = self._prepare(X, y, keeping)
+                task = task if joined is None else joined(task)
             # Up to the last file: a wish to stop is no reason to lose what was learned.
             with interruptible(terminate=keeping.run is not None) as keeping.wish:
                 with self._undone(before):
@@ -231,11 +246,12 @@ class Fitting(Densities, Geometry):
         warn_of_constant(X, schema)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
-        return _Task(plan, X, raw, source.subset(kept), held, seed, precision)
+        training = source.subset(kept)
+        return _Task(plan, X, raw, training, training, held, seed, precision)
 
     def _train(self, task: _Task, keeping: Keeping) -> None:
         """Train, and learn of the trained model what is kept beside its weights."""
-        plan, X, raw, training, held, seed, precision = task
+        plan, X, raw, training, drawn, held, seed, precision = task
         model: Any = plan.model
         self.offset_ = self.null_offset_ = self.codes_ = None
         self.history_ = keeping.history
@@ -252,7 +268,7 @@ class Fitting(Densities, Geometry):
         )
         epochs = train(
             plan,
-            training,
+            drawn,
             epochs=self.max_epochs,
             validation=held,
             # Few rows still make ten steps an epoch.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -19,26 +22,93 @@ from sklearn.utils.validation import (
     column_or_1d,
     validate_data,
 )
+from torch import nn
 
-from chartae.core.errors import DataError
+from chartae.core.arrays import is_streamed
+from chartae.core.errors import DataError, PlanError
 from chartae.estimators.decoding import seed_of
-from chartae.transfer import calibration_error, coded, drawn, fit_temperature, fitted, head, labeled, tempered
+from chartae.estimators.fitting import Fitting, _Task
+from chartae.estimators.parameters import constructor, told
+from chartae.parts.objectives import Labels
+from chartae.parts.readouts import readout
+from chartae.transfer import (
+    UNLABELED,
+    Read,
+    calibration_error,
+    coded,
+    drawn,
+    fit_temperature,
+    fitted,
+    head,
+    labeled,
+    takes_unlabeled,
+    target_space,
+    tempered,
+    tune,
+)
 
 __all__ = ["HeadClassifier", "HeadRegressor"]
 
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
+LABELED_SHARE = 0.2  # of the rows of an epoch, at least, in joint training
+
+#: Parameters of both heads, and their defaults.
+COMMON: dict[str, Any] = {
+    "head": "linear",
+    "hidden": (128,),
+    "training": "frozen",
+    "weight": 10.0,
+    "max_epochs": None,
+    "learning_rate": 1e-2,
+    "stochastic": False,
+    "n_samples": 16,
+    "validation_fraction": 0.1,
+    "random_state": None,
+}
+
+COMMON_TEXT = """
+hidden : sequence of int
+    Widths of the perceptron's layers.
+training : {"frozen", "fine-tuned", "joint"}
+    "frozen": the encoder stays as it is. "fine-tuned": a linear head or a perceptron is trained on it, and
+    then a copy of the encoder with it, more slowly; it encodes and does no more, as its decoder is left
+    behind. "joint": a copy of an estimator of chartae is fitted anew, to its own objective
+    and the labels at once, on rows with and without a label.
+weight : float
+    Of "joint": nats of the model's objective that a nat of a label counts for.
+max_epochs : int or None
+    Of "fine-tuned", for the head alone and then for both, at most; None: what 1,000 steps need, 10 or more.
+    "joint" takes the estimator's.
+learning_rate : float
+    Of the head, where it is "fine-tuned"; the encoder's is a tenth of it.
+stochastic : bool
+    Average over draws from the posterior, in place of its mean.
+n_samples : int
+    Draws of each item.
+"""
 
 ENCODER_TEXT = """
 encoder : object or None
     What turns items into codes: a model of chartae, a transformer of scikit-learn, or a torch module that
     maps ``(n, *shape)`` to anything that flattens. It stays as it is; one that is not fitted is copied, and
     fitted to X. None: X are codes already.
-""".strip()
+"""
+
+ATTRIBUTES_TEXT = """
+encoder_ : object
+    As it was used.
+head_ : estimator
+    As it was fitted.
+"""
 
 #: As scikit-learn validates them; encoders and heads are looked at where they are used.
 CONSTRAINTS: dict[str, Any] = {
     "hidden": ["array-like"],
+    "training": [StrOptions({"frozen", "fine-tuned", "joint"})],
+    "weight": [Interval(Real, 0, None, closed="neither")],
+    "max_epochs": [None, Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "stochastic": ["boolean"],
     "n_samples": [Interval(Integral, 1, None, closed="left")],
     "validation_fraction": [Interval(Real, 0, 1, closed="left")],
@@ -53,7 +123,7 @@ class _Head(BaseEstimator):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.__doc__ = (cls.__doc__ or "").replace("{encoder}", ENCODER_TEXT.replace("\n", "\n    "))
+        told(cls, encoder=ENCODER_TEXT, common=COMMON_TEXT, attributes=ATTRIBUTES_TEXT)
 
     def __sklearn_clone__(self) -> Any:
         # An encoder that is fitted stays so: a copy by scikit-learn's rule would have forgotten all.
@@ -86,23 +156,107 @@ class _Head(BaseEstimator):
             raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
         given = self.random_state
         self.random_state_ = int(given) if isinstance(given, Integral) else seed_of(given)
-        self.encoder_ = fitted(self.encoder, X)
+        trained = self.training != "frozen"
+        if trained and self.head not in ("linear", "mlp"):
+            raise PlanError(
+                f"the head {self.head!r} cannot be trained with an encoder: use 'linear' or 'mlp', or "
+                "training='frozen'"
+            )
+        if self.training == "joint" and not (isinstance(self.encoder, Fitting) and not is_streamed(X)):
+            raise PlanError(
+                "joint training fits an estimator of chartae to rows in memory, and this is another encoder "
+                "or a stream: use VAE(...), say, or training='fine-tuned'"
+            )
+        if self.training == "fine-tuned" and not isinstance(self.encoder, Fitting | nn.Module):
+            raise PlanError(
+                "fine-tuning moves the weights of a model of chartae or of a torch module, and this encoder "
+                "has none that it knows: use training='frozen'"
+            )
+        if self.training != "joint":
+            self.encoder_ = fitted(self.encoder, X)
         return X, y
 
-    def _fit_head(self, X: Any, y: np.ndarray, target: str) -> tuple[Any, np.ndarray]:
-        """Fit to most rows, and give those that were held out, if any were."""
-        classes = np.bincount(y) if target == "categorical" else None
-        held = round(self.validation_fraction * len(y))
+    def _fit_head(self, X: Any, y: np.ndarray, known: np.ndarray, target: str) -> np.ndarray:
+        """Fit to most rows of those with a target, and say which were held out, if any were."""
+        classes = np.bincount(y[known]) if target == "categorical" else None
+        held = round(self.validation_fraction * len(known))
         few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
-        rows, held_out = np.arange(len(y)), np.arange(0)
+        rows, held_out = known, known[:0]
         if not few:
             rows, held_out = train_test_split(
-                rows, test_size=held, random_state=self.random_state_, stratify=None if classes is None else y
+                known,
+                test_size=held,
+                random_state=self.random_state_,
+                stratify=None if classes is None else y[known],
             )
+        if self.training == "frozen":
+            self._fit_frozen(X, y, rows, target)
+            return held_out
+        space = target_space(target, y[known])
+        units = torch.full((len(y),), torch.nan)
+        units[rows] = space.to_model(torch.as_tensor(y[rows, None])).float()[:, 0]
+        if self.training == "joint":
+            likelihood = self._fit_jointly(X, units, space)
+        else:
+            units[held_out] = space.to_model(torch.as_tensor(y[held_out, None])).float()[:, 0]
+            likelihood = self._fine_tuned(X, units, space, held_out)
+        self.head_ = Read(likelihood, space)
+        return held_out
+
+    def _fit_frozen(self, X: Any, y: np.ndarray, rows: np.ndarray, target: str) -> None:
         made = head(target, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
+        if takes_unlabeled(made):
+            labels = np.full(len(y), UNLABELED)
+            labels[rows] = y[rows]
+            rows, y = np.arange(len(y)), labels
         codes = self._codes(_safe_indexing(X, rows), max(1, min(self.n_samples, DRAWN // len(rows))))
         self.head_ = made.fit(codes.reshape(-1, codes.shape[2]), np.tile(y[rows], len(codes)))
-        return _safe_indexing(X, held_out), y[held_out]
+
+    def _widths(self) -> tuple[int, ...]:
+        return tuple(self.hidden) if self.head == "mlp" else ()
+
+    def _fine_tuned(self, X: Any, y: torch.Tensor, space: Any, held_out: np.ndarray) -> Any:
+        """Train a head on a copy of the encoder, and the copy with it."""
+        self.encoder_ = copy.deepcopy(self.encoder_)
+        ours = isinstance(self.encoder_, Fitting)
+        X = self.encoder_._check(X, reset=False) if ours else np.asarray(X, np.float32)
+        return tune(
+            self.encoder_.model_ if ours else self.encoder_,
+            X,
+            y,
+            space,
+            held_out=held_out,
+            hidden=self._widths(),
+            stochastic=self.stochastic,
+            epochs=self.max_epochs,
+            learning_rate=self.learning_rate,
+            seed=self.random_state_,
+        )
+
+    def _fit_jointly(self, X: Any, y: torch.Tensor, space: Any) -> Any:
+        """Fit a copy of the estimator, to the labels as well."""
+        self.encoder_ = clone(self.encoder)
+
+        def joined(task: _Task) -> _Task:
+            model = task.plan.model
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(self.random_state_)
+                model.head = readout(space, model.latent_dim, hidden=self._widths()).to(task.training.device)
+            told = task.training.told(y)
+            known = told.rows[~y[told.rows].isnan()]
+            # As often as it takes: a label that is seen once in an epoch would be learned last of all.
+            missing = LABELED_SHARE * len(told) - len(known)
+            times = max(0, round(missing / max(1.0, (1 - LABELED_SHARE) * len(known))))
+            return task._replace(
+                plan=replace(task.plan, objective=task.plan.objective + self.weight * Labels()),
+                drawn=told.subset(torch.cat([told.rows, known.repeat(times)])),
+                held_out=None if task.held_out is None else task.held_out.told(y),
+            )
+
+        self.encoder_._fit(X, joined=joined)
+        model: Any = self.encoder_.model_
+        likelihood, model.head = model.head, None
+        return likelihood
 
     def _codes(self, X: Any, k: int) -> np.ndarray:
         """One code of each item, or draws: ``(k, n, d)``."""
@@ -118,37 +272,36 @@ class _Head(BaseEstimator):
 
 
 class HeadClassifier(ClassifierMixin, _Head):
-    """Classifier on the codes of an encoder that stays as it is.
+    """Classifier on the codes of an encoder, which stays as it is or learns from the labels, too.
 
     Rows whose label is -1 have none, as in scikit-learn's semi-supervised estimators, unless there is but one
-    other label; they serve an encoder that is still to be fitted.
+    other label; they serve an encoder that is still to be fitted, and labels that spread.
 
     Parameters
     ----------
     {encoder}
-    head : {"linear", "mlp", "knn"} or estimator
-        p(y | z): logistic regression, a perceptron, five nearest neighbors, or a classifier of scikit-learn.
-    hidden : sequence of int
-        Widths of the perceptron's layers.
-    stochastic : bool
-        Average over draws from the posterior, in place of its mean.
-    n_samples : int
-        Draws of each item.
     calibrate : bool
         Choose a temperature by held-out rows, where those are 20 or more.
+    head : {"linear", "mlp", "knn", "spreading"} or estimator
+        p(y | z): logistic regression, a perceptron, five nearest neighbors, labels that spread along the
+        nearest neighbors of all rows, with or without one (:class:`chartae.transfer.Spreading`), or a
+        classifier of scikit-learn.
+    {common}
     validation_fraction : float
         Share of labeled rows held out for it.
     random_state : int, RandomState or None
         Of draws, of what is held out, and of a perceptron.
 
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
+
     Attributes
     ----------
     classes_ : ndarray
         The labels.
-    encoder_ : object
-        As it was used.
-    head_ : estimator
-        As it was fitted.
+    {attributes}
     temperature_ : float
         1 where nothing was held out.
     random_state_ : int
@@ -170,26 +323,7 @@ class HeadClassifier(ClassifierMixin, _Head):
 
     _parameter_constraints = CONSTRAINTS | {"calibrate": ["boolean"]}
 
-    def __init__(
-        self,
-        encoder: Any = None,
-        *,
-        head: Any = "linear",
-        hidden: Any = (128,),
-        stochastic: bool = False,
-        n_samples: int = 16,
-        calibrate: bool = True,
-        validation_fraction: float = 0.1,
-        random_state: Any = None,
-    ) -> None:
-        self.encoder = encoder
-        self.head = head
-        self.hidden = hidden
-        self.stochastic = stochastic
-        self.n_samples = n_samples
-        self.calibrate = calibrate
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
+    __init__ = constructor({"encoder": None, "calibrate": True}, COMMON, first="encoder")
 
     def fit(self, X: Any, y: Any) -> HeadClassifier:
         """Learn to read labels.
@@ -214,16 +348,18 @@ class HeadClassifier(ClassifierMixin, _Head):
         X, y = self._begin(X, y)
         check_classification_targets(y)
         known = np.flatnonzero(labeled(y))
-        X, y = (X, y) if len(known) == len(y) else (_safe_indexing(X, known), y[known])
-        classes = np.unique(y)
+        classes = np.unique(y[known])
         if len(classes) < 2:
             raise DataError(
                 f"all labels are of one class, {classes.tolist()[0]!r}: give rows of two classes or more"
             )
         self.classes_ = classes
-        X, y = self._fit_head(X, np.searchsorted(classes, y), "categorical")
-        held_out = self.calibrate and len(y) > 0
-        self.temperature_ = fit_temperature(self._raw(X), y) if held_out else 1.0
+        numbers = np.full(len(y), UNLABELED)
+        numbers[known] = np.searchsorted(classes, y[known])
+        held_out = self._fit_head(X, numbers, known, "categorical")
+        self.temperature_ = 1.0
+        if self.calibrate and len(held_out):
+            self.temperature_ = fit_temperature(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
         return self
 
     def _raw(self, X: Any) -> np.ndarray:
@@ -297,33 +433,30 @@ class HeadClassifier(ClassifierMixin, _Head):
 
 
 class HeadRegressor(RegressorMixin, _Head):
-    """Regression on the codes of an encoder that stays as it is.
+    """Regression on the codes of an encoder, which stays as it is or learns from the numbers, too.
 
     Parameters
     ----------
     {encoder}
+    distribution : {"normal", "counts"}
+        Of y, given z. Counts are Poisson, by a linear head.
     head : {"linear", "mlp", "knn"} or estimator
         Mean of p(y | z): ridge regression, a perceptron, five nearest neighbors, or a regressor of
         scikit-learn.
-    distribution : {"normal", "counts"}
-        Of y, given z. Counts are Poisson, by a linear head.
-    hidden : sequence of int
-        Widths of the perceptron's layers.
-    stochastic : bool
-        Average over draws from the posterior, in place of its mean.
-    n_samples : int
-        Draws of each item.
+    {common}
     validation_fraction : float
         Share of rows held out to tell the noise by.
     random_state : int, RandomState or None
         Of draws, of what is held out, and of a perceptron.
 
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
+
     Attributes
     ----------
-    encoder_ : object
-        As it was used.
-    head_ : estimator
-        As it was fitted.
+    {attributes}
     noise_ : float
         Standard deviation of y around what the head says: of held-out rows where those are 20 or more, else
         of all.
@@ -343,26 +476,7 @@ class HeadRegressor(RegressorMixin, _Head):
 
     _parameter_constraints = CONSTRAINTS | {"distribution": [StrOptions({"normal", "counts"})]}
 
-    def __init__(
-        self,
-        encoder: Any = None,
-        *,
-        head: Any = "linear",
-        distribution: str = "normal",
-        hidden: Any = (128,),
-        stochastic: bool = False,
-        n_samples: int = 16,
-        validation_fraction: float = 0.1,
-        random_state: Any = None,
-    ) -> None:
-        self.encoder = encoder
-        self.head = head
-        self.distribution = distribution
-        self.hidden = hidden
-        self.stochastic = stochastic
-        self.n_samples = n_samples
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
+    __init__ = constructor({"encoder": None, "distribution": "normal"}, COMMON, first="encoder")
 
     def fit(self, X: Any, y: Any) -> HeadRegressor:
         """Learn to read a number.
@@ -393,8 +507,8 @@ class HeadRegressor(RegressorMixin, _Head):
             ) from None
         if self.distribution == "counts" and ((y < 0) | (y != np.round(y))).any():
             raise DataError("y holds what is no count: use distribution='normal'")
-        held_out = self._fit_head(X, y, self.distribution)
-        X, y = held_out if len(held_out[1]) else (X, y)
+        held_out = self._fit_head(X, y, np.arange(len(y)), self.distribution)
+        X, y = (_safe_indexing(X, held_out), y[held_out]) if len(held_out) else (X, y)
         found = self._read(X, "predict")
         left = np.square(found.mean(0) - y).mean() - found.var(0).mean()
         self.noise_ = float(np.sqrt(max(left, 0.0)))

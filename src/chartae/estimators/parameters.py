@@ -177,26 +177,39 @@ CONSTRAINTS: dict[str, Any] = {
 }
 
 
-def constructor(own: dict[str, Any]) -> Callable[..., None]:
+def constructor(
+    own: dict[str, Any], common: Mapping[str, Any] = COMMON, *, first: str | None = None
+) -> Callable[..., None]:
     """An ``__init__`` that only stores: its own parameters, then the common ones, by keyword.
 
-    Written once for all estimators; scikit-learn reads the parameters off the signature.
+    Written once for all estimators; scikit-learn reads the parameters off the signature. The one called
+    ``first`` may come without its name.
     """
-    kind = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, kind, default=value) for name, value in {**own, **COMMON}.items()]
-    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    signature = inspect.Signature([me, *parameters])
+    every = {**own, **common}
+    kind, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, kind if name == first else named, default=value)
+        for name, value in every.items()
+    ]
+    signature = inspect.Signature([inspect.Parameter("self", kind), *parameters])
 
     def __init__(self: Any, *unnamed: Any, **given: Any) -> None:
-        if unnamed:
-            name = type(self).__name__
-            raise TypeError(f"{name} takes its parameters by name, as in {name}(latent_dim=16)")
-        unknown = next((name for name in given if name not in signature.parameters), None)
+        name = type(self).__name__
+        if first is not None and unnamed:
+            if first in given:
+                raise TypeError(f"{name} was given {first} twice: leave one of them out")
+            given[first], *rest = unnamed
+        else:
+            rest = list(unnamed)
+        if rest:
+            example = next(n for n in ("latent_dim", *every) if n in every and n != first)
+            default = 16 if example == "latent_dim" else every[example]
+            raise TypeError(f"{name} takes its parameters by name, as in {name}({example}={default!r})")
+        unknown = next((name for name in given if name not in every), None)
         if unknown:
-            known = suggest(unknown, {**own, **COMMON})
-            raise TypeError(f"{type(self).__name__} has no parameter {unknown!r}: {known}")
-        for name, value in {**own, **COMMON, **given}.items():
-            setattr(self, name, value)
+            raise TypeError(f"{name} has no parameter {unknown!r}: {suggest(unknown, every)}")
+        for key, value in {**every, **given}.items():
+            setattr(self, key, value)
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     return __init__
@@ -216,10 +229,15 @@ def of_recipe(name: str) -> Callable[[type], type]:
 
 def documented(cls: type) -> type:
     """Fill the shared parts into a class docstring."""
-    text = inspect.cleandoc(cls.__doc__ or "")
-    cls.__doc__ = text.replace("{common}", COMMON_TEXT.strip()).replace(
-        "{attributes}", ATTRIBUTES_TEXT.strip()
-    )
+    return told(cls, common=COMMON_TEXT, attributes=ATTRIBUTES_TEXT)
+
+
+def told(cls: type, **texts: str) -> type:
+    """Put texts where a class docstring names them in braces."""
+    words = inspect.cleandoc(cls.__doc__ or "")
+    for name, text in texts.items():
+        words = words.replace(f"{{{name}}}", text.strip())
+    cls.__doc__ = words
     return cls
 
 

@@ -67,6 +67,7 @@ class Autoencoder(Model):
         self.posterior, self.prior, self.likelihood = posterior, prior, likelihood
         self.space, self.condition, self.latent_dim = space, condition, latent_dim
         self.fitted_prior: Prior | None = None
+        self.head: Likelihood | None = None
 
     @property
     def sampler(self) -> Prior:

@@ -573,7 +573,7 @@ class _Loop:
                     done = self.epoch + self.step / steps
                     plan.objective.advance(self.pace * done)
                     for group in optimizer.param_groups:
-                        group["lr"] = self.rate * self.shrink(done)
+                        group["lr"] = self.rate * self.shrink(done) * group.get("share", 1.0)
                     loss, terms = gradients(batch, self.noise)
                     norm = gradients.norm()
                     # Beyond the limit the squares that Adam keeps would overflow, and stop it for good.

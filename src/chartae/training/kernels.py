@@ -23,6 +23,7 @@ from chartae.parts.networks import MLP, Leading
 from chartae.parts.objectives import KL, NegLogLik
 from chartae.parts.posteriors import Corrupted, DeltaPosterior, NormalPosterior, bounded_slope
 from chartae.parts.priors import StandardNormalPrior
+from chartae.parts.readouts import Silent
 from chartae.training.precision import autocast, gains_from_bf16
 
 __all__ = ["BoundGradients", "Gradients", "LayerGradients", "gradients_for", "total"]
@@ -381,7 +382,8 @@ def _is_bound(plan: Plan) -> bool:
 def _networks(plan: Plan) -> list[MLP | None]:
     """Encoder and decoder, or None where it is not of layers that are known here; then others that are."""
     model = plan.model
-    found = [getattr(part, "network", None) for part in (model.posterior.plain, model.likelihood)]
+    both = [part for part in (model.posterior.plain, model.likelihood) if type(part) is not Silent]
+    found = [getattr(part, "network", None) for part in both]
     ends = [net.network if type(net) is Leading else net for net in found]
     sides = [part for part in (model.posterior.plain, model.prior) if part is not None]
     inner = [m for side in sides for m in side.modules() if type(m) is MLP and m not in ends and _is_known(m)]

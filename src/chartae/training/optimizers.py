@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-__all__ = ["Adam"]
+__all__ = ["Adam", "Shared"]
 
 
 class Adam:
@@ -99,3 +99,62 @@ class Adam:
             for mine, theirs in zip(getattr(self, name), state[name], strict=True):
                 mine.copy_(theirs)
         self.param_groups[0]["lr"] = state["lr"]
+
+
+class Shared:
+    """Adam for tensors that learn at rates of their own.
+
+    Parameters
+    ----------
+    groups : sequence of (sequence of Tensor, float)
+        Tensors of any shape, and their share of the learning rate.
+    lr : float
+        Learning rate, of which ``param_groups`` say the share.
+
+    References
+    ----------
+    Howard and Ruder 2018, arXiv:1801.06146, section 3.2 (lower rates below).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.optimizers import Shared
+    >>> slow, fast = (torch.ones(1, requires_grad=True) for _ in range(2))
+    >>> optimizer = Shared([([slow], 0.1), ([fast], 1.0)], lr=0.1)
+    >>> (slow + fast).sum().backward()
+    >>> optimizer.step()
+    >>> round(slow.item(), 4), round(fast.item(), 4)
+    (0.99, 0.9)
+    """
+
+    def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]], lr: float) -> None:
+        self.each = [Adam(parameters, lr * share) for parameters, share in groups]
+        self.param_groups = [one.param_groups[0] for one in self.each]
+        for group, (_, share) in zip(self.param_groups, groups, strict=True):
+            group["share"] = share
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        for one in self.each:
+            one.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what is needed to go on.
+
+        Returns
+        -------
+        dict
+            The states of its parts.
+        """
+        return {"each": [one.state_dict() for one in self.each]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Parameters
+        ----------
+        state : Mapping
+            As :meth:`state_dict` gives it.
+        """
+        for mine, theirs in zip(self.each, state["each"], strict=True):
+            mine.load_state_dict(theirs)

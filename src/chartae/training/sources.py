@@ -41,6 +41,8 @@ class Source:
         Where batches go.
     dtype : torch.dtype
         Of the batches: float32, or float64.
+    y : Tensor or None
+        ``(n,)``, what a head is to predict of all rows, NaN where it is not known.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Source:
         rows: Any = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        y: Tensor | None = None,
     ) -> None:
         self.device, self.dtype, self.streamed = torch.device(device), dtype, is_streamed(X)
         data: Any = as_tensor(X) if isinstance(X, np.ndarray) else X
@@ -71,6 +74,7 @@ class Source:
         self.data, self.space = data, space
         self._home = torch.device("cpu") if self.streamed else data.device
         self.condition = None if condition is None else condition.to(self._home)
+        self.y = None if y is None else y.to(self._home)
         if rows is None:
             rows = AllBut(len(data)) if self.streamed else torch.arange(len(data), device="cpu")
         self.rows = rows
@@ -93,12 +97,28 @@ class Source:
             Of those rows.
         """
         if isinstance(rows, AllBut):
-            return Source(self.data, self.space, self.condition, rows, self.device, self.dtype)
+            return Source(self.data, self.space, self.condition, rows, self.device, self.dtype, self.y)
         rows = torch.as_tensor(rows, device="cpu")
         if not self.streamed:
-            return Source(self.data, self.space, self.condition, rows, self.device, self.dtype)
+            return Source(self.data, self.space, self.condition, rows, self.device, self.dtype, self.y)
         condition = None if self.condition is None else self.condition.take(rows)
-        return Source(self.data[rows.numpy()], self.space, condition, None, self.device, self.dtype)
+        y = None if self.y is None else self.y[rows]
+        return Source(self.data[rows.numpy()], self.space, condition, None, self.device, self.dtype, y)
+
+    def told(self, y: Tensor) -> Source:
+        """Say what a head is to predict of the same rows.
+
+        Parameters
+        ----------
+        y : Tensor
+            Of all rows of the array, ``(n,)``; NaN where it is not known.
+
+        Returns
+        -------
+        Source
+            Of the same rows, sharing the data.
+        """
+        return Source(self.data, self.space, self.condition, self.rows, self.device, self.dtype, y)
 
     def sample(self, most: int, seed: int) -> Source:
         """Choose rows at random.
@@ -160,7 +180,8 @@ class Source:
         c = None if self.condition is None else self.condition.take(rows).to(self.device)
         x = self.space.to_model(x.to(self.device, non_blocking=True), self.dtype)
         index = rows if isinstance(rows, Tensor) else None
-        return Batch(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, c, index)
+        y = None if self.y is None else self.y[rows].to(self.device)
+        return Batch(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, c, index, y)
 
     def order(self, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """Say in which order an epoch takes the rows, a window after the other.

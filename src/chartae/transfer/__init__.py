@@ -2,11 +2,16 @@
 
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
 from chartae.transfer.encoders import coded, drawn, fitted
-from chartae.transfer.heads import HEADS, Scaled, head, labeled
+from chartae.transfer.heads import HEADS, Scaled, head, labeled, takes_unlabeled
+from chartae.transfer.spreading import UNLABELED, Spreading
+from chartae.transfer.tuning import Read, target_space, tune
 
 __all__ = [
     "HEADS",
+    "UNLABELED",
+    "Read",
     "Scaled",
+    "Spreading",
     "calibration_error",
     "coded",
     "drawn",
@@ -14,5 +19,8 @@ __all__ = [
     "fitted",
     "head",
     "labeled",
+    "takes_unlabeled",
+    "target_space",
     "tempered",
+    "tune",
 ]

@@ -10,15 +10,15 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
+from chartae.transfer.spreading import UNLABELED, Spreading
 
-__all__ = ["HEADS", "Scaled", "head", "labeled"]
-
-UNLABELED = -1
+__all__ = ["HEADS", "Scaled", "head", "labeled", "takes_unlabeled"]
 
 
 class _Neighbors(KNeighborsClassifier):
@@ -44,6 +44,7 @@ HEADS: Mapping[str, Mapping[str, Callable[[tuple[int, ...], int | None], Any]]] 
         "linear": lambda hidden, seed: LogisticRegression(max_iter=2000),
         "mlp": lambda hidden, seed: MLPClassifier(hidden, max_iter=1000, random_state=seed),
         "knn": lambda hidden, seed: _Neighbors(),
+        "spreading": lambda hidden, seed: Spreading(),
     },
     "normal": {
         "linear": lambda hidden, seed: Ridge(),
@@ -157,7 +158,7 @@ def head(
     ----------
     target : {"categorical", "normal", "counts"}
         How the target is distributed, given a code.
-    which : {"linear", "mlp", "knn"} or estimator
+    which : {"linear", "mlp", "knn", "spreading"} or estimator
         Its name, or an estimator of scikit-learn, which is copied.
     hidden : tuple of int
         Widths of the layers of an "mlp".
@@ -191,3 +192,26 @@ def head(
         raise PlanError(f"unknown head {which!r} of a {target} target: {suggest(str(which), known)}")
     scaled = Scaled(SAID if which == "linear" else None)
     return make_pipeline(scaled, known[which](tuple(hidden), random_state))
+
+
+def takes_unlabeled(made: Any) -> bool:
+    """Tell whether a head learns from codes whose label is -1, too.
+
+    Parameters
+    ----------
+    made : estimator
+        As :func:`head` gives it.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+
+    Examples
+    --------
+    >>> from chartae.transfer import head, takes_unlabeled
+    >>> takes_unlabeled(head("categorical", "spreading")), takes_unlabeled(head("categorical", "knn"))
+    (True, False)
+    """
+    last = made[-1] if isinstance(made, Pipeline) else made
+    return isinstance(last, Spreading | LabelPropagation | LabelSpreading | SelfTrainingClassifier)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,7 +98,7 @@ class Chain(Distribution):
         rows = [p.log_prob(part, per_dim=per_dim) for p, part in zip(laws, self._apart(v), strict=True)]
         if not per_dim:
             return torch.stack(torch.broadcast_tensors(*rows)).sum(0)
-        shape = torch.broadcast_shapes(*(row.shape[:-1] for row in rows))
+        shape = np.broadcast_shapes(*(row.shape[:-1] for row in rows))
         return self._together([row.expand(*shape, -1) for row in rows])
 
     def point(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -122,7 +123,8 @@ class Categorical(_Independent):
 
     def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
         log_mass = self.logits.log_softmax(-1)
-        shape = torch.broadcast_shapes(v.shape, log_mass.shape[:-1])
+        # NumPy's: torch's own imports an algebra system, and takes longer.
+        shape = np.broadcast_shapes(v.shape, log_mass.shape[:-1])
         index = (v / self.step).round().long().expand(shape).unsqueeze(-1)
         rows = log_mass.expand(*shape, -1).gather(-1, index).squeeze(-1)
         return _sum_event(rows, self.event_dims, per_dim)

@@ -14,6 +14,7 @@ from chartae.parts.objectives.bounds import (
     importance_bound,
 )
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
+from chartae.parts.objectives.labels import Labels
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
 from chartae.parts.objectives.penalties import (
     CodeNorm,
@@ -45,6 +46,7 @@ __all__ = [
     "Distortion",
     "EppsPulley",
     "GanCritic",
+    "Labels",
     "Matching",
     "NegLogLik",
     "SlicedWasserstein",

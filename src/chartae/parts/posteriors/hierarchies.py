@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -161,7 +162,7 @@ class ConditionalNormal(nn.Module):
             With batch shape ``(...)``.
         """
         if c is not None:
-            shape = torch.broadcast_shapes(v.shape[:-1], c.shape[:-1])
+            shape = np.broadcast_shapes(v.shape[:-1], c.shape[:-1])
             v, c = v.expand(*shape, -1), c.expand(*shape, -1).reshape(-1, c.shape[-1])
         flat = v.reshape(-1, v.shape[-1])
         out = full(self.network(flat) if c is None else self.network(flat, c))
