@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from chartae.core.contracts import Objective, Term, Trace
+from torch import Tensor
+
+from chartae.core.contracts import Likelihood, Objective, Term, Trace
 from chartae.core.errors import PlanError
 
 __all__ = ["Labels"]
@@ -28,12 +30,8 @@ class Labels(Objective):
     needs = frozenset({"head.log_prob", "posterior.reparameterized"})
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        head, y = getattr(trace.model, "head", None), trace.batch.y
-        if head is None or y is None:
-            raise PlanError("labels to learn from are missing: give the source its y")
-        if len(trace.levels) != 1:
-            raise PlanError("a head reads one code of each item, and this model has more: use another recipe")
-        py, known = head(trace.levels[0].z), ~y.isnan()
+        head, z, y = _told(trace)
+        py, known = head(z), ~y.isnan()
         if trace.model.training:
             head.observe(py, y[:, None])
         # Filled before, masked after: the density of NaN has a gradient of NaN, masked or not.
@@ -42,3 +40,13 @@ class Labels(Objective):
 
     def __repr__(self) -> str:
         return "labels"
+
+
+def _told(trace: Trace) -> tuple[Likelihood, Tensor, Tensor]:
+    """The head, what it reads and what it is told."""
+    head, y = getattr(trace.model, "head", None), trace.batch.y
+    if head is None or y is None:
+        raise PlanError("labels to learn from are missing: give the source its y")
+    if len(trace.levels) != 1:
+        raise PlanError("a head reads one code of each item, and this model has more: use another recipe")
+    return head, trace.levels[0].z, y
