@@ -14,6 +14,7 @@ __all__ = [
     "Autoencoder",
     "HeadClassifier",
     "HeadRegressor",
+    "ProbabilisticEmbedding",
     "Recipe",
     "audit",
     "intrinsic_dimension",
@@ -35,6 +36,7 @@ _WHERE = {
     "Autoencoder": "chartae.estimators.autoencoders",
     "HeadClassifier": "chartae.estimators.heads",
     "HeadRegressor": "chartae.estimators.heads",
+    "ProbabilisticEmbedding": "chartae.estimators.embeddings",
     "Recipe": "chartae.models.recipes",
     "audit": "chartae.audits.report",
     "intrinsic_dimension": "chartae.geometry.dimension",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from chartae.audits.report import audit
     from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
     from chartae.estimators.efficiency import label_efficiency_curve
+    from chartae.estimators.embeddings import ProbabilisticEmbedding
     from chartae.estimators.heads import HeadClassifier, HeadRegressor
     from chartae.estimators.runs import load, load_decoder
     from chartae.estimators.sweeps import sweep

@@ -972,7 +972,8 @@ class Plan:
         for who, need in needs:
             part, ability = need.split(".")
             if parts[part] is None:
-                raise PlanError(f"{who} needs a {part}, and this model has none: use a VAE recipe")
+                cure = "train it by HeadClassifier" if part == "head" else "use a VAE recipe"
+                raise PlanError(f"{who} needs a {part}, and this model has none: {cure}")
             if ability not in getattr(parts[part], "offers", ()):
                 raise PlanError(
                     f"{who} needs {ability} of the {part}, and "

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -27,7 +26,8 @@ from torch import nn
 from chartae.core.arrays import is_streamed
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.decoding import seed_of
-from chartae.estimators.fitting import Fitting, _Task
+from chartae.estimators.fitting import Fitting
+from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor, told
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
@@ -51,7 +51,7 @@ __all__ = ["HeadClassifier", "HeadRegressor"]
 
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
-LABELED_SHARE = 0.2  # of the rows of an epoch, at least, in joint training
+JOINT = ("joint", "bottleneck")
 
 #: Parameters of both heads, and their defaults.
 COMMON: dict[str, Any] = {
@@ -70,13 +70,14 @@ COMMON: dict[str, Any] = {
 COMMON_TEXT = """
 hidden : sequence of int
     Widths of the perceptron's layers.
-training : {"frozen", "fine-tuned", "joint"}
+training : {"frozen", "fine-tuned", "joint", "bottleneck"}
     "frozen": the encoder stays as it is. "fine-tuned": a linear head or a perceptron is trained on it, and
     then a copy of the encoder with it, more slowly; it encodes and does no more, as its decoder is left
-    behind. "joint": a copy of an estimator of chartae is fitted anew, to its own objective
-    and the labels at once, on rows with and without a label.
+    behind. "joint": a copy of an estimator of chartae is fitted anew, to its own objective and the labels
+    at once, on rows with and without a label. "bottleneck": the same without its decoder, so that codes keep
+    of an item what tells its label (arXiv:1612.00410).
 weight : float
-    Of "joint": nats of the model's objective that a nat of a label counts for.
+    Of "joint" and "bottleneck": nats of the model's objective that a nat of a label counts for, 1/β.
 max_epochs : int or None
     Of "fine-tuned", for the head alone and then for both, at most; None: what 1,000 steps need, 10 or more.
     "joint" takes the estimator's.
@@ -105,7 +106,7 @@ head_ : estimator
 #: As scikit-learn validates them; encoders and heads are looked at where they are used.
 CONSTRAINTS: dict[str, Any] = {
     "hidden": ["array-like"],
-    "training": [StrOptions({"frozen", "fine-tuned", "joint"})],
+    "training": [StrOptions({"frozen", "fine-tuned", *JOINT})],
     "weight": [Interval(Real, 0, None, closed="neither")],
     "max_epochs": [None, Interval(Integral, 1, None, closed="left")],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -162,7 +163,7 @@ class _Head(BaseEstimator):
                 f"the head {self.head!r} cannot be trained with an encoder: use 'linear' or 'mlp', or "
                 "training='frozen'"
             )
-        if self.training == "joint" and not (isinstance(self.encoder, Fitting) and not is_streamed(X)):
+        if self.training in JOINT and not (isinstance(self.encoder, Fitting) and not is_streamed(X)):
             raise PlanError(
                 "joint training fits an estimator of chartae to rows in memory, and this is another encoder "
                 "or a stream: use VAE(...), say, or training='fine-tuned'"
@@ -172,7 +173,7 @@ class _Head(BaseEstimator):
                 "fine-tuning moves the weights of a model of chartae or of a torch module, and this encoder "
                 "has none that it knows: use training='frozen'"
             )
-        if self.training != "joint":
+        if self.training not in JOINT:
             self.encoder_ = fitted(self.encoder, X)
         return X, y
 
@@ -195,7 +196,7 @@ class _Head(BaseEstimator):
         space = target_space(target, y[known])
         units = torch.full((len(y),), torch.nan)
         units[rows] = space.to_model(torch.as_tensor(y[rows, None])).float()[:, 0]
-        if self.training == "joint":
+        if self.training in JOINT:
             likelihood = self._fit_jointly(X, units, space)
         else:
             units[held_out] = space.to_model(torch.as_tensor(y[held_out, None])).float()[:, 0]
@@ -235,27 +236,16 @@ class _Head(BaseEstimator):
 
     def _fit_jointly(self, X: Any, y: torch.Tensor, space: Any) -> Any:
         """Fit a copy of the estimator, to the labels as well."""
-        self.encoder_ = clone(self.encoder)
-
-        def joined(task: _Task) -> _Task:
-            model = task.plan.model
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(self.random_state_)
-                model.head = readout(space, model.latent_dim, hidden=self._widths()).to(task.training.device)
-            told = task.training.told(y)
-            known = told.rows[~y[told.rows].isnan()]
-            # As often as it takes: a label that is seen once in an epoch would be learned last of all.
-            missing = LABELED_SHARE * len(told) - len(known)
-            times = max(0, round(missing / max(1.0, (1 - LABELED_SHARE) * len(known))))
-            return task._replace(
-                plan=replace(task.plan, objective=task.plan.objective + self.weight * Labels()),
-                drawn=told.subset(torch.cat([told.rows, known.repeat(times)])),
-                held_out=None if task.held_out is None else task.held_out.told(y),
-            )
-
-        self.encoder_._fit(X, joined=joined)
-        model: Any = self.encoder_.model_
-        likelihood, model.head = model.head, None
+        self.encoder_, likelihood = fit_jointly(
+            self.encoder,
+            X,
+            y,
+            lambda model: readout(space, model.latent_dim, hidden=self._widths()),
+            Labels(),
+            weight=self.weight,
+            decoder=self.training == "joint",
+            seed=self.random_state_,
+        )
         return likelihood
 
     def _codes(self, X: Any, k: int) -> np.ndarray:

@@ -3,6 +3,14 @@
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
 from chartae.transfer.encoders import coded, drawn, fitted
 from chartae.transfer.heads import HEADS, Scaled, head, labeled, takes_unlabeled
+from chartae.transfer.retrieval import (
+    RiskCoverage,
+    bhattacharyya,
+    expected_likelihood,
+    recall_at,
+    risk_coverage,
+    vendi_score,
+)
 from chartae.transfer.spreading import UNLABELED, Spreading
 from chartae.transfer.tuning import Read, target_space, tune
 
@@ -10,17 +18,23 @@ __all__ = [
     "HEADS",
     "UNLABELED",
     "Read",
+    "RiskCoverage",
     "Scaled",
     "Spreading",
+    "bhattacharyya",
     "calibration_error",
     "coded",
     "drawn",
+    "expected_likelihood",
     "fit_temperature",
     "fitted",
     "head",
     "labeled",
+    "recall_at",
+    "risk_coverage",
     "takes_unlabeled",
     "target_space",
     "tempered",
     "tune",
+    "vendi_score",
 ]

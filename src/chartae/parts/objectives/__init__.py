@@ -15,6 +15,7 @@ from chartae.parts.objectives.bounds import (
 )
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
 from chartae.parts.objectives.labels import Labels
+from chartae.parts.objectives.matches import Match, Matches
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
 from chartae.parts.objectives.penalties import (
     CodeNorm,
@@ -47,6 +48,8 @@ __all__ = [
     "EppsPulley",
     "GanCritic",
     "Labels",
+    "Match",
+    "Matches",
     "Matching",
     "NegLogLik",
     "SlicedWasserstein",

@@ -1,0 +1,200 @@
+"""Hedged embeddings beside points: numbers of two digits, some of them hidden, in two dimensions.
+
+Images of two MNIST digits side by side; in some a black square hides a part of a digit, in training with
+probability .2, and in one of two tests with probability 1. Items are numbers from 00 to 99; those that the
+tests hold are new images. Embeddings: hedged (draws), the same trained as points. By matches: the share of
+test items whose five likeliest matches vote for their number, and the average precision of all pairs; whether
+uncertainty tells which votes are wrong (AUROC). And zero-shot: digits 0 to 4 train, and 5 to 9 are retrieved.
+
+    python benchmarks/quality/hedged.py --data mnist.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import load_data, machine_info, write_json
+
+KINDS = ("hedged", "point")
+
+
+def composed(
+    images: np.ndarray, labels: np.ndarray, n: int, hidden: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of digits side by side, ``(n, 28, 56)`` from 0 to 1, and their numbers."""
+    rng = np.random.default_rng(seed)
+    both = rng.integers(0, len(images), (n, 2))
+    X = np.concatenate([images[both[:, 0]], images[both[:, 1]]], 2).astype(np.float32) / 255
+    for side in (0, 1):
+        for i in np.flatnonzero(rng.random(n) < hidden):
+            height, width = rng.integers(4, 29, 2)  # of the square, up to all of the digit
+            top, left = rng.integers(0, 29 - height), 28 * side + rng.integers(0, 29 - width)
+            X[i, top : top + height, left : left + width] = 0.0
+    return X, labels[both[:, 0]] * 10 + labels[both[:, 1]]
+
+
+def judged(embedding: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Accuracy of five neighbors, average precision over pairs, and AUROC of uncertainty for wrong votes."""
+    similarity = embedding.similarity(X, X, by="match")
+    np.fill_diagonal(similarity, -np.inf)
+    near = np.argsort(-similarity, axis=1)[:, :5]
+    votes = np.array([np.bincount(row, minlength=100).argmax() for row in y[near]])
+    pairs = np.triu_indices(len(X), 1)
+    wrong = votes != y
+    return {
+        "knn": float(1 - wrong.mean()),
+        "ap": float(average_precision_score(y[pairs[0]] == y[pairs[1]], similarity[pairs])),
+        "auroc": float(roc_auc_score(wrong, embedding.uncertainty(X))),
+    }
+
+
+def made(kind: str, method: str, latent_dim: int, args: argparse.Namespace, seed: int) -> Any:
+    import chartae as ct
+
+    encoder = (ct.VAE if kind == "hedged" else ct.AE)(
+        latent_dim=latent_dim,
+        network="mlp",
+        hidden=(512, 256),
+        likelihood="bernoulli",
+        max_epochs=args.epochs,
+        schedule="cosine",
+        patience=None,
+        random_state=seed,
+    )
+    return ct.ProbabilisticEmbedding(encoder, method=method, beta=args.beta, random_state=seed)
+
+
+def numbers(data: dict[str, np.ndarray], seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    X, y = composed(data["x_train"], data["y_train"], args.rows, 0.2, seed)
+    tests = {
+        name: composed(data["x_test"], data["y_test"], args.tests, hidden, 1000 + seed)
+        for name, hidden in (("clean", 0.0), ("hidden", 1.0))
+    }
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        start = time.perf_counter()
+        embedding = made(kind, "hedged", args.latent_dim, args, seed).fit(X, y)
+        seconds = time.perf_counter() - start
+        found[kind] = {name: judged(embedding, *test) for name, test in tests.items()} | {"seconds": seconds}
+        if kind == "hedged":
+            both = np.concatenate([tests[n][0] for n in ("clean", "hidden")])
+            hidden = np.repeat([0, 1], args.tests)
+            found[kind]["tells hidden"] = float(roc_auc_score(hidden, embedding.uncertainty(both)))
+        print(seed, kind, found[kind], flush=True)
+    return found
+
+
+def zero_shot(data: dict[str, np.ndarray], seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train on digits 0 to 4, retrieve 5 to 9 among themselves."""
+    X, T = (data[k].astype(np.float32) / 255 for k in ("x_train", "x_test"))
+    seen = data["y_train"] < 5
+    new = np.flatnonzero(data["y_test"] >= 5)
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        embedding = made(kind, "hedged", 8, args, seed).fit(X[seen], data["y_train"][seen])
+        similarity = embedding.similarity(T[new], T[new], by="match")
+        np.fill_diagonal(similarity, -np.inf)
+        labels = data["y_test"][new]
+        wrong = labels[similarity.argmax(1)] != labels
+        _, std = embedding.transform(T[new], return_std=True)
+        found[kind] = {
+            "recall": float(1 - wrong.mean()),
+            "auroc": float(roc_auc_score(wrong, embedding.uncertainty(T[new]))),
+            "auroc of sigma": float(roc_auc_score(wrong, np.square(std).sum(1))),
+        }
+        print(seed, "zero-shot", kind, found[kind], flush=True)
+    return found
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--data", help=".npz of MNIST; without it OpenML's is fetched")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--tests", type=int, default=2000)
+    parser.add_argument("--latent-dim", type=int, default=2)
+    parser.add_argument("--beta", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hedged.json")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(args.threads)
+    data = dict(load_data(args.data))
+    settings = {k: getattr(args, k) for k in ("epochs", "rows", "tests", "latent_dim", "beta")}
+    kept: dict[str, Any] = {"settings": settings, "seeds": {}}
+    if args.out.exists():
+        before = json.loads(args.out.read_text())["raw"]
+        kept = before if before["settings"] == settings else kept
+    for seed in range(args.seeds):
+        if str(seed) not in kept["seeds"]:
+            found = numbers(data, seed, args)
+            kept["seeds"][str(seed)] = found | {"zero-shot": zero_shot(data, seed, args)}
+        write(args.out, kept, args.threads)
+
+
+def write(out: Path, kept: dict[str, Any], threads: int) -> None:
+    runs = list(kept["seeds"].values())
+    more = len(runs) ** 0.5
+
+    def shown(values: list[float]) -> str:
+        error = np.std(values, ddof=1) / more if len(values) > 1 else float("nan")
+        return f"{np.mean(values):.3f} ± {error:.3f}"
+
+    rows = []
+    for test in ("clean", "hidden"):
+        for kind in (*KINDS, "gain"):
+            line = [f"two digits, {test}", kind]
+            for name in ("knn", "ap", "auroc"):
+                if kind == "gain":
+                    line.append(shown([r["hedged"][test][name] - r["point"][test][name] for r in runs]))
+                else:
+                    line.append(shown([r[kind][test][name] for r in runs]))
+            rows.append(line)
+    for kind in KINDS:
+        each = [r["zero-shot"][kind] for r in runs]
+        rows.append(
+            [
+                "zero-shot, 5 to 9",
+                kind,
+                shown([e["recall"] for e in each]),
+                "",
+                shown([e["auroc"] for e in each]),
+            ]
+        )
+    write_json(
+        str(out),
+        title="Hedged embeddings and points",
+        command="python benchmarks/quality/hedged.py --data mnist.npz",
+        machine=machine_info(threads),
+        columns=[
+            "test",
+            "embedding",
+            "accuracy of 5 neighbors (zero-shot: of 1)",
+            "average precision of pairs",
+            "AUROC of uncertainty for errors",
+        ],
+        rows=rows,
+        notes=[
+            f"{len(runs)} seeds of data and training, ± is the standard error over them; two digits in "
+            f"{kept['settings']['latent_dim']} dimensions, one digit in 8.",
+            "Method: Oh et al. 2019, arXiv:1810.00319.",
+        ],
+        raw=kept,
+    )
+
+
+if __name__ == "__main__":
+    main()

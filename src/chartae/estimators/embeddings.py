@@ -1,0 +1,315 @@
+"""Embeddings that are distributions."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import entr
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from chartae.core.errors import DataError, PlanError
+from chartae.core.registry import suggest
+from chartae.estimators.autoencoders import VAE
+from chartae.estimators.decoding import seed_of
+from chartae.estimators.fitting import Fitting
+from chartae.estimators.joint import fit_jointly
+from chartae.estimators.parameters import constructor
+from chartae.parts.objectives import Labels, Match, Matches
+from chartae.parts.readouts import readout
+from chartae.transfer import Read, bhattacharyya, expected_likelihood, labeled, target_space
+
+__all__ = ["ProbabilisticEmbedding"]
+
+METHODS = ("bottleneck", "hedged", "reconstruction")
+AT_ONCE = 1 << 22  # pairs of draws
+
+
+class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
+    """Items as distributions: a mean, how sure it is, and draws.
+
+    Parameters
+    ----------
+    encoder : estimator or None
+        An estimator of chartae, which is copied: its encoder, posterior and prior are what is trained. None
+        is ``VAE()``; a recipe such as "svae" has codes on a sphere; ``AE()`` gives points, the embedding
+        that all others are to be compared with.
+    method : {"bottleneck", "hedged", "reconstruction"}
+        What a code is to keep: what tells the label (variational information bottleneck), what tells whether
+        two items have the same label (hedged instance embedding), or the item.
+    beta : float
+        Nats of the label, or of the match, that a nat of the code costs.
+    n_samples : int
+        Draws of each item, in matches and in what is said of labels.
+    random_state : int, RandomState or None
+        Of draws, and of a head's first weights.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
+
+    Attributes
+    ----------
+    encoder_ : estimator
+        As it was fitted.
+    classes_ : ndarray or None
+        The labels.
+    head_ : object
+        What reads labels off codes, or tells whether two match; None for "reconstruction".
+    random_state_ : int
+        ``random_state``, or the number that was drawn in its place.
+
+    References
+    ----------
+    Alemi et al. 2017, arXiv:1612.00410 (bottleneck); Oh et al. 2019, arXiv:1810.00319 (hedged).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from chartae import VAE, ProbabilisticEmbedding
+    >>> X, y = load_iris(return_X_y=True)
+    >>> encoder = VAE(latent_dim=2, max_epochs=30, random_state=0)
+    >>> embedding = ProbabilisticEmbedding(encoder, method="hedged", random_state=0).fit(X, y)
+    >>> mean, std = embedding.transform(X, return_std=True)
+    >>> mean.shape, std.shape, embedding.similarity(X[:5], X).shape
+    ((150, 2), (150, 2), (5, 150))
+    """
+
+    _parameter_constraints = {  # noqa: RUF012 - as scikit-learn has it
+        "method": [StrOptions(set(METHODS))],
+        "beta": [Interval(Real, 0, None, closed="neither")],
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    __init__ = constructor(
+        {"encoder": None, "method": "bottleneck", "beta": 1e-3, "n_samples": 8, "random_state": None},
+        {},
+        first="encoder",
+    )
+
+    def fit(self, X: Any, y: Any = None) -> ProbabilisticEmbedding:
+        """Learn to embed.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        y : array_like or None
+            ``(n,)`` labels, -1 where there is none; "reconstruction" needs none.
+
+        Returns
+        -------
+        ProbabilisticEmbedding
+            Itself.
+
+        Raises
+        ------
+        DataError
+            If there are no labels, or all are alike.
+        PlanError
+            If the encoder is no estimator of chartae.
+        """
+        self._validate_params()
+        encoder = VAE() if self.encoder is None else self.encoder
+        if not isinstance(encoder, Fitting):
+            raise PlanError(
+                f"{type(encoder).__name__} has no posterior to train: use an estimator such as VAE()"
+            )
+        given = self.random_state
+        self.random_state_ = seed = int(given) if isinstance(given, Integral) else seed_of(given)
+        if self.method == "reconstruction":
+            self.head_: Read | Match | None = None
+            self.encoder_, self.classes_ = clone(encoder).fit(X), None
+            return self
+        if y is None:
+            raise DataError(f"method={self.method!r} learns from labels: give y, or use 'reconstruction'")
+        y = column_or_1d(y)
+        known = labeled(y)
+        self.classes_ = np.unique(y[known])
+        if len(self.classes_) < 2:
+            raise DataError("labels of one class tell nothing apart: give rows of two classes or more")
+        numbers = torch.full((len(y),), torch.nan)
+        numbers[torch.from_numpy(known)] = torch.from_numpy(np.searchsorted(self.classes_, y[known])).float()
+        common = {"weight": 1 / self.beta, "decoder": False, "seed": seed}
+        if self.method == "hedged":
+            term = Matches(self.n_samples)
+            self.encoder_, head = fit_jointly(encoder, X, numbers, lambda model: Match(), term, **common)
+            self.head_ = head.cpu()
+            return self
+        space = target_space("categorical", np.arange(len(self.classes_)))
+        told = numbers / float(space.scale)
+        self.encoder_, head = fit_jointly(
+            encoder, X, told, lambda model: readout(space, model.latent_dim), Labels(), **common
+        )
+        self.head_ = Read(head, space)
+        return self
+
+    def transform(self, X: Any, *, return_std: bool = False) -> Any:
+        """Embed: the posterior's mean.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        return_std : bool
+            Give its standard deviation as well.
+
+        Returns
+        -------
+        codes : ndarray
+            ``(n, d)``.
+        std : ndarray
+            ``(n, d)``, with ``return_std`` only.
+        """
+        check_is_fitted(self)
+        return self.encoder_.transform(X, return_std=return_std)
+
+    def sample_posterior(self, X: Any, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
+        """Draw codes of each item.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        n_samples : int
+            k, of each.
+        random_state : int, RandomState or None
+            The same seed gives the same draws.
+
+        Returns
+        -------
+        ndarray
+            ``(k, n, d)``.
+        """
+        check_is_fitted(self)
+        found: np.ndarray = self.encoder_.sample_posterior(X, n_samples, random_state=random_state)
+        return found
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each label, averaged over draws.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+
+        Returns
+        -------
+        ndarray
+            ``(n, classes)``, in the order of ``classes_``.
+
+        Raises
+        ------
+        PlanError
+            If the embedding was not made to tell labels.
+        """
+        check_is_fitted(self)
+        if self.method != "bottleneck":
+            raise PlanError(f"method={self.method!r} reads no labels: use 'bottleneck', or a HeadClassifier")
+        z, head = self._draws(X), self.head_
+        assert isinstance(head, Read)
+        each = head.predict_proba(z.reshape(-1, z.shape[2]))
+        found: np.ndarray = each.reshape(*z.shape[:2], -1).mean(0)
+        return found
+
+    def uncertainty(self, X: Any) -> np.ndarray:
+        """Say how uncertain each item is: larger is less sure.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)``: of a bottleneck, the entropy of the labels (nats); of a hedged embedding, how likely
+            two draws of the item do not match; otherwise the root of the code's whole variance.
+        """
+        check_is_fitted(self)
+        if self.method == "bottleneck":
+            entropy: np.ndarray = entr(self.predict_proba(X)).sum(1)
+            return entropy
+        if self.method == "reconstruction":
+            _, std = self.transform(X, return_std=True)
+            spread: np.ndarray = np.sqrt(np.square(std).sum(1))
+            return spread
+        z, head = torch.from_numpy(self._draws(X)).float(), self.head_
+        assert isinstance(head, Match)
+        with torch.no_grad():
+            gaps = torch.linalg.vector_norm(z[:, None] - z, dim=-1).flatten(0, 1)
+            missed: np.ndarray = head(gaps)[1].exp().numpy()
+        return missed
+
+    def similarity(self, X: Any, Y: Any, *, by: str = "auto") -> np.ndarray:
+        """Compare items, each with each.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        Y : array_like
+            ``(m, *shape)``.
+        by : {"auto", "match", "expected likelihood", "bhattacharyya", "cosine", "distance"}
+            The probability of a match, or of the same label; the integral of the product of two posteriors,
+            or of its root, as logarithms, for independent normals; or, of means, the cosine or minus the
+            distance. "auto" is "match" where there is one, else "bhattacharyya".
+
+        Returns
+        -------
+        ndarray
+            ``(n, m)``; larger is more alike.
+
+        Raises
+        ------
+        PlanError
+            If there is no such comparison, or the embedding knows no match.
+
+        References
+        ----------
+        Oh et al. 2019, arXiv:1810.00319, equation 3 (match); Jebara and Kondor 2003, "Bhattacharyya and
+        expected likelihood kernels".
+        """
+        check_is_fitted(self)
+        by = ("bhattacharyya" if self.head_ is None else "match") if by == "auto" else by
+        kinds = ("match", "expected likelihood", "bhattacharyya", "cosine", "distance")
+        if by not in kinds:
+            raise PlanError(f"by={by!r} compares nothing: {suggest(by, kinds)}")
+        if by == "match":
+            return self._match(X, Y)
+        if by in ("cosine", "distance"):
+            a, b = self.transform(X), self.transform(Y)
+            means: np.ndarray = cosine_similarity(a, b) if by == "cosine" else -euclidean_distances(a, b)
+            return means
+        compare = expected_likelihood if by == "expected likelihood" else bhattacharyya
+        return compare(*self.transform(X, return_std=True), *self.transform(Y, return_std=True))
+
+    def _match(self, X: Any, Y: Any) -> np.ndarray:
+        if self.head_ is None:
+            raise PlanError(
+                "method='reconstruction' knows no match: use by='bhattacharyya', or another method"
+            )
+        if self.method == "bottleneck":
+            same: np.ndarray = self.predict_proba(X) @ self.predict_proba(Y).T
+            return same
+        assert isinstance(self.head_, Match)
+        a, b = (torch.from_numpy(self._draws(V)).float() for V in (X, Y))
+        k, (draws, m) = len(a), b.shape[:2]
+        size = max(1, AT_ONCE // (k * draws * m))
+        blocks = []
+        with torch.no_grad():
+            for rows in a.split(size, 1):
+                gaps = torch.cdist(rows.flatten(0, 1), b.flatten(0, 1)).reshape(k, -1, draws, m)
+                blocks.append(self.head_.probability(gaps.transpose(1, 2).flatten(0, 1)))
+        found: np.ndarray = torch.cat(blocks).numpy()
+        return found
+
+    def _draws(self, X: Any) -> np.ndarray:
+        return self.sample_posterior(X, self.n_samples, random_state=self.random_state_)

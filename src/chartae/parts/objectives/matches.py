@@ -1,0 +1,134 @@
+"""What an embedding loses by pairs that match, or do not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Objective, Term, Trace
+from chartae.core.errors import PlanError
+
+__all__ = ["Match", "Matches"]
+
+
+class Match(nn.Module):
+    """Probability that two codes are of a kind: it falls with their distance, by a slope that is learned.
+
+    Attributes
+    ----------
+    offers : frozenset of str
+        "match".
+
+    References
+    ----------
+    Oh et al. 2019, arXiv:1810.00319, equation 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.objectives import Match
+    >>> log_match, log_other = Match()(torch.tensor([[0.0, 9.0]]))  # a pair of draws of two pairs of items
+    >>> log_match.exp().round(decimals=2).tolist()
+    [0.5, 0.0]
+    """
+
+    offers = frozenset({"match"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_slope = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Average over pairs of draws.
+
+        Parameters
+        ----------
+        gaps : Tensor
+            ``(pairs, ...)`` distances between a draw of the one and a draw of the other item.
+
+        Returns
+        -------
+        log_match, log_other : Tensor
+            Each ``(...)``: log of the probability that two items are of a kind, and that they are not.
+        """
+        logits = self._logits(gaps)
+        yes, no = (
+            nn.functional.logsigmoid(sign * logits).logsumexp(0) - math.log(len(logits))
+            for sign in (1.0, -1.0)
+        )
+        return yes, no
+
+    def probability(self, gaps: Tensor) -> Tensor:
+        """Average over pairs of draws, where no logarithm is needed.
+
+        Parameters
+        ----------
+        gaps : Tensor
+            ``(pairs, ...)``, as :meth:`forward` takes them.
+
+        Returns
+        -------
+        Tensor
+            ``(...)``: how likely two items are of a kind.
+        """
+        return self._logits(gaps).sigmoid_().mean(0)
+
+    def _logits(self, gaps: Tensor) -> Tensor:
+        return torch.addcmul(self.offset, gaps, self.log_slope.exp(), value=-1)
+
+
+class Matches(Objective):
+    """Mean negative log-probability that pairs of a batch match where they do, and do not where they do not.
+
+    Both kinds count for half: of pairs that do not match as many are chosen by lot as there are others. With
+    β of a KL beside it, it is the hedged instance embedding.
+
+    Parameters
+    ----------
+    k : int
+        Draws of each item.
+
+    Raises
+    ------
+    PlanError
+        If ``k < 1``.
+
+    References
+    ----------
+    Oh et al. 2019, arXiv:1810.00319, equations 3 to 6.
+
+    Examples
+    --------
+    >>> from chartae.parts.objectives import KL, Matches
+    >>> Matches(k=8) + 0.001 * KL()
+    matches(k=8) + 0.001 * kl
+    """
+
+    needs = frozenset({"head.match", "posterior.reparameterized"})
+
+    def __init__(self, k: int = 8) -> None:
+        super().__init__()
+        if k < 1:
+            raise PlanError(f"k={k}: a match is told by one draw of each item or more")
+        self.samples = k
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        z, y = trace.levels[0].z, trace.batch.y
+        assert y is not None
+        same = (y[:, None] == y).triu(1).nonzero()  # NaN is equal to nothing
+        apart = (y[:, None] < y).nonzero()
+        if len(apart):
+            lot = trace.noise.uniform((max(1, len(same)),), z) * len(apart)
+            apart = apart[lot.long().clamp_max(len(apart) - 1)]
+        losses = []
+        for which, (i, j) in enumerate((same.unbind(1), apart.unbind(1))):
+            gaps = torch.linalg.vector_norm(z[:, None, i] - z[None, :, j], dim=-1).flatten(0, 1)
+            log = trace.model.head(gaps)[which]  # type: ignore[misc]
+            losses.append(-log.sum() / max(1, len(i)))
+        return {"matches": Term(0.5 * (losses[0] + losses[1]))}
+
+    def __repr__(self) -> str:
+        return f"matches(k={self.samples})"

@@ -1,0 +1,234 @@
+"""What can be asked of items that are distributions: how alike two are, how varied many, how sure of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import entr
+from sklearn.preprocessing import normalize
+
+__all__ = [
+    "RiskCoverage",
+    "bhattacharyya",
+    "expected_likelihood",
+    "recall_at",
+    "risk_coverage",
+    "vendi_score",
+]
+
+AT_ONCE = 1 << 24  # numbers of an array of pairs
+
+
+def expected_likelihood(
+    mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_std: ArrayLike
+) -> np.ndarray:
+    """Compare normal distributions by the integral of their product: how likely two draws fall together.
+
+    Parameters
+    ----------
+    mean, std : array_like
+        ``(n, d)``, of independent normals.
+    other_mean, other_std : array_like
+        ``(m, d)``.
+
+    Returns
+    -------
+    ndarray
+        ``(n, m)``, logarithms, in nats.
+
+    References
+    ----------
+    Jebara and Kondor 2003, "Bhattacharyya and expected likelihood kernels", section 2.
+
+    Examples
+    --------
+    >>> from chartae.transfer import expected_likelihood
+    >>> expected_likelihood([[0.0]], [[1.0]], [[0.0], [3.0]], [[1.0], [1.0]]).round(2).tolist()
+    [[-1.27, -3.52]]
+    """
+    return _by_pairs(_log_product, mean, std, other_mean, other_std)
+
+
+def bhattacharyya(mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_std: ArrayLike) -> np.ndarray:
+    """Compare normal distributions by the integral of the root of their product: 0 for equal ones.
+
+    Parameters
+    ----------
+    mean, std : array_like
+        ``(n, d)``, of independent normals; a std of 0 is a point.
+    other_mean, other_std : array_like
+        ``(m, d)``.
+
+    Returns
+    -------
+    ndarray
+        ``(n, m)``, logarithms of the coefficient, in nats: minus the Bhattacharyya distance.
+
+    References
+    ----------
+    Jebara and Kondor 2003, "Bhattacharyya and expected likelihood kernels", section 2.
+
+    Examples
+    --------
+    >>> from chartae.transfer import bhattacharyya
+    >>> bhattacharyya([[0.0]], [[1.0]], [[0.0], [2.0]], [[1.0], [1.0]]).round(2).tolist()
+    [[0.0, -0.5]]
+    """
+    return _by_pairs(_log_root, mean, std, other_mean, other_std)
+
+
+def _log_product(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    total = np.maximum(a + b, np.finfo(float).tiny)
+    out: np.ndarray = -0.5 * (np.log(2 * np.pi * total) + gap**2 / total).sum(-1)
+    return out
+
+
+def _log_root(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    tiny = np.finfo(float).tiny
+    mean = np.maximum((a + b) / 2, tiny)
+    spread = np.log(mean) - 0.5 * (np.log(np.maximum(a, tiny)) + np.log(np.maximum(b, tiny)))
+    out: np.ndarray = -(0.5 * spread + gap**2 / (8 * mean)).sum(-1)
+    return out
+
+
+def _by_pairs(of: Callable[..., np.ndarray], *given: ArrayLike) -> np.ndarray:
+    a, s, b, t = (np.asarray(v, dtype=np.float64) for v in given)
+    size = max(1, AT_ONCE // max(1, b.size))
+    blocks = [of(a[i : i + size, None] - b, s[i : i + size, None] ** 2, t**2) for i in range(0, len(a), size)]
+    return np.concatenate(blocks) if blocks else np.empty((0, len(b)))
+
+
+def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike, k: int = 1) -> float:
+    """Share of queries for which one of the k most similar items has their label.
+
+    Parameters
+    ----------
+    similarity : array_like
+        ``(n, m)``: of each query and item; larger is more alike. Minus infinity leaves a pair out.
+    labels : array_like
+        ``(n,)`` of the queries.
+    other_labels : array_like
+        ``(m,)`` of the items.
+    k : int
+        How many are looked at.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    References
+    ----------
+    Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57, section V.
+
+    Examples
+    --------
+    >>> from chartae.transfer import recall_at
+    >>> recall_at([[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["a", "b"])
+    0.5
+    """
+    similarity = np.asarray(similarity)
+    near = np.argpartition(-similarity, min(k, similarity.shape[1]) - 1, axis=1)[:, :k]
+    return float((np.asarray(other_labels)[near] == np.asarray(labels)[:, None]).any(1).mean())
+
+
+def vendi_score(codes: ArrayLike) -> float:
+    """Count how many different items there are: 1 where all are alike, n where none is like another.
+
+    Parameters
+    ----------
+    codes : array_like
+        ``(n, d)``, compared by cosine.
+
+    Returns
+    -------
+    float
+        From 1 to n: the exponential of the entropy of the kernel's eigenvalues.
+
+    References
+    ----------
+    Friedman and Dieng 2023, arXiv:2210.02410, equation 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import vendi_score
+    >>> round(vendi_score(np.eye(5)), 2), round(vendi_score(np.ones((5, 3))), 2)
+    (5.0, 1.0)
+    """
+    unit = normalize(np.asarray(codes, dtype=np.float64))
+    # The smaller of the two Gram matrices: their eigenvalues other than 0 are the same.
+    gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
+    shares = np.linalg.eigvalsh(gram / len(unit)).clip(0)
+    return float(np.exp(entr(shares).sum()))
+
+
+class RiskCoverage(NamedTuple):
+    """How often one is wrong if one answers for the surest items alone.
+
+    Attributes
+    ----------
+    coverage : ndarray
+        ``(n,)``, from 1/n to 1: the share of items that is answered for.
+    risk : ndarray
+        ``(n,)``, the share of wrong ones among them.
+    area : float
+        Mean risk over all coverages.
+    excess : float
+        By how much the area is above that of knowing which are wrong.
+
+    Examples
+    --------
+    >>> from chartae.transfer import risk_coverage
+    >>> risk_coverage([0.1, 0.9], [False, True]).risk.tolist()
+    [0.0, 0.5]
+    """
+
+    coverage: np.ndarray
+    risk: np.ndarray
+    area: float
+    excess: float
+
+
+def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
+    """Trade answers for mistakes: leave the least certain items out, one after the other.
+
+    Parameters
+    ----------
+    uncertainty : array_like
+        ``(n,)``; equal ones are left out together, in the mean over their orders.
+    wrong : array_like
+        ``(n,)``, whether the answer for an item is wrong, or how wrong it is.
+
+    Returns
+    -------
+    RiskCoverage
+        The curve and its area.
+
+    References
+    ----------
+    Geifman and El-Yaniv 2017, arXiv:1705.08500; the excess: Geifman, Uziel and El-Yaniv 2019,
+    arXiv:1805.08206.
+
+    Examples
+    --------
+    >>> from chartae.transfer import risk_coverage
+    >>> found = risk_coverage([3, 1, 2], [True, False, False])
+    >>> round(found.area, 3), found.excess
+    (0.111, 0.0)
+    """
+    u, lost = np.asarray(uncertainty), np.asarray(wrong, dtype=np.float64)
+    _, group = np.unique(u, return_inverse=True)
+    mean = np.bincount(group, lost) / np.bincount(group)
+    n = np.arange(1, len(u) + 1)
+
+    def curve(order: np.ndarray, values: np.ndarray) -> np.ndarray:
+        out: np.ndarray = values[order].cumsum() / n
+        return out
+
+    risk = curve(np.argsort(group, kind="stable"), mean[group])
+    best = curve(np.argsort(lost, kind="stable"), lost)
+    return RiskCoverage(n / len(u), risk, float(risk.mean()), float(risk.mean() - best.mean()))

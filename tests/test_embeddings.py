@@ -1,0 +1,202 @@
+"""Items as distributions: comparisons against mathematics, and embeddings against planted noise."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+import chartae as ct
+from chartae.core.contracts import Batch, Plan
+from chartae.core.errors import DataError, PlanError
+from chartae.core.noise import Noise
+from chartae.models.recipes import build
+from chartae.parts.objectives import Match, Matches
+from chartae.training.kernels import Gradients
+from chartae.transfer import bhattacharyya, expected_likelihood, recall_at, risk_coverage, vendi_score
+
+QUICK = {"hidden": (32,), "max_epochs": 20, "learning_rate": 5e-3, "patience": None, "random_state": 0}
+
+
+# ------------------------------------------------------------- comparisons
+
+
+@given(st.integers(0, 1000), st.integers(1, 3))
+def test_comparisons_are_the_integrals_they_are_named_after(seed, d):
+    rng = np.random.default_rng(seed)
+    (m, n), (s, t) = rng.normal(size=(2, 1, d)), np.exp(0.5 * rng.normal(size=(2, 1, d)))
+    x = np.linspace(-30, 30, 20_001)
+    both = [(norm.pdf(x, m[0, i], s[0, i]), norm.pdf(x, n[0, i], t[0, i])) for i in range(d)]
+    product = [np.trapezoid(p * q, x) for p, q in both]
+    root = [np.trapezoid(np.sqrt(p * q), x) for p, q in both]
+    np.testing.assert_allclose(expected_likelihood(m, s, n, t)[0, 0], np.log(product).sum(), rtol=1e-6)
+    np.testing.assert_allclose(bhattacharyya(m, s, n, t)[0, 0], np.log(root).sum(), rtol=1e-6, atol=1e-9)
+
+
+def test_comparisons_are_symmetric_and_equal_ones_are_closest():
+    rng = np.random.default_rng(0)
+    m, s = rng.normal(size=(6, 3)), np.exp(rng.normal(size=(6, 3)))
+    for compare in (expected_likelihood, bhattacharyya):
+        np.testing.assert_allclose(compare(m, s, m, s), compare(m, s, m, s).T)
+    own = bhattacharyya(m, s, m, s)
+    np.testing.assert_allclose(np.diag(own), 0, atol=1e-12)
+    assert (own <= 1e-12).all()
+    points = bhattacharyya(m, 0 * s, m, 0 * s)
+    assert np.isfinite(points).all()
+    assert (points.argmax(1) == np.arange(6)).all()
+
+
+@pytest.mark.parametrize(("groups", "size"), [(1, 5), (4, 3), (7, 1)])
+def test_the_vendi_score_counts_kinds(groups, size):
+    assert vendi_score(np.repeat(np.eye(10)[:groups], size, axis=0)) == pytest.approx(groups)
+    wide = np.repeat(np.eye(100)[:groups], size, axis=0)  # more dimensions than items
+    assert vendi_score(wide) == pytest.approx(groups)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 100))
+def test_risk_and_coverage(wrong, seed):
+    u = np.random.default_rng(seed).integers(0, 4, len(wrong))
+    found = risk_coverage(u, wrong)
+    assert found.risk[-1] == pytest.approx(np.mean(wrong))
+    assert found.coverage[-1] == 1
+    assert found.excess >= -1e-12
+    assert risk_coverage(wrong, wrong).excess == pytest.approx(0)
+    assert risk_coverage(np.zeros(len(wrong)), wrong).area == pytest.approx(np.mean(wrong))
+    order = np.random.default_rng(seed).permutation(len(wrong))  # equal ones have no order
+    assert risk_coverage(u[order], np.array(wrong)[order]).area == pytest.approx(found.area)
+
+
+def test_recall_looks_at_the_nearest():
+    similarity = np.array([[0.9, 0.8, 0.1], [0.2, 0.9, 0.8]])
+    assert recall_at(similarity, [1, 0], [0, 1, 0], k=1) == 0.0
+    assert recall_at(similarity, [1, 0], [0, 1, 0], k=2) == 1.0
+    assert recall_at(similarity, [1, 0], [0, 1, 0], k=9) == 1.0
+
+
+# ----------------------------------------------------------------- matches
+
+
+def test_a_match_is_the_mean_of_a_logistic_function():
+    match = Match()
+    with torch.no_grad():
+        match.log_slope.fill_(math.log(2.0))
+        match.offset.fill_(1.5)
+    gaps = torch.tensor([[0.0], [1.0], [3.0]])
+    by_hand = torch.sigmoid(1.5 - 2 * gaps).mean(0)
+    yes, no = match(gaps)
+    torch.testing.assert_close(yes.exp(), by_hand)
+    torch.testing.assert_close(no.exp(), 1 - by_hand)
+    torch.testing.assert_close(match.probability(gaps), by_hand)
+
+
+def test_pairs_of_both_kinds_count_for_half():
+    plan = build("ae", (3,), latent_dim=2, hidden=(4,))
+    plan.model.head = Match()
+    batch = Batch(torch.randn(5, 3), y=torch.tensor([0.0, 0.0, 1.0, torch.nan, 1.0]))
+    trace = plan.model.trace(batch, k=1, noise=Noise(0))
+    z = trace.levels[0].z[0]
+
+    def log(i, j):
+        return [v.item() for v in plan.model.head((z[i] - z[j]).norm()[None])]
+
+    same = -(log(0, 1)[0] + log(2, 4)[0]) / 2
+    others = {-log(i, j)[1] for i in (0, 1) for j in (2, 4)}
+    drawn = 2 * Matches(1)(trace)["matches"].value().item() - same
+    assert any(drawn == pytest.approx((a + b) / 2, rel=1e-5) for a in others for b in others)
+
+
+@pytest.mark.parametrize("y", [[torch.nan] * 4, [0.0] * 4, [0.0, 1.0, 2.0, 3.0]])
+def test_without_pairs_of_a_kind_nothing_breaks(y):
+    plan = build("vae", (3,), latent_dim=2, hidden=(4,))
+    plan.model.head = Match()
+    loss, _ = Gradients(Plan(plan.model, Matches(2)))(Batch(torch.randn(4, 3), y=torch.tensor(y)), Noise(0))
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in plan.model.parameters() if p.grad is not None)
+
+
+# -------------------------------------------------------------- embeddings
+
+
+def blurred(n: int = 800) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three classes, of which a third of the items cannot be told: they lie amid all."""
+    rng = np.random.default_rng(0)
+    y, lost = rng.integers(0, 3, n), rng.random(n) < 0.33
+    X = 4 * np.eye(3)[y] * ~lost[:, None] + 0.4 * rng.normal(size=(n, 3))
+    return X.astype(np.float32), y, lost
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "hedged"])
+def test_what_cannot_be_told_is_uncertain(method):
+    X, y, lost = blurred()
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), method=method, random_state=0)
+    m.fit(X[:500], y[:500])
+    assert roc_auc_score(lost[500:], m.uncertainty(X[500:])) > 0.95
+    match = m.similarity(X[500:], X[500:])
+    clear = np.flatnonzero(~lost[500:])
+    same = y[500:][clear][:, None] == y[500:][clear]
+    assert match[np.ix_(clear, clear)][same].min() > match[np.ix_(clear, clear)][~same].max()
+    assert ((match >= 0) & (match <= 1 + 1e-6)).all()
+    np.testing.assert_array_equal(match, m.similarity(X[500:], X[500:]))
+    if method == "hedged":
+        _, std = m.transform(X[500:], return_std=True)
+        assert roc_auc_score(lost[500:], std.sum(1)) > 0.8
+
+
+def test_large_comparisons_are_cut_into_blocks(monkeypatch):
+    X, y, _ = blurred(200)
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), method="hedged", random_state=0).fit(X, y)
+    whole = m.similarity(X[:30], X[:20])
+    monkeypatch.setattr("chartae.estimators.embeddings.AT_ONCE", 8 * 8 * 20 * 7)
+    np.testing.assert_allclose(m.similarity(X[:30], X[:20]), whole, rtol=1e-5)
+
+
+def test_points_have_one_uncertainty():
+    X, y, _ = blurred(300)
+    m = ct.ProbabilisticEmbedding(ct.AE(latent_dim=2, **QUICK), method="hedged", random_state=0).fit(X, y)
+    assert np.ptp(m.uncertainty(X)) < 1e-6
+    order = np.argsort(m.similarity(X[:1], X)[0])
+    by_distance = np.argsort(m.similarity(X[:1], X, by="distance")[0])
+    np.testing.assert_array_equal(order[-20:], by_distance[-20:])
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "hedged"])
+def test_codes_on_a_sphere(method):
+    X, y, _ = blurred(300)
+    sphere = ct.Autoencoder(recipe="svae", latent_dim=3, **QUICK | {"max_epochs": 4})
+    m = ct.ProbabilisticEmbedding(sphere, method=method, random_state=0).fit(X, y)
+    np.testing.assert_allclose(np.linalg.norm(m.sample_posterior(X, 2, random_state=0), axis=2), 1, rtol=1e-5)
+    assert m.similarity(X[:4], X).shape == (4, 300)
+    assert np.isfinite(m.uncertainty(X)).all()
+
+
+def test_reconstruction_needs_no_labels():
+    X, _, _ = blurred(300)
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), method="reconstruction").fit(X)
+    assert m.uncertainty(X).shape == (300,)
+    near = m.similarity(X[:50], X)
+    assert near.shape == (50, 300)
+    np.testing.assert_allclose(near[np.arange(50), np.arange(50)], 0, atol=1e-9)
+    with pytest.raises(PlanError, match="knows no match"):
+        m.similarity(X, X, by="match")
+    with pytest.raises(PlanError, match="did you mean 'cosine'"):
+        m.similarity(X, X, by="cosin")
+    with pytest.raises(PlanError, match="reads no labels"):
+        m.predict_proba(X)
+
+
+def test_labels_may_be_missing_and_are_needed():
+    X, y, lost = blurred(300)
+    some = np.where(np.arange(300) % 3, -1, y)
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), random_state=0).fit(X, some)
+    told = m.classes_[m.predict_proba(X).argmax(1)]
+    assert (told == y)[~lost].mean() > 0.95
+    with pytest.raises(DataError, match="learns from labels: give y"):
+        m.fit(X)
+    with pytest.raises(DataError, match="give rows of two classes"):
+        m.fit(X, np.zeros(300))
+    with pytest.raises(PlanError, match="use an estimator such as VAE"):
+        ct.ProbabilisticEmbedding(torch.nn.Linear(3, 2)).fit(X, y)
