@@ -16,6 +16,7 @@ __all__ = [
     "HeadRegressor",
     "Recipe",
     "audit",
+    "control_report",
     "intrinsic_dimension",
     "label_efficiency_curve",
     "load",
@@ -37,6 +38,7 @@ _WHERE = {
     "HeadRegressor": "chartae.estimators.heads",
     "Recipe": "chartae.models.recipes",
     "audit": "chartae.audits.report",
+    "control_report": "chartae.audits.control",
     "intrinsic_dimension": "chartae.geometry.dimension",
     "label_efficiency_curve": "chartae.estimators.efficiency",
     "load": "chartae.estimators.runs",
@@ -49,6 +51,7 @@ _WHERE = {
 }
 
 if TYPE_CHECKING:
+    from chartae.audits.control import control_report
     from chartae.audits.maps import plot
     from chartae.audits.report import audit
     from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder

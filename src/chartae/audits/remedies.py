@@ -233,3 +233,28 @@ def _deduplicate(now: Setting) -> tuple[str, dict[str, Any]] | None:
 @remedies.register("more-data")
 def _more_data(now: Setting) -> tuple[str, dict[str, Any]] | None:
     return "give more items", {}
+
+
+@remedies.register("guidance")
+def _guidance(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "sample with guidance=2, at the cost of variety", {}
+
+
+@remedies.register("condition-in-layers")
+def _condition_in_layers(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.parameters.get("conditioning", "film") == "film":
+        return None
+    return "let the condition act in all layers: conditioning='film'", {"conditioning": "film"}
+
+
+@remedies.register("conditional-prior")
+def _conditional_prior(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.recipe_params.get("conditional_prior", True):
+        return None
+    says = "draw codes from a prior that knows the condition: conditional_prior=True"
+    return says, {"recipe_params": {**now.recipe_params, "conditional_prior": True}}
+
+
+@remedies.register("draw-noise")
+def _draw_noise(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "sample with observation_noise=True, where the noise is part of the data", {}
