@@ -387,8 +387,11 @@ def _variety(asked: Asked) -> Reading:
     def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.square(a[left] - b[right]).sum(1)
 
-    same = np.square(made - again).sum(1)[left]
-    items = apart(real, real) - (0.0 if asked.classes else apart(made, made) - same)
+    twins = np.square(made - again).sum(1)
+    # Of one class, conditions may differ in what the class does not say: then they do in samples as well.
+    samples, items = apart(made, made), apart(real, real)
+    if not asked.classes:
+        samples, items = twins, items - (samples - twins)
     width = float(np.sqrt(np.median(apart(real, real)))) or 1.0
     groups = [g for g in groups if len(g) >= GROUP // 2]
     vendi = {
@@ -396,9 +399,9 @@ def _variety(asked: Asked) -> Reading:
         for name, v in (("vendi", made), ("vendi_items", real))
     }
     # Between a sample and another with noise lies the noise once, and between two with noise twice.
-    drawn = 2 * np.square(noisy - made).sum(1).mean() - same.mean()
-    noise = float(drawn / items.mean()) if items.mean() > 0 else float("nan")
-    return of_ratio(same, items, also=vendi | {"with_noise": noise})
+    extra = 2 * (np.square(noisy - made).sum(1).mean() - twins.mean())
+    noise = float((samples.mean() + extra) / items.mean()) if items.mean() > 0 else float("nan")
+    return of_ratio(samples, items, also=vendi | {"with_noise": noise})
 
 
 def effective_number(X: np.ndarray, width: float) -> float:

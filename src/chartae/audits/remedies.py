@@ -249,10 +249,13 @@ def _condition_in_layers(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("conditional-prior")
 def _conditional_prior(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    if now.recipe_params.get("conditional_prior", True):
+    if not now.recipe_params.get("conditional_prior", True):
+        says = "draw codes from a prior that knows the condition: conditional_prior=True"
+        return says, {"recipe_params": {**now.recipe_params, "conditional_prior": True}}
+    if now.recipe != "cvae":
         return None
-    says = "draw codes from a prior that knows the condition: conditional_prior=True"
-    return says, {"recipe_params": {**now.recipe_params, "conditional_prior": True}}
+    says = "let a flow learn where codes lie: recipe='flow-prior-vae' with conditional_prior=True"
+    return says, {"recipe": "flow-prior-vae", "recipe_params": {"conditional_prior": True}}
 
 
 @remedies.register("draw-noise")
