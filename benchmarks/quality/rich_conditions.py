@@ -32,7 +32,6 @@ from common import load_data, machine_info, write_json
 RESULT = Path(__file__).parent / "results" / "rich_conditions.json"
 EVERY = 10  # of the combinations of attributes one is held out of training
 GUIDANCE = 2.0
-PROBED = 5_000  # test images that the report sees
 
 
 def main() -> None:
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", default=RESULT)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--latent-dim", type=int, default=8)
+    parser.add_argument("--latent-dim", type=int, default=4)
     parser.add_argument("--hidden", default="256")
     parser.add_argument("--width", type=int, default=24, help="of a caption's vector")
     parser.add_argument("--classifier-epochs", type=int, default=2)
@@ -70,7 +69,7 @@ def main() -> None:
     for name, c in (("label", y), ("caption", known)):
         model = ct.Autoencoder(
             recipe="flow-prior-vae",
-            recipe_params={"conditional_prior": True},
+            recipe_params={"conditional_prior": True, "flow_hidden": (128, 128)},
             latent_dim=args.latent_dim,
             network="mlp",
             hidden=tuple(int(h) for h in args.hidden.split(",")),
@@ -142,9 +141,8 @@ def judged(
     images, made = measure(data["x_test"]), measure(samples.astype(np.float32))
     attributes = {name: float(np.corrcoef(images[name], made[name])[0, 1]) for name in WORDS}
     guided = model.sample(len(c), condition=c, guidance=GUIDANCE, random_state=seed) / 255
-    told = data["x_test"][:PROBED], c[:PROBED]
     report, stronger = (
-        ct.control_report(model, *told, labels=digits[:PROBED], guidance=w) for w in (None, GUIDANCE)
+        ct.control_report(model, data["x_test"], c, labels=digits, guidance=w) for w in (None, GUIDANCE)
     )
     leak = report["leakage"].also
     return {

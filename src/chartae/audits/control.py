@@ -353,7 +353,7 @@ def _off_codes(asked: Asked, z: np.ndarray, kind: str) -> tuple[Any, Any]:
     """Hits and chance of a reader of codes, each row by one that has not seen it."""
     from sklearn.model_selection import KFold
 
-    rows = np.arange(min(len(z), COMPARED))
+    rows = np.arange(min(len(z), READ if asked.classes else COMPARED))  # all pairs of which are compared
     reader = head("categorical" if asked.classes else "normal", kind)
     read = np.empty((len(rows), asked.kinds.shape[1]))
     for seen, held in KFold(FOLDS).split(rows):  # in random order already

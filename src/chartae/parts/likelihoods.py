@@ -180,6 +180,11 @@ class NetworkLikelihood(Likelihood):
         Distribution
             With batch shape ``(k, n)`` and event shape ``(*x)``.
 
+        Raises
+        ------
+        PlanError
+            If a subclass has a ``forward`` of its own.
+
         References
         ----------
         Ho and Salimans 2022, arXiv:2207.12598, equation 6, with its w one larger, here of a decoder's
@@ -197,6 +202,11 @@ class NetworkLikelihood(Likelihood):
         >>> bool((p.guided(z, c, null, 1.0).point() == p(z, c).point()).all())
         True
         """
+        if type(self).forward is not NetworkLikelihood.forward:
+            raise PlanError(
+                f"guidance calls decode and distribution, and {type(self).__name__} has a forward of its "
+                "own: write these two in its place"
+            )
         # lerp gives either end to the last bit.
         return self.distribution(torch.lerp(self.decode(z, null), self.decode(z, c), guidance))
 
