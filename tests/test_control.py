@@ -102,6 +102,10 @@ def test_tables_and_exported_decoders_are_guided(cvae, tmp_path):
     model = ct.CVAE(max_epochs=20, **TRAINING).fit(table, y)
     made = model.sample(200, "y", guidance=2.0, random_state=0)
     assert (made["kind"] == "u").mean() > 0.95
+    moved = model.translate(table[y == "x"], "x", to="y")
+    assert moved.index.equals(table[y == "x"].index)
+    assert (moved["kind"] == "u").mean() > 0.9
+    assert moved["size"].mean() == pytest.approx(5, abs=0.6)
     generator = ct.load_decoder(cvae.export_decoder(tmp_path / "decoder"))
     np.testing.assert_array_equal(
         generator.sample(4, "a", guidance=3, random_state=0), cvae.sample(4, "a", guidance=3, random_state=0)
@@ -356,6 +360,7 @@ def test_what_cannot_be_judged():
         (lambda: ct.control_report(exact(4), X[:60], c[:60]), DataError, "60 items are too few"),
         (lambda: ct.control_report(exact(4), X, c[:1]), DataError, "all items have the same condition"),
         (lambda: ct.control_report(exact(4), X, None), PlanError, "has no condition, or none was given"),
+        (lambda: ct.control_report(exact(4), X, c, guidance=2), PlanError, "is for estimators of chartae"),
         (lambda: ct.control_report(exact(4), X, c, labels=[1, 2]), DataError, "2 labels for 800 items"),
     ]:
         with pytest.raises(error, match=message):

@@ -97,13 +97,15 @@ def main() -> None:
 
     row("asked digit read from 10,000 samples", "obeyed", wanted="caption / label ≥ .95")
     row("the same, combinations that training has not seen", "obeyed_new")
-    row("digit read off codes, draws of q(z), beside p(z given c)", "leak", wanted="≤ chance + 2 points")
-    row(
-        "digit read off codes, posterior means, beside p(z given c)",
-        "leak_mean",
-        wanted="≤ chance + 2 points",
-    )
-    row("chance", "chance")
+    for what in ("digit", *WORDS):
+        for of, accuracy, chance in (
+            ("draws of q(z)", "accuracy", "chance"),
+            ("posterior means", "mean_accuracy", "mean_chance"),
+        ):
+            told = [raw[name][f"leak_{what}"] for name in ("label", "caption")]
+            cells = [f"{100 * (t[accuracy] - t[chance]):+.1f} points" for t in told]
+            # The digit model is not told the attributes, so that its codes should hold them.
+            rows.append([f"{what} read off codes beyond chance, {of}", *cells, "caption: ≤ +2.0"])
     for attribute in WORDS:
         row(f"correlation of {attribute} with what was asked for", attribute, "{:.2f}")
     row("variance of samples of a digit / of images of it", "variety", "{:.2f}")
@@ -144,13 +146,14 @@ def judged(
     report, stronger = (
         ct.control_report(model, data["x_test"], c, labels=digits, guidance=w) for w in (None, GUIDANCE)
     )
-    leak = report["leakage"].also
+    leaks = {"digit": report["leakage"].also}
+    for name in WORDS:
+        labels = np.array([a[name] for a in said])
+        leaks[name] = ct.control_report(model, data["x_test"], c, labels=labels)["leakage"].also
     return {
         "obeyed": float(hits.mean()),
         "obeyed_new": float(hits[new].mean()),
-        "leak": leak["accuracy"],
-        "leak_mean": leak["mean_accuracy"],
-        "chance": leak["chance"],
+        **{f"leak_{name}": of for name, of in leaks.items()},
         "variety": report["variety"].statistic,
         "obeyed_guided": float((read(net, guided) == digits).mean()),
         "variety_guided": stronger["variety"].statistic,

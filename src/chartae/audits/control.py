@@ -225,7 +225,7 @@ def control_report(
     DataError
         If the items cannot be used, or are too few, or all have the same condition.
     PlanError
-        If the model has no condition.
+        If the model has no condition, or is no estimator and there is guidance.
 
     References
     ----------
@@ -247,6 +247,10 @@ def control_report(
     The class that was asked for is read from ...% of samples, and from ...% of items; chance is 50%.
     """
     start = time.perf_counter()
+    if guidance is not None and not hasattr(model, "chart"):
+        raise PlanError(
+            f"guidance={guidance!r} is for estimators of chartae: give decode as it is to be judged"
+        )
     chart = chart_of(model) if guidance is None else model.chart(guidance=guidance)
     x = chart.items(X)
     if len(x) < FEWEST:
@@ -321,12 +325,13 @@ def _leakage(asked: Asked) -> Reading:
         return (hits - chance) / (1 - guess), float(hits.mean()), guess
 
     excess, accuracy, chance = best("draw")
-    told, by_mean, _ = best("mean")
+    told, by_mean, mean_chance = best("mean")
     also = {
         "read": "the class is read" if asked.classes else "the right one of two is read",
         "accuracy": accuracy,
         "chance": chance,
         "mean_accuracy": by_mean,
+        "mean_chance": mean_chance,
         "mean_excess": float(told.mean()),
         "beside": ", beside what p(z | c) says," if _moves(asked) else "",
     }

@@ -237,7 +237,7 @@ def _more_data(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("guidance")
 def _guidance(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    return "sample with guidance=2, at the cost of variety", {}
+    return "sample with guidance=2, which exaggerates the condition", {}
 
 
 @remedies.register("condition-in-layers")

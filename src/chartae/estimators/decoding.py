@@ -132,9 +132,10 @@ class Decoding:
             Dimensions of z (from 0) that hold a value, or one for each sample; the others are drawn given
             these, as they go together where z is drawn from.
         guidance : float, optional
-            How far to follow the condition, of which z is drawn as ever: 1 as it was trained, 0 not at all,
-            and 2 as much again, which makes items more typical of it and less varied. The decoder's output is
-            extrapolated from what it is without a condition, before it becomes means, probabilities or rates.
+            How far to follow the condition, with z drawn as ever: 1 as it was trained, 0 not at all, and 2 as
+            much again, which makes items more of what was asked for than the data are. The decoder's output
+            is extrapolated from what it is without a condition, before it becomes means, probabilities or
+            rates.
 
         Returns
         -------
