@@ -317,7 +317,8 @@ def test_what_was_trained_on_labels_at_random_ignores_them():
     model = ct.CVAE(max_epochs=20, **TRAINING).fit(X, np.random.default_rng(0).permutation(y))
     report = ct.control_report(model, *groups(600, 1))
     assert report["obeyed"].verdict == "fail"
-    assert report["obeyed"].remedies[0].name == "guidance"
+    assert [r.name for r in report["obeyed"].remedies] == ["conditional-prior", "longer-training", "guidance"]
+    assert report["obeyed"].remedies[0].changes["recipe_params"]["conditional_prior"] is True
     assert report["leakage"].verdict == "fail"  # what the condition does not say, the code does
 
 

@@ -455,7 +455,7 @@ CONTROL = (
             "{question} from {obeyed:.0%} of samples, and from {ceiling:.0%} of items; chance is "
             "{chance:.0%}.",
         ),
-        remedies=("guidance", "condition-in-layers", "longer-training"),
+        remedies=("conditional-prior", "fewer-dimensions", "longer-training", "guidance"),
         reference="Ravuri and Vinyals 2019, arXiv:1905.10887; Cohen 1960, doi:10.1177/001316446002000104",
     ),
     Check(
@@ -473,7 +473,7 @@ CONTROL = (
             "fail": "Codes hold{beside} the condition: {read} off {accuracy:.0%} of them, chance "
             "{chance:.0%} (off posterior means {mean_accuracy:.0%}).",
         },
-        remedies=("conditional-prior", "condition-in-layers", "longer-training"),
+        remedies=("conditional-prior", "fewer-dimensions", "longer-training"),
         reference="Zemel et al. 2013 (ICML); Louizos et al. 2016, arXiv:1511.00830",
     ),
     Check(

@@ -240,11 +240,12 @@ def _guidance(now: Setting) -> tuple[str, dict[str, Any]] | None:
     return "sample with guidance=2, which exaggerates the condition", {}
 
 
-@remedies.register("condition-in-layers")
-def _condition_in_layers(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    if now.parameters.get("conditioning", "film") == "film":
+@remedies.register("fewer-dimensions")
+def _fewer_dimensions(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.latent_dim < 2:
         return None
-    return "let the condition act in all layers: conditioning='film'", {"conditioning": "film"}
+    wanted = now.latent_dim // 2
+    return f"lower latent_dim from {now.latent_dim} to {wanted}", {"latent_dim": wanted}
 
 
 @remedies.register("conditional-prior")
