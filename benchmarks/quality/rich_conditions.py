@@ -127,9 +127,9 @@ def main() -> None:
             f"are vectors of {args.width} numbers.",
             f"Models: {model.summary_.split('; ')[-1]}; {args.epochs} epochs, seed {args.seed}. Codes are "
             "read by `control_report`, linearly and by neighbors, whichever is better.",
-            "The model conditioned on the label is not told thickness, slant and width, so that its codes hold "
-            "them. An accuracy beyond chance has a standard error of about half a point for digits, and of a "
-            "point at most.",
+            "The model conditioned on the label is not told thickness, slant and width, so that its codes "
+            "hold them. An accuracy beyond chance has a standard error of about half a point for digits, and "
+            "of a point at most.",
         ],
         raw=raw,
     )
