@@ -17,6 +17,7 @@ __all__ = [
     "ProbabilisticEmbedding",
     "Recipe",
     "audit",
+    "control_report",
     "intrinsic_dimension",
     "label_efficiency_curve",
     "load",
@@ -39,6 +40,7 @@ _WHERE = {
     "ProbabilisticEmbedding": "chartae.estimators.embeddings",
     "Recipe": "chartae.models.recipes",
     "audit": "chartae.audits.report",
+    "control_report": "chartae.audits.control",
     "intrinsic_dimension": "chartae.geometry.dimension",
     "label_efficiency_curve": "chartae.estimators.efficiency",
     "load": "chartae.estimators.runs",
@@ -51,6 +53,7 @@ _WHERE = {
 }
 
 if TYPE_CHECKING:
+    from chartae.audits.control import control_report
     from chartae.audits.maps import plot
     from chartae.audits.report import audit
     from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder

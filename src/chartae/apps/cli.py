@@ -250,6 +250,10 @@ _Condition = Annotated[
         help="What to make, in a conditional run: a label, numbers as in [1, 2], or a .npy of a vector.",
     ),
 ]
+_Guidance = Annotated[
+    float | None,
+    typer.Option(metavar="W", help="How far to follow the condition: 1 as trained, 2 as much again."),
+]
 _Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Same seed, same result.")]
 
 
@@ -500,6 +504,7 @@ def _sample(
         typer.Option("--n", "-n", min=1, metavar="N", help="How many items; by default 64, or one .wav."),
     ] = None,
     condition: _Condition = None,
+    guidance: _Guidance = None,
     out: _Out = None,
     seed: _Seed = None,
 ) -> None:
@@ -508,7 +513,8 @@ def _sample(
     target = _target(out, run, "samples", estimator)
     n = n or (1 if target.suffix == ".wav" else 64)
     _refuse_several(target, n)
-    X = estimator.sample(n, condition=_asked(estimator, condition), random_state=seed)
+    asked = _asked(estimator, condition)
+    X = estimator.sample(n, condition=asked, guidance=guidance, random_state=seed)
     _write(target, X, estimator)
 
 
@@ -545,6 +551,7 @@ def _decode(
         str, typer.Argument(metavar="CODES", help="A .npy of shape (n, latent_dim).", show_default=False)
     ],
     condition: _Condition = None,
+    guidance: _Guidance = None,
     out: _Out = None,
 ) -> None:
     """Turn codes into items."""
@@ -552,7 +559,7 @@ def _decode(
     target = _target(out, run, "decoded", estimator)
     Z = _shown(_read(codes, None, None).X, target)
     _refuse_several(target, len(Z))
-    X = estimator.inverse_transform(Z, condition=_asked(estimator, condition))
+    X = estimator.inverse_transform(Z, condition=_asked(estimator, condition), guidance=guidance)
     _write(target, X, estimator)
 
 

@@ -221,7 +221,7 @@ class Check:
 
     name: str
     title: str
-    measure: Callable[[Evidence], Reading]
+    measure: Callable[[Any], Reading]
     ok: float
     fail: float
     says: Mapping[str, str]

@@ -106,13 +106,16 @@ def _source_density(evidence: Evidence, z: Tensor) -> np.ndarray:
 # -------------------------------------------------------------------------------- against items
 
 
-def generated(evidence: Evidence, n: int, *, noisy: bool) -> Tensor:
-    """Samples as the model makes them, flat, ``(n, D)``; with the noise of p(x | z) where it is known."""
+def generated(evidence: Evidence, n: int, *, noisy: bool, stream: int = 30) -> Tensor:
+    """Samples as the model makes them, flat, ``(n, D)``; with the noise of p(x | z) where it is known.
+
+    Codes come of the random numbers of ``stream``, and noise of the next.
+    """
     assert evidence.chart.source is not None
     chart, made = evidence.chart, []
-    z = evidence.sampled(n, prior=False, stream=30).to(evidence.x.device)
+    z = evidence.sampled(n, prior=False, stream=stream).to(evidence.x.device)
     rows = torch.arange(len(z)) % len(evidence)
-    noise = evidence.noise(31)
+    noise = evidence.noise(stream + 1)
     with torch.no_grad():
         for b in chart.blocks(len(z)):
             c = evidence.conditions(rows[b])

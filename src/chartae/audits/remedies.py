@@ -233,3 +233,32 @@ def _deduplicate(now: Setting) -> tuple[str, dict[str, Any]] | None:
 @remedies.register("more-data")
 def _more_data(now: Setting) -> tuple[str, dict[str, Any]] | None:
     return "give more items", {}
+
+
+@remedies.register("guidance")
+def _guidance(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "sample with guidance=2, which exaggerates the condition", {}
+
+
+@remedies.register("fewer-dimensions")
+def _fewer_dimensions(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.latent_dim < 2:
+        return None
+    wanted = now.latent_dim // 2
+    return f"lower latent_dim from {now.latent_dim} to {wanted}", {"latent_dim": wanted}
+
+
+@remedies.register("conditional-prior")
+def _conditional_prior(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if not now.recipe_params.get("conditional_prior", True):
+        says = "draw codes from a prior that knows the condition: conditional_prior=True"
+        return says, {"recipe_params": {**now.recipe_params, "conditional_prior": True}}
+    if now.recipe != "cvae":
+        return None
+    says = "let a flow learn where codes lie: recipe='flow-prior-vae' with conditional_prior=True"
+    return says, {"recipe": "flow-prior-vae", "recipe_params": {"conditional_prior": True}}
+
+
+@remedies.register("draw-noise")
+def _draw_noise(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "sample with observation_noise=True, where the noise is part of the data", {}

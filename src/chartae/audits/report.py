@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from chartae.geometry.charts import chart_of
 from chartae.models.recipes import find
 from chartae.parts.networks import MLP, ConvEncoder, Film, Residual
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 # Each of these registers its checks.
 from chartae.audits import data, projection, tangents, latent, topology, holes  # noqa: F401  # isort: skip
 from chartae.audits import prior, generation, embeddings  # noqa: F401  # isort: skip
@@ -33,6 +36,7 @@ from chartae.audits import prior, generation, embeddings  # noqa: F401  # isort:
 __all__ = ["Report", "audit"]
 
 FAMILY = 0.05  # share of healthy models whose report may show a fail
+SHOWN = (-2.0, 3.0)  # of a plot, in distances of the two thresholds
 FEWEST = 50  # held-out items below which nothing can be told
 LACKING = {
     "prior": "the model has no prior",
@@ -162,6 +166,52 @@ class Report:
         from chartae.audits.page import render
 
         return render(self)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw each finding with its interval between its two thresholds, which are at 0 and 1.
+
+        Parameters
+        ----------
+        ax : Axes or None
+            Of matplotlib, to draw into; None: a new one.
+
+        Returns
+        -------
+        Axes
+            With a row for each finding that was measured and has thresholds.
+
+        Examples
+        --------
+        >>> import torch, chartae as ct
+        >>> line = (lambda x: x[:, :1], lambda z: torch.cat([z, z], 1))
+        >>> report = ct.audit(line, torch.rand(60, 2), only=["reconstruction"])
+        >>> [text.get_text() for text in report.plot().get_yticklabels()]
+        ['reconstruction']
+        """
+        from matplotlib.figure import Figure
+
+        shown = [
+            f
+            for f in self.findings
+            if f.statistic is not None and np.isfinite([f.statistic, *f.thresholds]).all()
+        ]
+        if ax is None:
+            ax = Figure(figsize=(6.4, 0.8 + 0.35 * len(shown)), layout="constrained").subplots()
+        for edge, label in ((0.0, "ok"), (1.0, "fails")):
+            ax.axvline(edge, color="0.7", linewidth=1)
+            ax.annotate(label, (edge, 1.0), (3, 2), ("data", "axes fraction"), "offset points", color="0.4")
+        for row, finding in enumerate(shown):
+            ok, fail = finding.thresholds
+            assert finding.statistic is not None
+            value, *ends = (
+                (v - ok) / ((fail - ok) or 1.0)
+                for v in (finding.statistic, *(finding.interval or (finding.statistic,) * 2))
+            )
+            (line,) = ax.plot(np.clip(ends, *SHOWN), [row, row], linewidth=3, alpha=0.4)
+            ax.plot(np.clip(value, *SHOWN), row, "o", color=line.get_color())
+        ax.set(xlim=SHOWN, ylim=(len(shown) - 0.5, -0.5), xlabel="from ok (0) to fail (1)")
+        ax.set_yticks(range(len(shown)), [finding.name for finding in shown])
+        return ax
 
     def _repr_html_(self) -> str:
         from chartae.audits.page import table

@@ -15,7 +15,7 @@ from chartae.parts.tables import Inputs, Prepared
 __all__ = ["chart_of_estimator"]
 
 
-def chart_of_estimator(estimator: Any) -> Chart:
+def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Chart:
     """Make the chart of a fitted estimator.
 
     Where all values have one unit, data are in it, centered, and laid out as the user has them. Columns of a
@@ -27,6 +27,8 @@ def chart_of_estimator(estimator: Any) -> Chart:
     ----------
     estimator : object
         Fitted.
+    guidance : float or None
+        With which codes are decoded.
 
     Returns
     -------
@@ -43,6 +45,8 @@ def chart_of_estimator(estimator: Any) -> Chart:
     torch.Size([20, 20])
     """
     model: Any = estimator.model_
+    if guidance is not None:
+        model.can_guide(guidance)
     space, inputs = model.space, Inputs(model.space).to(model.space.scale.device).eval()
     posterior = model.posterior.plain
     # What is prepared for an encoder, the chart has as its items.
@@ -77,7 +81,8 @@ def chart_of_estimator(estimator: Any) -> Chart:
 
     def made(z: Tensor, *c: Tensor) -> Any:
         """p(x | z), wherever codes come from: geometry keeps them on the CPU."""
-        return model.likelihood(model.onto(z)[None].to(space.scale.device), *c)
+        given = guidance if c else None
+        return model.px(model.onto(z)[None].to(space.scale.device), *c, guidance=given)
 
     def decode(z: Tensor, *c: Tensor) -> Tensor:
         return outward(inputs.expected(made(z, *c))[0])

@@ -53,7 +53,7 @@ class Decoding:
         return max(1, CHUNK // (k * self.model_.width))
 
     @torch.inference_mode()
-    def inverse_transform(self, Z: Any, condition: Any = None) -> Any:
+    def inverse_transform(self, Z: Any, condition: Any = None, *, guidance: float | None = None) -> Any:
         """Decode codes: the mean of p(x | z), or the most likely category.
 
         Parameters
@@ -62,6 +62,8 @@ class Decoding:
             ``(n, d)`` codes.
         condition : object, optional
             One for each row, or a single one for all; None is "no condition".
+        guidance : float, optional
+            As in :meth:`sample`.
 
         Returns
         -------
@@ -72,6 +74,8 @@ class Decoding:
         ------
         DataError
             If the codes have another width than d, or are not finite.
+        PlanError
+            If there is guidance without a condition.
 
         Examples
         --------
@@ -82,6 +86,7 @@ class Decoding:
         (3, 20)
         """
         model = self._ready()
+        self._can_guide(guidance, condition)
         Z = array_of(Z)
         if Z.dtype.kind not in "fiub":
             raise DataError(f"codes of type {Z.dtype} are no real numbers: convert them")
@@ -92,7 +97,7 @@ class Decoding:
         if not np.isfinite(codes).all():
             row = int(np.argwhere(~np.isfinite(codes))[0][0])
             raise DataError(f"the code in row {row} (from 0) is no finite number in float32: correct it")
-        out = self._decode(torch.from_numpy(codes), self._raw(condition, len(Z)), None)
+        out = self._decode(torch.from_numpy(codes), self._raw(condition, len(Z)), None, guidance)
         return self._present(out.astype(np.float64) if Z.dtype == np.float64 else out)
 
     @torch.inference_mode()
@@ -104,6 +109,7 @@ class Decoding:
         random_state: int | np.random.RandomState | None = None,
         observation_noise: bool | None = None,
         hold: Mapping[int, Any] | None = None,
+        guidance: float | None = None,
     ) -> Any:
         """Make new items: z from the prior, then the point of p(x | z).
 
@@ -125,6 +131,11 @@ class Decoding:
         hold : Mapping of int to float or array_like, optional
             Dimensions of z (from 0) that hold a value, or one for each sample; the others are drawn given
             these, as they go together where z is drawn from.
+        guidance : float, optional
+            How far to follow the condition, with z drawn as ever: 1 as it was trained, 0 not at all, and 2 as
+            much again, which makes items more of what was asked for than the data are. The decoder's output
+            is extrapolated from what it is without a condition, before it becomes means, probabilities or
+            rates.
 
         Returns
         -------
@@ -135,9 +146,13 @@ class Decoding:
         ------
         PlanError
             If ``n_samples`` is not a positive number, or dimensions are held that the model does not have or
-            whose density does not say how the others follow.
+            whose density does not say how the others follow, or if there is guidance without a condition.
         DataError
             If what they hold is not finite, or not as many values as samples.
+
+        References
+        ----------
+        Ho and Salimans 2022, arXiv:2207.12598, equation 6 (guidance without a classifier; w = guidance − 1).
 
         Examples
         --------
@@ -151,6 +166,7 @@ class Decoding:
         """
         model = self._ready()
         n_samples = count(n_samples, "n_samples")
+        self._can_guide(guidance, condition)
         noise = Noise(seed_of(random_state))
         raw = self._raw(condition, n_samples)
         posterior = None if model.posterior is None else model.posterior.plain
@@ -163,14 +179,23 @@ class Decoding:
         z = _held(p, hold, n_samples, noise) if hold else _drawn(p, n_samples, noise)
         if observation_noise is None:
             observation_noise = model.space.likelihood == "columns"
-        return self._present(self._decode(z, raw, noise if observation_noise else None))
+        return self._present(self._decode(z, raw, noise if observation_noise else None, guidance))
 
     def _present(self, x: np.ndarray, given: Any = None) -> Any:
         """Give items as the user knows them: tables as tables, with the values that were given."""
         schema = self.model_.space.schema
         return x if schema is None else schema.decode(x, given)
 
-    def _decode(self, z: Tensor, raw: RawCondition | None, noise: Noise | None) -> np.ndarray:
+    def _can_guide(self, guidance: float | None, condition: Any) -> None:
+        if guidance is None:
+            return
+        self.model_.can_guide(guidance)
+        if condition is None:
+            raise PlanError(f"guidance={guidance:g} follows a condition, and none was given: pass condition=")
+
+    def _decode(
+        self, z: Tensor, raw: RawCondition | None, noise: Noise | None, guidance: float | None = None
+    ) -> np.ndarray:
         model = self.model_
         rows = self._rows_at_once()
         out = []
@@ -178,7 +203,7 @@ class Decoding:
             part = slice(start, start + rows)
             zs = z[part].to(self._device)
             c = model.conditioned(None if raw is None else raw.take(part), len(zs))
-            px = model.likelihood(model.onto(zs)[None], c)
+            px = model.px(model.onto(zs)[None], c, guidance)
             x = px.point()[0] if noise is None else px.draw(1, noise).z[0, 0]
             out.append(model.space.from_model(x).cpu().numpy())
         shape = (0, *model.space.shape)

@@ -21,6 +21,7 @@ from chartae.estimators.checking import Checking
 from chartae.estimators.decoding import count, seed_of
 from chartae.geometry.charts import Chart
 from chartae.geometry.interpolation import interpolate
+from chartae.parts.distributions import carried
 from chartae.training.precision import autocast
 from chartae.training.readers import array_of
 from chartae.training.sources import Source
@@ -200,10 +201,75 @@ class Encoding(Checking):
         (20, 20)
         """
         self._ready()
-        made = self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
-        if hasattr(made, "index") and hasattr(X, "index"):  # tables of pandas
-            made.index = X.index
-        return made
+        codes = self._encode(self._check(X, reset=False), condition)[0]
+        return _as_rows_of(X, self.inverse_transform(codes, condition))
+
+    def translate(self, X: Any, condition: Any, to: Any, *, guidance: float | None = None) -> Any:
+        """Give items another condition and keep all else: encode under their own, decode under another.
+
+        Where the model has learned p(z | c), a code goes to the place under the new condition that it has
+        under the old one: as many standard deviations from the mean.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        condition : object
+            Theirs, as in :meth:`transform`.
+        to : object
+            The other one: one for each row, or a single one for all; None is "no condition".
+        guidance : float, optional
+            How far to follow it, as in :meth:`sample`.
+
+        Returns
+        -------
+        ndarray or DataFrame
+            ``(n, *shape)``, float, in the input's units; a table where the model was fitted on one.
+
+        Raises
+        ------
+        PlanError
+            If the model has no condition, or a p(z | c) that does not say where a code belongs under another.
+
+        References
+        ----------
+        Kingma et al. 2014, arXiv:1406.5298, section 4.2 ("analogies": z is held, and the label changes).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import CVAE
+        >>> y = np.arange(200) % 2
+        >>> X = np.random.default_rng(0).normal(size=(200, 3)) + 9.0 * y[:, None]
+        >>> cvae = CVAE(latent_dim=1, max_epochs=30, random_state=0).fit(X, y)
+        >>> moved = cvae.translate(X[y == 0], 0, to=1)
+        >>> bool((moved.mean(0) > 7).all()), moved.shape
+        (True, (100, 3))
+        """
+        model: Any = self._ready()
+        if model.condition is None:
+            raise PlanError(
+                "translate leads from one condition to another, and this model has none: fit it with y and a "
+                "recipe such as 'cvae'"
+            )
+        codes = self._encode(self._check(X, reset=False), condition)[0]
+        return _as_rows_of(
+            X, self.inverse_transform(self._carried(codes, condition, to), to, guidance=guidance)
+        )
+
+    @torch.inference_mode()
+    def _carried(self, codes: np.ndarray, condition: Any, to: Any) -> np.ndarray:
+        """Codes where p(z | c) has them under another condition."""
+        model: Any = self.model_
+        if model.prior is None:
+            return codes
+        p, q = (
+            model.prior(
+                model.conditioned(self._raw(c, len(codes)), len(codes)), posterior=model.posterior.plain
+            )
+            for c in (condition, to)
+        )
+        return carried(torch.from_numpy(codes).to(self._device), p, q).cpu().numpy()
 
     def reconstruct(
         self,
@@ -272,8 +338,13 @@ class Encoding(Checking):
             return self._present(filled[0], given)
         return filled if model.space.schema is None else [self._present(one, given) for one in filled]
 
-    def chart(self) -> Chart:
+    def chart(self, *, guidance: float | None = None) -> Chart:
         """Give the two maps between data and codes, as torch functions, to geometry and diagnostics.
+
+        Parameters
+        ----------
+        guidance : float, optional
+            With which codes are decoded under a condition, as in :meth:`sample`.
 
         Returns
         -------
@@ -289,7 +360,7 @@ class Encoding(Checking):
         torch.Size([20, 2])
         """
         self._ready()
-        return chart_of_estimator(self)
+        return chart_of_estimator(self, guidance=guidance)
 
     def interpolate(
         self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None
@@ -467,3 +538,10 @@ class Encoding(Checking):
             ``(n,)`` of -1 and 1.
         """
         return np.where(self.decision_function(X, condition) >= 0, 1, -1)  # without a score: an outlier
+
+
+def _as_rows_of(X: Any, made: Any) -> Any:
+    """Items with the row names of those that they were made of, in tables of pandas."""
+    if hasattr(made, "index") and hasattr(X, "index"):
+        made.index = X.index
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -119,6 +120,62 @@ class Autoencoder(Model):
             ``(n, m)``; None in a model without a condition.
         """
         return None if self.condition is None else self.condition(raw, n)
+
+    def px(self, z: Tensor, c: Tensor | None = None, guidance: float | None = None) -> Distribution:
+        """Decode, with as much of the condition as is asked for.
+
+        Parameters
+        ----------
+        z : Tensor
+            ``(k, n, d)``.
+        c : Tensor or None
+            ``(n, m)`` condition.
+        guidance : float or None
+            None: the condition as the model was trained with it, which is 1.
+
+        Returns
+        -------
+        Distribution
+            p(x | z, c), batch shape ``(k, n)``.
+
+        Raises
+        ------
+        PlanError
+            If there is guidance, and no condition, or none that training ever left out.
+        """
+        if guidance is None:
+            return self.likelihood(z, c)
+        self.can_guide(guidance)
+        assert c is not None
+        null = self.conditioned(None, len(c))
+        guided: Distribution = self.likelihood.guided(z, c, null, guidance)  # type: ignore[operator]
+        return guided
+
+    def can_guide(self, guidance: Any) -> None:
+        """Refuse guidance that means nothing here.
+
+        Parameters
+        ----------
+        guidance : float
+            As in :meth:`px`.
+
+        Raises
+        ------
+        PlanError
+            If it is no number, or if there is no condition, or none that training ever left out.
+        """
+        if isinstance(guidance, bool) or not isinstance(guidance, Real) or not math.isfinite(guidance):
+            raise PlanError(f"guidance={guidance!r}: give a number, such as 2; 1 is the model as it is")
+        if self.condition is None:
+            raise PlanError(
+                f"guidance={guidance:g} follows a condition, and this model has none: fit it with y and a "
+                "recipe such as 'cvae'"
+            )
+        if not self.condition.dropout:
+            raise PlanError(
+                f"guidance={guidance:g} needs to know the model without its condition, which was never left "
+                "out in training: use a condition with dropout above 0"
+            )
 
     def begin(self, batch: Batch) -> None:
         c = self.conditioned(batch.c, len(batch))

@@ -13,7 +13,7 @@ from chartae.parts.distributions.normals import (
     StandardNormal,
 )
 from chartae.parts.distributions.spheres import PROFILES, Profile, UniformSphere, Zonal
-from chartae.parts.distributions.transformed import Affine, Planar, Radial, Transformed
+from chartae.parts.distributions.transformed import Affine, Planar, Radial, Transformed, carried
 from chartae.parts.distributions.values import (
     Bernoulli,
     Categorical,
@@ -52,6 +52,7 @@ __all__ = [
     "UniformSphere",
     "WrappedNormal",
     "Zonal",
+    "carried",
     "kl",
     "kl_slopes",
 ]

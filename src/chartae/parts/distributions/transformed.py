@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chartae.core.contracts import Distribution, Draw
+from chartae.core.errors import PlanError
 from chartae.core.noise import Noise, SharedNoise
 from chartae.parts.distributions.base import CAN
 from chartae.parts.distributions.normals import DiagonalNormal, _white
 
-__all__ = ["Affine", "Planar", "Radial", "Transformed"]
+__all__ = ["Affine", "Planar", "Radial", "Transformed", "carried"]
 
 SPREAD = 64  # draws by which a spread is estimated
 VALUES = 1 << 18  # at once, where no gradient is asked for: a spline takes some hundred numbers for each
@@ -92,7 +93,7 @@ class Transformed(Distribution):
         """
         if "log_prob" not in self.offers:
             raise NotImplementedError("a transform without an inverse knows the density of its draws only")
-        noise, log_volume = self._through([t.inv for t in reversed(self.transforms)], v)
+        noise, log_volume = self._noise(v)
         base = self.base.log_prob(noise, per_dim=per_dim)
         return base + (log_volume.unsqueeze(-1) / v.shape[-1] if per_dim else log_volume)
 
@@ -121,6 +122,10 @@ class Transformed(Distribution):
         eps = SharedNoise(0).normal((SPREAD, 1, d), mean).reshape(shape)
         return self._through(self.transforms, mean + self.base.std() * eps)[0].std(0)
 
+    def _noise(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo the transforms."""
+        return self._through([t.inv for t in reversed(self.transforms)], v)
+
     def _through(self, transforms: Sequence[Any], x: Tensor) -> tuple[Tensor, Tensor]:
         """Transform ``(..., d)``, and give the log of the change of volume, ``(...)``."""
         most = max(1, VALUES * len(x) // max(1, x.numel()))
@@ -135,6 +140,54 @@ class Transformed(Distribution):
                 x, change = transform.call_and_ladj(x)
                 log_volume = log_volume + change
         return x, log_volume.expand(x.shape[:-1])
+
+
+def carried(z: Tensor, p: Distribution, q: Distribution) -> Tensor:
+    """Take values from where p has them to where q has them: what follows p then follows q.
+
+    Of normals whose dimensions are independent, as many standard deviations from the mean, which moves values
+    least; of noise through transforms, the same noise.
+
+    Parameters
+    ----------
+    z : Tensor
+        ``(n, d)``.
+    p, q : Distribution
+        Batch shape ``(n,)``, or ``()`` where they are one and the same for all rows, and nothing moves.
+
+    Returns
+    -------
+    Tensor
+        ``(n, d)``.
+
+    Raises
+    ------
+    PlanError
+        If their kind does not say where a value belongs.
+
+    References
+    ----------
+    Peyré and Cuturi 2019, arXiv:1803.00567, remark 2.31 (transport between normals).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.distributions import DiagonalNormal, carried
+    >>> p = DiagonalNormal(torch.zeros(1, 2), torch.zeros(1, 2))
+    >>> q = DiagonalNormal(torch.ones(1, 2), torch.full((1, 2), 4.0).log())
+    >>> carried(torch.tensor([[0.0, 1.5]]), p, q)
+    tensor([[1., 4.]])
+    """
+    if not p.batch_shape:
+        return z
+    if isinstance(p, DiagonalNormal) and isinstance(q, DiagonalNormal):
+        return q.mean + (z - p.mean) * (0.5 * (q.log_var - p.log_var)).exp()
+    if isinstance(p, Transformed) and isinstance(q, Transformed) and "log_prob" in p.offers:
+        return q._through(q.transforms, carried(p._noise(z)[0], p.base, q.base))[0]
+    raise PlanError(
+        f"p(z | c) is a {type(p).__name__}, which does not say where a code belongs under another condition: "
+        "use prior 'standard-normal', 'conditional-normal' or 'flow'"
+    )
 
 
 class Affine:
