@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app, main
-from chartae.audits.control import effective_number
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.geometry import Chart
@@ -23,6 +22,7 @@ from chartae.parts.distributions import DiagonalNormal, DiagonalNormalMixture, S
 from chartae.parts.likelihoods import likelihoods
 from chartae.parts.networks import MLP
 from chartae.parts.priors import FlowPrior
+from chartae.transfer import vendi_score
 
 TRAINING = {"latent_dim": 1, "hidden": (16,), "learning_rate": 1e-2, "patience": None, "random_state": 0}
 
@@ -372,7 +372,7 @@ def test_how_many_rows_are_different():
     """m groups of equal rows, far apart, are m different ones; equal rows are one."""
     for m in (1, 4, 10):
         X = np.repeat(100.0 * np.arange(m)[:, None], 20, axis=0)
-        assert effective_number(X, 1.0) == pytest.approx(m)
+        assert vendi_score(X, width=1.0) == pytest.approx(m)
 
 
 # ------------------------------------------------------------------- captions

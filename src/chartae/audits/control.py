@@ -20,9 +20,9 @@ from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.neighbors import nearest
 from chartae.parts.distributions import carried
-from chartae.transfer import Scaled, head
+from chartae.transfer import Scaled, head, vendi_score
 
-__all__ = ["Asked", "control_report", "effective_number"]
+__all__ = ["Asked", "control_report"]
 
 FEWEST = 100  # items below which nothing can be told
 READ = 4_000  # items that a reader is fitted to, at most
@@ -400,46 +400,13 @@ def _variety(asked: Asked) -> Reading:
     width = float(np.sqrt(np.median(apart(real, real)))) or 1.0
     groups = [g for g in groups if len(g) >= GROUP // 2]
     vendi = {
-        name: float(np.mean([effective_number(v[g], width) for g in groups])) if groups else float("nan")
+        name: float(np.mean([vendi_score(v[g], width=width) for g in groups])) if groups else float("nan")
         for name, v in (("vendi", made), ("vendi_items", real))
     }
     # Between a sample and another with noise lies the noise once, and between two with noise twice.
     extra = 2 * (np.square(noisy - made).sum(1).mean() - twins.mean())
     noise = float((samples.mean() + extra) / items.mean()) if items.mean() > 0 else float("nan")
     return of_ratio(samples, items, also=vendi | {"with_noise": noise})
-
-
-def effective_number(X: np.ndarray, width: float) -> float:
-    """How many different rows there are as good as: the exponential of the entropy of a kernel's eigenvalues.
-
-    Parameters
-    ----------
-    X : ndarray
-        ``(n, d)``.
-    width : float
-        Distance from which rows count as different.
-
-    Returns
-    -------
-    float
-        From 1 to n.
-
-    References
-    ----------
-    Friedman and Dieng 2023, arXiv:2210.02410, definition 3.1 (Vendi score).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from chartae.audits.control import effective_number
-    >>> round(effective_number(np.repeat([[0.0], [9.0], [99.0]], 5, axis=0), 1.0), 2)
-    3.0
-    """
-    from scipy.spatial.distance import cdist
-    from scipy.special import entr
-
-    kernel = np.exp(-0.5 * np.square(cdist(X, X) / width)) / len(X)
-    return float(np.exp(entr(np.linalg.eigvalsh(kernel).clip(0)).sum()))
 
 
 CONTROL = (

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
 __all__ = [
@@ -135,13 +136,15 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     return float((np.asarray(other_labels)[near] == np.asarray(labels)[:, None]).any(1).mean())
 
 
-def vendi_score(codes: ArrayLike) -> float:
+def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
     """Count how many different items there are: 1 where all are alike, n where none is like another.
 
     Parameters
     ----------
     codes : array_like
-        ``(n, d)``, compared by cosine.
+        ``(n, d)``.
+    width : float or None
+        Distance from which two count as different, of a Gaussian kernel; None: they are compared by cosine.
 
     Returns
     -------
@@ -150,7 +153,7 @@ def vendi_score(codes: ArrayLike) -> float:
 
     References
     ----------
-    Friedman and Dieng 2023, arXiv:2210.02410, equation 2.
+    Friedman and Dieng 2023, arXiv:2210.02410, definition 3.1.
 
     Examples
     --------
@@ -158,11 +161,17 @@ def vendi_score(codes: ArrayLike) -> float:
     >>> from chartae.transfer import vendi_score
     >>> round(vendi_score(np.eye(5)), 2), round(vendi_score(np.ones((5, 3))), 2)
     (5.0, 1.0)
+    >>> round(vendi_score(np.repeat([[0.0], [9.0], [99.0]], 5, axis=0), width=1.0), 2)
+    3.0
     """
-    unit = normalize(np.asarray(codes, dtype=np.float64))
-    # The smaller of the two Gram matrices: their eigenvalues other than 0 are the same.
-    gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
-    shares = np.linalg.eigvalsh(gram / len(unit)).clip(0)
+    codes = np.asarray(codes, dtype=np.float64)
+    if width is not None:
+        kernel = np.exp(-0.5 * np.square(euclidean_distances(codes) / width))
+    else:
+        unit = normalize(codes)
+        # The smaller of the two Gram matrices: their eigenvalues other than 0 are the same.
+        kernel = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
+    shares = np.linalg.eigvalsh(kernel / len(codes)).clip(0)
     return float(np.exp(entr(shares).sum()))
 
 
