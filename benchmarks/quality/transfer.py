@@ -1,7 +1,8 @@
 """What heads read off frozen codes of 16 numbers: MNIST, by recipe and by the number of labels.
 
 Encoders see the 60,000 images without their labels. Beside each stands what as many principal components
-give. With 100 labels, ten of each digit, labels also spread along the neighbors of all codes. The curve of the best one and of the plain VAE is drawn into docs/figures/label_efficiency.png.
+give. With 100 labels, ten of each digit, labels also spread along the neighbors of all codes. The curve of
+the best one and of the plain VAE is drawn into docs/figures/label_efficiency.png.
 
     python benchmarks/quality/transfer.py --data mnist.npz
 """
@@ -130,8 +131,8 @@ def main() -> None:
         notes=[
             f"Accuracy on 10,000 test images; encoders of 784-512-256-16, {args.epochs} epochs on 60,000 "
             "images without labels, one seed. ECE: 15 bins, after a temperature.",
-            f"The curve: {DRAWS} draws of labels, linear heads. 100 labels: the mean of {DRAWS} draws of ten of "
-            "each digit; the other 59,900 images have none.",
+            f"The curve: {DRAWS} draws of labels, linear heads. 100 labels: the mean of {DRAWS} draws of ten "
+            "of each digit; the other 59,900 images have none.",
         ],
         raw={"counts": COUNTS, "scores": scores, "hundred": hundred},
         figure="figures/label_efficiency.png",

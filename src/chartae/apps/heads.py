@@ -18,7 +18,10 @@ def _head(
     run: _Run,
     data: _Data,
     labels: _Labels = None,
-    head: Annotated[str, typer.Option(metavar="NAME", help="linear, mlp or knn.")] = "linear",
+    head: Annotated[str, typer.Option(metavar="NAME", help="linear, mlp, knn or spreading.")] = "linear",
+    training: Annotated[
+        str, typer.Option(metavar="HOW", help="frozen, or fine-tuned with a copy of the encoder.")
+    ] = "frozen",
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Average over draws of each code, not of its mean alone.")
     ] = False,
@@ -37,7 +40,7 @@ def _head(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of what is held out.")] = 0,
     size: _Size = None,
 ) -> None:
-    """Read labels or numbers off frozen codes, and say how well. A label of -1, or none, is to be told."""
+    """Read labels or numbers off codes, and say how well. A label of -1, or none, is to be told."""
     import numpy as np
     import pandas as pd
     from sklearn.metrics import r2_score
@@ -47,7 +50,7 @@ def _head(
 
     from chartae.estimators.efficiency import label_efficiency_curve
     from chartae.estimators.heads import HeadClassifier, HeadRegressor
-    from chartae.transfer import calibration_error, labeled
+    from chartae.transfer import UNLABELED, calibration_error, labeled
 
     for path, suffix in ((curve, ".png"), (out, ".csv")):
         if path is not None and path.suffix != suffix:
@@ -77,14 +80,19 @@ def _head(
         rows, test_size=held_out, random_state=seed, stratify=None if numbers else y[rows]
     )
     kind: Any = HeadRegressor if numbers else HeadClassifier
-    model = kind(estimator, head=head, stochastic=stochastic, random_state=seed)
-    model.fit(_safe_indexing(X, train), y[train])
+    model = kind(estimator, head=head, training=training, stochastic=stochastic, random_state=seed)
+    if numbers:
+        model.fit(_safe_indexing(X, train), y[train])
+    else:  # of all rows, along which labels may spread
+        target = np.full(len(y), UNLABELED)
+        target[train] = np.searchsorted(names, y[train])
+        model.fit(X, target)
     told = _safe_indexing(X, test)
     typer.echo(f"read      {len(train):,} labels by a {head} head, and told {len(test):,} other rows")
     if numbers:
         typer.echo(f"R2        {r2_score(y[test], model.predict(told)):.3f}, noise {model.noise_:.3g}")
     else:
-        probabilities, truth = model.predict_proba(told), np.searchsorted(model.classes_, y[test])
+        probabilities, truth = model.predict_proba(told), np.searchsorted(names, y[test])
         right = (probabilities.argmax(1) == truth).mean()
         most = np.bincount(truth).max() / len(test)
         typer.echo(f"accuracy  {right:.3f} (the most frequent label alone: {most:.3f})")
@@ -108,6 +116,6 @@ def _head(
             columns = dict(zip(("label", "std"), model.predict(X, return_std=True), strict=True))
         else:
             each = model.predict_proba(X)
-            columns = {"label": model.classes_[each.argmax(1)], "probability": each.max(1)}
+            columns = {"label": names[each.argmax(1)], "probability": each.max(1)}
         pd.DataFrame(columns).to_csv(out, index=False)
         typer.echo(f"wrote     {out}")
