@@ -12,9 +12,11 @@ __all__ = [
     "CVAE",
     "VAE",
     "Autoencoder",
+    "Captioner",
     "HeadClassifier",
     "HeadRegressor",
     "Recipe",
+    "TextVAE",
     "audit",
     "intrinsic_dimension",
     "label_efficiency_curve",
@@ -33,9 +35,11 @@ _WHERE = {
     "CVAE": "chartae.estimators.autoencoders",
     "VAE": "chartae.estimators.autoencoders",
     "Autoencoder": "chartae.estimators.autoencoders",
+    "Captioner": "chartae.estimators.captions",
     "HeadClassifier": "chartae.estimators.heads",
     "HeadRegressor": "chartae.estimators.heads",
     "Recipe": "chartae.models.recipes",
+    "TextVAE": "chartae.estimators.autoencoders",
     "audit": "chartae.audits.report",
     "intrinsic_dimension": "chartae.geometry.dimension",
     "label_efficiency_curve": "chartae.estimators.efficiency",
@@ -51,7 +55,8 @@ _WHERE = {
 if TYPE_CHECKING:
     from chartae.audits.maps import plot
     from chartae.audits.report import audit
-    from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
+    from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder, TextVAE
+    from chartae.estimators.captions import Captioner
     from chartae.estimators.efficiency import label_efficiency_curve
     from chartae.estimators.heads import HeadClassifier, HeadRegressor
     from chartae.estimators.runs import load, load_decoder

@@ -930,5 +930,6 @@ def _print(table: Table) -> None:
 
 
 # Commands in modules of their own, which build on this one.
+import chartae.apps.captions  # noqa: E402
 import chartae.apps.heads  # noqa: E402
 import chartae.apps.sweeping  # noqa: E402

@@ -201,7 +201,7 @@ class Encoding(Checking):
         """
         self._ready()
         made = self.inverse_transform(self._encode(self._check(X, reset=False), condition)[0], condition)
-        if hasattr(made, "index") and hasattr(X, "index"):  # tables of pandas
+        if hasattr(made, "iloc") and hasattr(X, "iloc"):  # tables of pandas
             made.index = X.index
         return made
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError, one_line
 
-__all__ = ["SentenceEncoder", "TextEncoder", "read_text"]
+__all__ = ["SentenceEncoder", "TextEncoder", "lines_of", "read_text"]
 
 _WORDS = 20_000  # the most frequent ones are kept: rarer words tie few texts together
 _DIM = 256
@@ -321,11 +321,7 @@ def read_text(
     >>> X.shape, texts, note
     ((2, 2), ['a red fox', 'a red car'], 'tfidf of 3 words')
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8") from None
-    lines = lines[:-1] if lines[-1] == "" else lines  # the last line ends too
+    lines = lines_of(path)
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise DataError(f"{path} holds no text: write one a line")
@@ -339,6 +335,39 @@ def read_text(
     made, note = _encoder(encoder, texts)
     X = _vectors(made.encode(texts) if made else encoder(texts), len(texts))
     return X, texts, made, note
+
+
+def lines_of(path: str | os.PathLike[str]) -> list[str]:
+    r"""Read the lines of a text file.
+
+    Parameters
+    ----------
+    path : str or path
+        UTF-8, with or without a byte order mark.
+
+    Returns
+    -------
+    list of str
+        Without what ends them.
+
+    Raises
+    ------
+    DataError
+        If it is not UTF-8.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.training.text import lines_of
+    >>> _ = Path("toy.txt").write_text("a red fox\na red car\n", encoding="utf-8")
+    >>> lines_of("toy.txt")
+    ['a red fox', 'a red car']
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8") from None
+    return lines[:-1] if lines[-1] == "" else lines  # the last line ends too
 
 
 def _encoder(encoder: Any, texts: Sequence[str]) -> tuple[TextEncoder | SentenceEncoder | None, str]:
