@@ -64,9 +64,10 @@ def test_a_row_s_probability_is_the_product_of_its_steps():
     token, total = torch.full((len(flat),), LEVELS - 1), torch.zeros(len(flat))
     for place in range(6):
         logits, state = p.speaker.step(token, state)
-        mass = p._possible(logits[:, None], place)[:, 0].log_softmax(-1)
         token = flat[:, place]
-        total += torch.where(token == 0, 0.0, mass.gather(1, token[:, None])[:, 0])
+        if place < 5:  # the last place holds the end, if no place before did
+            told = logits.log_softmax(-1).gather(1, token[:, None])[:, 0]
+            total += torch.where(token == 0, 0.0, told)
     torch.testing.assert_close(p.log_prob(rows), total.reshape(4, 2, 3))
     each = p.log_prob(rows, per_dim=True)
     assert each.shape == rows.shape
@@ -259,8 +260,8 @@ def test_parts_that_do_not_fit_together_are_refused():
 @pytest.fixture(scope="module")
 def memorized() -> ct.TextVAE:
     model = ct.TextVAE(
-        latent_dim=4, hidden=(32,), max_epochs=80, warmup=2, learning_rate=1e-2, batch_size=20, patience=None,
-        free_bits=2.0, hide=0.5, random_state=0,
+        latent_dim=2, hidden=(32,), max_epochs=100, warmup=10, cycles=1, learning_rate=2e-3, batch_size=20,
+        patience=None, free_bits=2.0, random_state=0,
     )  # fmt: skip
     return model.fit(TEXTS)
 
@@ -273,7 +274,7 @@ def test_a_memorized_text_is_said(memorized):
     nats = memorized.score_samples(TEXTS[:4])
     assert nats.shape == (4,)
     assert (nats < 0).all()
-    assert nats.mean() > -9
+    assert nats.mean() > -4  # log 4 for the choice, and what free bits cost
     assert set(memorized.sample(20, random_state=0)) & set(TEXTS)
     assert memorized.sample(5, random_state=0) == memorized.sample(5, random_state=0)
     path = memorized.interpolate(TEXTS[0], TEXTS[3], steps=5)

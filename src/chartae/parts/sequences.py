@@ -14,7 +14,7 @@ from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Space, Support, Units
 from chartae.parts.distributions import Sequences
 from chartae.parts.likelihoods import NetworkLikelihood, likelihoods
-from chartae.parts.networks import ACTIVATIONS, networks
+from chartae.parts.networks import ACTIVATIONS, MLP, networks
 from chartae.parts.posteriors import full
 from chartae.parts.units import Facts
 
@@ -22,7 +22,8 @@ __all__ = ["Block", "SequenceLikelihood", "TokenDecoder", "TokenEncoder"]
 
 HIDDEN = (128, 128)
 HEAD = 32  # numbers that a head of attention looks at
-PREFIX = 4  # tokens that stand for a code, and as many for a condition
+PREFIX = 4  # tokens that stand for a code, and as many for a condition ...
+PREPARED = (512, 512)  # ... and the layers in between
 
 
 class Block(nn.Module):
@@ -53,7 +54,7 @@ class Block(nn.Module):
     (torch.Size([2, 5, 8]), torch.Size([2, 1, 5, 8]))
     """
 
-    def __init__(self, width: int, activation: str = "gelu") -> None:
+    def __init__(self, width: int, activation: str = "relu") -> None:
         super().__init__()
         self.heads = max(1, width // HEAD)
         if width % self.heads:
@@ -163,7 +164,7 @@ class TokenEncoder(_Tokens):
         features: int,
         condition_dim: int = 0,
         hidden: Sequence[int] | None = None,
-        activation: str = "gelu",
+        activation: str = "relu",
     ) -> None:
         super().__init__(levels, length, hidden, activation)
         self.head = nn.Linear(self.width + condition_dim, features)
@@ -228,6 +229,8 @@ class TokenDecoder(_Tokens):
     torch.Size([3, 4, 5])
     """
 
+    never: Tensor
+
     def __init__(
         self,
         levels: int,
@@ -235,19 +238,20 @@ class TokenDecoder(_Tokens):
         latent_dim: int,
         condition_dim: int = 0,
         hidden: Sequence[int] | None = None,
-        activation: str = "gelu",
+        activation: str = "relu",
     ) -> None:
         super().__init__(levels, length, hidden, activation)
-        wide = 4 * self.width
+        # Wide: it is run once a row, and has to find in a code what the words are about.
         self.prefixes = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(size, wide), ACTIVATIONS[activation](), nn.Linear(wide, PREFIX * self.width)
-            )
+            MLP((size,), (PREFIX * self.width,), PREPARED, 0, activation)
             for size in (latent_dim, condition_dim)
             if size
         )
         self.sizes = latent_dim, condition_dim
         self.bias = nn.Parameter(torch.zeros(levels))
+        # What fills rows up is never told.
+        never = torch.zeros(levels).index_fill(0, torch.tensor([0]), -torch.inf)
+        self.register_buffer("never", never, persistent=False)
 
     def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
         """Give the logits of each next token.
@@ -326,7 +330,7 @@ class TokenDecoder(_Tokens):
 
     def _logits(self, x: Tensor) -> Tensor:
         # The vectors that tokens have on their way in: Press and Wolf 2017, arXiv:1608.05859.
-        return full(F.linear(self.last(x), self.token.weight, self.bias))
+        return full(F.linear(self.last(x), self.token.weight, self.bias + self.never))
 
 
 @networks.register("transformer")

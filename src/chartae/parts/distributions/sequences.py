@@ -97,7 +97,7 @@ class Sequences(Distribution):
     Parameters
     ----------
     speaker : Speaker
-        Tells the next token.
+        Tells the next token, which is never 0.
     h : Tensor
         ``(*batch, d)`` codes.
     c : Tensor or None
@@ -151,11 +151,12 @@ class Sequences(Distribution):
         seen = before
         if self.hide:
             seen = before.masked_fill(torch.rand(before.shape, device=before.device) < self.hide, 0)
-        logits = self._possible(self.speaker(*self._under(lead), seen), 0)
+        logits = self.speaker(*self._under(lead), seen)
         rows = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         over = (before == end).cumsum(1) > 1  # the first of them stands for the beginning
         wrong = (over & (tokens != 0)) | ~(tokens == end).any(1, keepdim=True)
-        rows = rows.masked_fill(over, 0.0).masked_fill(wrong, -torch.inf)
+        # The last place leaves no choice, and neither do those after the end.
+        rows = rows.masked_fill(over | self._last(rows), 0.0).masked_fill(wrong, -torch.inf)
         if per_dim:
             return F.pad(rows, (0, self.length - rows.shape[1])).reshape(*lead, self.length)
         return rows.sum(1).reshape(lead)
@@ -191,7 +192,8 @@ class Sequences(Distribution):
         state = self.speaker.begin(h, c)
         for place in range(self.length):
             logits, state = self.speaker.step(token, state)
-            token = choose(self._possible(logits[:, None], place)[:, 0], place).masked_fill(over, 0)
+            token = choose(logits, place) if place < self.length - 1 else torch.full_like(token, end)
+            token = token.masked_fill(over, 0)
             out[:, place] = token
             over = over | (token == end)
             if bool(over.all()):
@@ -203,10 +205,5 @@ class Sequences(Distribution):
         h, c = self.h.expand(*lead, -1).flatten(0, -2), self.c
         return h, None if c is None else c.expand(*lead, -1).flatten(0, -2)
 
-    def _possible(self, logits: Tensor, first: int) -> Tensor:
-        """Rule out what cannot be at places from ``first`` on: zeros, and, at the last, all but the end."""
-        impossible = torch.zeros(logits.shape[1:], dtype=torch.bool, device=logits.device)
-        impossible[:, 0] = True
-        if first + len(impossible) == self.length:
-            impossible[-1, :-1] = True
-        return logits.masked_fill(impossible, -torch.inf)
+    def _last(self, rows: Tensor) -> Tensor:
+        return torch.arange(rows.shape[1], device=rows.device) == self.length - 1
