@@ -308,6 +308,13 @@ def test_any_recipe_takes_tokens():
     assert cvae.sample(3, condition=1, random_state=0).shape == (3, tokens.shape[1])
 
 
+def test_geometry_of_tokens_is_refused(memorized):
+    with pytest.raises(PlanError, match="tokens have none"):
+        memorized.chart()
+    with pytest.raises(PlanError, match="tokens have none"):
+        ct.audit(memorized, TEXTS)
+
+
 # ------------------------------------------------------------------- captions
 
 
@@ -416,6 +423,26 @@ def test_the_command_line_learns_captions_and_says_them(tmp_path, captioner, cap
     assert main(["caption", str(tmp_path / "said"), str(data), "--out", str(tmp_path / "new.txt")]) == 0
     lines = (tmp_path / "new.txt").read_text(encoding="utf-8").splitlines()
     assert lines == ct.Captioner.load(tmp_path / "said").caption(X)
+
+
+def test_the_command_line_fits_texts_and_says_them(tmp_path, capsys):
+    run, file = str(tmp_path / "run"), tmp_path / "texts.txt"
+    file.write_text("".join(f"{text}\n" for text in TEXTS * 15), encoding="utf-8")
+    tokens = ["--encoder", "bytes", "--likelihood", "sequence"]
+    words = ["--recipe", "cyclical-vae", "--latent-dim", "2", "--hidden", "8", "--epochs", "1"]
+    assert main(["fit", str(file), *tokens, *words, "--out", run]) == 0
+    assert main(["sample", run, "--n", "3"]) == 0
+    assert main(["encode", run, str(file), "--out", str(tmp_path / "codes.npy")]) == 0
+    assert main(["reconstruct", run, str(file)]) == 0
+    assert np.load(tmp_path / "codes.npy").shape == (600, 2)
+    assert (tmp_path / "run" / "samples.txt").read_text(encoding="utf-8").count("\n") == 3
+    capsys.readouterr()
+    assert main(["audit", run, "--data", str(file)]) == 2
+    assert main(["sample", run, "--out", str(tmp_path / "x.npy")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 2
+    assert "tokens have none" in said[0]
+    assert "does not end in .txt" in said[1]
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path, captioner):

@@ -111,7 +111,7 @@ def main() -> None:
             f"{len(texts):,} texts, {len(told):,} held-out ones of {sizes / len(told):.1f} bytes; blocks of "
             f"{args.hidden}, {args.latent} latent dimensions, {args.epochs} epochs, one seed.",
             "Nats and perplexity are of held-out texts: -log p(x) of the language model, an upper bound of "
-            "it by 128 importance samples of the VAE. Said again: share of texts that come back to the letter.",
+            "it by 128 importance samples of the VAE. Said again: texts that come back to the letter.",
         ],
     )
 

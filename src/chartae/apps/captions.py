@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chartae.apps.cli import _Data, _features, _is_streamed, _open, _read_for, _Run, _Size, app
+from chartae.apps.cli import _Data, _features, _is_streamed, _open, _read_for, _Run, _Size, _write, app
 from chartae.core.errors import DataError
 
 __all__: list[str] = []
@@ -48,6 +48,8 @@ def _caption(
         raise DataError(f"{run} holds a captioner already: leave out --texts, or name the model's run")
     if not learned and texts is None:
         raise DataError(f"{run} has learned no texts: pass --texts")
+    if learned and out is not None and out.suffix != ".txt":
+        raise DataError(f"captions are texts, and {out} does not end in .txt: name it so")
     if learned:
         captioner = Captioner.load(run)
         if not hasattr(captioner.encoder, "space_"):
@@ -64,8 +66,7 @@ def _caption(
         if out is None:
             typer.echo("\n".join(said))
         else:
-            out.write_text("".join(f"{text}\n" for text in said), encoding="utf-8")
-            typer.echo(f"wrote     {out}")
+            _write(out, said, captioner)
         return
     lines = lines_of(texts)  # type: ignore[arg-type]
     if len(lines) != len(X):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Distribution
+from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.geometry.charts import Chart, rows_of
 from chartae.parts.tables import Inputs, Prepared
@@ -33,6 +34,11 @@ def chart_of_estimator(estimator: Any) -> Chart:
     Chart
         Of its model.
 
+    Raises
+    ------
+    PlanError
+        If it decodes rows of tokens.
+
     Examples
     --------
     >>> import numpy as np
@@ -43,6 +49,11 @@ def chart_of_estimator(estimator: Any) -> Chart:
     torch.Size([20, 20])
     """
     model: Any = estimator.model_
+    if model.likelihood.sequential:
+        raise PlanError(
+            "geometry and health reports follow small changes of what is decoded, and tokens have none: look "
+            "at codes (transform), scores (score_samples) and texts (sample, interpolate)"
+        )
     space, inputs = model.space, Inputs(model.space).to(model.space.scale.device).eval()
     posterior = model.posterior.plain
     # What is prepared for an encoder, the chart has as its items.

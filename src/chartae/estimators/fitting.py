@@ -228,7 +228,7 @@ class Fitting(Densities, Geometry):
         # What cannot be scored in the end had better fail before hours of training.
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
-        if model.likelihood.suits is None:  # tokens at one place are no column
+        if not model.likelihood.sequential:  # tokens at one place are no column
             warn_of_constant(X, schema)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None

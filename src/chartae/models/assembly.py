@@ -528,8 +528,7 @@ def _corruption(given: float | Sequence[Any]) -> tuple[str, float]:
 
 
 def _network_for(space: Space) -> str:
-    """What the likelihood asks for; else convolutions for images that have scales, layers for the rest."""
-    suits = likelihoods[space.likelihood].suits
-    if suits is not None:
-        return suits
+    """Blocks for tokens, convolutions for images large enough to have scales, layers for the rest."""
+    if likelihoods[space.likelihood].sequential:
+        return "transformer"
     return "conv2d" if space.is_image and min(space.model_shape[1:]) >= 16 else "mlp"

@@ -71,7 +71,6 @@ class NetworkLikelihood(Likelihood):
     """
 
     offers = frozenset({"log_prob", "point"})
-    suits: str | None = None  # the network taken where none is named; None: one for the shape of items
     step: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

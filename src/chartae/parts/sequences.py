@@ -397,7 +397,7 @@ class SequenceLikelihood(NetworkLikelihood):
     """
 
     continuous = False
-    suits = "transformer"
+    sequential = True
 
     def __init__(
         self,

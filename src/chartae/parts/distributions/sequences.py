@@ -147,10 +147,11 @@ class Sequences(Distribution):
         # Rows are shorter than they may be: what fills all of them up need not be looked at.
         tokens = tokens[:, : int(places.max()) + 1 if len(places) else 1]
         end = self.levels - 1
-        before = F.pad(tokens[:, :-1], (1, 0), value=end)
-        seen = before
+        before = seen = F.pad(tokens[:, :-1], (1, 0), value=end)
         if self.hide:
-            seen = before.masked_fill(torch.rand(before.shape, device=before.device) < self.hide, 0)
+            hidden = torch.rand(before.shape, device=before.device) < self.hide
+            hidden[:, 0] = False  # of the beginning there is nothing to guess
+            seen = before.masked_fill(hidden, 0)
         logits = self.speaker(*self._under(lead), seen)
         rows = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         over = (before == end).cumsum(1) > 1  # the first of them stands for the beginning
