@@ -26,7 +26,7 @@ from common import load_data, machine_info, write_json
 
 def captions_of(images: np.ndarray, digits: np.ndarray, seed: int) -> list[str]:
     rng = np.random.default_rng(seed)
-    return [caption(attributes, rng) for attributes in words(measure(images), digits)]
+    return [caption(attributes, rng) for attributes in words(measure(images), digits[: len(images)])]
 
 
 def main() -> None:
