@@ -118,6 +118,7 @@ def main() -> None:
             f"{args.hidden}, {args.latent} latent dimensions, {args.epochs} epochs, one seed.",
             "Nats and perplexity are of held-out texts: -log p(x) of the language model, an upper bound of "
             "it by 128 importance samples of the VAE. Said again: texts that come back to the letter.",
+            "The code is used, and does not pay: a grammar this small is within a language model's reach.",
         ],
     )
 
