@@ -12,10 +12,12 @@ __all__ = [
     "CVAE",
     "VAE",
     "Autoencoder",
+    "Captioner",
     "HeadClassifier",
     "HeadRegressor",
     "ProbabilisticEmbedding",
     "Recipe",
+    "TextVAE",
     "audit",
     "control_report",
     "intrinsic_dimension",
@@ -35,10 +37,12 @@ _WHERE = {
     "CVAE": "chartae.estimators.autoencoders",
     "VAE": "chartae.estimators.autoencoders",
     "Autoencoder": "chartae.estimators.autoencoders",
+    "Captioner": "chartae.estimators.captions",
     "HeadClassifier": "chartae.estimators.heads",
     "HeadRegressor": "chartae.estimators.heads",
     "ProbabilisticEmbedding": "chartae.estimators.embeddings",
     "Recipe": "chartae.models.recipes",
+    "TextVAE": "chartae.estimators.autoencoders",
     "audit": "chartae.audits.report",
     "control_report": "chartae.audits.control",
     "intrinsic_dimension": "chartae.geometry.dimension",
@@ -56,7 +60,8 @@ if TYPE_CHECKING:
     from chartae.audits.control import control_report
     from chartae.audits.maps import plot
     from chartae.audits.report import audit
-    from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder
+    from chartae.estimators.autoencoders import AE, CVAE, VAE, Autoencoder, TextVAE
+    from chartae.estimators.captions import Captioner
     from chartae.estimators.efficiency import label_efficiency_curve
     from chartae.estimators.embeddings import ProbabilisticEmbedding
     from chartae.estimators.heads import HeadClassifier, HeadRegressor

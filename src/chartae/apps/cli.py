@@ -326,7 +326,9 @@ def _fit(
     size: _Size = None,
     encoder: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of texts: tfidf (the default) or sentence-transformers/NAME."),
+        typer.Option(
+            metavar="NAME", help="Of texts: tfidf (the default), bytes, sentence-transformers/NAME."
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -428,7 +430,7 @@ def _fit(
     from chartae.apps.health import write_source
 
     write_source(out, data=data, labels=labels, size=size, encoder=encoder, memory=memory)
-    if not no_audit and not is_unfinished(out):
+    if not no_audit and not is_unfinished(out) and not estimator.model_.likelihood.sequential:
         _audit_fit(estimator, items, out, before, quiet=quiet)
     if not quiet:
         read = [
@@ -735,6 +737,11 @@ def _target(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     from chartae.core.images import is_picture
 
     space = estimator.space_
+    if getattr(estimator.medium_, "restores", False):
+        target = out or run / f"{name}.txt"
+        if target.suffix != ".txt":
+            raise DataError(f"the model was fitted on texts, and {target} does not end in .txt: name it so")
+        return target
     usual = ".csv" if space.schema is not None else ".png" if is_picture(space) else ".npy"
     target = out or run / f"{name}{usual}"
     if target.suffix in _SOUNDS and hasattr(estimator.medium_, "write"):
@@ -783,6 +790,11 @@ def _write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> 
     if target.suffix == ".png":
         save_grid(target, X, columns, **_look(estimator))
         typer.echo(f"{target}")
+        return
+    if target.suffix == ".txt":
+        # One a line, whatever a text may hold.
+        target.write_text("".join(f"{' '.join(text.splitlines())}\n" for text in X), encoding="utf-8")
+        typer.echo(f"{target}  {len(X):,} texts")
         return
     if target.suffix in _SOUNDS:
         _write_sounds(target, X, estimator.medium_)
@@ -937,5 +949,6 @@ def _print(table: Table) -> None:
 
 
 # Commands in modules of their own, which build on this one.
+import chartae.apps.captions  # noqa: E402
 import chartae.apps.heads  # noqa: E402
 import chartae.apps.sweeping  # noqa: E402

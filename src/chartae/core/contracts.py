@@ -497,6 +497,7 @@ class Likelihood(Part):
     """p(x | z, c): what the decoder says about x.
 
     ``continuous`` tells whether it is a density (so that a change of units changes its logarithm),
+    ``sequential`` whether items are rows of tokens, each told from those before it,
     ``estimated`` whether it keeps estimates of the training data (see :meth:`observe`), ``gaps`` whether
     values may be missing, as NaN. One that offers "score" gives distributions with a method of that name: the
     derivative of the log density by what the network gave, so that no graph is needed to train it. One that
@@ -513,6 +514,7 @@ class Likelihood(Part):
     """
 
     continuous: bool = True
+    sequential: bool = False
     estimated: bool = False
     gaps: bool = False
 

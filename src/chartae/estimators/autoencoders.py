@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from chartae.estimators.fitting import Fitting
+from chartae.estimators.fitting import Fitting, _Task
+from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import constructor, documented, of_recipe
+from chartae.training.readers import Dataset
+from chartae.training.tokens import Bytes
 
-__all__ = ["AE", "CVAE", "VAE", "Autoencoder"]
+__all__ = ["AE", "CVAE", "VAE", "Autoencoder", "TextVAE"]
 
 
 @of_recipe("ae")
@@ -119,6 +122,87 @@ class CVAE(Fitting):
     >>> cvae.sample(3, condition="high", random_state=0).shape
     (3, 2)
     """
+
+
+@of_recipe("cyclical-vae", max_length=None, likelihood="sequence", latent_dim=16)
+class TextVAE(Fitting):
+    """Variational autoencoder of texts: ``fit`` takes a list of str, and what is decoded is one.
+
+    Texts are rows of their bytes. The encoder is a Transformer that sees all of a text; the decoder one that
+    says byte after byte, under the code and what it has said so far.
+
+    Parameters
+    ----------
+    max_length : int or None
+        Bytes of the longest text that the model can take; None: of the longest in ``fit``.
+    covariance : {"diagonal", "full"}
+        Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
+    free_bits : float
+        Nats of each latent dimension that cost nothing: without them the decoder may do without the code.
+    warmup : float
+        Epochs over which the weight of the KL term rises to 1, half of ``max_epochs`` at most.
+    cycles : int
+        How often it rises within them.
+    {common}
+
+    Raises
+    ------
+    TypeError
+        If a parameter is unknown.
+
+    Attributes
+    ----------
+    {attributes}
+
+    References
+    ----------
+    Bowman et al. 2016, arXiv:1511.06349; Fu et al. 2019, arXiv:1903.10145.
+
+    Examples
+    --------
+    >>> from chartae import TextVAE
+    >>> texts = [f"{size} {color} fox" for size in ("a small", "a large") for color in ("red", "gray")] * 5
+    >>> vae = TextVAE(latent_dim=2, hidden=(16,), max_epochs=2, random_state=0).fit(texts)
+    >>> vae.transform(texts).shape, vae.score_samples(texts[:3]).shape
+    ((20, 2), (3,))
+    >>> [type(text) for text in vae.sample(2, random_state=0)]
+    [<class 'str'>, <class 'str'>]
+    """
+
+    def _prepare(self, X: Any, y: Any, keeping: Keeping) -> _Task:
+        if not isinstance(X, Dataset):
+            medium = Bytes.fit(X, self.max_length)
+            X = Dataset(medium.encode(X), medium=medium)
+        return super()._prepare(X, y, keeping)
+
+    def interpolate(
+        self, start: Any, stop: Any, steps: int = 9, *, path: str = "straight", condition: Any = None
+    ) -> Any:
+        """Say the texts on a path between the codes of two.
+
+        Parameters
+        ----------
+        start, stop : str
+            One text each.
+        steps : int
+            Texts on the path, with its ends.
+        path : {"straight", "spherical"}
+            As in :meth:`VAE.interpolate`.
+        condition : None
+            No effect.
+
+        Returns
+        -------
+        list of str
+            ``steps`` texts.
+
+        References
+        ----------
+        Bowman et al. 2016, arXiv:1511.06349, section 4.3.
+        """
+        self._ready()
+        start, stop = self.medium_.encode([start, stop])
+        return super().interpolate(start, stop, steps, path=path, condition=condition)
 
 
 @documented

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Distribution
+from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.geometry.charts import Chart, rows_of
 from chartae.parts.tables import Inputs, Prepared
@@ -35,6 +36,11 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
     Chart
         Of its model.
 
+    Raises
+    ------
+    PlanError
+        If it decodes rows of tokens.
+
     Examples
     --------
     >>> import numpy as np
@@ -47,6 +53,11 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
     model: Any = estimator.model_
     if guidance is not None:
         model.can_guide(guidance)
+    if model.likelihood.sequential:
+        raise PlanError(
+            "geometry and health reports follow small changes of what is decoded, and tokens have none: look "
+            "at codes (transform), scores (score_samples) and texts (sample, interpolate)"
+        )
     space, inputs = model.space, Inputs(model.space).to(model.space.scale.device).eval()
     posterior = model.posterior.plain
     # What is prepared for an encoder, the chart has as its items.

@@ -51,6 +51,8 @@ class Checking(
     def _check(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Validate an array; N-d items keep their shape. Items that are no table need no column names."""
         X = read(X).X if brings_items(X) else X
+        if not reset and getattr(self.medium_, "restores", False) and not isinstance(X, Tensor):
+            X = X if np.asarray(X).dtype.kind in "fiub" else self.medium_.encode(X)
         if is_frame(X) or is_streamed_table(X):
             return self._check_table(X, reset=reset, named=named)
         X = array_of(X) if isinstance(X, Tensor) else X

@@ -36,6 +36,7 @@ class Decoding:
 
     model_: Autoencoder
     condition_: ConditionSchema
+    medium_: Any
 
     def _ready(self) -> Autoencoder:
         return self.model_
@@ -182,7 +183,9 @@ class Decoding:
         return self._present(self._decode(z, raw, noise if observation_noise else None, guidance))
 
     def _present(self, x: np.ndarray, given: Any = None) -> Any:
-        """Give items as the user knows them: tables as tables, with the values that were given."""
+        """Give items as the user knows them: texts, or tables with the values that were given."""
+        if getattr(self.medium_, "restores", False):
+            return self.medium_.decode(x)
         schema = self.model_.space.schema
         return x if schema is None else schema.decode(x, given)
 
@@ -325,7 +328,6 @@ class Generator(Decoding):
     """
 
     space_: Space
-    medium_: Any
     latent_dim_: int
     summary_: str
     history_: list[dict[str, Any]]

@@ -542,6 +542,6 @@ class Encoding(Checking):
 
 def _as_rows_of(X: Any, made: Any) -> Any:
     """Items with the row names of those that they were made of, in tables of pandas."""
-    if hasattr(made, "index") and hasattr(X, "index"):
+    if hasattr(made, "iloc") and hasattr(X, "iloc"):
         made.index = X.index
     return made

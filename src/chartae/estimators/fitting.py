@@ -243,7 +243,8 @@ class Fitting(Densities, Geometry):
         # What cannot be scored in the end had better fail before hours of training.
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
-        warn_of_constant(X, schema)
+        if not model.likelihood.sequential:  # tokens at one place are no column
+            warn_of_constant(X, schema)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)

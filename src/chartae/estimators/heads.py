@@ -47,7 +47,7 @@ from chartae.transfer import (
     tune,
 )
 
-__all__ = ["HeadClassifier", "HeadRegressor"]
+__all__ = ["HeadClassifier", "HeadRegressor", "OnCodes"]
 
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
@@ -117,10 +117,16 @@ CONSTRAINTS: dict[str, Any] = {
 }
 
 
-class _Head(BaseEstimator):
-    """What both kinds of head share."""
+class OnCodes(BaseEstimator):
+    """What everything shares that is fitted to the codes of an encoder which stays as it is.
 
-    _parameter_constraints = CONSTRAINTS
+    Examples
+    --------
+    >>> from chartae import Captioner, HeadClassifier
+    >>> from chartae.estimators.heads import OnCodes
+    >>> issubclass(HeadClassifier, OnCodes), issubclass(Captioner, OnCodes)
+    (True, True)
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -141,6 +147,16 @@ class _Head(BaseEstimator):
             _check_n_features(self, X, reset=reset)
         return X
 
+    def _seed(self) -> int:
+        given = self.random_state
+        return int(given) if isinstance(given, Integral) else seed_of(given)
+
+
+class _Head(OnCodes):
+    """What both kinds of head share."""
+
+    _parameter_constraints = CONSTRAINTS
+
     def _begin(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Check parameters and data, and see to an encoder."""
         self._validate_params()
@@ -155,8 +171,7 @@ class _Head(BaseEstimator):
         lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
         if lost.any():
             raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
-        given = self.random_state
-        self.random_state_ = int(given) if isinstance(given, Integral) else seed_of(given)
+        self.random_state_ = self._seed()
         trained = self.training != "frozen"
         if trained and self.head not in ("linear", "mlp"):
             raise PlanError(

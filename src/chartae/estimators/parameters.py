@@ -84,7 +84,7 @@ missing : {"auto", "mask", "refuse"}
     in, or an error. "auto" is "mask" for tables, "refuse" for arrays.
 hide : float
     Share of values that the encoder does not see in training, where values may be missing: it learns to fill
-    in.
+    in. Of texts, share of tokens that the decoder does not see before the next: it learns to ask the code.
 corruption : float, pair or None
     Of what the encoder sees in training: the standard deviation of normal noise, where 1 is that of the data
     (or the whole range, of items that are not scaled), or a kind ("gaussian", "masking") and an amount. The
@@ -172,6 +172,7 @@ CONSTRAINTS: dict[str, Any] = {
     "compile": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
+    "max_length": [None, Interval(Integral, 1, None, closed="left")],
     "recipe": [str],
     "recipe_params": [dict, None],
 }
@@ -185,7 +186,7 @@ def constructor(
     Written once for all estimators; scikit-learn reads the parameters off the signature. The one called
     ``first`` may come without its name.
     """
-    every = {**own, **common}
+    every = {**own, **common, **own}  # own ones first, and with their own values
     kind, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter(name, kind if name == first else named, default=value)
@@ -215,12 +216,15 @@ def constructor(
     return __init__
 
 
-def of_recipe(name: str) -> Callable[[type], type]:
-    """Make an estimator of a recipe: the recipe's own parameters become the estimator's."""
+def of_recipe(name: str, **defaults: Any) -> Callable[[type], type]:
+    """Make an estimator of a recipe: the recipe's own parameters become the estimator's.
+
+    ``defaults`` are of further parameters, or others than those that all estimators have.
+    """
     chosen = find(name)
 
     def finish(cls: type) -> type:
-        cls.__init__ = constructor(chosen.parameters)  # type: ignore[misc]
+        cls.__init__ = constructor({**chosen.parameters, **defaults})  # type: ignore[misc]
         cls._recipe = lambda self: (name, {k: getattr(self, k) for k in chosen.parameters})  # type: ignore[attr-defined]
         return documented(cls)
 

@@ -26,6 +26,7 @@ from chartae.parts.networks import Foreign, Leading, damp, networks
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
 from chartae.parts.readouts import Silent
+from chartae.parts.sequences import SequenceLikelihood as SequenceLikelihood  # registers its name
 from chartae.parts.tables import Inputs, Prepared
 
 __all__ = [
@@ -331,7 +332,8 @@ def assemble(
     noise : str or float
         Of a likelihood that has one; a float is in the input's units.
     hide : float
-        Share of values that the encoder does not see in training, where values may be missing.
+        Share of values that the encoder does not see in training, where values may be missing, or the decoder
+        of sequences, of the tokens before each.
     corruption : float, pair or None
         Of the encoder's input in training: the standard deviation of normal noise, or a kind and an amount.
     condition : Mapping or None
@@ -410,7 +412,7 @@ def assemble(
     if prior is not None:
         p_class, p_options = _chosen(priors, prior)
         p = p_class(latent_dim, width, **p_options)
-    x = Silent(space.model_shape) if decoded == 0 else likelihood_class.of(space, decoder, noise)
+    x = Silent(space.model_shape) if decoded == 0 else likelihood_class.of(space, decoder, noise, hide)
     if p is not None and p.support not in (None, q.support):
         where, there = (t or "all over R^d" for t in (q.support, p.support))
         raise PlanError(
@@ -528,5 +530,7 @@ def _corruption(given: float | Sequence[Any]) -> tuple[str, float]:
 
 
 def _network_for(space: Space) -> str:
-    """Convolutions for images that are large enough to have scales, layers for the rest."""
+    """Blocks for tokens, convolutions for images large enough to have scales, layers for the rest."""
+    if likelihoods[space.likelihood].sequential:
+        return "transformer"
     return "conv2d" if space.is_image and min(space.model_shape[1:]) >= 16 else "mlp"

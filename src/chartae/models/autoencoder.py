@@ -267,7 +267,8 @@ class Autoencoder(Model):
                     like = self.space.scale.new_zeros((), dtype=torch.float32)
                     if self.posterior is not None:
                         self.posterior.plain(like.new_zeros(2, *shape), c)
-                    self.likelihood(like.new_zeros(1, 2, self.latent_dim), c)
+                    px = self.likelihood(like.new_zeros(1, 2, self.latent_dim), c)
+                    px.log_prob(like.new_zeros(2, *shape))  # of sequences, the decoder's work is done in here
             finally:
                 for hook in hooks:
                     hook.remove()

@@ -94,7 +94,7 @@ class NetworkLikelihood(Likelihood):
         self.register_buffer("step", torch.as_tensor(1.0 if step is None else step), persistent=False)
 
     @classmethod
-    def of(cls, space: Space, network: nn.Module, noise: Any = None) -> NetworkLikelihood:
+    def of(cls, space: Space, network: nn.Module, noise: Any = None, hide: float = 0.0) -> NetworkLikelihood:
         """Make the likelihood of the items of a space.
 
         Parameters
@@ -105,6 +105,8 @@ class NetworkLikelihood(Likelihood):
             From ``(n, d)`` to ``out_shape(space, noise)``.
         noise : object
             As the user gives it.
+        hide : float
+            Share of an item's values that the decoder does not see in training, where it sees any.
 
         Returns
         -------

@@ -133,7 +133,7 @@ class ColumnsLikelihood(NetworkLikelihood):
         self.gaps = space.gaps
 
     @classmethod
-    def of(cls, space: Space, network: nn.Module, noise: Any = None) -> ColumnsLikelihood:
+    def of(cls, space: Space, network: nn.Module, noise: Any = None, hide: float = 0.0) -> ColumnsLikelihood:
         return cls(network, space, noise)
 
     @classmethod

@@ -110,6 +110,18 @@ class Facts:
         return all(whole(b[~np.isnan(b)]) for b in blocks(self._X)) if self.gaps else whole(self._X)
 
     @cached_property
+    def ended(self) -> bool:
+        """Whether items are rows of numbers from 1, ended by the largest of all and filled up with zeros."""
+        if self.low < 0 or not self.whole or self.layout != "flat" or self.gaps:
+            return False
+        ends = ((b, b == self.high) for b in blocks(self._X))
+        # Each has one, up to which there is no zero, and after which there is nothing else.
+        return all(
+            bool((end.sum(1) == 1).all() and ((b == 0) == (end.cumsum(1) - end == 1)).all())
+            for b, end in ends
+        )
+
+    @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each column, ``(*shape)``, or channel, ``(channels, 1, 1)``."""
         axes = POOLED.get(self.layout, (0,))

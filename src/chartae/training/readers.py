@@ -56,7 +56,7 @@ class Dataset:
         Where the items come from.
     note : str
         What was chosen on the way, for the summary.
-    medium : LogMel, TextEncoder or SentenceEncoder, optional
+    medium : LogMel, TextEncoder, SentenceEncoder or Bytes, optional
         How sounds or texts became the items; it has ``encode``, ``config`` and ``tensors``.
 
     Examples
@@ -270,7 +270,7 @@ def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
 
     Returns
     -------
-    LogMel, TextEncoder or SentenceEncoder
+    LogMel, TextEncoder, SentenceEncoder or Bytes
         An equal one.
 
     Raises
@@ -287,8 +287,9 @@ def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
     """
     from chartae.training.audio import LogMel
     from chartae.training.text import SentenceEncoder, TextEncoder
+    from chartae.training.tokens import Bytes
 
-    kinds: dict[str, Any] = {kind.kind: kind for kind in (LogMel, TextEncoder, SentenceEncoder)}
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (LogMel, TextEncoder, SentenceEncoder, Bytes)}
     if config["kind"] not in kinds:
         raise DataError(f"there is no encoder of the kind {config['kind']!r}: known are {', '.join(kinds)}")
     return kinds[config["kind"]].from_config(config, tensors)

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError, one_line
+from chartae.training.tokens import Bytes
 
-__all__ = ["SentenceEncoder", "TextEncoder", "read_text"]
+__all__ = ["SentenceEncoder", "TextEncoder", "lines_of", "read_text"]
 
 _WORDS = 20_000  # the most frequent ones are kept: rarer words tie few texts together
 _DIM = 256
@@ -284,7 +285,7 @@ class SentenceEncoder:
 
 def read_text(
     path: str | os.PathLike[str], encoder: Any = "tfidf"
-) -> tuple[NDArray[np.float32], list[str], TextEncoder | SentenceEncoder | None, str]:
+) -> tuple[NDArray[np.float32], list[str], TextEncoder | SentenceEncoder | Bytes | None, str]:
     r"""Read texts from a file, one a line, and make vectors of them.
 
     Parameters
@@ -292,8 +293,10 @@ def read_text(
     path : str or path
         A UTF-8 ``.txt`` file; empty lines are skipped, with a warning, since rows are then no line numbers.
     encoder : str, encoder or callable
-        "tfidf" fits a :class:`TextEncoder`; "sentence-transformers/NAME" takes a model of that package; or
-        an encoder that is there already; or a function from a list of str to an array of shape (n, d).
+        "tfidf" fits a :class:`TextEncoder`; "bytes" takes texts as tokens, for a likelihood of sequences
+        (:class:`~chartae.training.tokens.Bytes`); "sentence-transformers/NAME" takes a model of that
+        package; or an encoder that is there already; or a function from a list of str to an array of shape
+        (n, d).
 
     Returns
     -------
@@ -301,7 +304,7 @@ def read_text(
         Float32.
     texts : list of str
         What the rows stand for.
-    encoder : TextEncoder, SentenceEncoder or None
+    encoder : TextEncoder, SentenceEncoder, Bytes or None
         How vectors were made; None for a function, which is nowhere kept.
     note : str
         What was chosen on the way.
@@ -321,11 +324,7 @@ def read_text(
     >>> X.shape, texts, note
     ((2, 2), ['a red fox', 'a red car'], 'tfidf of 3 words')
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8") from None
-    lines = lines[:-1] if lines[-1] == "" else lines  # the last line ends too
+    lines = lines_of(path)
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise DataError(f"{path} holds no text: write one a line")
@@ -341,21 +340,58 @@ def read_text(
     return X, texts, made, note
 
 
-def _encoder(encoder: Any, texts: Sequence[str]) -> tuple[TextEncoder | SentenceEncoder | None, str]:
+def lines_of(path: str | os.PathLike[str]) -> list[str]:
+    r"""Read the lines of a text file.
+
+    Parameters
+    ----------
+    path : str or path
+        UTF-8, with or without a byte order mark.
+
+    Returns
+    -------
+    list of str
+        Without what ends them.
+
+    Raises
+    ------
+    DataError
+        If it is not UTF-8.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.training.text import lines_of
+    >>> _ = Path("toy.txt").write_text("a red fox\na red car\n", encoding="utf-8")
+    >>> lines_of("toy.txt")
+    ['a red fox', 'a red car']
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8") from None
+    return lines[:-1] if lines[-1] == "" else lines  # the last line ends too
+
+
+def _encoder(encoder: Any, texts: Sequence[str]) -> tuple[TextEncoder | SentenceEncoder | Bytes | None, str]:
     """Make or take an encoder, and say in a few words what it is; None for a function."""
     if encoder == "tfidf":
         encoder = TextEncoder.fit(texts)
+    elif encoder == "bytes":
+        encoder = Bytes.fit(texts)
     elif isinstance(encoder, str) and encoder.startswith(_SENTENCE) and encoder != _SENTENCE:
         encoder = SentenceEncoder(encoder.removeprefix(_SENTENCE))
     if isinstance(encoder, TextEncoder):
         return encoder, f"tfidf of {len(encoder.vocabulary):,} words"
     if isinstance(encoder, SentenceEncoder):
         return encoder, f"encoder {encoder.name}"
+    if isinstance(encoder, Bytes):
+        return encoder, f"up to {encoder.max_length} bytes"
     if callable(encoder):
         return None, f"encoder {getattr(encoder, '__name__', type(encoder).__name__)}"
     raise DataError(
-        f"there is no text encoder {encoder!r}: pass 'tfidf', '{_SENTENCE}NAME', or a function from a list of"
-        " str to an array"
+        f"there is no text encoder {encoder!r}: pass 'tfidf', 'bytes', '{_SENTENCE}NAME', or a function from"
+        " a list of str to an array"
     )
 
 

@@ -36,6 +36,30 @@ def vae(
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 
+@recipe(
+    "cyclical-vae",
+    paper="arXiv:1903.10145",
+    parts="normal posterior, N(0, I) prior; nll + kl that warms up several times, with free bits",
+)
+def cyclical_vae(
+    shape: Any,
+    *,
+    covariance: str = "diagonal",
+    free_bits: float = 0.1,
+    warmup: float = 20.0,
+    cycles: int = 4,
+    **common: Any,
+) -> Plan:
+    """VAE for a decoder that could do without the code, as one of texts could.
+
+    References
+    ----------
+    Fu et al. 2019, arXiv:1903.10145; free bits: Kingma et al. 2016, arXiv:1606.04934.
+    """
+    objective = NegLogLik() + KL(free_bits=free_bits, warmup=warmup, cycles=cycles)
+    return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
+
+
 @recipe("beta-vae", paper="Higgins et al. 2017 (ICLR)", parts="normal posterior, N(0, I) prior; nll + β kl")
 def beta_vae(
     shape: Any, *, beta: float = 4.0, covariance: str = "diagonal", warmup: float = 0.0, **common: Any

@@ -12,6 +12,7 @@ from chartae.parts.distributions.normals import (
     FullNormalMixture,
     StandardNormal,
 )
+from chartae.parts.distributions.sequences import Sequences, Speaker
 from chartae.parts.distributions.spheres import PROFILES, Profile, UniformSphere, Zonal
 from chartae.parts.distributions.transformed import Affine, Planar, Radial, Transformed, carried
 from chartae.parts.distributions.values import (
@@ -46,6 +47,8 @@ __all__ = [
     "Profile",
     "Radial",
     "RelaxedCodes",
+    "Sequences",
+    "Speaker",
     "StandardNormal",
     "StudentT",
     "Transformed",

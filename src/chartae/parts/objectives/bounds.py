@@ -16,43 +16,57 @@ __all__ = ["CIWAE", "IWAE", "KL", "MIWAE", "PIWAE", "NegLogLik", "Warmed", "elbo
 
 
 class Warmed(Objective):
-    """Objective with a share that rises linearly from 0 to 1 over the first epochs of training.
+    """Objective with a share that rises from 0 to 1 over the first epochs of training, once or several times.
+
+    Each cycle of ``P`` epochs rises for its first half and stays at 1 for its second; the last one rises up
+    to the end of the warm-up and stays for good: ``warmup = (cycles - 1/2) P``. One cycle is a straight line.
 
     Parameters
     ----------
     warmup : float
-        Epochs until it is 1, half of a training at most; 0 for none. Outside of training the share is 1.
+        Epochs until it is 1 for good, half of a training at most; 0 for none. Outside of training the share
+        is 1.
+    cycles : int
+        How often it rises.
 
     Raises
     ------
     PlanError
-        If it is negative.
+        If the warm-up is negative, or there is less than one cycle.
 
     References
     ----------
-    Sønderby et al. 2016, arXiv:1602.02282, section 2.3; Bowman et al. 2016, arXiv:1511.06349.
+    Sønderby et al. 2016, arXiv:1602.02282, section 2.3; Bowman et al. 2016, arXiv:1511.06349; cycles: Fu et
+    al. 2019, arXiv:1903.10145, equations 6 and 7 with R = 1/2.
 
     Examples
     --------
     >>> from chartae.parts.objectives import KL
-    >>> kl = KL(warmup=4)
-    >>> kl.advance(epoch=1)
-    >>> float(kl.share)
-    0.25
+    >>> kl, cyclical = KL(warmup=4), KL(warmup=6, cycles=2)
+    >>> for epoch in (1.0, 3.0, 5.0):
+    ...     kl.advance(epoch)
+    ...     cyclical.advance(epoch)
+    ...     print(float(kl.share), float(cyclical.share))
+    0.25 0.5
+    0.75 1.0
+    1.0 0.5
     """
 
     share: Tensor
 
-    def __init__(self, warmup: float) -> None:
+    def __init__(self, warmup: float, cycles: int = 1) -> None:
         super().__init__()
         if warmup < 0:
             raise PlanError(f"warmup={warmup:g} is negative: use 0 to switch it off")
-        self._warmup = float(warmup)
+        if cycles < 1:
+            raise PlanError(f"cycles={cycles}: a warm-up rises once or more")
+        self._warmup, self.cycles = float(warmup), cycles
         self.register_buffer("share", torch.tensor(1.0))
 
     def advance(self, epoch: float) -> None:
         if self._warmup:
-            self.share.fill_(min(1.0, epoch / self._warmup))
+            period = self._warmup / (self.cycles - 0.5)
+            self.share.fill_(min(1.0, 2 * (epoch % period) / period) if epoch < self._warmup else 1.0)
 
     @property
     def warmup(self) -> float:
@@ -95,18 +109,21 @@ class KL(Warmed):
         Nats of each latent dimension, averaged over the batch, that cost nothing.
     warmup : float
         Epochs over which the weight rises linearly from 0 to 1, half of a training at most.
+    cycles : int
+        How often it rises within them (see :class:`Warmed`).
     closed : bool
         False forces Monte Carlo.
 
     Raises
     ------
     PlanError
-        If ``free_bits`` or ``warmup`` is negative.
+        If ``free_bits`` or ``warmup`` is negative, or there is less than one cycle.
 
     References
     ----------
     Kingma and Welling 2014, arXiv:1312.6114, equation 3; free bits: Kingma et al. 2016,
-    arXiv:1606.04934, equation 15; warm-up: Sønderby et al. 2016, arXiv:1602.02282.
+    arXiv:1606.04934, equation 15; warm-up: Sønderby et al. 2016, arXiv:1602.02282; cycles: Fu et al. 2019,
+    arXiv:1903.10145.
 
     Examples
     --------
@@ -117,8 +134,10 @@ class KL(Warmed):
 
     needs = frozenset({"posterior.density", "prior.log_prob"})
 
-    def __init__(self, *, free_bits: float = 0.0, warmup: float = 0.0, closed: bool = True) -> None:
-        super().__init__(warmup)
+    def __init__(
+        self, *, free_bits: float = 0.0, warmup: float = 0.0, cycles: int = 1, closed: bool = True
+    ) -> None:
+        super().__init__(warmup, cycles)
         if free_bits < 0:
             raise PlanError(f"free_bits={free_bits:g} is negative: use 0 to switch them off")
         self.free_bits, self.closed = free_bits, closed
@@ -131,7 +150,12 @@ class KL(Warmed):
         return {"kl": Term(values.sum(1), weight, per_dim=per_dim.detach(), loss=loss)}
 
     def __repr__(self) -> str:
-        options = [f"{k}={v:g}" for k, v in (("free_bits", self.free_bits), ("warmup", self._warmup)) if v]
+        shown = {
+            "free_bits": self.free_bits,
+            "warmup": self._warmup,
+            "cycles": (self.cycles > 1) * self.cycles,
+        }
+        options = [f"{k}={v:g}" for k, v in shown.items() if v]
         return f"kl({', '.join(options)})" if options else "kl"
 
 

@@ -1,0 +1,418 @@
+"""Texts under a frozen encoder: captions of images, or of whatever else has a code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from chartae.core.contracts import Distribution, RawCondition
+from chartae.core.errors import ChartaeError, DataError, RunFolderError
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space
+from chartae.estimators.decoding import seed_of
+from chartae.estimators.heads import OnCodes
+from chartae.estimators.parameters import plain
+from chartae.estimators.progress import show_progress
+from chartae.estimators.runs import DAMAGE, damaged, load
+from chartae.models.persistence import read_run, write_run
+from chartae.models.spoken import spoken
+from chartae.parts.units import infer_space
+from chartae.training.engine import train
+from chartae.training.precision import choose_device
+from chartae.training.sources import Source
+from chartae.training.tokens import Bytes, texts_of
+from chartae.transfer import Scaled, coded, fitted
+
+__all__ = ["Captioner"]
+
+AT_ONCE = 512  # texts that are said or scored in one go
+FEWEST_HELD_OUT = 10  # fewer texts than this say nothing about when to stop
+ENCODER = "encoder"  # folder within a run folder
+
+
+class Captioner(OnCodes):
+    """Says texts of items under the codes of an encoder that stays as it is.
+
+    p(text | code) is a causal Transformer over bytes, in which a code is a few tokens in front: the decoder
+    of :class:`TextVAE`, with a given code in place of a learned one.
+
+    Parameters
+    ----------
+    {encoder}
+    max_length : int or None
+        Bytes of the longest text that there may be; None: of the longest in ``fit``.
+    hidden : sequence of int or None
+        Width of each block of the Transformer, all equal; None: two of 128.
+    hide : float
+        Share of the bytes before each that the decoder does not see in training.
+    max_epochs : int
+        Passes over the texts, at most.
+    batch_size : int
+        Texts of a step.
+    learning_rate : float
+        Of Adam.
+    schedule : {"constant", "cosine", "linear"}
+        Of the learning rate.
+    validation_fraction : float
+        Share of texts held out, where those are 10 or more.
+    patience : int or None
+        Epochs without improvement on them before training stops; None: never.
+    device : str
+        "auto", "cpu", "cuda" ...
+    random_state : int, RandomState or None
+        Of first weights, order, and what is held out.
+    verbose : int
+        0 is silent; 1 shows progress.
+
+    Attributes
+    ----------
+    encoder_ : object
+        As it was used.
+    model_ : nn.Module
+        The torch model of texts.
+    medium_ : Bytes
+        How texts became tokens.
+    space_ : Space
+        Of the tokens.
+    history_ : list of dict
+        One for each epoch: ``nll``, nats a text, and ``val_nll``, the same of held-out ones.
+    validation_rows_ : ndarray
+        ``(m,)`` row numbers that were held out.
+    random_state_ : int
+        ``random_state``, or the number that was drawn in its place.
+
+    References
+    ----------
+    Vinyals et al. 2015, arXiv:1411.4555; codes as tokens in front of a text: Liu et al. 2023,
+    arXiv:2304.08485.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae import Captioner
+    >>> codes = np.repeat(np.eye(2), 50, axis=0)
+    >>> texts = ["one"] * 50 + ["two"] * 50
+    >>> captioner = Captioner(hidden=(32,), max_epochs=30, learning_rate=0.01, random_state=0)
+    >>> captioner.fit(codes, texts).caption(np.eye(2))
+    ['one', 'two']
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "max_length": [None, Interval(Integral, 1, None, closed="left")],
+        "hidden": [None, "array-like"],
+        "hide": [Interval(Real, 0, 1, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "schedule": [str],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "patience": [None, Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        encoder: Any = None,
+        *,
+        max_length: int | None = None,
+        hidden: Any = None,
+        hide: float = 0.0,
+        max_epochs: int = 20,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        schedule: str = "cosine",
+        validation_fraction: float = 0.1,
+        patience: int | None = 5,
+        device: str = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.max_length = max_length
+        self.hidden = hidden
+        self.hide = hide
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---------------------------------------------------------------- fit
+
+    def fit(self, X: Any, texts: Any) -> Captioner:
+        """Learn to say texts.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``: items, as the encoder takes them; one that has several texts comes as often.
+        texts : sequence of str
+            ``n`` of them.
+
+        Returns
+        -------
+        Captioner
+            Itself.
+
+        Raises
+        ------
+        DataError
+            If there are not as many texts as items, or one is empty, too long or no text.
+        """
+        self._validate_params()
+        X, texts = self._pairs(X, texts, reset=True)
+        medium = Bytes.fit(texts, self.max_length)
+        tokens = medium.encode(texts)
+        seed = self.random_state_ = self._seed()
+        self.encoder_ = fitted(self.encoder, X)
+        codes = torch.from_numpy(coded(self.encoder_, X))
+        order = np.random.default_rng(seed).permutation(len(tokens))
+        held = round(self.validation_fraction * len(tokens))
+        held = held if held >= FEWEST_HELD_OUT else 0
+        self.validation_rows_, kept = np.sort(order[:held]), np.sort(order[held:])
+        self.medium_, self.code_dim_ = medium, codes.shape[1]
+        self.space_ = infer_space(tokens, likelihood="sequence")
+        hidden = None if self.hidden is None else np.asarray(self.hidden).tolist()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            plan = spoken(self.space_, self.code_dim_, hidden=hidden, hide=self.hide)
+        model: Any = plan.model.to(choose_device(self.device))
+        self.model_ = model
+        # One scale for all dimensions, as heads have it: one for each would blow up those that say nothing.
+        scaled = Scaled().fit(codes[kept].numpy())
+        model.condition.center.copy_(torch.from_numpy(scaled.mean_))
+        model.condition.scale.fill_(scaled.scale_)
+        source = Source(tokens, self.space_, RawCondition(vector=codes), device=self._device)
+        epochs = train(
+            plan,
+            source.subset(kept),
+            epochs=self.max_epochs,
+            validation=source.subset(self.validation_rows_) if held else None,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            patience=self.patience,
+            seed=seed,
+        )
+        with closing(epochs):
+            self.history_ = [dict(e.log) for e in show_progress(epochs, self.max_epochs, self.verbose)]
+        return self
+
+    def _pairs(self, X: Any, texts: Any, *, reset: bool) -> tuple[Any, Any]:
+        """Check items and their texts."""
+        texts = texts_of(texts)
+        X = self._items(X, reset=reset)
+        if _num_samples(X) != len(texts):
+            raise DataError(f"there are {_num_samples(X)} items and {len(texts)} texts: give one for each")
+        return X, texts
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model_.space.center.device
+
+    # ---------------------------------------------------------------- use
+
+    def caption(self, X: Any, *, sampled: bool = False, random_state: Any = None) -> list[str]:
+        """Say a text of each item.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        sampled : bool
+            Draw each from p(text | code), in place of the likeliest byte at each step.
+        random_state : int, RandomState or None
+            Of draws; None: different each time.
+
+        Returns
+        -------
+        list of str
+            ``n`` of them.
+        """
+        check_is_fitted(self)
+        noise = Noise(seed_of(random_state)) if sampled else None
+        made: list[str] = []
+
+        def say(px: Distribution, _: slice) -> None:
+            rows = px.point()[0] if noise is None else px.draw(1, noise).z[0, 0]
+            made.extend(self.medium_.decode(rows.cpu().numpy()))
+
+        self._each(self._items(X, reset=False), say)
+        return made
+
+    def score_samples(self, X: Any, texts: Any) -> np.ndarray:
+        """Log probability of each text, given its item.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        texts : sequence of str
+            ``n`` of them.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` nats.
+
+        Raises
+        ------
+        DataError
+            If there are not as many texts as items, or one is empty, too long or no text.
+        """
+        check_is_fitted(self)
+        X, texts = self._pairs(X, texts, reset=False)
+        tokens, found = torch.from_numpy(self.medium_.encode(texts)), np.empty(len(texts))
+
+        def read(px: Distribution, rows: slice) -> None:
+            found[rows] = px.log_prob(tokens[rows].to(self._device).float())[0].cpu().numpy()
+
+        self._each(X, read)
+        return found
+
+    def score(self, X: Any, texts: Any) -> float:
+        """Share of items whose caption is the given text to the letter.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        texts : sequence of str
+            ``n`` of them.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+
+        Raises
+        ------
+        DataError
+            If there are not as many texts as items, or one is empty or no text.
+        """
+        check_is_fitted(self)
+        X, texts = self._pairs(X, texts, reset=False)
+        return float(np.mean([said == text for said, text in zip(self.caption(X), texts, strict=True)]))
+
+    def _each(self, X: Any, use: Callable[[Distribution, slice], None]) -> None:
+        """Call ``use(p(text | code), rows)``, batch shape ``(1, n)``, for one block after the other."""
+        codes = coded(self.encoder_, X)
+        if codes.shape[1] != self.code_dim_:
+            raise DataError(f"codes have {codes.shape[1]} numbers, and {self.code_dim_} are needed")
+        for start in range(0, len(codes), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
+            vector = torch.from_numpy(codes[rows]).to(self._device)
+            with torch.inference_mode():
+                c = self.model_.conditioned(RawCondition(vector=vector), len(vector))
+                use(self.model_.likelihood(c.new_zeros(1, len(vector), 0), c), rows)
+
+    # ---------------------------------------------------------------- keep
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write a run folder, with the encoder in a folder of it if that is a model of chartae.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The folder.
+        overwrite : bool
+            Replace a run folder that is there.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        RunFolderError
+            If it cannot be written.
+        """
+        check_is_fitted(self)
+        own = hasattr(self.encoder_, "save")
+        config = {
+            "content": "captioner",
+            "parameters": plain(self.get_params(deep=False), unless=("encoder", "random_state")),
+            "space": self.space_.config(),
+            "medium": self.medium_.config(),
+            "code_dim": self.code_dim_,
+            "random_state": self.random_state_,
+            "encoder": "chartae" if own else None if self.encoder_ is None else "yours",
+        }
+        tensors = {**self.model_.state_dict(), "validation_rows": torch.from_numpy(self.validation_rows_)}
+        home = write_run(path, config, tensors, self.history_, overwrite=overwrite)
+        if own:
+            self.encoder_.save(home / ENCODER, overwrite=overwrite)
+        return home
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, encoder: Any = None, device: str = "auto") -> Captioner:
+        """Open what :meth:`save` wrote; nothing in it is executed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The folder.
+        encoder : object, optional
+            The encoder, where it is no model of chartae.
+        device : str
+            Where the model goes.
+
+        Returns
+        -------
+        Captioner
+            Fitted.
+
+        Raises
+        ------
+        RunFolderError
+            If the folder holds no captioner, is broken, or needs an encoder of yours.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from chartae import Captioner
+        >>> captioner = Captioner(hidden=(8,), max_epochs=1, random_state=0).fit(np.eye(3), ["a", "b", "c"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = Captioner.load(captioner.save(folder + "/captioner"))
+        >>> again.caption(np.eye(3)) == captioner.caption(np.eye(3))
+        True
+        """
+        config, tensors, history = read_run(path)
+        if config.get("content") != "captioner":
+            raise RunFolderError(f"{path} holds no captioner: open it with chartae.load")
+        try:
+            made = cls(encoder, **{k: v for k, v in config["parameters"].items() if k != "encoder"})
+            if config["encoder"] == "yours" and encoder is None:
+                raise RunFolderError(f"{path} was fitted to an encoder of yours: pass it as encoder=")
+            if config["encoder"] == "chartae" and encoder is None:
+                made.encoder = load(Path(path) / ENCODER, device=device)
+            made.encoder_, made.history_, made.random_state_ = made.encoder, history, config["random_state"]
+            made.medium_, made.code_dim_ = Bytes.from_config(config["medium"]), config["code_dim"]
+            made.validation_rows_ = tensors.pop("validation_rows").numpy()
+            made.space_ = Space.from_config(config["space"])
+            with torch.random.fork_rng(devices=[]):
+                plan = spoken(made.space_, made.code_dim_, hidden=made.hidden, hide=made.hide)
+            plan.model.load_state_dict(tensors)
+        except RunFolderError:
+            raise
+        except (*DAMAGE, RuntimeError, ChartaeError) as error:
+            raise damaged(path, error) from None
+        made.model_ = plan.model.eval().to(choose_device(device))
+        return made

@@ -1,0 +1,478 @@
+"""Rows of tokens, such as the bytes of texts: Transformers that read and write them, and their likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chartae.core.contracts import Distribution
+from chartae.core.errors import DataError, PlanError
+from chartae.core.spaces import Space, Support, Units
+from chartae.parts.distributions import Sequences
+from chartae.parts.likelihoods import NetworkLikelihood, likelihoods
+from chartae.parts.networks import ACTIVATIONS, MLP, networks
+from chartae.parts.posteriors import full
+from chartae.parts.units import Facts
+
+__all__ = ["Block", "SequenceLikelihood", "TokenDecoder", "TokenEncoder"]
+
+HIDDEN = (128, 128)
+HEAD = 32  # numbers that a head of attention looks at
+PREFIX = 4  # tokens that stand for a code, and as many for a condition ...
+PREPARED = (512, 512)  # ... and the layers in between
+
+
+class Block(nn.Module):
+    """Attention and a layer of its own for each place, each added to what comes in.
+
+    Parameters
+    ----------
+    width : int
+        Numbers at a place.
+    activation : str
+        Within the second.
+
+    Raises
+    ------
+    PlanError
+        If the width is 64 or more, and no multiple of 32.
+
+    References
+    ----------
+    Vaswani et al. 2017, arXiv:1706.03762, section 3; normalized before: Xiong et al. 2020, arXiv:2002.04745.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.sequences import Block
+    >>> x, (k, v) = Block(8)(torch.zeros(2, 5, 8), causal=True)
+    >>> x.shape, k.shape
+    (torch.Size([2, 5, 8]), torch.Size([2, 1, 5, 8]))
+    """
+
+    def __init__(self, width: int, activation: str = "relu") -> None:
+        super().__init__()
+        self.heads = max(1, width // HEAD)
+        if width % self.heads:
+            raise PlanError(f"hidden={width}: give a multiple of {HEAD}, or less than {2 * HEAD}")
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.asked, self.told = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.own = nn.Sequential(
+            nn.Linear(width, 4 * width), ACTIVATIONS[activation](), nn.Linear(4 * width, width)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Map.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, t, width)``.
+        mask : Tensor or None
+            ``(n, 1, 1, t)``, true where there is something to look at; None: everywhere.
+        causal : bool
+            Whether a place looks at itself and those before it only.
+        past : tuple of Tensor or None
+            Keys and values of places before these, ``(n, heads, s, width / heads)`` each.
+
+        Returns
+        -------
+        x : Tensor
+            ``(n, t, width)``.
+        past : tuple of Tensor
+            Keys and values, with those of these places, ``(n, heads, s + t, width / heads)``.
+        """
+        q, k, v = self.asked(self.before(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        x = x + self.told(found.transpose(1, 2).flatten(2))
+        return x + self.own(self.between(x)), (k, v)
+
+
+class _Tokens(nn.Module):
+    """What both sides share: a vector for each token and for each place, and blocks."""
+
+    def __init__(self, levels: int, length: int, hidden: Sequence[int] | None, activation: str) -> None:
+        super().__init__()
+        hidden = HIDDEN if hidden is None else tuple(hidden)
+        if not hidden or len(set(hidden)) > 1:
+            raise PlanError(f"hidden={hidden}: the layers of a Transformer are one or more, of one width")
+        if activation not in ACTIVATIONS:
+            raise PlanError(f"unknown activation {activation!r} (known: {', '.join(ACTIVATIONS)})")
+        self.levels, self.length, self.width = levels, length, hidden[0]
+        self.token, self.place = nn.Embedding(levels, self.width), nn.Embedding(length, self.width)
+        for embedding in (self.token, self.place):
+            nn.init.normal_(embedding.weight, std=self.width**-0.5)
+        self.blocks = nn.ModuleList(Block(width, activation) for width in hidden)
+        self.last = nn.LayerNorm(self.width)
+
+    def _embedded(self, tokens: Tensor, first: int = 0) -> Tensor:
+        places = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        return self.token(tokens) + self.place(places)
+
+
+class TokenEncoder(_Tokens):
+    """A Transformer that sees whole rows, and the mean over their places of what it makes of them.
+
+    Parameters
+    ----------
+    levels, length : int
+        Numbers that a place may hold, and places in a row; 0 fills a row up, and is not looked at.
+    features : int
+        How many numbers it gives.
+    condition_dim : int
+        Width of the condition, which joins the mean.
+    hidden : sequence of int or None
+        One width for each block, all equal; None: two of 128.
+    activation : str
+        In blocks.
+
+    Raises
+    ------
+    PlanError
+        If widths differ, or are no multiple of 32.
+
+    References
+    ----------
+    Vaswani et al. 2017, arXiv:1706.03762.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.sequences import TokenEncoder
+    >>> encoder = TokenEncoder(5, 4, features=3, hidden=(8,)).eval()
+    >>> encoder(torch.tensor([[1.0, 4.0, 0.0, 0.0]])).shape
+    torch.Size([1, 3])
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        length: int,
+        features: int,
+        condition_dim: int = 0,
+        hidden: Sequence[int] | None = None,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__(levels, length, hidden, activation)
+        self.head = nn.Linear(self.width + condition_dim, features)
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, length)`` whole numbers; what noise has made of them is rounded.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        Tensor
+            ``(n, features)``.
+        """
+        tokens = x.round().long().clamp(0, self.levels - 1)
+        there = tokens != 0
+        there[:, 0] = True  # of an empty row, too, something is looked at
+        h = self._embedded(tokens)
+        for block in self.blocks:
+            h, _ = block(h, mask=there[:, None, None])
+        share = there.to(h.dtype)
+        mean = (share.unsqueeze(1) @ self.last(h)).squeeze(1) / share.sum(1, keepdim=True)
+        out: Tensor = self.head(mean if c is None else torch.cat([mean, c], 1))
+        return out
+
+
+class TokenDecoder(_Tokens):
+    """A causal Transformer that says rows under a code and a condition, each a few tokens in front.
+
+    Parameters
+    ----------
+    levels, length : int
+        Numbers that a place may hold, and places in a row.
+    latent_dim, condition_dim : int
+        Widths of code and condition; 0 for none.
+    hidden : sequence of int or None
+        One width for each block, all equal; None: two of 128.
+    activation : str
+        In blocks.
+
+    Raises
+    ------
+    PlanError
+        If widths differ, or are no multiple of 32.
+
+    References
+    ----------
+    Vaswani et al. 2017, arXiv:1706.03762; a vector as tokens in front of a text: Li and Liang 2021,
+    arXiv:2101.00190; of an image: Liu et al. 2023, arXiv:2304.08485.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.sequences import TokenDecoder
+    >>> decoder = TokenDecoder(5, 4, latent_dim=2, hidden=(8,))
+    >>> decoder(torch.zeros(3, 2), None, torch.ones(3, 4, dtype=torch.long)).shape
+    torch.Size([3, 4, 5])
+    """
+
+    never: Tensor
+
+    def __init__(
+        self,
+        levels: int,
+        length: int,
+        latent_dim: int,
+        condition_dim: int = 0,
+        hidden: Sequence[int] | None = None,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__(levels, length, hidden, activation)
+        # Wide: it is run once a row, and has to find in a code what the words are about.
+        self.prefixes = nn.ModuleList(
+            MLP((size,), (PREFIX * self.width,), PREPARED, 0, activation)
+            for size in (latent_dim, condition_dim)
+            if size
+        )
+        self.sizes = latent_dim, condition_dim
+        self.bias = nn.Parameter(torch.zeros(levels))
+        # What fills rows up is never told.
+        never = torch.zeros(levels).index_fill(0, torch.tensor([0]), -torch.inf)
+        self.register_buffer("never", never, persistent=False)
+
+    def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
+        """Give the logits of each next token.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, d)`` codes.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+        tokens : Tensor
+            ``(n, t)`` whole numbers, of which the first stands for the beginning.
+
+        Returns
+        -------
+        Tensor
+            ``(n, t, levels)``: those at a place depend on tokens up to there alone.
+        """
+        x = torch.cat([*self._prefix(h, c), self._embedded(tokens)], 1)
+        for block in self.blocks:
+            x, _ = block(x, causal=True)
+        return self._logits(x[:, -tokens.shape[1] :])
+
+    def begin(self, h: Tensor, c: Tensor | None) -> tuple[int, list[Any]]:
+        """Look at codes and condition.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, d)``.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        tuple
+            The place that comes next, and what each block keeps of those before.
+        """
+        prefix, past = self._prefix(h, c), []
+        if not prefix:
+            return 0, [None] * len(self.blocks)
+        x = torch.cat(prefix, 1)
+        for block in self.blocks:
+            x, kept = block(x, causal=True)
+            past.append(kept)
+        return 0, past
+
+    def step(self, token: Tensor, state: tuple[int, list[Any]]) -> tuple[Tensor, tuple[int, list[Any]]]:
+        """Go one token further.
+
+        Parameters
+        ----------
+        token : Tensor
+            ``(n,)``, the last one.
+        state : tuple
+            As it was given.
+
+        Returns
+        -------
+        logits : Tensor
+            ``(n, levels)``.
+        state : tuple
+            For the next step.
+        """
+        place, past = state
+        x, kept = self._embedded(token[:, None], place), []
+        for block, before in zip(self.blocks, past, strict=True):
+            x, now = block(x, past=before)
+            kept.append(now)
+        return self._logits(x)[:, 0], (place + 1, kept)
+
+    def _prefix(self, h: Tensor, c: Tensor | None) -> list[Tensor]:
+        given = [part for part, size in zip((h, c), self.sizes, strict=True) if size]
+        made = zip(self.prefixes, given, strict=True)
+        return [prefix(part).unflatten(1, (PREFIX, self.width)) for prefix, part in made]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        # The vectors that tokens have on their way in: Press and Wolf 2017, arXiv:1608.05859.
+        return full(F.linear(self.last(x), self.token.weight, self.bias + self.never))
+
+
+@networks.register("transformer")
+def _transformer(
+    in_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    code_features: int,
+    latent_dim: int,
+    hidden: Sequence[int] | None,
+    condition_dim: int,
+    activation: str,
+    conditioning: str = "concat",
+) -> tuple[nn.Module, nn.Module]:
+    if len(in_shape) != 1 or out_shape[1:] != in_shape:
+        raise PlanError(
+            "transformer reads and writes rows of tokens: use it with likelihood='sequence', or network='mlp'"
+        )
+    if conditioning != "concat":
+        raise PlanError(
+            f"conditioning={conditioning!r}: a transformer has it as tokens in front, so use 'concat'"
+        )
+    levels, length = out_shape
+    return (
+        TokenEncoder(levels, length, code_features, condition_dim, hidden, activation),
+        TokenDecoder(levels, length, latent_dim, condition_dim, hidden, activation),
+    )
+
+
+@likelihoods.register("sequence")
+class SequenceLikelihood(NetworkLikelihood):
+    """Rows of tokens, each told from those before it and from the code: texts under a latent.
+
+    A row holds whole numbers from 1; the largest number ends it, and zeros fill it up.
+
+    Parameters
+    ----------
+    network : TokenDecoder
+        What tells the next token.
+    shape : tuple of int
+        ``(length,)``.
+    noise, step : None
+        No effect.
+    levels : int
+        Numbers that a place may hold, 0 and the end among them.
+    hide : float
+        Share of the tokens before each that are hidden in training, so that the code has something to say.
+
+    Raises
+    ------
+    PlanError
+        If the network tells no tokens.
+
+    References
+    ----------
+    Bowman et al. 2016, arXiv:1511.06349, sections 2 and 3.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.sequences import SequenceLikelihood, TokenDecoder
+    >>> p = SequenceLikelihood(TokenDecoder(5, 4, latent_dim=2, hidden=(8,)), (4,), levels=5)
+    >>> p(torch.zeros(6, 3, 2)).log_prob(torch.tensor([1.0, 2.0, 4.0, 0.0])).shape
+    torch.Size([6, 3])
+    """
+
+    continuous = False
+    sequential = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        *,
+        noise: Any = None,
+        levels: int | None = None,
+        step: Any = None,
+        hide: float = 0.0,
+    ) -> None:
+        super().__init__(network, shape, levels=levels)
+        if not isinstance(network, TokenDecoder):
+            raise PlanError("a sequence likelihood needs network='transformer', which tells tokens")
+        self.levels, self.hide = network.levels, hide
+
+    @classmethod
+    def of(cls, space: Space, network: nn.Module, noise: Any = None, hide: float = 0.0) -> SequenceLikelihood:
+        return cls(network, space.model_shape, levels=space.levels, hide=hide)
+
+    @classmethod
+    def out_shape(cls, space: Space, noise: Any = None) -> tuple[int, ...]:
+        """Say what the network must give for an item.
+
+        Parameters
+        ----------
+        space : Space
+            Shape and units of the data.
+        noise : None
+            No effect.
+
+        Returns
+        -------
+        tuple of int
+            ``(levels, length)``.
+
+        Raises
+        ------
+        PlanError
+            If an item is no row, or the number of levels is not known.
+        """
+        if space.levels is None or len(space.model_shape) != 1:
+            raise PlanError(f"a sequence likelihood needs rows of tokens, not items of shape {space.shape}")
+        return (space.levels, *space.model_shape)
+
+    @staticmethod
+    def units(facts: Facts, scale: str = "auto") -> Units:
+        """Count the tokens, which stay as they are.
+
+        Parameters
+        ----------
+        facts : Facts
+            What the data look like.
+        scale : str
+            No effect.
+
+        Returns
+        -------
+        Units
+            With as many levels as the largest number, which ends rows, needs.
+
+        Raises
+        ------
+        DataError
+            If items are no rows of tokens.
+        """
+        if not facts.ended:
+            raise DataError(
+                "a sequence likelihood needs rows of whole numbers from 1, each ended by the largest of all "
+                "numbers and filled up with zeros: number the tokens so, or fit texts with TextVAE"
+            )
+        levels = int(facts.high) + 1
+        return Units(levels=levels, support=Support(0.0, levels - 1.0, whole=True))
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
+        hide = self.hide if self.training else 0.0
+        network: Any = self.network
+        return Sequences(network, z, c, self.shape[0], self.levels, hide)

@@ -1,0 +1,461 @@
+"""Texts under a latent: probabilities that add up, teacher forcing, generation, text VAEs and captions."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import nn
+from typer.testing import CliRunner
+
+import chartae as ct
+from chartae.apps.cli import app, main
+from chartae.core.contracts import Batch, RawCondition
+from chartae.core.errors import DataError, PlanError, RunFolderError
+from chartae.core.noise import Noise
+from chartae.core.spaces import Space
+from chartae.models.recipes import build
+from chartae.models.spoken import spoken
+from chartae.parts.distributions import Sequences
+from chartae.parts.objectives import KL
+from chartae.parts.sequences import SequenceLikelihood, TokenDecoder, TokenEncoder
+from chartae.parts.units import infer_space
+from chartae.training.tokens import Bytes
+
+LEVELS, LENGTH = 4, 3  # two symbols, the end, and what fills rows up
+EVERY = torch.tensor(list(itertools.product(range(LEVELS), repeat=LENGTH)), dtype=torch.float32)
+SMALL = {"hidden": (16,), "random_state": 0}
+TEXTS = ["a red fox", "a gray fox", "a red car", "one"] * 10
+
+
+def sequences(z=2, c=1, hide=0.0, length=LENGTH, levels=LEVELS) -> Sequences:
+    """Two draws of three rows, under random weights that are large enough for symbols to differ."""
+    torch.manual_seed(0)
+    decoder = TokenDecoder(levels, length, z, c, hidden=(8, 8))
+    with torch.no_grad():
+        decoder.token.weight *= 4
+    return Sequences(decoder, torch.randn(2, 3, z), torch.randn(3, c) if c else None, length, levels, hide)
+
+
+# ------------------------------------------------------------------- probabilities
+
+
+@pytest.mark.parametrize(("z", "c"), [(2, 1), (2, 0), (0, 1), (0, 0)])
+def test_the_probabilities_of_all_rows_sum_to_one(z, c):
+    p = sequences(z, c)
+    mass = p.log_prob(EVERY[:, None, None]).exp()
+    assert mass.shape == (LEVELS**LENGTH, 2, 3)
+    torch.testing.assert_close(mass.sum(0), torch.ones(2, 3))
+    ends = (EVERY == LEVELS - 1).sum(1) == 1
+    places = (EVERY == LEVELS - 1).float().argmax(1)[:, None] if ends.any() else None
+    proper = ends & ((EVERY == 0) == (torch.arange(LENGTH) > places)).all(1)
+    assert int(proper.sum()) == 1 + 2 + 4  # of no, one and two symbols
+    assert (mass[proper] > 0).all()
+    assert (mass[~proper] == 0).all()
+
+
+def test_a_row_s_probability_is_the_product_of_its_steps():
+    """Teacher forcing in one pass says what generation says one token after the other."""
+    p = sequences(length=6)
+    rows = p.draw(4, Noise(0)).z
+    h, c = p._under(rows.shape[:-1])
+    flat, state = rows.flatten(0, -2).long(), p.speaker.begin(h, c)
+    token, total = torch.full((len(flat),), LEVELS - 1), torch.zeros(len(flat))
+    for place in range(6):
+        logits, state = p.speaker.step(token, state)
+        token = flat[:, place]
+        if place < 5:  # the last place holds the end, if no place before did
+            told = logits.log_softmax(-1).gather(1, token[:, None])[:, 0]
+            total += torch.where(token == 0, 0.0, told)
+    torch.testing.assert_close(p.log_prob(rows), total.reshape(4, 2, 3))
+    each = p.log_prob(rows, per_dim=True)
+    assert each.shape == rows.shape
+    torch.testing.assert_close(each.sum(-1), p.log_prob(rows))
+
+
+def test_what_comes_later_changes_nothing_before():
+    p = sequences(length=5, levels=9)
+    a, b = torch.tensor([1.0, 2, 3, 4, 8]), torch.tensor([1.0, 2, 5, 8, 0])
+    one, other = (p.log_prob(v, per_dim=True) for v in (a, b))
+    torch.testing.assert_close(one[..., :2], other[..., :2])
+    assert not torch.isclose(one[..., 2:4], other[..., 2:4]).any()
+
+
+def test_what_fills_a_row_up_counts_for_nothing():
+    """Neither as more places, nor as rows beside it that are longer."""
+    p = sequences(length=7)
+    short, long = torch.tensor([1.0, 3, 0, 0, 0, 0, 0]), torch.tensor([1.0, 2, 2, 1, 2, 3, 0])
+    alone = p.log_prob(short)
+    beside = p.log_prob(torch.stack([short, long])[:, None, None])[0]
+    torch.testing.assert_close(alone, beside)
+    assert (p.log_prob(short, per_dim=True)[..., 2:] == 0).all()
+    x = torch.tensor([[1.0, 3, 0, 0], [1.0, 2, 2, 3]])
+    encoder = TokenEncoder(LEVELS, 4, 5, hidden=(8,)).eval()
+    with torch.no_grad():
+        encoder.token.weight[0] += 1
+        before = encoder(x)
+        encoder.token.weight[0] += 1
+        encoder.place.weight[2:] *= 3
+        torch.testing.assert_close(encoder(x)[0], before[0])
+        assert not torch.isclose(encoder(x)[1], before[1]).any()
+
+
+def test_draws_come_as_often_as_they_are_likely():
+    """Each of the seven rows within 5 standard errors: a false alarm in fewer than one of 10^5 runs."""
+    p = sequences()
+    n = 4000
+    drawn = p.draw(n, Noise(0)).z
+    mass = p.log_prob(EVERY[:, None, None]).exp()
+    seen = torch.stack([(drawn == row).all(-1).float().mean(0) for row in EVERY])
+    assert ((seen - mass).abs() <= 5 * (mass * (1 - mass) / n).sqrt() + 1e-9).all()
+
+
+def test_generation_is_that_of_its_seed_and_the_point_is_greedy():
+    p = sequences(length=6)
+    assert torch.equal(p.draw(3, Noise(1)).z, p.draw(3, Noise(1)).z)
+    assert not torch.equal(p.draw(30, Noise(1)).z, p.draw(30, Noise(2)).z)
+    taken = p.log_prob(p.point(), per_dim=True)[..., 0]
+    end = LEVELS - 1
+    for first in (1, 2, end):  # nothing is likelier at the first place than what was taken
+        other = torch.tensor([first, 0 if first == end else end, 0, 0, 0, 0]).float()
+        assert (p.log_prob(other, per_dim=True)[..., 0] <= taken + 1e-6).all()
+
+
+def test_words_are_hidden_in_training_only():
+    torch.manual_seed(0)
+    likelihood = SequenceLikelihood(TokenDecoder(9, 6, 2, hidden=(8,)), (6,), levels=9, hide=0.5)
+    z, x = torch.zeros(1, 1, 2), torch.tensor([1.0, 2, 3, 4, 5, 8])
+
+    def values() -> set[float]:
+        return {round(float(likelihood(z).log_prob(x).detach()), 5) for _ in range(8)}
+
+    assert len(likelihood.train() and values()) > 4
+    assert len(likelihood.eval() and values()) == 1
+
+
+def test_the_code_and_the_condition_matter():
+    p = sequences()
+    row = torch.tensor([1.0, 3, 0])
+    h = p.h.clone().requires_grad_()
+    c = p.c.clone().requires_grad_()
+    Sequences(p.speaker, h, c, LENGTH, LEVELS).log_prob(row).sum().backward()
+    assert (h.grad != 0).all()
+    assert (c.grad != 0).all()
+
+
+def test_the_gradient_reaches_every_parameter():
+    torch.manual_seed(0)
+    space = Space((5,), "sequence", levels=7)
+    plan = build(
+        "cyclical-vae", space, latent_dim=2, hidden=(8,), activation="tanh", condition={"n_labels": 2}
+    )
+    x = torch.randint(1, 6, (40, 5)).float()
+    x[torch.arange(40), torch.arange(40) % 5] = 6
+    x = x.masked_fill((x == 6).cumsum(1) - (x == 6).long() > 0, 0)
+    assert infer_space(x.numpy(), likelihood="sequence").levels == 7
+    plan.model.train()
+    batch = Batch(x, RawCondition(label=torch.arange(40) % 2))
+    terms = plan.objective(plan.model.trace(batch, k=1, noise=Noise(0)))
+    sum(term.value() for term in terms.values()).backward()
+    untouched = [n for n, p in plan.model.named_parameters() if p.grad is None or not (p.grad != 0).any()]
+    assert untouched == []
+
+
+# ------------------------------------------------------------------- schedule
+
+
+@pytest.mark.parametrize(("warmup", "cycles"), [(10.0, 1), (7.0, 4), (6.0, 2)])
+def test_the_weight_of_the_kl_follows_fu_et_al(warmup, cycles):
+    """Equations 6 and 7 with R = 1/2, of M cycles that are T / M long; and after them all is 1."""
+    kl, period = KL(warmup=warmup, cycles=cycles), warmup / (cycles - 0.5)
+    rises = 0
+    for epoch in np.linspace(0, 1.5 * warmup, 200):
+        kl.advance(epoch)
+        tau = (epoch % period) / period
+        expected = min(1.0, tau / 0.5) if epoch < warmup else 1.0
+        assert float(kl.share) == pytest.approx(expected, abs=1e-6)
+        rises += tau < 0.01
+    kl.advance(warmup - 1e-9)
+    assert float(kl.share) == pytest.approx(1.0, abs=1e-6)
+    assert kl.warmup == warmup
+    with pytest.raises(PlanError, match="cycles=0"):
+        KL(warmup=1, cycles=0)
+
+
+# ------------------------------------------------------------------- texts as tokens
+
+
+def test_texts_come_back():
+    texts = ["a fox", "Köln, 東京", "x", "\0\x7f", "🦊"]
+    medium = Bytes.fit(texts)
+    tokens = medium.encode(texts)
+    assert medium.decode(tokens) == texts
+    assert medium.max_length == len("Köln, 東京".encode())
+    assert infer_space(tokens, likelihood="sequence").levels == 258
+    assert Bytes.from_config(medium.config(), {}) == medium
+    assert Bytes(3).decode(np.array([[200, 257, 0, 0]])) == ["�"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a", ""], "text 1 (from 0) is empty: leave it out"),
+        (["a", 3], "text 1 (from 0) is of type int: give str"),
+        (["a", None], "text 1 (from 0) is of type NoneType: give str"),
+        ("fox", "texts are a list of str, and this is a str: put it in a list"),
+        (5, "texts are a list of str, and this is a int: put it in a list"),
+        ([], "there are no texts: give one or more"),
+        (["a", "a fox"], "text 1 (from 0) has 5 bytes, and the longest may have 3: shorten it, or fit with a "
+         "larger max_length"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_refused_in_one_line(texts, message):
+    for use in (
+        lambda: ct.TextVAE(max_length=3, **SMALL).fit(texts),
+        lambda: ct.Captioner(max_length=3, **SMALL).fit(
+            np.zeros((len(list(texts)) if texts != 5 else 1, 2)), texts
+        ),
+    ):
+        with pytest.raises(DataError) as caught:
+            use()
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [[1, 2, 0], [2, 0, 0], [1, 1, 1]],  # a row without an end
+        [[1, 3, 2], [3, 0, 0], [1, 3, 0]],  # one that goes on after it
+        [[0, 3, 0], [3, 0, 0], [1, 3, 0]],  # one with nothing in between
+        [[1.5, 3, 0], [3, 0, 0], [1, 3, 0]],
+        [[-1, 3, 0], [3, 0, 0], [1, 3, 0]],
+    ],
+)
+def test_rows_that_are_none_of_tokens_are_refused(tokens):
+    with pytest.raises(DataError, match="rows of whole numbers from 1, each ended by the largest"):
+        ct.VAE(likelihood="sequence", latent_dim=1, **SMALL).fit(np.array(tokens))
+
+
+def test_parts_that_do_not_fit_together_are_refused():
+    tokens = Bytes(4).encode(["a", "b"] * 10)
+    for parameters, message in (
+        ({"network": "mlp"}, "needs network='transformer'"),
+        ({"hidden": (8, 16)}, "of one width"),
+        ({"hidden": (65,)}, "multiple of 32"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            ct.VAE(likelihood="sequence", latent_dim=1, **{**SMALL, **parameters}).fit(tokens)
+    with pytest.raises(PlanError, match="likelihood='sequence'"):
+        ct.VAE(network="transformer", latent_dim=1, **SMALL).fit(
+            np.random.default_rng(0).normal(size=(20, 4))
+        )
+    with pytest.raises(PlanError, match="use 'concat'"):
+        ct.CVAE(likelihood="sequence", conditioning="film", latent_dim=1, **SMALL).fit(tokens, [0, 1] * 10)
+
+
+# ------------------------------------------------------------------- text VAEs
+
+
+@pytest.fixture(scope="module")
+def memorized() -> ct.TextVAE:
+    model = ct.TextVAE(
+        latent_dim=2, hidden=(32,), max_epochs=100, warmup=10, cycles=1, learning_rate=2e-3, batch_size=20,
+        patience=None, free_bits=2.0, random_state=0,
+    )  # fmt: skip
+    return model.fit(TEXTS)
+
+
+def test_a_memorized_text_is_said(memorized):
+    """Reconstructions are the texts, so the code tells them apart, and no text is far from likely."""
+    assert memorized.reconstruct(TEXTS[:4]) == TEXTS[:4]
+    assert memorized.inverse_transform(memorized.transform(TEXTS[:4])) == TEXTS[:4]
+    assert memorized.history_[-1]["kl"] > np.log(4)
+    nats = memorized.score_samples(TEXTS[:4])
+    assert nats.shape == (4,)
+    assert (nats < 0).all()
+    assert nats.mean() > -4  # log 4 for the choice, and what free bits cost
+    assert set(memorized.sample(20, random_state=0)) & set(TEXTS)
+    assert memorized.sample(5, random_state=0) == memorized.sample(5, random_state=0)
+    path = memorized.interpolate(TEXTS[0], TEXTS[3], steps=5)
+    assert len(path) == 5
+    assert (path[0], path[-1]) == (TEXTS[0], TEXTS[3])
+
+
+def test_a_text_vae_is_kept(memorized, tmp_path):
+    same = ct.load(memorized.save(tmp_path / "run"))
+    assert type(same) is ct.TextVAE
+    np.testing.assert_array_equal(same.transform(TEXTS), memorized.transform(TEXTS))
+    np.testing.assert_array_equal(same.score_samples(TEXTS[:4]), memorized.score_samples(TEXTS[:4]))
+    generator = ct.load_decoder(memorized.export_decoder(tmp_path / "decoder"))
+    assert generator.sample(3, random_state=0) == memorized.sample(3, random_state=0)
+    with pytest.raises(DataError, match="12 bytes, and the longest may have 10"):
+        same.transform(["a purple fox"])
+
+
+def test_scores_of_rows_do_not_depend_on_others(memorized):
+    together = memorized.score_samples(TEXTS[:4])
+    alone = np.concatenate([memorized.score_samples([text]) for text in TEXTS[:4]])
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
+
+
+def test_any_recipe_takes_tokens():
+    tokens = Bytes.fit(TEXTS).encode(TEXTS)
+    for recipe in ("ae", "beta-vae", "vq-vae"):
+        model = ct.Autoencoder(recipe=recipe, likelihood="sequence", latent_dim=4, max_epochs=1, **SMALL)
+        assert model.fit(tokens).project(tokens[:3]).shape == (3, tokens.shape[1])
+    cvae = ct.CVAE(likelihood="sequence", latent_dim=2, max_epochs=1, **SMALL).fit(tokens, [0, 1] * 20)
+    assert cvae.sample(3, condition=1, random_state=0).shape == (3, tokens.shape[1])
+
+
+def test_geometry_of_tokens_is_refused(memorized):
+    with pytest.raises(PlanError, match="tokens have none"):
+        memorized.chart()
+    with pytest.raises(PlanError, match="tokens have none"):
+        ct.audit(memorized, TEXTS)
+
+
+# ------------------------------------------------------------------- captions
+
+
+def images(n=200, seed=0):
+    """Squares at one of two places, bright or dim, and what to say of them."""
+    rng = np.random.default_rng(seed)
+    X, texts = rng.normal(0, 0.05, (n, 4, 6)), []
+    for x in X:
+        right, bright = rng.random(2) < 0.5
+        x[1:3, 3 * right : 3 * right + 2] += 2.0 if bright else 1.0
+        texts.append(f"{'bright' if bright else 'dim'}, {'right' if right else 'left'}")
+    return X.reshape(n, -1).astype(np.float32), texts
+
+
+@pytest.fixture(scope="module")
+def captioner() -> ct.Captioner:
+    X, texts = images()
+    ae = ct.AE(latent_dim=2, hidden=(32,), max_epochs=40, random_state=0).fit(X)
+    return ct.Captioner(
+        ae, hidden=(32,), max_epochs=25, learning_rate=5e-3, batch_size=32, random_state=0
+    ).fit(X, texts)
+
+
+def test_captions_are_said_of_items_that_were_not_seen(captioner):
+    X, texts = images(60, seed=1)
+    assert captioner.score(X, texts) > 0.9
+    assert captioner.caption(X) == captioner.caption(X)
+    nats = captioner.score_samples(X, texts)
+    wrong = captioner.score_samples(X, texts[1:] + texts[:1])
+    assert nats.mean() > -0.5
+    assert (nats >= wrong - 1e-3).mean() > 0.9
+    drawn = captioner.caption(X, sampled=True, random_state=0)
+    assert drawn == captioner.caption(X, sampled=True, random_state=0)
+    assert len(captioner.validation_rows_) == 20
+    assert captioner.history_[-1]["val_nll"] < captioner.history_[0]["val_nll"]
+
+
+def test_a_captioner_is_kept_with_its_encoder(captioner, tmp_path):
+    X, texts = images(20, seed=2)
+    path = captioner.save(tmp_path / "run")
+    assert not list(path.rglob("*.pkl"))
+    same = ct.Captioner.load(path)
+    assert same.caption(X) == captioner.caption(X)
+    np.testing.assert_array_equal(same.score_samples(X, texts), captioner.score_samples(X, texts))
+    captioner.save(path, overwrite=True)
+    with pytest.raises(RunFolderError, match=r"holds a captioner: open it with Captioner\.load"):
+        ct.load(path)
+    with pytest.raises(RunFolderError, match="holds no captioner"):
+        ct.Captioner.load(path / "encoder")
+
+
+@pytest.mark.parametrize("encoder", [PCA(2), nn.Linear(24, 3), None], ids=["PCA", "module", "codes"])
+def test_any_encoder_will_do(encoder, tmp_path):
+    X, texts = images(40)
+    said = ct.Captioner(encoder, max_epochs=1, **SMALL).fit(X, texts)
+    path = said.save(tmp_path / "run")
+    again = ct.Captioner.load(path, encoder=said.encoder_)
+    assert again.caption(X[:5]) == said.caption(X[:5])
+    if encoder is not None:
+        with pytest.raises(RunFolderError, match="pass it as encoder="):
+            ct.Captioner.load(path)
+
+
+def test_bad_input_of_a_captioner_is_refused_in_one_line(captioner):
+    X, texts = images(20)
+    with pytest.raises(DataError, match="there are 20 items and 19 texts: give one for each"):
+        ct.Captioner(**SMALL).fit(X, texts[1:])
+    with pytest.raises(DataError, match="there are 20 items and 19 texts: give one for each"):
+        captioner.score(X, texts[1:])
+    with pytest.raises(DataError, match="bytes, and the longest may have"):
+        captioner.score_samples(X[:1], ["a text that is longer than all of those that were learned"])
+
+
+def test_a_language_model_has_no_code():
+    space = infer_space(Bytes.fit(TEXTS).encode(TEXTS), likelihood="sequence")
+    plan = spoken(space, hidden=(8,))
+    assert plan.model.latent_dim == 0
+    x = torch.from_numpy(Bytes.fit(TEXTS).encode(TEXTS[:2])).float()
+    assert plan.model.trace(Batch(x), k=1, noise=Noise(0)).log_lik.shape == (1, 2)
+
+
+# ------------------------------------------------------------------- command line
+
+
+def test_the_command_line_learns_captions_and_says_them(tmp_path, captioner, capsys):
+    X, texts = images(60)
+    run, data, file = tmp_path / "run", tmp_path / "x.npy", tmp_path / "texts.txt"
+    captioner.encoder_.save(run)
+    np.save(data, X)
+    file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    words = [
+        "caption",
+        str(run),
+        str(data),
+        "--texts",
+        str(file),
+        "--out",
+        str(tmp_path / "said"),
+        "--epochs",
+        "2",
+    ]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "learned   54 texts, and told 6 others" in said
+    assert "nats" in said
+    assert main(["caption", str(tmp_path / "said"), str(data), "--out", str(tmp_path / "new.txt")]) == 0
+    lines = (tmp_path / "new.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == ct.Captioner.load(tmp_path / "said").caption(X)
+
+
+def test_the_command_line_fits_texts_and_says_them(tmp_path, capsys):
+    run, file = str(tmp_path / "run"), tmp_path / "texts.txt"
+    file.write_text("".join(f"{text}\n" for text in TEXTS * 15), encoding="utf-8")
+    tokens = ["--encoder", "bytes", "--likelihood", "sequence"]
+    words = ["--recipe", "cyclical-vae", "--latent-dim", "2", "--hidden", "8", "--epochs", "1"]
+    assert main(["fit", str(file), *tokens, *words, "--out", run]) == 0
+    assert main(["sample", run, "--n", "3"]) == 0
+    assert main(["encode", run, str(file), "--out", str(tmp_path / "codes.npy")]) == 0
+    assert main(["reconstruct", run, str(file)]) == 0
+    assert np.load(tmp_path / "codes.npy").shape == (600, 2)
+    assert (tmp_path / "run" / "samples.txt").read_text(encoding="utf-8").count("\n") == 3
+    capsys.readouterr()
+    assert main(["audit", run, "--data", str(file)]) == 2
+    assert main(["sample", run, "--out", str(tmp_path / "x.npy")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 2
+    assert "tokens have none" in said[0]
+    assert "does not end in .txt" in said[1]
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path, captioner):
+    X, _ = images(20)
+    run, data, file = tmp_path / "run", tmp_path / "x.npy", tmp_path / "texts.txt"
+    captioner.encoder_.save(run)
+    np.save(data, X)
+    file.write_text("one\n", encoding="utf-8")
+    for words, message in (
+        (["caption", str(run), str(data)], "has learned no texts: pass --texts"),
+        (["caption", str(run), str(data), "--texts", str(file)], "has 1 lines and x.npy 20 rows"),
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 2
+        assert message in done.output
+        assert len(done.output.strip().splitlines()) == 1
