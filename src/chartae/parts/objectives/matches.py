@@ -47,12 +47,14 @@ class Match(nn.Module):
         Parameters
         ----------
         gaps : Tensor
-            ``(pairs, ...)`` distances between a draw of the one and a draw of the other item.
+            Of shape ``(pairs, ...)``: distances between a draw of the one and a draw of the other item.
 
         Returns
         -------
-        log_match, log_other : Tensor
-            Each ``(...)``: log of the probability that two items are of a kind, and that they are not.
+        log_match : Tensor
+            Of shape ``(...)``: log of the probability that two items are of a kind.
+        log_other : Tensor
+            Of shape ``(...)``: log of the probability that they are not.
         """
         logits = self._logits(gaps)
         yes, no = (
@@ -67,12 +69,12 @@ class Match(nn.Module):
         Parameters
         ----------
         gaps : Tensor
-            ``(pairs, ...)``, as :meth:`forward` takes them.
+            Of shape ``(pairs, ...)``, as :meth:`forward` takes them.
 
         Returns
         -------
         Tensor
-            ``(...)``: how likely two items are of a kind.
+            Of shape ``(...)``: how likely two items are of a kind.
         """
         return self._logits(gaps).sigmoid_().mean(0)
 
