@@ -66,7 +66,7 @@ def test_guidance_goes_on_from_no_condition_through_the_condition(cvae):
     assert away[1] > away[0] + 1
 
 
-@pytest.mark.parametrize("name", list(set(likelihoods) - {"columns"}))
+@pytest.mark.parametrize("name", sorted(set(likelihoods) - {"columns", "sequence"}))
 def test_every_likelihood_can_be_guided(name):
     """Whatever is extrapolated, what comes out is a distribution with finite densities of its own draws."""
     kind = likelihoods[name]

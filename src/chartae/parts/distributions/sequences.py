@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -120,7 +121,7 @@ class Sequences(Distribution):
     >>> _ = torch.manual_seed(0)
     >>> p = Sequences(TokenDecoder(3, 2, latent_dim=1, hidden=(8,)), torch.zeros(1, 1), None, 2, 3)
     >>> rows = torch.tensor([[1.0, 2.0], [2.0, 0.0]])  # "one, end" and "end" are all there is
-    >>> float(p.log_prob(rows[:, None]).exp().sum().round(decimals=5))
+    >>> p.log_prob(rows[:, None]).exp().sum().round(decimals=5).item()
     1.0
     """
 
@@ -141,7 +142,7 @@ class Sequences(Distribution):
         return torch.Size((self.length,))
 
     def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
-        lead = torch.broadcast_shapes(v.shape[:-1], self.batch_shape)
+        lead = np.broadcast_shapes(v.shape[:-1], self.batch_shape)
         tokens = v.round().long().expand(*lead, -1).reshape(-1, self.length)
         places = tokens.any(0).nonzero()
         # Rows are shorter than they may be: what fills all of them up need not be looked at.
