@@ -170,12 +170,12 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
         names = [str(i) for i in _constant(X)] if X.ndim == 2 else []
         where, but = " (from 0)", ", unless it is a pixel"
     if len(names) == 1:
-        warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=4)
+        warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=5)
     elif names:
         names = names if len(names) <= 5 else [*names[:4], f"{len(names) - 4} others"]
         listed = f"columns {', '.join(names[:-1])} and {names[-1]}{where}"
         but = but.replace("it is a pixel", "they are pixels")
-        warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=4)
+        warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)
 
 
 def _constant(X: np.ndarray) -> np.ndarray:

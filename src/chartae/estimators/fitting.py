@@ -350,7 +350,7 @@ class Fitting(Densities, Geometry):
             if not finite.any():
                 raise TrainingError("no row has a finite score: scale the data, or lower learning_rate")
             if not finite.all():  # a warning: the fit is done, and may be of use all the same
-                warnings.warn(f"row {rows[~finite][0]} (from 0) has no finite score", stacklevel=5)
+                warnings.warn(f"row {rows[~finite][0]} (from 0) has no finite score", stacklevel=6)
             return float(np.percentile(scores[finite], 100.0 * self.contamination))
 
         self.offset_ = threshold(None if raw is None else raw.take(torch.from_numpy(rows)))
