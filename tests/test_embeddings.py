@@ -200,3 +200,33 @@ def test_labels_may_be_missing_and_are_needed():
         m.fit(X, np.zeros(300))
     with pytest.raises(PlanError, match="use an estimator such as VAE"):
         ct.ProbabilisticEmbedding(torch.nn.Linear(3, 2)).fit(X, y)
+
+
+def test_draws_that_are_compared_have_their_own_noise():
+    X, y, _ = blurred(200)
+    m = ct.ProbabilisticEmbedding(
+        ct.VAE(latent_dim=2, **QUICK), method="hedged", n_samples=1, random_state=0
+    ).fit(X, y)
+    assert np.ptp(m.uncertainty(X)) > 0.05  # a draw beside itself would be as sure everywhere
+    m.n_samples = 400
+    np.testing.assert_allclose(np.diag(m.similarity(X[:5], X[:5])), 1 - m.uncertainty(X[:5]), atol=1e-5)
+
+
+def test_points_are_compared_by_distance():
+    X, _, _ = blurred(100)
+    m = ct.ProbabilisticEmbedding(ct.AE(latent_dim=2, **QUICK), method="reconstruction").fit(X)
+    assert (m.similarity(X, X).argmax(1) == np.arange(100)).all()
+    with pytest.raises(PlanError, match="these are points: use by='distance'"):
+        m.similarity(X, X, by="bhattacharyya")
+
+
+def test_labels_are_as_many_as_items():
+    X, y, _ = blurred(100)
+    for wrong in (y[:50], np.tile(y, 2)):
+        with pytest.raises(DataError, match="give one target for each row"):
+            ct.ProbabilisticEmbedding(ct.VAE()).fit(X, wrong)
+
+
+def test_pairs_that_are_left_out_are_not_found():
+    assert recall_at([[-np.inf, 0.5], [0.5, -np.inf]], ["a", "b"], ["a", "b"], k=2) == 0.0
+    assert recall_at(np.array([[0, 2, 1]], np.uint8), [1], [0, 1, 0]) == 1.0

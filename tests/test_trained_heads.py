@@ -375,3 +375,59 @@ def test_the_command_line_spreads_and_tunes(tmp_path, how):
     assert done.exit_code == 0, done.output
     assert float(re.findall(r"accuracy +([\d.]+)", done.output)[0]) > 0.9
     assert set(pd.read_csv(told)["label"]) == {"up", "down"}
+
+
+def test_a_codebook_is_not_begun_anew():
+    X, y = turned(200)
+    vq = ct.Autoencoder(recipe="vq-vae", latent_dim=2, **QUICK).fit(X)
+    still = {"training": "fine-tuned", "max_epochs": 1, "learning_rate": 1e-9, "random_state": 0}
+    m = ct.HeadClassifier(vq, **still).fit(X, y)
+    same = np.isclose(m.encoder_.transform(X), vq.transform(X), atol=1e-4).all(1)
+    assert same.mean() > 0.8  # entries that no row of a step uses may move
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_none_of_few_labels_is_held_out(seed):
+    X, _ = turned(400)
+    y = (X[:, 0] > 0).astype(int)
+    vae = ct.VAE(latent_dim=2, **QUICK | {"max_epochs": 2, "random_state": seed})
+    held = vae.fit(X).validation_rows_
+    some = np.full(400, -1)
+    some[held[:20]] = y[held[:20]]  # all of them would be lost
+    m = ct.HeadClassifier(vae, training="joint", validation_fraction=0.0, random_state=0).fit(X, some)
+    assert m.encoder_.history_[-1]["labels"] > 0
+
+
+def test_words_may_be_missing():
+    X, y = turned(120)
+    words = np.array(["down", "up"], object)[y]
+    words[::3] = None
+    for missing in (None, np.nan, -1):
+        words[::3] = missing
+        assert ct.HeadClassifier(random_state=0).fit(X, words).classes_.tolist() == ["down", "up"]
+    mixed = ["a", "b", -1] * 40
+    assert ct.HeadClassifier(random_state=0).fit(X, mixed).classes_.tolist() == ["a", "b"]
+
+
+def test_streams_and_points_are_refused_at_once(tmp_path):
+    X, y = turned(100)
+    np.save(tmp_path / "x.npy", X)
+    stream = ct.stream(str(tmp_path / "x.npy"), memory="1KB")
+    with pytest.raises(DataError, match="these are a stream"):
+        ct.HeadClassifier(ct.AE(latent_dim=1)).fit(stream, y)
+    with pytest.raises(DataError, match="read in blocks"):
+        ct.ProbabilisticEmbedding(ct.VAE(latent_dim=1)).fit(stream, y)
+    with pytest.raises(PlanError, match="this encoder gives points"):
+        ct.HeadClassifier(nn.Linear(3, 1), training="fine-tuned", stochastic=True).fit(X, y)
+
+
+def test_copies_of_a_row_spread_as_well():
+    Z = np.repeat(np.arange(10.0)[:, None], 50, axis=0)
+    labels = np.full(500, -1)
+    labels[0], labels[-1] = 0, 1
+    told = Spreading(n_neighbors=60).fit(Z, labels).predict(np.arange(10.0)[:, None])
+    assert told.tolist() == [0] * 5 + [1] * 5
+    with pytest.raises(DataError, match="no row has a label"):
+        Spreading().fit(Z, np.full(500, -1))
+    with pytest.raises(PlanError, match="alpha=1"):
+        Spreading(alpha=1).fit(Z, labels)

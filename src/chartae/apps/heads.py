@@ -79,6 +79,8 @@ def _head(
     train, test = train_test_split(
         rows, test_size=held_out, random_state=seed, stratify=None if numbers else y[rows]
     )
+    if not numbers and len(np.unique(y[train])) < len(names):
+        raise DataError("no row of some label is left to learn from: give a smaller --test")
     kind: Any = HeadRegressor if numbers else HeadClassifier
     model = kind(estimator, head=head, training=training, stochastic=stochastic, random_state=seed)
     if numbers:

@@ -19,6 +19,7 @@ from chartae.core.errors import ChartaeError, DataError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import seed_of
+from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import OnCodes
 from chartae.estimators.parameters import plain
 from chartae.estimators.progress import show_progress
@@ -344,7 +345,7 @@ class Captioner(OnCodes):
             If it cannot be written.
         """
         check_is_fitted(self)
-        own = hasattr(self.encoder_, "save")
+        own = isinstance(self.encoder_, Fitting)
         config = {
             "content": "captioner",
             "parameters": plain(self.get_params(deep=False), unless=("encoder", "random_state")),

@@ -11,13 +11,14 @@ from scipy.special import entr
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import VAE
 from chartae.estimators.decoding import seed_of
 from chartae.estimators.fitting import Fitting
+from chartae.estimators.heads import targets
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
 from chartae.parts.objectives import Labels, Match, Matches
@@ -130,7 +131,7 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             return self
         if y is None:
             raise DataError(f"method={self.method!r} learns from labels: give y, or use 'reconstruction'")
-        y = column_or_1d(y)
+        y = targets(self, X, y)
         known = labeled(y)
         self.classes_ = np.unique(y[known])
         if len(self.classes_) < 2:
@@ -241,10 +242,11 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             _, std = self.transform(X, return_std=True)
             spread: np.ndarray = np.sqrt(np.square(std).sum(1))
             return spread
-        z, head = torch.from_numpy(self._draws(X)).float(), self.head_
+        z, other = (torch.from_numpy(self._draws(X, i)).float() for i in (0, 1))
+        head = self.head_
         assert isinstance(head, Match)
         with torch.no_grad():
-            gaps = torch.linalg.vector_norm(z[:, None] - z, dim=-1).flatten(0, 1)
+            gaps = torch.linalg.vector_norm(z[:, None] - other, dim=-1).flatten(0, 1)
             missed: np.ndarray = head(gaps)[1].exp().numpy()
         return missed
 
@@ -260,7 +262,7 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         by : {"auto", "match", "expected likelihood", "bhattacharyya", "cosine", "distance"}
             The probability of a match, or of the same label; the integral of the product of two posteriors,
             or of its root, as logarithms, for independent normals; or, of means, the cosine or minus the
-            distance. "auto" is "match" where there is one, else "bhattacharyya".
+            distance. "auto" is "match" where there is one, else "bhattacharyya", or, of points, "distance".
 
         Returns
         -------
@@ -270,7 +272,7 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         Raises
         ------
         PlanError
-            If there is no such comparison, or the embedding knows no match.
+            If there is no such comparison, the embedding knows no match, or its items are points.
 
         References
         ----------
@@ -278,7 +280,9 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         expected likelihood kernels".
         """
         check_is_fitted(self)
-        by = ("bhattacharyya" if self.head_ is None else "match") if by == "auto" else by
+        if by == "auto":
+            points = "log_prob" not in self.encoder_.model_.posterior.offers
+            by = "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
         kinds = ("match", "expected likelihood", "bhattacharyya", "cosine", "distance")
         if by not in kinds:
             raise PlanError(f"by={by!r} compares nothing: {suggest(by, kinds)}")
@@ -288,8 +292,10 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             a, b = self.transform(X), self.transform(Y)
             means: np.ndarray = cosine_similarity(a, b) if by == "cosine" else -euclidean_distances(a, b)
             return means
-        compare = expected_likelihood if by == "expected likelihood" else bhattacharyya
-        return compare(*self.transform(X, return_std=True), *self.transform(Y, return_std=True))
+        (a, s), (b, t) = (self.transform(V, return_std=True) for V in (X, Y))
+        if not (s.any() and t.any()):
+            raise PlanError(f"by={by!r} compares distributions, and these are points: use by='distance'")
+        return (expected_likelihood if by == "expected likelihood" else bhattacharyya)(a, s, b, t)
 
     def _match(self, X: Any, Y: Any) -> np.ndarray:
         if self.head_ is None:
@@ -300,7 +306,7 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             same: np.ndarray = self.predict_proba(X) @ self.predict_proba(Y).T
             return same
         assert isinstance(self.head_, Match)
-        a, b = (torch.from_numpy(self._draws(V)).float() for V in (X, Y))
+        a, b = (torch.from_numpy(self._draws(V, i)).float() for i, V in enumerate((X, Y)))
         k, (draws, m) = len(a), b.shape[:2]
         size = max(1, AT_ONCE // (k * draws * m))
         blocks = []
@@ -311,5 +317,6 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         found: np.ndarray = torch.cat(blocks).numpy()
         return found
 
-    def _draws(self, X: Any) -> np.ndarray:
-        return self.sample_posterior(X, self.n_samples, random_state=self.random_state_)
+    def _draws(self, X: Any, which: int = 0) -> np.ndarray:
+        """Draws of each item: of two sets whose items are compared, each has its own noise."""
+        return self.sample_posterior(X, self.n_samples, random_state=self.random_state_ + which)

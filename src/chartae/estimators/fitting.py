@@ -36,7 +36,7 @@ from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
-from chartae.training.engine import finish, train
+from chartae.training.engine import finish, settle, train
 from chartae.training.precision import choose_device, choose_precision, start_threads
 from chartae.training.readers import Dataset, read
 from chartae.training.sources import Source
@@ -300,6 +300,8 @@ class Fitting(Densities, Geometry):
         # At its end the loop has restored the best epoch's weights, where there was one to judge by.
         if keeping.stopped:
             finish(plan, training, keeping.begun["state"], seed=seed)
+        elif drawn is not training:  # of which some rows were seen more often than others
+            settle(plan, training, seed)
         size = min(ENCODED, self._rows_at_once())
         if model.prior is None:
             # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.

@@ -41,13 +41,14 @@ from chartae.transfer import (
     fitted,
     head,
     labeled,
+    refuse_points,
     takes_unlabeled,
     target_space,
     tempered,
     tune,
 )
 
-__all__ = ["HeadClassifier", "HeadRegressor", "OnCodes"]
+__all__ = ["HeadClassifier", "HeadRegressor", "OnCodes", "targets"]
 
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
@@ -117,6 +118,47 @@ CONSTRAINTS: dict[str, Any] = {
 }
 
 
+def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
+    """Check what is to be told of items.
+
+    Parameters
+    ----------
+    estimator : object
+        Whose y it is.
+    X : array_like
+        ``(n, *shape)``.
+    y : array_like
+        Of shape ``(n,)``.
+
+    Returns
+    -------
+    ndarray
+        Of shape ``(n,)``.
+
+    Raises
+    ------
+    DataError
+        If there is none, or not one for each item, or a number is not finite.
+
+    Examples
+    --------
+    >>> from chartae.estimators.heads import targets
+    >>> targets(None, [[1.0], [2.0]], ["a", "b"]).tolist()
+    ['a', 'b']
+    """
+    if y is None:
+        raise DataError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None: give y"
+        )
+    y = column_or_1d(y, warn=True)
+    if _num_samples(X) != len(y):
+        raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
+    lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
+    if lost.any():
+        raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
+    return y
+
+
 class OnCodes(BaseEstimator):
     """What everything shares that is fitted to the codes of an encoder which stays as it is.
 
@@ -160,17 +202,13 @@ class _Head(OnCodes):
     def _begin(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """Check parameters and data, and see to an encoder."""
         self._validate_params()
-        if y is None:
-            raise DataError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None: give y"
-            )
-        X = self._items(X, reset=True)
-        y = column_or_1d(y, warn=True)
-        if _num_samples(X) != len(y):
-            raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
-        lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
-        if lost.any():
-            raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
+        if is_streamed(X):
+            raise DataError("a head is fitted to rows in memory, and these are a stream: give fewer rows")
+        if y is not None:  # what is missing is said after what is wrong with items
+            X = self._items(X, reset=True)
+        y = targets(self, X, y)
+        if self.stochastic and not hasattr(self.encoder, "sample_posterior"):
+            refuse_points()
         self.random_state_ = self._seed()
         trained = self.training != "frozen"
         if trained and self.head not in ("linear", "mlp"):
@@ -178,10 +216,10 @@ class _Head(OnCodes):
                 f"the head {self.head!r} cannot be trained with an encoder: use 'linear' or 'mlp', or "
                 "training='frozen'"
             )
-        if self.training in JOINT and not (isinstance(self.encoder, Fitting) and not is_streamed(X)):
+        if self.training in JOINT and not isinstance(self.encoder, Fitting):
             raise PlanError(
-                "joint training fits an estimator of chartae to rows in memory, and this is another encoder "
-                "or a stream: use VAE(...), say, or training='fine-tuned'"
+                f"training={self.training!r} fits an estimator of chartae, and this is another encoder: use "
+                "VAE(...), say, or training='fine-tuned'"
             )
         if self.training == "fine-tuned" and not isinstance(self.encoder, Fitting | nn.Module):
             raise PlanError(
@@ -351,8 +389,8 @@ class HeadClassifier(ClassifierMixin, _Head):
             If there are fewer than two classes.
         """
         X, y = self._begin(X, y)
-        check_classification_targets(y)
         known = np.flatnonzero(labeled(y))
+        check_classification_targets(y[known])
         classes = np.unique(y[known])
         if len(classes) < 2:
             raise DataError(

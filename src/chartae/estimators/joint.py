@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 from sklearn.base import clone
 from torch import Tensor, nn
 
+from chartae.core.arrays import is_streamed
 from chartae.core.contracts import Objective
+from chartae.core.errors import DataError
 from chartae.estimators.fitting import Fitting, _Task
 from chartae.parts.readouts import Silent
 
@@ -32,7 +35,8 @@ def fit_jointly(
 ) -> tuple[Any, Any]:
     """Fit a copy of an estimator to its own objective and a further term.
 
-    Rows whose y is known are seen so often that they are a fifth of an epoch, at least.
+    Rows whose y is known are seen so often that they are a fifth of an epoch, at least; where they are fewer,
+    none of them is held out.
 
     Parameters
     ----------
@@ -60,6 +64,11 @@ def fit_jointly(
     head : nn.Module
         Of the best epoch, as the estimator's weights are.
 
+    Raises
+    ------
+    DataError
+        If y is known of no row, or rows are read in blocks.
+
     Examples
     --------
     >>> import numpy as np, torch
@@ -76,6 +85,12 @@ def fit_jointly(
     >>> fitted.latent_dim_, head.levels
     (2, 2)
     """
+    if is_streamed(X):
+        raise DataError(
+            "labels are learned from rows in memory, and these are read in blocks: give fewer rows"
+        )
+    if bool(y.isnan().all()):
+        raise DataError("no row has a label to learn from: give some")
     fitted: Any = clone(encoder)
 
     def joined(task: _Task) -> _Task:
@@ -85,14 +100,18 @@ def fit_jointly(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model.head = head(model).to(task.training.device)
-        told = task.training.told(y)
-        known = told.rows[~y[told.rows].isnan()]
-        missing = LEAST_SHARE * len(told) - len(known)
-        times = max(0, round(missing / max(1.0, (1 - LEAST_SHARE) * len(known))))
+        told, held_out = task.training.told(y), task.held_out
+        rows, known = told.rows, (~y.isnan()).nonzero()[:, 0]
+        missing = LEAST_SHARE * len(rows) - len(known)
+        if missing > 0:  # labels are few, so that none is to be held out
+            rows = torch.cat([rows, known[~torch.isin(known, rows)]])
+            times = math.ceil(missing / ((1 - LEAST_SHARE) * len(known)))
+            told = told.subset(torch.cat([rows, known.repeat(times)]))
+            held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
         return task._replace(
             plan=replace(task.plan, objective=task.plan.objective + weight * term),
-            drawn=told.subset(torch.cat([told.rows, known.repeat(times)])) if times else told,
-            held_out=None if task.held_out is None else task.held_out.told(y),
+            drawn=told,
+            held_out=held_out.told(y) if held_out else None,
         )
 
     fitted._fit(X, joined=joined)

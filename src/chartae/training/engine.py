@@ -26,7 +26,7 @@ from chartae.training.optimizers import Adam
 from chartae.training.precision import channels_last, flushed_denormals, start_threads
 from chartae.training.sources import Source
 
-__all__ = ["Epoch", "best_weights", "evaluate", "finish", "train"]
+__all__ = ["Epoch", "best_weights", "evaluate", "finish", "settle", "train"]
 
 TRIES = 3
 EVALUATED, VALUES = 1024, 1 << 24  # rows, and values of them, in a batch that needs no gradients
@@ -401,7 +401,7 @@ def train(
             yield Epoch(loop.epoch, {**entry, "best": best}, best, model, loop=loop)
         if loop.best is not None:
             _restore([loop.best], model)
-        _settle(plan, source, seed)
+        settle(plan, source, seed)
     finally:
         gradients.close()
         model.eval()
@@ -482,7 +482,7 @@ def finish(plan: Plan, source: Source, state: Mapping[str, Any], *, seed: int = 
     >>> finish(plan, source, state)
     """
     plan.model.load_state_dict(best_weights(state))
-    _settle(plan, source, seed)
+    settle(plan, source, seed)
 
 
 class _Loop:
@@ -640,10 +640,28 @@ class _Stream:
 
 
 @torch.no_grad()
-def _settle(plan: Plan, source: Source, seed: int) -> None:
+def settle(plan: Plan, source: Source, seed: int) -> None:
     """Estimate anew, with the final weights, what the likelihood keeps of the training data.
 
     The running estimate is of weights that have moved since, and of corrupted input where there is any.
+
+    Parameters
+    ----------
+    plan : Plan
+        What was trained; its model is changed in place.
+    source : Source
+        Training rows.
+    seed : int
+        Of the training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.core.spaces import Space
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.engine import settle
+    >>> from chartae.training.sources import Source
+    >>> settle(build("ae", (4,)), Source(np.eye(4), Space((4,))), seed=0)
     """
     model = plan.model.eval()
     if not model.likelihood.estimated:

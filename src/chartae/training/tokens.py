@@ -200,6 +200,8 @@ def texts_of(texts: Any) -> Sequence[str]:
     ...
     chartae.core.errors.DataError: text 1 (from 0) is empty: leave it out
     """
+    if hasattr(texts, "columns") or isinstance(texts, dict):
+        raise DataError("texts are a list of str, and this is a table: pass the column that holds them")
     if isinstance(texts, str) or not hasattr(texts, "__iter__"):
         raise DataError(f"texts are a list of str, and this is a {type(texts).__name__}: put it in a list")
     found = list(texts)

@@ -1,7 +1,7 @@
 """Reuse of encoders: heads on codes, and whether their probabilities can be trusted."""
 
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
-from chartae.transfer.encoders import coded, drawn, fitted
+from chartae.transfer.encoders import coded, drawn, fitted, refuse_points
 from chartae.transfer.heads import HEADS, Scaled, head, labeled, takes_unlabeled
 from chartae.transfer.retrieval import (
     RiskCoverage,
@@ -31,6 +31,7 @@ __all__ = [
     "head",
     "labeled",
     "recall_at",
+    "refuse_points",
     "risk_coverage",
     "takes_unlabeled",
     "target_space",

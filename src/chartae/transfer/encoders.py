@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from chartae.core.errors import DataError, PlanError
 from chartae.parts.networks import evaluating
 
-__all__ = ["coded", "drawn", "fitted"]
+__all__ = ["coded", "drawn", "fitted", "refuse_points"]
 
 AT_ONCE = 2048  # rows that a module of torch sees in one go
 
@@ -104,8 +104,10 @@ def coded(encoder: Any, X: Any) -> np.ndarray:
 
 
 def _through(module: nn.Module, X: Any) -> np.ndarray:
+    X = X.toarray() if hasattr(X, "toarray") else X
     x = torch.as_tensor(np.asarray(X), dtype=torch.float32)
     like = next(module.parameters(), x)
+    x = x.to(like.dtype)
     with torch.no_grad(), evaluating(module):
         out = [module(block.to(like.device)).flatten(1).cpu() for block in x.split(AT_ONCE)]
     found: np.ndarray = torch.cat(out).numpy()
@@ -146,9 +148,28 @@ def drawn(encoder: Any, X: Any, k: int, random_state: Any) -> np.ndarray:
     (3, 20, 2)
     """
     if not hasattr(encoder, "sample_posterior"):
-        raise PlanError(
-            "stochastic=True averages over draws of codes, and this encoder gives points: use a model of "
-            "chartae, or stochastic=False"
-        )
+        refuse_points()
     found: np.ndarray = encoder.sample_posterior(X, k, random_state=random_state)
     return found.reshape(*found.shape[:2], -1)
+
+
+def refuse_points() -> NoReturn:
+    """Say that an encoder has no draws.
+
+    Raises
+    ------
+    PlanError
+        Always.
+
+    Examples
+    --------
+    >>> from chartae.transfer import refuse_points
+    >>> refuse_points()
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.PlanError: stochastic=True averages over draws of codes, and this encoder gives ...
+    """
+    raise PlanError(
+        "stochastic=True averages over draws of codes, and this encoder gives points: use a model of "
+        "chartae, or stochastic=False"
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -131,7 +132,7 @@ def labeled(y: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     y : ndarray
-        ``(n,)`` labels, none of them missing.
+        ``(n,)`` labels; of words, None and NaN are none, too.
 
     Returns
     -------
@@ -144,9 +145,15 @@ def labeled(y: np.ndarray) -> np.ndarray:
     >>> from chartae.transfer import labeled
     >>> labeled(np.array([0, 1, -1])).tolist(), labeled(np.array([1, 1, -1])).tolist()
     ([True, True, False], [True, True, True])
+    >>> labeled(np.array(["a", "b", None], object)).tolist()
+    [True, True, False]
     """
-    marked = y.dtype.kind in "if" and len(np.unique(y)) > 2
-    return y != UNLABELED if marked else np.ones(len(y), bool)
+    if y.dtype.kind == "O":
+        found: np.ndarray = ~(pd.isna(y) | (y == UNLABELED) | (y == str(UNLABELED)))
+        return found
+    mark: Any = str(UNLABELED) if y.dtype.kind == "U" else UNLABELED  # a list of words and -1 is all words
+    marked = y.dtype.kind in "ifU" and len(np.unique(y)) > 2
+    return y != mark if marked else np.ones(len(y), bool)
 
 
 def head(

@@ -131,9 +131,10 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     >>> recall_at([[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["a", "b"])
     0.5
     """
-    similarity = np.asarray(similarity)
+    similarity = np.asarray(similarity, dtype=np.float64)
     near = np.argpartition(-similarity, min(k, similarity.shape[1]) - 1, axis=1)[:, :k]
-    return float((np.asarray(other_labels)[near] == np.asarray(labels)[:, None]).any(1).mean())
+    right = np.asarray(other_labels)[near] == np.asarray(labels)[:, None]
+    return float((right & (np.take_along_axis(similarity, near, 1) > -np.inf)).any(1).mean())
 
 
 def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import cg
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import NearestNeighbors
 
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, PlanError
 
 __all__ = ["Spreading"]
 
@@ -35,6 +35,10 @@ class Spreading(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray
         The labels.
+    scale_ : float
+        A distance that is usual between a row and the farthest of its neighbors.
+    scales_ : ndarray
+        ``(n,)``, of each row.
     shares_ : ndarray
         ``(n, classes)``, probabilities of the rows it was fitted to.
 
@@ -76,16 +80,25 @@ class Spreading(ClassifierMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If there are fewer than three rows.
+            If there are fewer than three rows, or none has a label.
+        PlanError
+            If ``alpha`` is no share.
         """
         Z, y = np.asarray(Z), np.asarray(y)
         n = len(Z)
+        if not 0 < self.alpha < 1:
+            raise PlanError(f"alpha={self.alpha!r}: a row takes a share between 0 and 1 from its neighbors")
+        if (y == UNLABELED).all():
+            raise DataError("no row has a label to spread: give some")
         if n < 3:
             raise DataError(f"labels spread along neighbors, and there are {n} rows: give three or more")
         k = min(self.n_neighbors, n - 1)
         self.neighbors_ = NearestNeighbors(n_neighbors=k).fit(Z)
         distances, near = self.neighbors_.kneighbors()  # of other rows
-        self.scales_ = np.maximum(distances[:, -1], np.finfo(float).tiny)
+        far = distances[:, -1]
+        # Among copies of one row, which have no scale of their own, that of the others.
+        self.scale_ = float(np.median(far[far > 0])) if (far > 0).any() else 1.0
+        self.scales_ = np.where(far > 0, far, self.scale_)
         weights = _affinity(distances, self.scales_, self.scales_[near])
         one_way = csr_matrix((weights.ravel(), near.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
         graph = one_way.maximum(one_way.T)
@@ -112,7 +125,7 @@ class Spreading(ClassifierMixin, BaseEstimator):
             ``(n, classes)``.
         """
         distances, near = self.neighbors_.kneighbors(np.asarray(Z))
-        scales = np.maximum(distances[:, -1], np.finfo(float).tiny)
+        scales = np.where(distances[:, -1] > 0, distances[:, -1], self.scale_)
         weights = _affinity(distances, scales, self.scales_[near])
         return _normalized(np.einsum("nk,nkc->nc", weights, self.shares_[near]))
 
@@ -135,7 +148,7 @@ class Spreading(ClassifierMixin, BaseEstimator):
 
 def _affinity(distances: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Weights of neighbors, ``(n, k)``; equal rows are as close as can be."""
-    out: np.ndarray = np.exp(-np.square(distances) / np.maximum(here[:, None] * there, np.finfo(float).tiny))
+    out: np.ndarray = np.exp(-np.square(distances) / (here[:, None] * there))
     return out
 
 
