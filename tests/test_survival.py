@@ -125,12 +125,12 @@ def test_without_a_folder_ctrl_c_leaves_a_fitted_model(monkeypatch):
     assert np.isfinite(vae.score_samples(X)).all()
 
 
-@pytest.mark.parametrize("moment", ["_set_offsets", "_settle", "end"])
+@pytest.mark.parametrize("moment", ["_set_offsets", "settle", "end"])
 def test_a_wish_after_the_last_epoch_loses_nothing(moment, tmp_path, monkeypatch):
     from chartae.estimators.fitting import Fitting
     from chartae.training import engine
 
-    home = {"_set_offsets": Fitting, "_settle": engine, "end": keeping.Keeping}[moment]
+    home = {"_set_offsets": Fitting, "settle": engine, "end": keeping.Keeping}[moment]
     real = getattr(home, moment)
 
     def meanwhile(*args):
@@ -407,8 +407,8 @@ def test_a_second_fit_in_the_same_folder_is_refused(tmp_path, monkeypatch):
 
     from chartae.training import engine
 
-    settle = engine._settle
-    monkeypatch.setattr(engine, "_settle", lambda *args: (meanwhile(), settle(*args)))
+    settle = engine.settle
+    monkeypatch.setattr(engine, "settle", lambda *args: (meanwhile(), settle(*args)))
     ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
     assert len(said) == 3
     assert ct.load(tmp_path / "a").n_iter_ == 6
