@@ -25,7 +25,6 @@ from chartae.parts.likelihoods import likelihoods
 from chartae.parts.networks import Foreign, Leading, damp, networks
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
-from chartae.parts.readouts import Silent
 from chartae.parts.sequences import SequenceLikelihood as SequenceLikelihood  # registers its name
 from chartae.parts.tables import Inputs, Prepared
 
@@ -319,8 +318,7 @@ def assemble(
     posterior, prior : str or pair
         Names in the registries of parts, or a name and a dict of the part's own options; prior None for none.
     decoded : int or None
-        How many leading dimensions of the code the decoder sees, where x depends on those alone; None: all;
-        0: there is no decoder.
+        How many leading dimensions of the code the decoder sees, where x depends on those alone; None: all.
     latent_dim : int
         d.
     network : str or pair of nn.Module
@@ -373,7 +371,7 @@ def assemble(
         )
     q_class, q_options = _chosen(posteriors, posterior)
     features = q_class.features(latent_dim, **q_options)
-    seen = decoded or latent_dim
+    seen = latent_dim if decoded is None else decoded
     out_shape = likelihood_class.out_shape(space, noise)
     inputs = _inputs(space, hide)
     in_shape = space.model_shape if inputs is None else inputs.shape
@@ -412,7 +410,7 @@ def assemble(
     if prior is not None:
         p_class, p_options = _chosen(priors, prior)
         p = p_class(latent_dim, width, **p_options)
-    x = Silent(space.model_shape) if decoded == 0 else likelihood_class.of(space, decoder, noise, hide)
+    x = likelihood_class.of(space, decoder, noise, hide)
     if p is not None and p.support not in (None, q.support):
         where, there = (t or "all over R^d" for t in (q.support, p.support))
         raise PlanError(
