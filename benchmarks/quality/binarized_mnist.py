@@ -43,6 +43,9 @@ RUNS = {
     "two-layer iwae-50": Run("hierarchical-vae", {"levels": 2, "k": 50}, (200, 200), 150, 85.32),
     "ladder": Run("ladder-vae", {"levels": 2, "warmup": 10.0}, (300, 300), 60, None),
     "hierarchical": Run("hierarchical-vae", {"levels": 2, "warmup": 3.0}, (300, 300), 100, None),
+    "hierarchical iwae-5": Run(
+        "hierarchical-vae", {"levels": 2, "k": 5, "warmup": 3.0}, (300, 300), 100, None
+    ),
     "vamp": Run("vamp-vae", {"components": 500, "warmup": 10.0}, (300, 300), 40, 85.57),
     "vamp-iwae": Run("vamp-vae", {"components": 500, "k": 5}, (300, 300), 40, None),
 }

@@ -3,7 +3,7 @@
 Both are the same layers, rows, order and optimizer; the twin's code is a point, and has no rate to pay for.
 The bottleneck is read by draws, and by its mean alone. A temperature is chosen by held-out rows for each.
 
-    python benchmarks/quality/bottleneck.py --data mnist.npz
+    python benchmarks/quality/information_bottleneck.py --data mnist.npz
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def main() -> None:
     parser.add_argument("--latent-dim", type=int, default=256)
     parser.add_argument("--beta", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bottleneck.json")
+    out = Path(__file__).parent / "results" / "information_bottleneck.json"
+    parser.add_argument("--out", type=Path, default=out)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
@@ -122,7 +123,7 @@ def write(out: Path, kept: dict[str, Any], threads: int) -> None:
     write_json(
         str(out),
         title="The information bottleneck and its deterministic twin, MNIST without its grid",
-        command="python benchmarks/quality/bottleneck.py --data mnist.npz",
+        command="python benchmarks/quality/information_bottleneck.py --data mnist.npz",
         machine=machine_info(threads),
         columns=["classifier", "test error", "ECE", "better than its twin, in error and ECE", "fit (s)"],
         rows=rows,
