@@ -368,6 +368,16 @@ def test_what_cannot_be_judged():
             call()
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(np.arange(120), "all labels are different"), ([0] * 119 + [1], "fewer than two classes")],
+)
+def test_labels_that_tell_no_classes_apart_are_refused(labels, message):
+    X, line = torch.rand(120, 2), Chart.of_pair(lambda x, c: x[:, :1], lambda z, c: torch.cat([z, c], 1))
+    with pytest.raises(DataError, match=message):
+        ct.control_report(line, X, torch.rand(120, 1), labels=np.array(labels))
+
+
 def test_how_many_rows_are_different():
     """m groups of equal rows, far apart, are m different ones; equal rows are one."""
     for m in (1, 4, 10):

@@ -348,3 +348,12 @@ def test_a_head_says_what_is_wrong(run, tmp_path, capsys, more, labels, message)
     said = capsys.readouterr().err
     assert message in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_nothing_is_held_out_where_nothing_is_chosen_by_it():
+    X, y = make_blobs(300, cluster_std=3.0, random_state=0)
+    whole = ct.HeadClassifier(calibrate=False, random_state=0).fit(X, y)
+    same = ct.HeadClassifier(validation_fraction=0.0, random_state=0).fit(X, y)
+    most = ct.HeadClassifier(random_state=0).fit(X, y)
+    assert np.array_equal(whole.predict_proba(X), same.predict_proba(X))
+    assert not np.array_equal(whole.head_[-1].coef_, most.head_[-1].coef_)

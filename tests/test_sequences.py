@@ -15,6 +15,7 @@ from chartae.core.contracts import Batch, RawCondition
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
+from chartae.estimators.captions import apart
 from chartae.models.recipes import build
 from chartae.models.spoken import spoken
 from chartae.parts.distributions import Sequences
@@ -386,6 +387,16 @@ def test_bad_input_of_a_captioner_is_refused_in_one_line(captioner):
         captioner.score(X, texts[1:])
     with pytest.raises(DataError, match="bytes, and the longest may have"):
         captioner.score_samples(X[:1], ["a text that is longer than all of those that were learned"])
+
+
+@pytest.mark.parametrize("items", [np.arange(40.0)[:, None], np.eye(40, 6), np.zeros((40, 2))])
+def test_an_item_with_several_texts_is_on_one_side(items):
+    rows = np.repeat(np.arange(40), 3)
+    kept, held_out = apart(items[rows], 0.25, 0)
+    assert sorted([*kept, *held_out]) == list(range(120))
+    equal = (items[rows[kept]][:, None] == items[rows[held_out]]).all(2)
+    assert not equal.any()
+    assert bool(len(held_out)) == bool(items.any())
 
 
 def test_a_language_model_has_no_code():

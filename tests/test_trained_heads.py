@@ -278,6 +278,7 @@ def test_numbers_join_too():
     [
         (None, {"training": "fine-tuned"}, "this encoder has none that it knows: use training='frozen'"),
         (nn.Linear(3, 1), {"training": "joint"}, "use VAE"),
+        (ct.Autoencoder(recipe="rae-gp", max_epochs=1), {"training": "bottleneck"}, "use training='joint'"),
         (None, {"training": "fine-tuned", "head": "knn"}, "use 'linear' or 'mlp'"),
     ],
 )

@@ -36,10 +36,9 @@ def _caption(
 ) -> None:
     """Learn to say texts of the items that a run encodes, or, of a captioner's folder, say them."""
     import numpy as np
-    from sklearn.model_selection import train_test_split
     from sklearn.utils import _safe_indexing
 
-    from chartae.estimators.captions import Captioner
+    from chartae.estimators.captions import Captioner, apart
     from chartae.models.persistence import config_of, refuse_occupied
     from chartae.training.text import lines_of
 
@@ -64,14 +63,16 @@ def _caption(
     if learned:
         said = captioner.caption(X)
         if out is None:
-            typer.echo("\n".join(said))
+            typer.echo("\n".join(" ".join(text.splitlines()) for text in said))  # one line for each item
         else:
             _write(out, said, captioner)
         return
     lines = lines_of(texts)  # type: ignore[arg-type]
     if len(lines) != len(X):
         raise DataError(f"{texts} has {len(lines):,} lines and {items.name} {len(X):,} rows: write one a row")
-    known, told = train_test_split(np.arange(len(X)), test_size=held_out, random_state=seed)
+    known, told = apart(X, held_out, seed)
+    if not len(told):
+        raise DataError(f"all rows of {items.name} are equal: give different items")
     captioner = Captioner(
         estimator,
         max_length=max(len(line.encode()) for line in lines),

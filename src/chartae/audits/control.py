@@ -81,12 +81,16 @@ class Asked:
         if m < 2:
             raise DataError("all items have the same condition, which cannot be told by them: give others")
         self.classes = evidence.labels is not None or len(c) >= REPEATED * m
+        if evidence.labels is not None and m == len(c):
+            raise DataError("all labels are different, and classes come more than once: leave labels out")
         spread = c.std(0)
         vectors = (kinds - c.mean(0)) / np.where(spread > 0, spread, 1.0) if not self.classes else None
         self.kinds = np.eye(m) if vectors is None else vectors
         n = len(evidence)
         self.seen = np.arange(min(n // 2, READ))  # by the reader
         self.rows = np.arange(n // 2, min(n, n // 2 + COMPARED))  # that are compared
+        if self.classes and len(np.intersect1d(self.own[self.seen], self.own[self.rows])) < 2:
+            raise DataError("fewer than two classes come often enough to be told apart: give more items")
 
     def made(self, *, noisy: bool = False, stream: int = 30) -> Tensor:
         """Make a sample under the condition of each item that is compared.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -33,11 +34,45 @@ from chartae.training.sources import Source
 from chartae.training.tokens import Bytes, texts_of
 from chartae.transfer import Scaled, coded, fitted
 
-__all__ = ["Captioner"]
+__all__ = ["Captioner", "apart"]
 
 AT_ONCE = 512  # texts that are said or scored in one go
 FEWEST_HELD_OUT = 10  # fewer texts than this say nothing about when to stop
 ENCODER = "encoder"  # folder within a run folder
+
+
+def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows so that equal ones stay together: an item with several texts is not on both sides.
+
+    Parameters
+    ----------
+    X : array_like or DataFrame
+        ``(n, *shape)``.
+    share : float
+        Of the items, for the second part.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    kept, held_out : ndarray
+        Row numbers, rising; where all rows are equal, none is held out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.estimators.captions import apart
+    >>> apart(np.array([[1.0], [2.0], [1.0], [2.0]]), 0.5, 0)
+    (array([1, 3]), array([0, 2]))
+    """
+    import pandas as pd
+
+    frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X).reshape(len(X), -1))
+    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    if (rows == rows[0]).all():
+        return np.arange(len(rows)), np.arange(0)
+    kept, held_out = next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(rows, groups=rows))
+    return kept, held_out
 
 
 class Captioner(OnCodes):
@@ -182,10 +217,10 @@ class Captioner(OnCodes):
         seed = self.random_state_ = self._seed()
         self.encoder_ = fitted(self.encoder, X)
         codes = torch.from_numpy(coded(self.encoder_, X))
-        order = np.random.default_rng(seed).permutation(len(tokens))
-        held = round(self.validation_fraction * len(tokens))
-        held = held if held >= FEWEST_HELD_OUT else 0
-        self.validation_rows_, kept = np.sort(order[:held]), np.sort(order[held:])
+        kept, held = np.arange(len(tokens)), np.arange(0)
+        if self.validation_fraction * len(tokens) >= FEWEST_HELD_OUT:
+            kept, held = apart(codes.numpy(), self.validation_fraction, seed)
+        self.validation_rows_ = held
         self.medium_, self.code_dim_ = medium, codes.shape[1]
         self.space_ = infer_space(tokens, likelihood="sequence")
         hidden = None if self.hidden is None else np.asarray(self.hidden).tolist()
@@ -203,7 +238,7 @@ class Captioner(OnCodes):
             plan,
             source.subset(kept),
             epochs=self.max_epochs,
-            validation=source.subset(self.validation_rows_) if held else None,
+            validation=source.subset(held) if len(held) else None,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             schedule=self.schedule,

@@ -230,10 +230,12 @@ class _Head(OnCodes):
             self.encoder_ = fitted(self.encoder, X)
         return X, y
 
-    def _fit_head(self, X: Any, y: np.ndarray, known: np.ndarray, target: str) -> np.ndarray:
+    def _fit_head(
+        self, X: Any, y: np.ndarray, known: np.ndarray, target: str, *, hold_out: bool = True
+    ) -> np.ndarray:
         """Fit to most rows of those with a target, and say which were held out, if any were."""
         classes = np.bincount(y[known]) if target == "categorical" else None
-        held = round(self.validation_fraction * len(known))
+        held = round(self.validation_fraction * len(known)) if hold_out else 0
         few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
         rows, held_out = known, known[:0]
         if not few:
@@ -399,7 +401,8 @@ class HeadClassifier(ClassifierMixin, _Head):
         self.classes_ = classes
         numbers = np.full(len(y), UNLABELED)
         numbers[known] = np.searchsorted(classes, y[known])
-        held_out = self._fit_head(X, numbers, known, "categorical")
+        asked = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
+        held_out = self._fit_head(X, numbers, known, "categorical", hold_out=asked)
         self.temperature_ = 1.0
         if self.calibrate and len(held_out):
             self.temperature_ = fit_temperature(self._raw(_safe_indexing(X, held_out)), numbers[held_out])

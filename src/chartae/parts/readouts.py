@@ -15,6 +15,8 @@ from chartae.parts.networks import MLP
 
 __all__ = ["Encoded", "Pointed", "Silent", "readout"]
 
+WITHOUT, INSTEAD = "this model has no decoder, so that there", "use training='joint', or another recipe"
+
 
 class Silent(Likelihood):
     """A decoder that says nothing of x, whose every value it holds for equally likely: 0 nats.
@@ -62,10 +64,10 @@ class _Anything(Distribution):
         return self.zeros.reshape(*self.zeros.shape, *(1,) * len(self.shape)) * v if per_dim else self.zeros
 
     def draw(self, k: int, noise: Noise) -> Draw:
-        raise PlanError("this model has no decoder, so that there is no x to draw: use a recipe with one")
+        raise PlanError(f"{WITHOUT} is no x to draw: {INSTEAD}")
 
     def point(self) -> Tensor:
-        raise PlanError("this model has no decoder, so that there is no x to show: use a recipe with one")
+        raise PlanError(f"{WITHOUT} is no x to show: {INSTEAD}")
 
 
 class Pointed(Posterior):
