@@ -206,7 +206,7 @@ for row, (name, values) in enumerate(zip(("ink", "slant"), measure(train), stric
     still = [read(images, y_test) for images in walks[name]]
     print(f"{name}, at steps {steps}: " + ", ".join(f"{m:.2f}" for m in means), end="; ")
     print("still the same digit: " + ", ".join(f"{s:.0%}" for s in still))
-    assert (np.diff(means) > 0).all()
+    assert small or (np.diff(means) > 0).all()
     assert small or still[2] > still[0]
 
 # %%

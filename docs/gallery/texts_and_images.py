@@ -79,11 +79,11 @@ def measure(images):
 data = load_digits()
 order = rng.permutation(len(data.images))
 X, y = data.images[order], data.target[order]
-train, test = X[:1297], X[1297:]
+train, test = X[: 300 if small else 1297], X[1397 if small else 1297 :]
 DIGITS = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
 INK, SLANT = np.array(["light", "plain", "bold"]), np.array(["left", "upright", "right"])
 LIMITS = np.quantile(measure(train), [1 / 3, 2 / 3], axis=1).T
-reader = SVC(gamma=0.001).fit(train.reshape(-1, 64), y[:1297])
+reader = SVC(gamma=0.001).fit(train.reshape(-1, 64), y[: len(train)])
 
 
 def described(images, digits):
@@ -92,7 +92,7 @@ def described(images, digits):
     return np.stack([INK[ink], DIGITS[digits], SLANT[slant]], 1)
 
 
-truth, truth_test = np.split(described(X, y), [1297])
+truth, truth_test = described(train, y[: len(train)]), described(test, y[-len(test) :])
 texts, texts_test = ([" ".join(row) for row in rows] for rows in (truth, truth_test))
 encoder = ct.AE(latent_dim=16, hidden=(128, 64), max_epochs=20 if small else 100, random_state=0).fit(train)
 captioner = ct.Captioner(
@@ -155,7 +155,7 @@ assert small or known.mean() > 0.6
 # A CVAE of images has a vector of the description as condition: μ of the model of texts, or TF-IDF, which
 # counts words. What it makes is read by a support vector machine and measured. Then the captioner describes
 # it, which knows nothing of the CVAE.
-asked = np.repeat(np.array(list(product(INK, DIGITS, SLANT))), 5, axis=0)
+asked = np.repeat(np.array(list(product(INK, DIGITS, SLANT))), 4, axis=0)
 wanted = [" ".join(row) for row in asked]
 counts = make_pipeline(TfidfVectorizer(), TruncatedSVD(15, random_state=0)).fit(texts)
 painted, drawn, back = {}, {}, {}

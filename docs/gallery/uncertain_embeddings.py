@@ -65,7 +65,7 @@ for name, model in {"distribution": ct.VAE, "point": ct.AE}.items():
     right = (p.argmax(1) == kind[n // 2 :]).mean()
     print(f"{name}: {right:.3f} right (at best {(exact.argmax(1) == kind[n // 2 :]).mean():.3f}); ", end="")
     print(f"its entropy and the true one correlate by {same:.3f}")
-    assert same > 0.8
+    assert same > (0.5 if small else 0.9)
 
 # %%
 # A distribution over codes and one over answers are made in the same way, and both come out right. But the
