@@ -282,6 +282,19 @@ def test_several_encoders_by_name(vae):
         ct.label_efficiency_curve(vae, X[:200], y)
 
 
+def test_a_curve_lets_labels_spread_along_all_rows():
+    t = np.linspace(0, 1, 300)
+    X = np.concatenate([np.stack([t, np.zeros(300)], 1), np.stack([t, np.ones(300)], 1)])
+    y = np.repeat(["above", "below"], 300)
+    found = ct.label_efficiency_curve(PCA(2), X, y, counts=(2,), head="spreading", repeats=3, random_state=0)
+    assert (found.scores["codes"] == 1).all()  # one label on each line tells all of it
+
+
+def test_images_are_no_codes():
+    with pytest.raises(DataError, match=r"items of shape \(6, 2, 2\) are no codes: flatten them"):
+        ct.HeadClassifier().fit(np.zeros((6, 2, 2)), np.arange(6) % 2)
+
+
 # ------------------------------------------------------------------- command line
 
 

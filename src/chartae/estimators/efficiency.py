@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples, column_or_1d
 
 from chartae.core.errors import DataError
 from chartae.estimators.decoding import count, seed_of
-from chartae.transfer import coded, fitted
+from chartae.transfer import UNLABELED, coded, fitted, takes_unlabeled
 from chartae.transfer import head as make_head
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def label_efficiency_curve(
         Rows and labels to be told; None: a fifth of the rows.
     counts : sequence of int or None
         Numbers of labels; None: 10, 30, 100 and so on, up to all.
-    head : {"linear", "mlp", "knn"} or estimator
-        As in :class:`chartae.HeadClassifier`.
+    head : {"linear", "mlp", "knn", "spreading"} or estimator
+        As in :class:`chartae.HeadClassifier`; labels spread along all rows.
     repeats : int
         Draws of labels for each number.
     random_state : int, RandomState or None
@@ -170,7 +170,7 @@ def label_efficiency_curve(
         rows, held_out = train_test_split(np.arange(len(y)), test_size=0.2, random_state=seed, stratify=y)
         test = _safe_indexing(X, held_out), y[held_out]
         X, y = _safe_indexing(X, rows), y[rows]
-    classes = np.unique(y)
+    classes, numbers = np.unique(y, return_inverse=True)
     chosen = _counts(len(y), len(classes)) if counts is None else tuple(int(n) for n in counts)
     wrong = next((n for n in chosen if not len(classes) <= n <= len(y)), None)
     if wrong is not None:
@@ -183,10 +183,13 @@ def label_efficiency_curve(
         order = _in_turn(y, np.random.default_rng(seed + draw))
         for i, n in enumerate(chosen):
             for name, (known, told) in codes.items():
-                made = make_head("categorical", head, random_state=seed + draw).fit(
-                    known[order[:n]], y[order[:n]]
-                )
-                scores[name][i, draw] = (made.predict(told) == np.asarray(test[1])).mean()
+                made = make_head("categorical", head, random_state=seed + draw)
+                rows, labels = order[:n], numbers
+                if takes_unlabeled(made):
+                    rows, labels = order, np.full(len(y), UNLABELED)
+                    labels[order[:n]] = numbers[order[:n]]
+                made.fit(known[rows], labels[rows])
+                scores[name][i, draw] = (classes[made.predict(told)] == np.asarray(test[1])).mean()
     return LabelEfficiency(chosen, scores)
 
 

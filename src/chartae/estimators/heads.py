@@ -181,6 +181,9 @@ class OnCodes(BaseEstimator):
     def _items(self, X: Any, *, reset: bool) -> Any:
         """Check what is encoded: codes as scikit-learn does, all else where it is encoded."""
         if self.encoder is None:
+            shape = tuple(getattr(X, "shape", ()))
+            if len(shape) > 2:
+                raise DataError(f"items of shape {shape} are no codes: flatten them, or give an encoder")
             return validate_data(self, X, reset=reset)
         X = X.tocsr() if hasattr(X, "tocsr") else X  # of which rows can be taken
         X = np.asarray(X) if hasattr(X, "__array__") and not hasattr(X, "shape") else X
