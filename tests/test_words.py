@@ -19,7 +19,7 @@ from chartae.parts.words import SkipGram
 from chartae.training.pairs import near, numbered, vocabulary
 from chartae.transfer import compare, containment
 
-SMALL = {"latent_dim": 8, "batch_size": 512, "max_epochs": 15, "learning_rate": 0.03, "random_state": 0}
+SMALL = {"latent_dim": 16, "random_state": 0}
 
 
 def model(words: int = 6, dim: int = 3, *, spread: bool = True, seed: int = 0) -> SkipGram:
@@ -234,9 +234,9 @@ def test_words_of_which_the_prior_says_all_are_points_on_a_larger_map():
 
 def test_the_same_seed_gives_the_same_words():
     texts = planted(200)
-    a, b = (ct.WordEmbedding(**SMALL).fit(texts) for _ in range(2))
+    a, b = (ct.WordEmbedding(latent_dim=4, max_epochs=1, random_state=0).fit(texts) for _ in range(2))
     np.testing.assert_array_equal(a.transform(a.words_), b.transform(b.words_))
-    c = ct.WordEmbedding(**{**SMALL, "random_state": 1}).fit(texts)
+    c = ct.WordEmbedding(latent_dim=4, max_epochs=1, random_state=1).fit(texts)
     assert not np.array_equal(a.transform(a.words_), c.transform(a.words_))
     d = ct.WordEmbedding(latent_dim=2, max_epochs=1).fit(texts)  # no seed: another each time, which is kept
     assert d.score(texts) == d.score(texts)

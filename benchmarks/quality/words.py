@@ -50,6 +50,7 @@ from common import command_line, machine_info, write_json
 
 RESULTS = Path(__file__).parent / "results"
 CONTEXTS, DRAWS = 40, 8
+BANDS = (10, 100, 1000)  # counts between which median widths are taken
 
 
 def load(path: str) -> tuple[list[str], np.ndarray | None]:
@@ -166,6 +167,8 @@ def widths(m: ct.WordEmbedding, general: dict[str, np.ndarray]) -> dict[str, Any
         if name in general:
             seen = np.isfinite(general[name]) & (m.counts_ >= 20)
             found[name] = partial(log[seen], general[name][seen], counts[seen])
+    band = np.digitize(m.counts_, BANDS)
+    found["by count"] = [float(np.exp(np.median(log[band == i]))) for i in range(len(BANDS) + 1)]
     found["narrow"], found["wide"] = ([m.words_[i] for i in part] for part in (order[:15], order[-15:][::-1]))
     return found
 
@@ -219,6 +222,9 @@ def words(texts: list[str], y: np.ndarray | None, args: argparse.Namespace) -> N
                 if name in gaussians[0]
             )
             + " (the last two among words that come 20 times or more).",
+            "Median width of words that come 3 to 9, 10 to 99, 100 to 999 times, and more often: "
+            + ", ".join(f"{width:.2f}" for width in np.mean([run["by count"] for run in gaussians], 0))
+            + ".",
             f"Among words that come 60 to 200 times the widest are {', '.join(gaussians[0]['wide'])}; the "
             f"narrowest {', '.join(gaussians[0]['narrow'])}.",
         ],
@@ -314,8 +320,8 @@ def spoken_of(
         plan,
         source.subset(order[held:]),
         epochs=epochs,
-        batch_size=64,
-        learning_rate=5e-3,
+        batch_size=16,
+        learning_rate=3e-3,
         schedule="cosine",
         seed=seed,
     ):
@@ -397,7 +403,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--language-seeds", type=int, default=2)
-    parser.add_argument("--language-epochs", type=int, default=3)
+    parser.add_argument("--language-epochs", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

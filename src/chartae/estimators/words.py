@@ -30,6 +30,7 @@ from chartae.transfer import compare
 
 __all__ = ["WordEmbedding"]
 
+BATCH, STEPS = 4096, 100  # pairs of a step, where a pass has so many steps or more
 ROW = 64  # pairs that share their noise ...
 NOISE = 16  # ... which are so many words
 RARER = 0.75  # power of the frequency with which noise is drawn
@@ -68,8 +69,8 @@ class WordEmbedding(BaseEstimator):
         Frequency above which words are left out at random.
     max_epochs : int
         Passes over the texts.
-    batch_size : int
-        Pairs of a step.
+    batch_size : int or None
+        Pairs of a step; None: 4,096, or, of few texts, so many that a pass has a hundred steps.
     learning_rate : float
         Of Adam; it falls to 0.
     random_state : int, RandomState or None
@@ -102,7 +103,7 @@ class WordEmbedding(BaseEstimator):
     --------
     >>> from chartae import WordEmbedding
     >>> texts = ["red fox runs", "gray fox runs", "red car stops", "gray car stops"] * 50
-    >>> words = WordEmbedding(latent_dim=4, max_epochs=20, batch_size=64, random_state=0).fit(texts)
+    >>> words = WordEmbedding(latent_dim=4, max_epochs=20, random_state=0).fit(texts)
     >>> mean, std = words.transform(["fox", "red"], return_std=True)
     >>> mean.shape, std.shape, words.similarity(["fox"], ["car", "gray"]).shape
     ((2, 4), (2, 4), (1, 2))
@@ -117,7 +118,7 @@ class WordEmbedding(BaseEstimator):
         "min_count": [Interval(Integral, 1, None, closed="left")],
         "subsample": [Interval(Real, 0, None, closed="neither")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "random_state": ["random_state"],
     }
@@ -132,7 +133,7 @@ class WordEmbedding(BaseEstimator):
             "min_count": 3,
             "subsample": 1e-3,
             "max_epochs": 5,
-            "batch_size": 4096,
+            "batch_size": None,
             "learning_rate": 0.01,
             "random_state": None,
         },
@@ -199,12 +200,13 @@ class WordEmbedding(BaseEstimator):
         for i, block in enumerate(near(corpus, np.minimum(1.0, rare + rare**2), self.window, rng)):
             if not len(block):
                 continue
-            row = min(ROW, len(block), self.batch_size)
+            size = self.batch_size or min(BATCH, max(ROW, len(block) // STEPS))
+            row = min(ROW, len(block), size)
             rows = torch.from_numpy(block[: len(block) // row * row].reshape(-1, row, 2))
-            at_once = self.batch_size // row
+            at_once = size // row
             for start in range(0, len(rows), at_once):
                 pairs = rows[start : start + at_once]
-                drawn = np.searchsorted(chance, rng.random((len(pairs), NOISE)) * chance[-1], side="right")
+                drawn = np.searchsorted(chance, rng.random((len(pairs), NOISE)) * chance[-1])
                 done = (i + start / len(rows)) / blocks
                 yield _Step(pairs, torch.from_numpy(drawn), done, 1 / (blocks * len(block)))
 
