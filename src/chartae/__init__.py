@@ -18,6 +18,7 @@ __all__ = [
     "ProbabilisticEmbedding",
     "Recipe",
     "TextVAE",
+    "WordEmbedding",
     "audit",
     "control_report",
     "intrinsic_dimension",
@@ -42,6 +43,7 @@ _WHERE = {
     "HeadRegressor": "chartae.estimators.heads",
     "ProbabilisticEmbedding": "chartae.estimators.embeddings",
     "Recipe": "chartae.models.recipes",
+    "WordEmbedding": "chartae.estimators.words",
     "TextVAE": "chartae.estimators.autoencoders",
     "audit": "chartae.audits.report",
     "control_report": "chartae.audits.control",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from chartae.estimators.heads import HeadClassifier, HeadRegressor
     from chartae.estimators.runs import load, load_decoder
     from chartae.estimators.sweeps import sweep
+    from chartae.estimators.words import WordEmbedding
     from chartae.geometry.dimension import intrinsic_dimension
     from chartae.models.recipes import Recipe, recipes
     from chartae.training.readers import read

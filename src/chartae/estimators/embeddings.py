@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from scipy.special import entr
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,7 +22,7 @@ from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
 from chartae.parts.objectives import Labels, Match, Matches
 from chartae.parts.readouts import readout
-from chartae.transfer import Read, bhattacharyya, expected_likelihood, labeled, target_space
+from chartae.transfer import COMPARISONS, Read, compare, labeled, target_space
 
 __all__ = ["ProbabilisticEmbedding"]
 
@@ -259,10 +258,11 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             ``(n, *shape)``.
         Y : array_like
             ``(m, *shape)``.
-        by : {"auto", "match", "expected likelihood", "bhattacharyya", "cosine", "distance"}
-            The probability of a match, or of the same label; the integral of the product of two posteriors,
-            or of its root, as logarithms, for independent normals; or, of means, the cosine or minus the
-            distance. "auto" is "match" where there is one, else "bhattacharyya", or, of points, "distance".
+        by : {"auto", "match", "expected likelihood", "bhattacharyya", "containment", "cosine", "distance"}
+            The probability of a match, or of the same label; of posteriors, as independent normals, the
+            integral of the product or of its root, as logarithms, or minus KL(x || y); or, of means, the
+            cosine or minus the distance. "auto" is "match" where there is one, else "bhattacharyya", or, of
+            points, "distance".
 
         Returns
         -------
@@ -283,19 +283,12 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         if by == "auto":
             points = "log_prob" not in self.encoder_.model_.posterior.offers
             by = "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
-        kinds = ("match", "expected likelihood", "bhattacharyya", "cosine", "distance")
-        if by not in kinds:
-            raise PlanError(f"by={by!r} compares nothing: {suggest(by, kinds)}")
         if by == "match":
             return self._match(X, Y)
-        if by in ("cosine", "distance"):
-            a, b = self.transform(X), self.transform(Y)
-            means: np.ndarray = cosine_similarity(a, b) if by == "cosine" else -euclidean_distances(a, b)
-            return means
+        if by not in COMPARISONS:
+            raise PlanError(f"by={by!r} compares nothing: {suggest(by, ('match', *COMPARISONS))}")
         (a, s), (b, t) = (self.transform(V, return_std=True) for V in (X, Y))
-        if not (s.any() and t.any()):
-            raise PlanError(f"by={by!r} compares distributions, and these are points: use by='distance'")
-        return (expected_likelihood if by == "expected likelihood" else bhattacharyya)(a, s, b, t)
+        return compare(by, a, s, b, t)
 
     def _match(self, X: Any, Y: Any) -> np.ndarray:
         if self.head_ is None:

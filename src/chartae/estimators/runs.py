@@ -217,6 +217,8 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
     config, tensors, history = read_run(path)
     if config.get("content") == "captioner":
         raise RunFolderError(f"{path} holds a captioner: open it with Captioner.load")
+    if config.get("content") == "words":
+        raise RunFolderError(f"{path} holds words: open it with WordEmbedding.load")
     if config.get("content") != "model":
         raise RunFolderError(f"{path} holds a decoder alone: open it with load_decoder")
     try:

@@ -58,6 +58,8 @@ class Dataset:
         What was chosen on the way, for the summary.
     medium : LogMel, TextEncoder, SentenceEncoder or Bytes, optional
         How sounds or texts became the items; it has ``encode``, ``config`` and ``tensors``.
+    texts : list of str, optional
+        What the items of a ``.txt`` file stand for.
 
     Examples
     --------
@@ -73,6 +75,7 @@ class Dataset:
     name: str = "array"
     note: str = ""
     medium: Any = None
+    texts: list[str] | None = None
 
     @property
     def summary(self) -> str:
@@ -441,8 +444,8 @@ def _sounds(path: Path, labels: Any, encoder: Any) -> Dataset:
 def _texts(path: Path, labels: Any, encoder: Any) -> Dataset:
     from chartae.training.text import read_text
 
-    X, _, medium, note = read_text(path, "tfidf" if encoder is None else encoder)
-    return replace(_dataset(X, labels, name=path.name, note=note), medium=medium)
+    X, texts, medium, note = read_text(path, "tfidf" if encoder is None else encoder)
+    return replace(_dataset(X, labels, name=path.name, note=note), medium=medium, texts=texts)
 
 
 def _digits(labels: Any) -> Dataset:

@@ -4,8 +4,11 @@ from chartae.transfer.calibration import calibration_error, fit_temperature, tem
 from chartae.transfer.encoders import coded, drawn, fitted, refuse_points
 from chartae.transfer.heads import HEADS, Scaled, head, labeled, takes_unlabeled
 from chartae.transfer.retrieval import (
+    COMPARISONS,
     RiskCoverage,
     bhattacharyya,
+    compare,
+    containment,
     expected_likelihood,
     recall_at,
     risk_coverage,
@@ -15,6 +18,7 @@ from chartae.transfer.spreading import UNLABELED, Spreading
 from chartae.transfer.tuning import Read, target_space, tune
 
 __all__ = [
+    "COMPARISONS",
     "HEADS",
     "UNLABELED",
     "Read",
@@ -24,6 +28,8 @@ __all__ = [
     "bhattacharyya",
     "calibration_error",
     "coded",
+    "compare",
+    "containment",
     "drawn",
     "expected_likelihood",
     "fit_temperature",

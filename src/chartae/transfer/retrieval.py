@@ -8,12 +8,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr
-from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 from sklearn.preprocessing import normalize
 
+from chartae.core.errors import PlanError
+from chartae.core.registry import suggest
+
 __all__ = [
+    "COMPARISONS",
     "RiskCoverage",
     "bhattacharyya",
+    "compare",
+    "containment",
     "expected_likelihood",
     "recall_at",
     "risk_coverage",
@@ -81,6 +87,37 @@ def bhattacharyya(mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_
     return _by_pairs(_log_root, mean, std, other_mean, other_std)
 
 
+def containment(mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_std: ArrayLike) -> np.ndarray:
+    """Compare normal distributions by minus KL(one || other): 0 for equal ones.
+
+    It has a direction: a narrow one lies within a wide one, and not the other way round.
+
+    Parameters
+    ----------
+    mean, std : array_like
+        ``(n, d)``, of independent normals.
+    other_mean, other_std : array_like
+        ``(m, d)``.
+
+    Returns
+    -------
+    ndarray
+        ``(n, m)``, in nats.
+
+    References
+    ----------
+    Vilnis and McCallum 2015, arXiv:1412.6623 (the divergence as an energy with a direction).
+
+    Examples
+    --------
+    >>> from chartae.transfer import containment
+    >>> narrow, wide = ([[0.0]], [[1.0]]), ([[0.0]], [[3.0]])
+    >>> containment(*narrow, *wide).round(2), containment(*wide, *narrow).round(2)
+    (array([[-0.65]]), array([[-2.9]]))
+    """
+    return _by_pairs(_minus_kl, mean, std, other_mean, other_std)
+
+
 def _log_product(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total = np.maximum(a + b, np.finfo(float).tiny)
     out: np.ndarray = -0.5 * (np.log(2 * np.pi * total) + gap**2 / total).sum(-1)
@@ -95,11 +132,65 @@ def _log_root(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
+def _minus_kl(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    tiny = np.finfo(float).tiny
+    a, b = np.maximum(a, tiny), np.maximum(b, tiny)
+    out: np.ndarray = -0.5 * ((gap**2 + a) / b - 1 + np.log(b) - np.log(a)).sum(-1)
+    return out
+
+
 def _by_pairs(of: Callable[..., np.ndarray], *given: ArrayLike) -> np.ndarray:
     a, s, b, t = (np.asarray(v, dtype=np.float64) for v in given)
     size = max(1, AT_ONCE // max(1, b.size))
     blocks = [of(a[i : i + size, None] - b, s[i : i + size, None] ** 2, t**2) for i in range(0, len(a), size)]
     return np.concatenate(blocks) if blocks else np.empty((0, len(b)))
+
+
+#: Each gives ``(n, m)`` of means and standard deviations, larger where two are more alike.
+COMPARISONS: dict[str, Callable[..., np.ndarray]] = {
+    "expected likelihood": expected_likelihood,
+    "bhattacharyya": bhattacharyya,
+    "containment": containment,
+    "cosine": lambda a, _, b, __: cosine_similarity(a, b),
+    "distance": lambda a, _, b, __: -euclidean_distances(a, b),
+}
+
+
+def compare(
+    by: str, mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_std: ArrayLike
+) -> np.ndarray:
+    """Compare normal distributions, each with each, in a way that is chosen by its name.
+
+    Parameters
+    ----------
+    by : {"expected likelihood", "bhattacharyya", "containment", "cosine", "distance"}
+        The last two, minus the distance, look at means alone.
+    mean, std : array_like
+        ``(n, d)``; points have a std of 0.
+    other_mean, other_std : array_like
+        ``(m, d)``.
+
+    Returns
+    -------
+    ndarray
+        ``(n, m)``; larger is more alike.
+
+    Raises
+    ------
+    PlanError
+        If there is no such comparison, or points are compared as distributions.
+
+    Examples
+    --------
+    >>> from chartae.transfer import compare
+    >>> compare("distance", [[0.0]], [[1.0]], [[3.0]], [[1.0]])
+    array([[-3.]])
+    """
+    if by not in COMPARISONS:
+        raise PlanError(f"by={by!r} compares nothing: {suggest(by, COMPARISONS)}")
+    if by not in ("cosine", "distance") and not (np.any(std) and np.any(other_std)):
+        raise PlanError(f"by={by!r} compares distributions, and these are points: use by='distance'")
+    return COMPARISONS[by](mean, std, other_mean, other_std)
 
 
 def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike, k: int = 1) -> float:
