@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import chartae as ct
+from chartae.apps.cli import main
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
 from chartae.estimators.conditions import ConditionSchema
@@ -195,6 +196,12 @@ def test_saved_and_opened_it_says_the_same(drawn, tmp_path):
     )
     np.testing.assert_array_equal(again.transform(X, sets), drawn.transform(X, sets))
     assert "sets of vectors of 6" in again.summary_
+    np.save(tmp_path / "one.npy", sets[0])
+    asked = ["--condition", str(tmp_path / "one.npy"), "--seed", "0", "--out", str(tmp_path / "new.npy")]
+    assert main(["sample", str(tmp_path / "run"), "--n", "4", *asked]) == 0
+    np.testing.assert_allclose(
+        np.load(tmp_path / "new.npy"), drawn.sample(4, sets[0], random_state=0), atol=1e-6
+    )
 
 
 def test_words_are_bound_by_their_order():

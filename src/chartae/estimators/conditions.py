@@ -365,7 +365,7 @@ def _split(y: Any) -> tuple[np.ndarray | None, np.ndarray | None, Any, bool]:
         label, vector, sequence, unordered = (y.get(k) for k in ("label", "vector", "sequence", "set"))
         if all(part is None for part in (label, vector, sequence, unordered)):
             raise DataError(
-                "a condition dict is empty: give 'label', 'vector' or both, or None for no condition"
+                "a condition dict is empty: give 'label', 'vector', 'sequence' or several, or None for none"
             )
         if sequence is not None and unordered is not None:
             raise DataError("a condition has a 'sequence' and a 'set': give one of them")
