@@ -38,7 +38,7 @@ def rows(n: int, label: bool = True, vector: bool = True) -> RawCondition:
 def test_no_vector_differs_from_every_vector():
     c = Condition(vector_dim=2).eval()
     seen = torch.tensor([[1.0, 5.0], [3.0, 9.0], [2.0, torch.nan]])
-    c.standardize(seen)
+    c.standardize(RawCondition(None, seen))
     given = c(RawCondition(None, torch.tensor([[2.0, 7.0], [4.0, 9.0], [2.0, torch.nan]])), 3)
     # (v - mean) / standard deviation, without the row that holds a NaN; the mean is not "no vector".
     assert given.tolist() == [[0.0, 0.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -48,7 +48,7 @@ def test_no_vector_differs_from_every_vector():
 
 def test_a_constant_column_is_centered_alone():
     c = Condition(vector_dim=2).eval()
-    c.standardize(torch.tensor([[0.3, -1.0], [0.3, 1.0]]).repeat(900, 1))
+    c.standardize(RawCondition(None, torch.tensor([[0.3, -1.0], [0.3, 1.0]]).repeat(900, 1)))
     torch.testing.assert_close(
         c(RawCondition(None, torch.tensor([[0.4, 1.0]])), 1), torch.tensor([[0.1, 1, 0]])
     )
@@ -285,7 +285,7 @@ def test_runs_from_before_there_were_maps_know_a_width():
 def test_vectors_of_any_size(size):
     c = Condition(vector_dim=1).eval()
     given = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64) * size
-    c.standardize(given)
+    c.standardize(RawCondition(None, given))
     root = (3 / 2) ** 0.5
     torch.testing.assert_close(c(RawCondition(None, given), 3)[:, 0], torch.tensor([-root, 0.0, root]))
 

@@ -1,6 +1,9 @@
 """Texts under a latent: probabilities that add up, teacher forcing, generation, text VAEs and captions."""
 
 import itertools
+import json
+import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from chartae.parts.distributions import Sequences
 from chartae.parts.objectives import KL
 from chartae.parts.sequences import SequenceLikelihood, TokenDecoder, TokenEncoder
 from chartae.parts.units import infer_space
-from chartae.training.tokens import Bytes
+from chartae.training.tokens import BytePairs, Bytes, tokenized
 
 LEVELS, LENGTH = 4, 3  # two symbols, the end, and what fills rows up
 EVERY = torch.tensor(list(itertools.product(range(LEVELS), repeat=LENGTH)), dtype=torch.float32)
@@ -196,6 +199,51 @@ def test_texts_come_back():
     assert infer_space(tokens, likelihood="sequence").levels == 258
     assert Bytes.from_config(medium.config(), {}) == medium
     assert Bytes(3).decode(np.array([[200, 257, 0, 0]])) == ["�"]
+
+
+def test_byte_pairs_know_every_text_and_make_shorter_rows():
+    learned = ["the small red fox", "the large gray fox", "a small fox"] * 3
+    medium = BytePairs.fit(learned, 400, max_length=60)
+    every = [chr(i) for i in (*range(1, 0x3000, 61), 0xFFFD, 0xFFFF, 0x1F98A, 0x10FFFF)]
+    texts = [*learned, *every, " two  spaces ", "a\n\r\n\tb", "\0\x7f", "e\u0301 \u00e9", "Köln, 東京 🦊"]
+    assert medium.decode(medium.encode(texts)) == texts
+    assert BytePairs.fit(learned, 400).max_length <= 4 < Bytes.fit(learned).max_length
+    # Its largest number ends every row, so that the space knows how many there are.
+    assert infer_space(medium.encode(["fox"]), likelihood="sequence").levels == medium.end + 1
+    # A piece that ends within a character.
+    assert medium.decode(medium.encode(["é"])[:, :1]) == ["\ufffd"]
+
+
+def test_byte_pairs_are_the_same_for_the_same_texts(monkeypatch):
+    medium = BytePairs.fit(TEXTS, 300)
+    assert BytePairs.fit(TEXTS[::-1], 300) == medium
+    assert BytePairs.from_config(json.loads(json.dumps(medium.config()))) == medium
+    assert pickle.loads(pickle.dumps(medium)).decode(medium.encode(TEXTS)) == TEXTS
+    with pytest.raises(PlanError, match="no vocabulary of byte pairs"):
+        BytePairs(3, "{}")
+    with pytest.raises(PlanError, match="give 256 or more"):
+        BytePairs.fit(TEXTS, 100)
+    with pytest.raises(PlanError, match="give 'bytes', 'bpe'"):
+        tokenized(TEXTS, "words")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(PlanError, match=r"^byte pairs need tokenizers: pip install 'chartae\[text\]'$"):
+        BytePairs.fit(TEXTS)
+
+
+def test_models_of_byte_pairs_are_kept_with_their_vocabulary(tmp_path):
+    vae = ct.TextVAE(tokens=300, latent_dim=2, hidden=(8,), max_epochs=1, random_state=0).fit(TEXTS)
+    captioner = ct.Captioner(tokens="bpe", hidden=(32,), max_epochs=40, learning_rate=0.01, random_state=0)
+    captioner.fit(np.repeat(np.eye(2), 50, axis=0), ["one fox"] * 50 + ["two dogs"] * 50)
+    assert captioner.caption(np.eye(2)) == ["one fox", "two dogs"]
+    vae.save(tmp_path / "vae")
+    captioner.save(tmp_path / "captioner")
+    again, said = ct.load(tmp_path / "vae"), ct.Captioner.load(tmp_path / "captioner")
+    assert again.medium_ == vae.medium_
+    assert again.sample(5, random_state=0) == vae.sample(5, random_state=0)
+    np.testing.assert_array_equal(again.transform(TEXTS), vae.transform(TEXTS))
+    assert said.medium_ == captioner.medium_
+    assert said.caption(np.eye(2)) == captioner.caption(np.eye(2))
+    np.testing.assert_array_equal(*(m.score_samples(np.eye(2), ["one fox"] * 2) for m in (said, captioner)))
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,8 @@ class RawCondition(NamedTuple):
         ``(n,)`` integers; -1 is the null token.
     vector : Tensor or None
         ``(n, m)``; a row that holds a NaN is the null token.
+    sequence : Tensor or None
+        ``(n, t, m)``; a place that holds a NaN is none, and a row without places is the null token.
 
     Examples
     --------
@@ -260,6 +262,7 @@ class RawCondition(NamedTuple):
 
     label: Tensor | None = None
     vector: Tensor | None = None
+    sequence: Tensor | None = None
 
     def map(self, f: Callable[[Tensor], Tensor]) -> RawCondition:
         """Apply a function to each tensor that is there.
@@ -276,12 +279,12 @@ class RawCondition(NamedTuple):
         """
         return RawCondition(*(None if t is None else f(t) for t in self))
 
-    def take(self, index: Tensor | slice) -> RawCondition:
+    def take(self, index: Any) -> RawCondition:
         """Choose rows.
 
         Parameters
         ----------
-        index : Tensor or slice
+        index : Tensor, ndarray or slice
             Row numbers, ``(m,)``.
 
         Returns

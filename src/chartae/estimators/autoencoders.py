@@ -8,7 +8,7 @@ from chartae.estimators.fitting import Fitting, _Task
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import constructor, documented, of_recipe
 from chartae.training.readers import Dataset
-from chartae.training.tokens import Bytes
+from chartae.training.tokens import tokenized
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder", "TextVAE"]
 
@@ -124,17 +124,20 @@ class CVAE(Fitting):
     """
 
 
-@of_recipe("cyclical-vae", max_length=None, likelihood="sequence", latent_dim=16)
+@of_recipe("cyclical-vae", tokens="bytes", max_length=None, likelihood="sequence", latent_dim=16)
 class TextVAE(Fitting):
     """Variational autoencoder of texts: ``fit`` takes a list of str, and what is decoded is one.
 
-    Texts are rows of their bytes. The encoder is a Transformer that sees all of a text; the decoder one that
-    says byte after byte, under the code and what it has said so far.
+    Texts are rows of tokens. The encoder is a Transformer that sees all of a text; the decoder one that says
+    token after token, under the code and what it has said so far.
 
     Parameters
     ----------
+    tokens : {"bytes", "bpe"} or int
+        Bytes of texts, or pieces that come often ("bpe": 2048 at most, or as many as the number says), which
+        need the library tokenizers and make shorter rows.
     max_length : int or None
-        Bytes of the longest text that the model can take; None: of the longest in ``fit``.
+        Tokens of the longest text that the model can take; None: of the longest in ``fit``.
     covariance : {"diagonal", "full"}
         Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float
@@ -171,7 +174,7 @@ class TextVAE(Fitting):
 
     def _prepare(self, X: Any, y: Any, keeping: Keeping) -> _Task:
         if not isinstance(X, Dataset):
-            medium = Bytes.fit(X, self.max_length)
+            medium = tokenized(X, self.tokens, self.max_length)
             X = Dataset(medium.encode(X), medium=medium)
         return super()._prepare(X, y, keeping)
 

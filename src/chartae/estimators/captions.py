@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.model_selection import GroupShuffleSplit
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from chartae.core.contracts import Distribution, RawCondition
@@ -30,8 +30,9 @@ from chartae.models.spoken import spoken
 from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.precision import choose_device
+from chartae.training.readers import medium_of
 from chartae.training.sources import Source
-from chartae.training.tokens import Bytes, texts_of
+from chartae.training.tokens import texts_of, tokenized
 from chartae.transfer import Scaled, coded, fitted
 
 __all__ = ["Captioner", "apart"]
@@ -78,18 +79,20 @@ def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 class Captioner(OnCodes):
     """Says texts of items under the codes of an encoder that stays as it is.
 
-    p(text | code) is a causal Transformer over bytes, in which a code is a few tokens in front: the decoder
+    p(text | code) is a causal Transformer over tokens, in which a code is a few tokens in front: the decoder
     of :class:`TextVAE`, with a given code in place of a learned one.
 
     Parameters
     ----------
     {encoder}
+    tokens : {"bytes", "bpe"} or int
+        As :class:`TextVAE` has them.
     max_length : int or None
-        Bytes of the longest text that there may be; None: of the longest in ``fit``.
+        Tokens of the longest text that there may be; None: of the longest in ``fit``.
     hidden : sequence of int or None
         Width of each block of the Transformer, all equal; None: two of 128.
     hide : float
-        Share of the bytes before each that the decoder does not see in training.
+        Share of the tokens before each that the decoder does not see in training.
     max_epochs : int
         Passes over the texts, at most.
     batch_size : int
@@ -115,7 +118,7 @@ class Captioner(OnCodes):
         As it was used.
     model_ : nn.Module
         The torch model of texts.
-    medium_ : Bytes
+    medium_ : Bytes or BytePairs
         How texts became tokens.
     space_ : Space
         Of the tokens.
@@ -143,6 +146,7 @@ class Captioner(OnCodes):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "tokens": [StrOptions({"bytes", "bpe"}), Interval(Integral, 256, None, closed="left")],
         "max_length": [None, Interval(Integral, 1, None, closed="left")],
         "hidden": [None, "array-like"],
         "hide": [Interval(Real, 0, 1, closed="left")],
@@ -161,6 +165,7 @@ class Captioner(OnCodes):
         self,
         encoder: Any = None,
         *,
+        tokens: str | int = "bytes",
         max_length: int | None = None,
         hidden: Any = None,
         hide: float = 0.0,
@@ -175,6 +180,7 @@ class Captioner(OnCodes):
         verbose: int = 0,
     ) -> None:
         self.encoder = encoder
+        self.tokens = tokens
         self.max_length = max_length
         self.hidden = hidden
         self.hide = hide
@@ -212,7 +218,7 @@ class Captioner(OnCodes):
         """
         self._validate_params()
         X, texts = self._pairs(X, texts, reset=True)
-        medium = Bytes.fit(texts, self.max_length)
+        medium = tokenized(texts, self.tokens, self.max_length)
         tokens = medium.encode(texts)
         seed = self.random_state_ = self._seed()
         self.encoder_ = fitted(self.encoder, X)
@@ -271,7 +277,7 @@ class Captioner(OnCodes):
         X : array_like
             ``(n, *shape)``.
         sampled : bool
-            Draw each from p(text | code), in place of the likeliest byte at each step.
+            Draw each from p(text | code), in place of the likeliest token at each step.
         random_state : int, RandomState or None
             Of draws; None: different each time.
 
@@ -440,7 +446,7 @@ class Captioner(OnCodes):
             if config["encoder"] == "chartae" and encoder is None:
                 made.encoder = load(Path(path) / ENCODER, device=device)
             made.encoder_, made.history_, made.random_state_ = made.encoder, history, config["random_state"]
-            made.medium_, made.code_dim_ = Bytes.from_config(config["medium"]), config["code_dim"]
+            made.medium_, made.code_dim_ = medium_of(config["medium"], {}), config["code_dim"]
             made.validation_rows_ = tensors.pop("validation_rows").numpy()
             made.space_ = Space.from_config(config["space"])
             with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""From what a user passes as a condition to rows of labels and vectors."""
+"""From what a user passes as a condition to rows of labels, vectors and sequences of vectors."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class ConditionSchema:
         ``(m,)`` the known labels, sorted.
     vector_shape : tuple of int or None
         Shape of one vector, ``(m,)``, or of one map, such as ``(height, width)``; None for none.
+    sequence_dim : int
+        Width of the vectors of a sequence or a set; 0 for none.
+    ordered : bool
+        Whether their order matters: a sequence, and no set.
 
     Examples
     --------
@@ -44,6 +48,8 @@ class ConditionSchema:
 
     classes: np.ndarray | None = None
     vector_shape: tuple[int, ...] | None = None
+    sequence_dim: int = 0
+    ordered: bool = True
 
     @classmethod
     def learn(cls, y: Any) -> ConditionSchema:
@@ -54,8 +60,11 @@ class ConditionSchema:
         y : array_like, dict or None
             1-D integers, booleans, strings or objects are labels, and so is a column of them, ``(n, 1)``;
             1-D floats are a scalar; other 2-D arrays vectors, and arrays of more axes maps,
-            ``(n, height, width)``, which are vectors to the model; a dict ``{"label": ..., "vector": ...}``
-            has both. A NaN in a scalar, a vector or a map means "no condition" for that row; labels cannot be
+            ``(n, height, width)``, which are vectors to the model; a list of arrays ``(t, m)`` of different
+            lengths t are sequences of vectors. A dict has several of these, ``{"label": ..., "vector": ...,
+            "sequence": ...}``, and "set" in place of "sequence" where the order of the vectors says nothing;
+            both may also be an array ``(n, t, m)``, filled up with NaN. A NaN in a scalar, a vector or a map
+            means "no condition" for that row, and so does a sequence without vectors; labels cannot be
             missing.
 
         Returns
@@ -68,13 +77,17 @@ class ConditionSchema:
         DataError
             If it is none of these, or if a label is missing.
         """
-        label, vector = _split(y)
+        label, vector, vectors, ordered = _split(y)
         if label is not None and label.ndim != 1:
             raise DataError("there is a single label: give one for each row")
         if vector is not None and (vector.ndim == 0 or math.prod(vector.shape[1:]) == 0):
             raise DataError(f"condition vectors have shape {vector.shape}: give (n, m), m one or more")
         classes = None if label is None else np.unique(label)
-        return cls(classes, None if vector is None else vector.shape[1:] or (1,))
+        rows = [] if vectors is None else _sequences(vectors)
+        if vectors is not None and (not rows or rows[0].shape[1] == 0):
+            raise DataError("a condition of sequences has no vectors: give an array (t, m) for each row")
+        width = rows[0].shape[1] if rows else 0
+        return cls(classes, None if vector is None else vector.shape[1:] or (1,), width, ordered)
 
     @property
     def vector_dim(self) -> int:
@@ -84,9 +97,21 @@ class ConditionSchema:
     @property
     def parameters(self) -> dict[str, int] | None:
         """Arguments of the module that embeds the condition, or None without one."""
-        if self.classes is None and not self.vector_dim:
+        if not self._has:
             return None
-        return {"n_labels": 0 if self.classes is None else len(self.classes), "vector_dim": self.vector_dim}
+        more = {"sequence_dim": self.sequence_dim, "ordered": self.ordered} if self.sequence_dim else {}
+        labels = 0 if self.classes is None else len(self.classes)
+        return {"n_labels": labels, "vector_dim": self.vector_dim, **more}
+
+    @property
+    def _has(self) -> list[str]:
+        """The parts that there are, as a dict of them names them."""
+        parts = {
+            "label": self.classes is not None,
+            "vector": self.vector_dim,
+            "sequence" if self.ordered else "set": self.sequence_dim,
+        }
+        return [name for name, there in parts.items() if there]
 
     def describe(self) -> str:
         """Say what the model is conditioned on, in a few words.
@@ -100,18 +125,20 @@ class ConditionSchema:
         size = " × ".join(map(str, self.vector_shape or ()))
         kind = "vectors" if size.isdecimal() else "maps"
         vector = f"{kind} of {size}" if self.vector_dim > 1 else "a number" * self.vector_dim
-        words = " and ".join(filter(None, (labels, vector)))
+        kind = "sequences" if self.ordered else "sets"
+        sequence = f"{kind} of vectors of {self.sequence_dim}" if self.sequence_dim else ""
+        words = " and ".join(filter(None, (labels, vector, sequence)))
         return f", conditioned on {words}" if words else ""
 
     def encode(self, condition: Any, n: int) -> RawCondition | None:
-        """Make rows of a condition; a single label or vector is meant for all of them.
+        """Make rows of a condition; a single label, vector or sequence is meant for all of them.
 
         Parameters
         ----------
         condition : object
-            As in :meth:`learn`, or a single label, vector or map, or None for "no condition". In a model of
-            labels and vectors, what is not a dict is a label. A part that a dict leaves out, and a vector
-            that holds a NaN, is absent, which the model was trained for.
+            As in :meth:`learn`, or a single label, vector, map or sequence, or None for "no condition". What
+            is not a dict is the first part that the model knows, of label, vector and sequence. A part that a
+            dict leaves out, and a vector that holds a NaN, is absent, which the model was trained for.
         n : int
             How many rows.
 
@@ -132,14 +159,15 @@ class ConditionSchema:
                 "this model was fitted without a condition: pass y to fit, with a recipe such as 'cvae'"
             )
         if not isinstance(condition, Mapping):
-            condition = {"label" if self.classes is not None else "vector": condition}
-        label, vector = _split(condition)
-        if (label is not None and self.classes is None) or (vector is not None and not self.vector_dim):
-            has = "vectors" if self.classes is None else "labels"
+            condition = {self._has[0]: condition}
+        label, vector, vectors, _ = _split(condition)
+        if not {name for name, part in condition.items() if part is not None} <= {*self._has}:
+            has = " and ".join(f"{name}s" for name in self._has)
             raise DataError(f"this model is conditioned on {has} alone: leave the other part out")
         return RawCondition(
             None if label is None else self._labels(label, n),
             None if vector is None else self._vectors(_numbers(vector), n),
+            None if vectors is None else self._padded(_sequences(vectors, n), n),
         )
 
     def _labels(self, label: np.ndarray, n: int) -> torch.Tensor:
@@ -180,6 +208,21 @@ class ConditionSchema:
             )
         return torch.from_numpy(vector)
 
+    def _padded(self, rows: list[np.ndarray], n: int) -> torch.Tensor:
+        if len(rows) != n:
+            raise DataError(f"{len(rows)} sequences for {n} rows: give one for each row, or a single one")
+        if rows[0].shape[1] != self.sequence_dim:
+            raise DataError(
+                f"vectors of sequences have {rows[0].shape[1]} numbers, and {self.sequence_dim} are needed"
+            )
+        places = max(1, *map(len, rows))
+        out = np.full((n, places, self.sequence_dim), np.nan)
+        for i, row in enumerate(rows):
+            if np.isinf(row).any():
+                raise DataError(f"the sequence in row {i} (from 0) is infinite: correct it, or leave it out")
+            out[i, : len(row)] = row
+        return torch.from_numpy(out)
+
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again.
 
@@ -192,6 +235,8 @@ class ConditionSchema:
             "classes": None if self.classes is None else self.classes.tolist(),
             "vector_dim": self.vector_dim,
             "vector_shape": self.vector_shape and list(self.vector_shape),
+            "sequence_dim": self.sequence_dim,
+            "ordered": self.ordered,
         }
 
     @classmethod
@@ -211,7 +256,12 @@ class ConditionSchema:
         classes, width = config["classes"], config["vector_dim"]
         # Runs from before there were maps know the width alone.
         shape = config.get("vector_shape") or ([width] if width else None)
-        return cls(None if classes is None else np.array(classes), tuple(shape) if shape else None)
+        return cls(
+            None if classes is None else np.array(classes),
+            tuple(shape) if shape else None,
+            config.get("sequence_dim", 0),
+            config.get("ordered", True),
+        )
 
 
 def _type(label: object) -> str:
@@ -280,24 +330,53 @@ def _numbers(vector: Any) -> np.ndarray:
         raise DataError("condition vectors must be numbers: pass anything else as labels") from None
 
 
-def _split(y: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _sequences(given: Any, n: int | None = None) -> list[np.ndarray]:
+    """Arrays ``(t, m)``, one for each of ``n`` rows; a single one is meant for all."""
+    if not hasattr(given, "__getitem__") or isinstance(given, str | Mapping):
+        raise DataError(f"a condition's sequence is {given!r}: give an array (t, m) for each row, of one m")
+    if n is not None and (getattr(given, "ndim", 0) == 2 or (len(given) and np.ndim(given[0]) == 1)):
+        given = [given] * n
+    rows = [_numbers(array_of(row) if isinstance(row, torch.Tensor) else row) for row in given]
+    strange = next((row for row in rows if row.ndim != 2 or row.shape[1] != rows[0].shape[1]), None)
+    if strange is not None:
+        raise DataError(
+            f"a condition's sequence has shape {strange.shape}: give an array (t, m) for each row, of one m"
+        )
+    return rows
+
+
+def _ragged(y: Any) -> bool:
+    """Whether these are arrays of vectors that differ in number."""
+    many = isinstance(y, list | tuple) and all(isinstance(row, np.ndarray | torch.Tensor) for row in y)
+    return many and all(row.ndim == 2 for row in y) and len({len(row) for row in y}) > 1
+
+
+def _split(y: Any) -> tuple[np.ndarray | None, np.ndarray | None, Any, bool]:
+    """Labels, vectors, sequences of vectors, and whether those have an order."""
     if y is None:
-        return None, None
+        return None, None, None, True
+    y = {"sequence": y} if _ragged(y) else y
     if isinstance(y, Mapping):
-        unknown = set(y) - {"label", "vector"}
+        unknown = set(y) - {"label", "vector", "sequence", "set"}
         if unknown:
-            raise DataError(f"a condition has 'label' and 'vector', and not {sorted(unknown)[0]!r}")
-        label, vector = y.get("label"), y.get("vector")
-        if label is None and vector is None:
             raise DataError(
-                "a condition dict is empty: give 'label', 'vector' or both, or None for no condition"
+                f"a condition has 'label', 'vector' and 'sequence' or 'set', and not {sorted(unknown)[0]!r}"
             )
+        label, vector, sequence, unordered = (y.get(k) for k in ("label", "vector", "sequence", "set"))
+        if all(part is None for part in (label, vector, sequence, unordered)):
+            raise DataError(
+                "a condition dict is empty: give 'label', 'vector', 'sequence' or several, or None for none"
+            )
+        if sequence is not None and unordered is not None:
+            raise DataError("a condition has a 'sequence' and a 'set': give one of them")
         names = None if label is None else _names(_column(_array(label)))
-        return names, None if vector is None else _array(vector)
+        vectors = sequence if unordered is None else unordered
+        return names, None if vector is None else _array(vector), vectors, unordered is None
     rows = _array(y)
     # A column of classes is one label a row; a column of floats is a vector of one.
     rows = rows if rows.dtype.kind == "f" else _column(rows)
-    return (None, rows) if rows.ndim != 1 or rows.dtype.kind == "f" else (_names(rows), None)
+    labels = rows.ndim == 1 and rows.dtype.kind != "f"
+    return (_names(rows), None, None, True) if labels else (None, rows, None, True)
 
 
 def _column(rows: np.ndarray) -> np.ndarray:

@@ -104,8 +104,8 @@ class Fitting(Densities, Geometry):
             data sets of torch; what :func:`chartae.stream` reads in blocks; or what :func:`chartae.read`
             gives, which brings its labels and knows how it was made.
         y : array_like, dict or None
-            The condition, in a conditional recipe (labels, a scalar, vectors, or a dict of
-            ``label`` and ``vector``); otherwise it has no effect.
+            The condition, in a conditional recipe (labels, a scalar, vectors, sequences of vectors, or a dict
+            of ``label``, ``vector`` and ``sequence`` or ``set``); otherwise it has no effect.
         run : str, path-like or None
             The run folder, written while training goes on.
         resume : bool
@@ -225,8 +225,8 @@ class Fitting(Densities, Geometry):
             plan = build_from(self.blueprint_, self.space_, self.network)
         model: Any = plan.model
         self.model_, self.network_ = model, plan.facts["network"]
-        if raw is not None and raw.vector is not None:
-            model.condition.standardize(raw.vector[kept[:]])
+        if raw is not None:
+            model.condition.standardize(raw.take(kept[:]))
         named = keeping.begun.get("precision")
         precision = getattr(torch, named) if named else choose_precision(self.precision, model, device)
         missing = ", without a condition (no y)" if conditional and raw is None else ""
@@ -473,7 +473,7 @@ class Fitting(Densities, Geometry):
 
 def _sum(X: Any, raw: Any) -> str:
     """Sum up data and conditions, by which they are known again."""
-    more = [] if raw is None else [part for part in (raw.label, raw.vector) if part is not None]
+    more = [] if raw is None else [part for part in raw if part is not None]
     found = 0
     for part in chain(blocks(X), (part.cpu().numpy() for part in more)):
         whole: Any = np.ascontiguousarray(part)

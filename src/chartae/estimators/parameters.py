@@ -173,6 +173,7 @@ CONSTRAINTS: dict[str, Any] = {
     "random_state": ["random_state"],
     "verbose": ["verbose"],
     "max_length": [None, Interval(Integral, 1, None, closed="left")],
+    "tokens": [StrOptions({"bytes", "bpe"}), Interval(Integral, 256, None, closed="left")],
     "recipe": [str],
     "recipe_params": [dict, None],
 }

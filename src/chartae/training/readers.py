@@ -273,7 +273,7 @@ def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
 
     Returns
     -------
-    LogMel, TextEncoder, SentenceEncoder or Bytes
+    LogMel, TextEncoder, SentenceEncoder, Bytes or BytePairs
         An equal one.
 
     Raises
@@ -290,9 +290,10 @@ def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
     """
     from chartae.training.audio import LogMel
     from chartae.training.text import SentenceEncoder, TextEncoder
-    from chartae.training.tokens import Bytes
+    from chartae.training.tokens import BytePairs, Bytes
 
-    kinds: dict[str, Any] = {kind.kind: kind for kind in (LogMel, TextEncoder, SentenceEncoder, Bytes)}
+    known: tuple[Any, ...] = (LogMel, TextEncoder, SentenceEncoder, Bytes, BytePairs)
+    kinds = {kind.kind: kind for kind in known}
     if config["kind"] not in kinds:
         raise DataError(f"there is no encoder of the kind {config['kind']!r}: known are {', '.join(kinds)}")
     return kinds[config["kind"]].from_config(config, tensors)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError, one_line
-from chartae.training.tokens import Bytes
+from chartae.training.tokens import BytePairs, Bytes, tokenized
 
 __all__ = ["SentenceEncoder", "TextEncoder", "lines_of", "read_text"]
 
@@ -285,7 +285,7 @@ class SentenceEncoder:
 
 def read_text(
     path: str | os.PathLike[str], encoder: Any = "tfidf"
-) -> tuple[NDArray[np.float32], list[str], TextEncoder | SentenceEncoder | Bytes | None, str]:
+) -> tuple[NDArray[np.float32], list[str], TextEncoder | SentenceEncoder | Bytes | BytePairs | None, str]:
     r"""Read texts from a file, one a line, and make vectors of them.
 
     Parameters
@@ -293,10 +293,10 @@ def read_text(
     path : str or path
         A UTF-8 ``.txt`` file; empty lines are skipped, with a warning, since rows are then no line numbers.
     encoder : str, encoder or callable
-        "tfidf" fits a :class:`TextEncoder`; "bytes" takes texts as tokens, for a likelihood of sequences
-        (:class:`~chartae.training.tokens.Bytes`); "sentence-transformers/NAME" takes a model of that
-        package; or an encoder that is there already; or a function from a list of str to an array of shape
-        (n, d).
+        "tfidf" fits a :class:`TextEncoder`; "bytes" and "bpe" take texts as tokens, for a likelihood of
+        sequences (:func:`~chartae.training.tokens.tokenized`); "sentence-transformers/NAME" takes a model of
+        that package; or an encoder that is there already; or a function from a list of str to an array of
+        shape (n, d).
 
     Returns
     -------
@@ -304,7 +304,7 @@ def read_text(
         Float32.
     texts : list of str
         What the rows stand for.
-    encoder : TextEncoder, SentenceEncoder, Bytes or None
+    encoder : TextEncoder, SentenceEncoder, Bytes, BytePairs or None
         How vectors were made; None for a function, which is nowhere kept.
     note : str
         What was chosen on the way.
@@ -373,25 +373,27 @@ def lines_of(path: str | os.PathLike[str]) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines  # the last line ends too
 
 
-def _encoder(encoder: Any, texts: Sequence[str]) -> tuple[TextEncoder | SentenceEncoder | Bytes | None, str]:
+def _encoder(
+    encoder: Any, texts: Sequence[str]
+) -> tuple[TextEncoder | SentenceEncoder | Bytes | BytePairs | None, str]:
     """Make or take an encoder, and say in a few words what it is; None for a function."""
     if encoder == "tfidf":
         encoder = TextEncoder.fit(texts)
-    elif encoder == "bytes":
-        encoder = Bytes.fit(texts)
+    elif isinstance(encoder, str) and encoder in ("bytes", "bpe"):
+        encoder = tokenized(texts, encoder)
     elif isinstance(encoder, str) and encoder.startswith(_SENTENCE) and encoder != _SENTENCE:
         encoder = SentenceEncoder(encoder.removeprefix(_SENTENCE))
     if isinstance(encoder, TextEncoder):
         return encoder, f"tfidf of {len(encoder.vocabulary):,} words"
     if isinstance(encoder, SentenceEncoder):
         return encoder, f"encoder {encoder.name}"
-    if isinstance(encoder, Bytes):
-        return encoder, f"up to {encoder.max_length} bytes"
+    if isinstance(encoder, Bytes | BytePairs):
+        return encoder, f"up to {encoder.max_length} {encoder.unit}s"
     if callable(encoder):
         return None, f"encoder {getattr(encoder, '__name__', type(encoder).__name__)}"
     raise DataError(
-        f"there is no text encoder {encoder!r}: pass 'tfidf', 'bytes', '{_SENTENCE}NAME', or a function from"
-        " a list of str to an array"
+        f"there is no text encoder {encoder!r}: pass 'tfidf', 'bytes', 'bpe', '{_SENTENCE}NAME', or a "
+        "function from a list of str to an array"
     )
 
 

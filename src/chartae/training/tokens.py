@@ -2,23 +2,113 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
 
-__all__ = ["Bytes", "texts_of"]
+__all__ = ["BytePairs", "Bytes", "texts_of", "tokenized"]
 
-END = 257
+VOCABULARY = 2048  # byte pairs, unless a number says how many
+
+
+class _Tokens(ABC):
+    """Texts as rows of numbers: tokens count from 1, the largest number ends a text, and zeros fill it up."""
+
+    max_length: int
+    noun: ClassVar[str] = "text"
+    restores: ClassVar[bool] = True  # what a model says is shown as text again
+    unit: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def end(self) -> int:
+        """The number that ends a text."""
+
+    @abstractmethod
+    def _numbers(self, text: str) -> NDArray[np.int64]:
+        """Give the tokens of a text, from 0."""
+
+    @abstractmethod
+    def _text(self, numbers: NDArray[np.int64]) -> str:
+        """Read tokens from 0 as a text."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
+            raise PlanError(f"max_length={self.max_length!r}: a text has one {self.unit} or more")
+
+    def encode(self, texts: Any) -> NDArray[np.integer[Any]]:
+        """Number the tokens of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The texts.
+
+        Returns
+        -------
+        ndarray of shape (n, max_length + 1)
+            Tokens.
+
+        Raises
+        ------
+        DataError
+            If they are no texts, or one is empty or too long.
+        """
+        texts = texts_of(texts)
+        out = np.zeros((len(texts), self.max_length + 1), np.min_scalar_type(-self.end))
+        for i, (row, text) in enumerate(zip(out, texts, strict=True)):
+            found = self._numbers(text)
+            if len(found) > self.max_length:
+                raise DataError(
+                    f"text {i} (from 0) has {len(found)} {self.unit}s, and the longest may have "
+                    f"{self.max_length}: shorten it, or fit with a larger max_length"
+                )
+            row[: len(found)] = found + 1
+            row[len(found)] = self.end
+        return out
+
+    def decode(self, items: Any) -> list[str]:
+        """Read tokens as texts.
+
+        Parameters
+        ----------
+        items : array_like
+            ``(n, length)`` tokens.
+
+        Returns
+        -------
+        list of str
+            Up to the end of each; bytes that are no UTF-8 become "�".
+        """
+        rows = np.asarray(items).round().astype(np.int64)
+        texts = []
+        for row in rows:
+            stop = np.flatnonzero((row == self.end) | (row == 0))
+            kept = row[: stop[0]] if len(stop) else row
+            texts.append(self._text((kept - 1).clip(0, self.end - 2)))
+        return texts
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the arrays that it needs besides: none.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Empty; no shapes, as there is nothing.
+        """
+        return {}
 
 
 @dataclass(frozen=True)
-class Bytes:
+class Bytes(_Tokens):
     """The bytes of a text in UTF-8, as numbers from 1 to 256; 257 ends it, and zeros fill its row up.
 
     Parameters
@@ -44,12 +134,8 @@ class Bytes:
     max_length: int
 
     kind: ClassVar[str] = "bytes"
-    noun: ClassVar[str] = "text"
-    restores: ClassVar[bool] = True  # what a model says is shown as text again
-
-    def __post_init__(self) -> None:
-        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
-            raise PlanError(f"max_length={self.max_length!r}: a text has one byte or more")
+    unit: ClassVar[str] = "byte"
+    end = 257
 
     @classmethod
     def fit(cls, texts: Any, max_length: int | None = None) -> Bytes:
@@ -75,58 +161,11 @@ class Bytes:
         longest = max(len(text.encode()) for text in texts_of(texts))
         return cls(longest if max_length is None else int(max_length))
 
-    def encode(self, texts: Any) -> NDArray[np.int16]:
-        """Number the bytes of texts.
+    def _numbers(self, text: str) -> NDArray[np.int64]:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
 
-        Parameters
-        ----------
-        texts : sequence of str
-            The texts.
-
-        Returns
-        -------
-        ndarray of shape (n, max_length + 1)
-            Tokens.
-
-        Raises
-        ------
-        DataError
-            If they are no texts, or one is empty or too long.
-        """
-        texts = texts_of(texts)
-        out = np.zeros((len(texts), self.max_length + 1), np.int16)
-        for i, (row, text) in enumerate(zip(out, texts, strict=True)):
-            found = np.frombuffer(text.encode(), np.uint8)
-            if len(found) > self.max_length:
-                raise DataError(
-                    f"text {i} (from 0) has {len(found)} bytes, and the longest may have {self.max_length}: "
-                    "shorten it, or fit with a larger max_length"
-                )
-            row[: len(found)] = found
-            row[: len(found)] += 1
-            row[len(found)] = END
-        return out
-
-    def decode(self, items: Any) -> list[str]:
-        """Read tokens as texts.
-
-        Parameters
-        ----------
-        items : array_like
-            ``(n, length)`` tokens.
-
-        Returns
-        -------
-        list of str
-            Up to the end of each; bytes that are no UTF-8 become "�".
-        """
-        rows = np.asarray(items).round().astype(np.int64)
-        texts = []
-        for row in rows:
-            stop = np.flatnonzero((row == END) | (row == 0))
-            kept = row[: stop[0]] if len(stop) else row
-            texts.append((kept - 1).clip(0, 255).astype(np.uint8).tobytes().decode(errors="replace"))
-        return texts
+    def _text(self, numbers: NDArray[np.int64]) -> str:
+        return numbers.astype(np.uint8).tobytes().decode(errors="replace")
 
     def config(self) -> dict[str, Any]:
         """Give what is needed to make it again.
@@ -137,16 +176,6 @@ class Bytes:
             JSON values.
         """
         return {"kind": self.kind, "max_length": self.max_length}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Give the arrays that it needs besides: none.
-
-        Returns
-        -------
-        dict of str to Tensor
-            Empty; no shapes, as there is nothing.
-        """
-        return {}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Bytes:
@@ -172,6 +201,193 @@ class Bytes:
         if config.get("kind") != cls.kind or "max_length" not in config:
             raise PlanError("these are not the values of texts as bytes, kind and max_length: take config()")
         return cls(config["max_length"])
+
+
+@dataclass(frozen=True)
+class BytePairs(_Tokens):
+    """Pieces of texts that come often, merged from their bytes: shorter rows, and every text has one.
+
+    A piece is a number from 1; the one after the last ends a text, and zeros fill its row up.
+
+    Parameters
+    ----------
+    max_length : int
+        Pieces of the longest text.
+    vocabulary : str
+        The pieces and how they are merged, as the JSON of the library tokenizers.
+
+    Raises
+    ------
+    PlanError
+        If the length is less than one, the vocabulary none, or the library missing.
+
+    References
+    ----------
+    Sennrich, Haddow and Birch 2016, arXiv:1508.07909, section 3.2.
+
+    Examples
+    --------
+    >>> from chartae.training.tokens import BytePairs
+    >>> pairs = BytePairs.fit(["a small red fox", "a small gray fox"], 300)
+    >>> pairs.max_length, pairs.decode(pairs.encode(["a small 🦊"]))
+    (8, ['a small 🦊'])
+    """
+
+    max_length: int
+    vocabulary: str = field(repr=False)
+
+    kind: ClassVar[str] = "byte-pairs"
+    unit: ClassVar[str] = "token"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self._tokenizer  # a vocabulary that is broken is refused here
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            return _library().Tokenizer.from_str(self.vocabulary)
+        except ChartaeError:
+            raise
+        except Exception as error:  # the library raises nothing narrower
+            raise PlanError(
+                f"this is no vocabulary of byte pairs ({one_line(error)}): take config()"
+            ) from None
+
+    @property
+    def end(self) -> int:
+        """The number that ends a text."""
+        return int(self._tokenizer.get_vocab_size()) + 1
+
+    @classmethod
+    def fit(cls, texts: Any, size: int = VOCABULARY, max_length: int | None = None) -> BytePairs:
+        """Learn which pieces come often.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The texts.
+        size : int
+            Pieces, at most, 256 bytes among them; fewer, where no more come twice.
+        max_length : int or None
+            Pieces of the longest text that there may be; None: of these.
+
+        Returns
+        -------
+        BytePairs
+            The same for the same texts.
+
+        Raises
+        ------
+        DataError
+            If they are no texts.
+        PlanError
+            If there are fewer pieces than bytes, or the library is missing.
+        """
+        if size < 256:
+            raise PlanError(f"tokens={size!r}: every byte is a token, so give 256 or more, 'bpe' or 'bytes'")
+        library, texts = _library(), texts_of(texts)
+        level = library.pre_tokenizers.ByteLevel
+        made = library.Tokenizer(library.models.BPE())
+        made.pre_tokenizer, made.decoder = level(add_prefix_space=False), library.decoders.ByteLevel()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=int(size),
+            min_frequency=2,
+            initial_alphabet=sorted(level.alphabet()),
+            show_progress=False,
+        )
+        made.train_from_iterator(texts, trainer)
+        longest = max(len(made.encode(text).ids) for text in texts) if max_length is None else max_length
+        return cls(int(longest), made.to_str())
+
+    def _numbers(self, text: str) -> NDArray[np.int64]:
+        return np.array(self._tokenizer.encode(text).ids, np.int64)
+
+    def _text(self, numbers: NDArray[np.int64]) -> str:
+        return str(self._tokenizer.decode(numbers.tolist()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"max_length": self.max_length, "vocabulary": self.vocabulary}
+
+    def config(self) -> dict[str, Any]:
+        """Give what is needed to make it again.
+
+        Returns
+        -------
+        dict
+            JSON values.
+        """
+        return {"kind": self.kind, "max_length": self.max_length, "vocabulary": self.vocabulary}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> BytePairs:
+        """Make it again.
+
+        Parameters
+        ----------
+        config : Mapping
+            As :meth:`config` gives it.
+        tensors : Mapping of str to Tensor, optional
+            As :meth:`tensors` gives them, of no shape: none are needed.
+
+        Returns
+        -------
+        BytePairs
+            An equal one.
+
+        Raises
+        ------
+        PlanError
+            If the values are not those of one, or the library is missing.
+        """
+        if config.get("kind") != cls.kind or not {"max_length", "vocabulary"} <= {*config}:
+            raise PlanError(
+                "these are not the values of byte pairs, kind, max_length and vocabulary: take config()"
+            )
+        return cls(config["max_length"], config["vocabulary"])
+
+
+def tokenized(texts: Any, tokens: str | int = "bytes", max_length: int | None = None) -> Bytes | BytePairs:
+    """Choose how texts become tokens.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        The texts.
+    tokens : {"bytes", "bpe"} or int
+        Bytes, or byte pairs, of which there are as many as the number says.
+    max_length : int or None
+        Tokens of the longest text that there may be; None: of these.
+
+    Returns
+    -------
+    Bytes or BytePairs
+        Fitted to the texts.
+
+    Raises
+    ------
+    PlanError
+        If there are no such tokens.
+
+    Examples
+    --------
+    >>> from chartae.training.tokens import tokenized
+    >>> tokenized(["a fox"])
+    Bytes(max_length=5)
+    """
+    if isinstance(tokens, str) and tokens == Bytes.kind:
+        return Bytes.fit(texts, max_length)
+    if isinstance(tokens, str) and tokens != "bpe":
+        raise PlanError(f"tokens={tokens!r}: give 'bytes', 'bpe' or a number of byte pairs")
+    return BytePairs.fit(texts, VOCABULARY if isinstance(tokens, str) else tokens, max_length)
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise PlanError("byte pairs need tokenizers: pip install 'chartae[text]'") from None
+    return tokenizers
 
 
 def texts_of(texts: Any) -> Sequence[str]:
