@@ -19,7 +19,7 @@ from chartae.core.contracts import Distribution, RawCondition
 from chartae.core.errors import ChartaeError, DataError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
-from chartae.estimators.decoding import seed_of
+from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import OnCodes
 from chartae.estimators.parameters import plain
@@ -45,6 +45,8 @@ ENCODER = "encoder"  # folder within a run folder
 def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows so that equal ones stay together: an item with several texts is not on both sides.
 
+    Where different items are few, kinds rather than items, rows are split as they are.
+
     Parameters
     ----------
     X : array_like or DataFrame
@@ -57,22 +59,23 @@ def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     kept, held_out : ndarray
-        Row numbers, rising; where all rows are equal, none is held out.
+        Row numbers, rising.
 
     Examples
     --------
     >>> import numpy as np
     >>> from chartae.estimators.captions import apart
-    >>> apart(np.array([[1.0], [2.0], [1.0], [2.0]]), 0.5, 0)
-    (array([1, 3]), array([0, 2]))
+    >>> kept, held_out = apart(np.tile(np.arange(50.0), 3)[:, None], 0.5, 0)
+    >>> kept.shape, np.intersect1d(kept % 50, held_out % 50)
+    ((75,), array([], dtype=int64))
     """
     import pandas as pd
 
     frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X).reshape(len(X), -1))
-    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    if (rows == rows[0]).all():
-        return np.arange(len(rows)), np.arange(0)
-    kept, held_out = next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(rows, groups=rows))
+    items = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    if share * len(np.unique(items)) < FEWEST_HELD_OUT:
+        items = np.arange(len(items))
+    kept, held_out = next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(items, groups=items))
     return kept, held_out
 
 
@@ -220,7 +223,7 @@ class Captioner(OnCodes):
         X, texts = self._pairs(X, texts, reset=True)
         medium = tokenized(texts, self.tokens, self.max_length)
         tokens = medium.encode(texts)
-        seed = self.random_state_ = self._seed()
+        seed = self.random_state_ = begun_from(self.random_state)
         self.encoder_ = fitted(self.encoder, X)
         codes = torch.from_numpy(coded(self.encoder_, X))
         kept, held = np.arange(len(tokens)), np.arange(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -302,6 +303,28 @@ def seed_of(random_state: Any) -> int:
     from sklearn.utils import check_random_state
 
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def begun_from(random_state: Any) -> int:
+    """Say what an estimator keeps as ``random_state_``: the number it was given, or one that is drawn.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        As in :func:`seed_of`.
+
+    Returns
+    -------
+    int
+        Below 2^31, where it is drawn.
+
+    Examples
+    --------
+    >>> from chartae.estimators.decoding import begun_from
+    >>> begun_from(7)
+    7
+    """
+    return int(random_state) if isinstance(random_state, Integral) else seed_of(random_state)
 
 
 class Generator(Decoding):

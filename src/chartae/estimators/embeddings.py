@@ -15,14 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import VAE
-from chartae.estimators.decoding import seed_of
+from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import targets
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
 from chartae.parts.objectives import Labels, Match, Matches
 from chartae.parts.readouts import readout
-from chartae.transfer import COMPARISONS, Read, compare, labeled, target_space
+from chartae.transfer import COMPARISONS, Read, compare, in_units, labeled, target_space
 
 __all__ = ["ProbabilisticEmbedding"]
 
@@ -122,8 +122,7 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             raise PlanError(
                 f"{type(encoder).__name__} has no posterior to train: use an estimator such as VAE()"
             )
-        given = self.random_state
-        self.random_state_ = seed = int(given) if isinstance(given, Integral) else seed_of(given)
+        self.random_state_ = seed = begun_from(self.random_state)
         if self.method == "reconstruction":
             self.head_: Read | Match | None = None
             self.encoder_, self.classes_ = clone(encoder).fit(X), None
@@ -135,18 +134,16 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         self.classes_ = np.unique(y[known])
         if len(self.classes_) < 2:
             raise DataError("labels of one class tell nothing apart: give rows of two classes or more")
-        numbers = torch.full((len(y),), torch.nan)
-        numbers[torch.from_numpy(known)] = torch.from_numpy(np.searchsorted(self.classes_, y[known])).float()
+        space = target_space("categorical", np.arange(len(self.classes_)))
+        numbers = in_units(space, np.searchsorted(self.classes_, y[known]), np.flatnonzero(known), len(y))
         common = {"weight": 1 / self.beta, "decoder": False, "seed": seed}
         if self.method == "hedged":
             term = Matches(self.n_samples)
             self.encoder_, head = fit_jointly(encoder, X, numbers, lambda model: Match(), term, **common)
             self.head_ = head.cpu()
             return self
-        space = target_space("categorical", np.arange(len(self.classes_)))
-        told = numbers / float(space.scale)
         self.encoder_, head = fit_jointly(
-            encoder, X, told, lambda model: readout(space, model.latent_dim), Labels(), **common
+            encoder, X, numbers, lambda model: readout(space, model.latent_dim), Labels(), **common
         )
         self.head_ = Read(head, space)
         return self

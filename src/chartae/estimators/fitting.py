@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from chartae.core.noise import Noise
 from chartae.density.fitted import fit_density
 from chartae.estimators.checking import brings_items, warn_of_constant
 from chartae.estimators.conditions import ConditionSchema
-from chartae.estimators.decoding import seed_of
+from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.densities import Densities
 from chartae.estimators.encoding import ENCODED
 from chartae.estimators.geometry import Geometry
@@ -185,9 +184,7 @@ class Fitting(Densities, Geometry):
             y = X.labels
         X = self._check(X, reset=True)
         schema = self.schema_
-        given = self.random_state
-        drawn = int(given) if isinstance(given, Integral) else seed_of(given)
-        self.random_state_ = keeping.begun.get("random_state", drawn)
+        self.random_state_ = keeping.begun.get("random_state", begun_from(self.random_state))
         seed, device = seed_of(self.random_state_), choose_device(self.device)
         held_out, kept = self._split(X, seed)
         self.validation_rows_ = held_out

@@ -25,7 +25,7 @@ from torch import nn
 
 from chartae.core.arrays import is_streamed
 from chartae.core.errors import DataError, PlanError
-from chartae.estimators.decoding import seed_of
+from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor, told
@@ -40,6 +40,7 @@ from chartae.transfer import (
     fit_temperature,
     fitted,
     head,
+    in_units,
     labeled,
     refuse_points,
     takes_unlabeled,
@@ -192,10 +193,6 @@ class OnCodes(BaseEstimator):
             _check_n_features(self, X, reset=reset)
         return X
 
-    def _seed(self) -> int:
-        given = self.random_state
-        return int(given) if isinstance(given, Integral) else seed_of(given)
-
 
 class _Head(OnCodes):
     """What both kinds of head share."""
@@ -212,7 +209,7 @@ class _Head(OnCodes):
         y = targets(self, X, y)
         if self.stochastic and not hasattr(self.encoder, "sample_posterior"):
             refuse_points()
-        self.random_state_ = self._seed()
+        self.random_state_ = begun_from(self.random_state)
         trained = self.training != "frozen"
         if trained and self.head not in ("linear", "mlp"):
             raise PlanError(
@@ -252,13 +249,10 @@ class _Head(OnCodes):
             self._fit_frozen(X, y, rows, target)
             return held_out
         space = target_space(target, y[known])
-        units = torch.full((len(y),), torch.nan)
-        units[rows] = space.to_model(torch.as_tensor(y[rows, None])).float()[:, 0]
         if self.training in JOINT:
-            likelihood = self._fit_jointly(X, units, space)
-        else:
-            units[held_out] = space.to_model(torch.as_tensor(y[held_out, None])).float()[:, 0]
-            likelihood = self._fine_tuned(X, units, space, held_out)
+            likelihood = self._fit_jointly(X, in_units(space, y[rows], rows, len(y)), space)
+        else:  # chooses an epoch by what is held out
+            likelihood = self._fine_tuned(X, in_units(space, y[known], known, len(y)), space, held_out)
         self.head_ = Read(likelihood, space)
         return held_out
 

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from chartae.core.errors import DataError, RunFolderError
-from chartae.estimators.decoding import count, seed_of
+from chartae.estimators.decoding import begun_from, count
 from chartae.estimators.parameters import constructor, plain
 from chartae.estimators.runs import DAMAGE, damaged
 from chartae.models.persistence import read_run, write_run
@@ -163,8 +163,8 @@ class WordEmbedding(BaseEstimator):
             If they are no texts, or hold no words that come often enough, or none beside another.
         """
         self._validate_params()
-        given, texts = self.random_state, _texts(texts)
-        self.random_state_ = seed = int(given) if isinstance(given, Integral) else seed_of(given)
+        texts = _texts(texts)
+        self.random_state_ = seed = begun_from(self.random_state)
         rng = np.random.default_rng(seed)
         self.words_, self.counts_ = vocabulary(texts, self.min_count)
         corpus = numbered(texts, self.words_)

@@ -15,7 +15,7 @@ from chartae.transfer.retrieval import (
     vendi_score,
 )
 from chartae.transfer.spreading import UNLABELED, Spreading
-from chartae.transfer.tuning import Read, target_space, tune
+from chartae.transfer.tuning import Read, in_units, target_space, tune
 
 __all__ = [
     "COMPARISONS",
@@ -35,6 +35,7 @@ __all__ = [
     "fit_temperature",
     "fitted",
     "head",
+    "in_units",
     "labeled",
     "recall_at",
     "refuse_points",

@@ -21,7 +21,7 @@ from chartae.training.engine import train
 from chartae.training.optimizers import Shared
 from chartae.training.sources import Source
 
-__all__ = ["Read", "target_space", "tune"]
+__all__ = ["Read", "in_units", "target_space", "tune"]
 
 AT_ONCE = 2048  # rows that an encoder sees in one go
 SHARE = 0.1  # of the head's learning rate, for the encoder
@@ -122,6 +122,37 @@ def target_space(target: str, y: np.ndarray) -> Space:
         return Space((1,), "categorical", levels=levels, scale=float(max(levels - 1, 1)), gaps=True)
     likelihood = "poisson" if target == "counts" else target
     return infer_space(y[:, None].astype(np.float64), likelihood=likelihood, gaps=True)
+
+
+def in_units(space: Space, y: np.ndarray, rows: np.ndarray, n: int) -> Tensor:
+    """Say what a head is told, in the units that it sees.
+
+    Parameters
+    ----------
+    space : Space
+        Of y, as :func:`target_space` gives it.
+    y : ndarray
+        ``(m,)``, what is known.
+    rows : ndarray
+        ``(m,)``, of which rows.
+    n : int
+        Rows in all.
+
+    Returns
+    -------
+    Tensor
+        ``(n,)``; NaN where y is not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import in_units, target_space
+    >>> in_units(target_space("categorical", np.arange(3)), np.array([2, 1]), np.array([0, 3]), 4)
+    tensor([1.0000,    nan,    nan, 0.5000])
+    """
+    told = torch.full((n,), torch.nan)
+    told[rows] = space.to_model(torch.as_tensor(y[:, None])).float()[:, 0]
+    return told
 
 
 def tune(
