@@ -441,13 +441,15 @@ def test_an_item_with_several_texts_is_on_one_side():
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(100), 3))
     kept, held_out = apart(np.eye(100)[rows], 0.25, 0)
     assert sorted([*kept, *held_out]) == list(range(300))
-    assert len(held_out) == 75 and not np.isin(rows[held_out], rows[kept]).any()
+    assert len(held_out) == 75
+    assert not np.isin(rows[held_out], rows[kept]).any()
 
 
 def test_no_kind_of_few_is_held_out_whole():
     rows = np.repeat(np.arange(3), 100)
     kept, held_out = apart(np.eye(3)[rows], 0.25, 0)
-    assert len(held_out) == 75 and set(rows[kept]) == {0, 1, 2}
+    assert len(held_out) == 75
+    assert set(rows[kept]) == {0, 1, 2}
 
 
 def test_a_language_model_has_no_code():
