@@ -322,6 +322,23 @@ def test_which_values_are_missing_as_a_condition():
     assert np.array_equal(full[~np.isnan(X)], X[~np.isnan(X)])
 
 
+@pytest.mark.parametrize("kind", [int, bool])
+def test_several_labels_at_once_are_followed_in_a_combination_that_was_not_seen(kind):
+    """Each of three labels adds an effect of its own; all three together are for the test."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, (900, 3))
+    y = y[~y.all(1)]
+    effects = np.kron(np.eye(3), np.full(2, 3.0))  # (3, 6)
+    X = y @ effects + rng.normal(size=(len(y), 1)) + 0.1 * rng.normal(size=(len(y), 6))
+    m = ct.CVAE(latent_dim=1, **FIT | {"max_epochs": 60, "batch_size": 50}).fit(X, y.astype(kind))
+    for asked in ([0, 1, 0], [1, 1, 1]):
+        made = m.sample(300, condition=np.array(asked, kind), random_state=0)
+        np.testing.assert_allclose(made.mean(0), np.array(asked) @ effects, atol=0.5)
+    report = ct.control_report(m, X, y)
+    assert report["obeyed"].verdict == report["leakage"].verdict == "ok"
+    assert "7 classes" in report.facts["judged by"]
+
+
 @pytest.mark.parametrize(
     "y",
     [
