@@ -471,6 +471,36 @@ def test_corruption_is_what_it_says():
     assert float((seen.x - x).mean()) == pytest.approx(0, abs=0.011)
 
 
+def test_stretching_moves_the_ends_of_axes_and_what_lies_between_along():
+    """Of a ramp it makes a ramp, cut at the edges, whose ends lie where the law says, other for each item."""
+    ramp = torch.linspace(0, 1, 41).expand(500, 2, 9, 41)
+    torch.manual_seed(0)
+    out = Corrupted.KINDS["stretching"](ramp, 0.2)
+    assert out.shape == ramp.shape
+    torch.testing.assert_close(out, out[:, :1, :1].expand_as(out))  # rows are alike, whatever their place
+    line = out[:, 0, 0]
+    inner = (line > 0.01) & (line < 0.99)
+    curved = line.diff(dim=1).diff(dim=1).abs()[inner[:, 2:] & inner[:, 1:-1] & inner[:, :-2]]
+    assert float(curved.max()) < 1e-5
+    slope = torch.stack([row.diff()[i[1:] & i[:-1]].mean() for row, i in zip(line, inner, strict=True)]) * 40
+    # 1 + u - v of two uniform ends between -.2 and .2: standard deviation .163, of 500 items.
+    assert float(slope.mean()) == pytest.approx(1, abs=0.03)
+    assert float(slope.std()) == pytest.approx(0.4 / 6**0.5, abs=0.02)
+    assert float(slope.max()) <= 1.4 + 1e-4
+    torch.testing.assert_close(Corrupted.KINDS["stretching"](ramp, 1e-7), ramp)
+
+
+def test_images_are_stretched_and_rows_are_not():
+    x = torch.rand(30, 1, 8, 8)
+    p = build("ae", Space((8, 8)), latent_dim=2, hidden=(8,), corruption=("stretching", 0.2))
+    p.model.train()
+    assert not torch.equal(p.model.posterior(x).point(), p.model.posterior.plain(x).point())
+    p.model.eval()
+    assert torch.equal(p.model.posterior(x).point(), p.model.posterior.plain(x).point())
+    with pytest.raises(PlanError, match="not for rows"):
+        build("ae", (8,), latent_dim=2, corruption=("stretching", 0.2))
+
+
 def test_a_denoiser_is_scored_on_clean_rows():
     """The target is the clean row: the likelihood is of it, not of the corrupted one."""
     p = plan("denoising-ae", corruption=5.0, noise=1.0)

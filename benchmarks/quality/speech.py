@@ -47,6 +47,7 @@ def encoders(latent_dim: int, seed: int, epochs: int) -> dict[str, Any]:
         "PCA": make_pipeline(StandardScaler(), PCA(latent_dim, random_state=seed)),
         "vae": ct.VAE(**common),
         "denoising vae": ct.VAE(**common, corruption=1.0),
+        "vae, stretched items": ct.VAE(**common, corruption=("stretching", 0.1)),
     }
 
 

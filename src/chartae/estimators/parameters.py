@@ -87,8 +87,9 @@ hide : float
     in. Of texts, share of tokens that the decoder does not see before the next: it learns to ask the code.
 corruption : float, pair or None
     Of what the encoder sees in training: the standard deviation of normal noise, where 1 is that of the data
-    (or the whole range, of items that are not scaled), or a kind ("gaussian", "masking") and an amount. The
-    model learns to take noise away, whatever its recipe (arXiv:1511.06406).
+    (or the whole range, of items that are not scaled), or a kind ("gaussian", "masking", "stretching") and an
+    amount. The model learns to take noise away, whatever its recipe (arXiv:1511.06406). Stretching, by up to
+    a share of each axis of images, sounds and series, stands for speakers or hands that were not seen.
 max_epochs : int
     Passes over the data, at most.
 max_time : float or None

@@ -403,7 +403,7 @@ def assemble(
     decoder = decoder if seen == latent_dim else Leading(decoder, seen)
     q = q_class(encoder, latent_dim, **q_options)
     if corruption is not None:
-        q = Corrupted(q, *_corruption(corruption))
+        q = Corrupted(q, *_corruption(corruption, space))
     if inputs is not None:
         q = Prepared(q, inputs)
     p = None
@@ -518,12 +518,14 @@ def _inputs(space: Space, hide: float = 0.0) -> Inputs | None:
 SHARED = frozenset(inspect.signature(assemble).parameters) - {*RESERVED, "shape"}
 
 
-def _corruption(given: float | Sequence[Any]) -> tuple[str, float]:
+def _corruption(given: float | Sequence[Any], space: Space) -> tuple[str, float]:
     """Kind and amount; a number alone is of normal noise."""
     if isinstance(given, int | float):
         return "gaussian", given
     if isinstance(given, str) or len(given) != 2:
         raise PlanError(f"corruption={given!r}: give a number, or a kind and an amount: ('masking', 0.3)")
+    if given[0] == "stretching" and len(space.model_shape) < 2:
+        raise PlanError(f"corruption={given!r} is for images, sounds and series, not for rows")
     return given[0], given[1]
 
 
