@@ -429,6 +429,18 @@ class Prefixed(nn.Module):
         return self._speaks.get_input_embeddings()
 
     def train(self, mode: bool = True) -> Prefixed:
+        """Set the mode of what is learned; a frozen model stays in evaluation mode.
+
+        Parameters
+        ----------
+        mode : bool
+            Whether to train.
+
+        Returns
+        -------
+        Prefixed
+            Itself.
+        """
         super().train(mode)
         for model in self.held:
             model.eval()
