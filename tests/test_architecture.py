@@ -154,7 +154,7 @@ assert not changed, changed
 """)
 
 
-HEAVY = "{'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'jinja2', 'numpy'}"
+HEAVY = "{'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'jinja2', 'numpy', 'transformers'}"
 
 
 def test_importing_chartae_loads_nothing_heavy():

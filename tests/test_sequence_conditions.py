@@ -1,6 +1,7 @@
 """Conditions that are sequences or sets of vectors: what is read in them, and what must not matter."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -212,3 +213,18 @@ def test_words_are_bound_by_their_order():
     model = ct.CVAE(**FIT, max_epochs=30).fit(X, {"sequence": np.eye(3)[words]})
     for pair in ([0, 1], [1, 0], [2, 0]):
         np.testing.assert_allclose(model.sample(100, np.eye(3)[pair], random_state=0).mean(0), pair, atol=0.2)
+
+
+def test_vectors_that_may_be_one_sequence_or_many_are_refused():
+    schema = ConditionSchema.learn({"set": [np.eye(3)[:1], np.eye(3)]})
+    assert schema.encode({"set": np.eye(3)[:2]}, 5).sequence.shape == (5, 2, 3)
+    with pytest.raises(DataError, match=r"give \[a\] \* n, or a\[:, None\]"):
+        schema.encode({"set": np.eye(3)[:2]}, 2)
+    with pytest.raises(DataError, match="must be numbers, as many in each"):
+        schema.encode({"set": [[[1.0, 2.0, 0.0], [3.0]]]}, 1)
+
+
+def test_a_column_of_a_table_may_hold_the_sequences():
+    rows = pd.Series([np.eye(3)[:1], np.eye(3)], index=[7, 9])
+    schema = ConditionSchema.learn({"set": rows})
+    assert schema.encode({"set": rows}, 2).sequence.shape == (2, 3, 3)

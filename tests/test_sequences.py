@@ -250,6 +250,7 @@ def test_models_of_byte_pairs_are_kept_with_their_vocabulary(tmp_path):
     ("texts", "message"),
     [
         (["a", ""], "text 1 (from 0) is empty: leave it out"),
+        (["a", "a\ud800"], "text 1 (from 0) holds half of a character: read it with errors='replace'"),
         (["a", 3], "text 1 (from 0) is of type int: give str"),
         (["a", None], "text 1 (from 0) is of type NoneType: give str"),
         ("fox", "texts are a list of str, and this is a str: put it in a list"),
@@ -348,6 +349,12 @@ def test_scores_of_rows_do_not_depend_on_others(memorized):
     np.testing.assert_allclose(together, alone, rtol=1e-4)
 
 
+@pytest.mark.parametrize("parameter", [{"tokens": None}, {"tokens": ["bpe"]}, {"max_length": 3.7}])
+def test_parameters_are_looked_at_before_texts(parameter):
+    with pytest.raises(ValueError, match=f"The '{next(iter(parameter))}' parameter of TextVAE must be"):
+        ct.TextVAE(**parameter, **SMALL).fit(["a fox"] * 20)
+
+
 def test_any_recipe_takes_tokens():
     tokens = Bytes.fit(TEXTS).encode(TEXTS)
     for recipe in ("ae", "beta-vae", "vq-vae"):
@@ -443,6 +450,16 @@ def test_an_item_with_several_texts_is_on_one_side():
     assert sorted([*kept, *held_out]) == list(range(300))
     assert len(held_out) == 75
     assert not np.isin(rows[held_out], rows[kept]).any()
+
+
+def test_a_kind_that_comes_often_is_no_item():
+    """Of 2,000 equal rows and 200 others a tenth is held out, none of them equal to one that is kept."""
+    X = np.concatenate([np.zeros(2000), np.arange(1.0, 201.0)])
+    for seed in range(5):
+        kept, held_out = apart(X, 0.05, seed)
+        assert len(held_out) == 110
+        assert X[held_out].all()
+        assert not np.isin(X[held_out], X[kept]).any()
 
 
 def test_no_kind_of_few_is_held_out_whole():

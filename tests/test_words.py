@@ -179,13 +179,20 @@ def test_frequent_words_are_left_out_at_random():
 
 
 def test_blocks_of_long_texts_hold_all_of_them(monkeypatch):
-    monkeypatch.setattr("chartae.training.pairs.BLOCK", 40)
-    monkeypatch.setattr("chartae.estimators.words.BLOCK", 40)
     corpus = numbered(["aa bb"] * 50, ("aa", "bb"))
-    blocks = list(near(corpus, np.ones(2), 2, np.random.default_rng(0)))
-    assert [len(block) for block in blocks] == [40, 40, 20]
-    m = ct.WordEmbedding(latent_dim=2, max_epochs=2, batch_size=16, random_state=0)
-    assert len(m.fit(["aa bb"] * 50).history_) == 2
+    monkeypatch.setattr("chartae.training.pairs.BLOCK", 40)
+    assert [len(block) for block in near(corpus, np.ones(2), 2, np.random.default_rng(0))] == [34, 32, 32]
+
+
+def test_a_text_that_is_a_little_longer_than_a_block_gives_the_same_widths(monkeypatch):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{i}" for i in rng.geometric(0.05, 8)) for _ in range(400)]
+    make = ct.WordEmbedding(latent_dim=4, max_epochs=3, random_state=0)
+    whole = clone(make).fit(texts)
+    monkeypatch.setattr("chartae.training.pairs.BLOCK", int(whole.counts_.sum()) - 20)
+    parts = clone(make).fit(texts)
+    one, other = (np.log(m.uncertainty(whole.words_)) for m in (whole, parts))
+    assert abs(one.mean() - other.mean()) < 0.03
 
 
 def test_words_are_counted():

@@ -173,6 +173,7 @@ class TextVAE(Fitting):
     """
 
     def _prepare(self, X: Any, y: Any, keeping: Keeping) -> _Task:
+        self._validate_params()
         if not isinstance(X, Dataset):
             medium = tokenized(X, self.tokens, self.max_length)
             X = Dataset(medium.encode(X), medium=medium)

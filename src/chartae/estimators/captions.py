@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
-from sklearn.model_selection import GroupShuffleSplit
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from chartae.core.contracts import Distribution, RawCondition
-from chartae.core.errors import ChartaeError, DataError, RunFolderError
+from chartae.core.columns import as_pandas, is_frame
+from chartae.core.contracts import Distribution, Plan, RawCondition
+from chartae.core.errors import ChartaeError, DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import begun_from, seed_of
@@ -27,39 +29,42 @@ from chartae.estimators.progress import show_progress
 from chartae.estimators.runs import DAMAGE, damaged, load
 from chartae.models.persistence import read_run, write_run
 from chartae.models.spoken import spoken
+from chartae.parts.sequences import Prefixed
 from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.precision import choose_device
 from chartae.training.readers import medium_of
 from chartae.training.sources import Source
-from chartae.training.tokens import texts_of, tokenized
+from chartae.training.tokens import Borrowed, language_model_of, texts_of, tokenized
 from chartae.transfer import Scaled, coded, fitted
 
 __all__ = ["Captioner", "apart"]
 
-AT_ONCE = 512  # texts that are said or scored in one go
+AT_ONCE = 512  # texts that are said or scored in one go ...
+LOGITS = 2**26  # ... unless their tokens have more numbers than this
 FEWEST_HELD_OUT = 10  # fewer texts than this say nothing about when to stop
 ENCODER = "encoder"  # folder within a run folder
+YOURS = ("encoder", "language_model", "tokens", "random_state")  # what it need not hold
 
 
 def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows so that equal ones stay together: an item with several texts is not on both sides.
 
-    Where different items are few, kinds rather than items, rows are split as they are.
+    Where that leaves too little, of few kinds of items that come often, rows are split as they are.
 
     Parameters
     ----------
     X : array_like or DataFrame
         ``(n, *shape)``.
     share : float
-        Of the items, for the second part.
+        Of the rows, for the second part, at most.
     seed : int
         Of the choice.
 
     Returns
     -------
     kept, held_out : ndarray
-        Row numbers, rising.
+        Of shapes ``(m,)`` and ``(n - m,)``: row numbers, rising.
 
     Examples
     --------
@@ -69,14 +74,18 @@ def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     >>> kept.shape, np.intersect1d(kept % 50, held_out % 50)
     ((75,), array([], dtype=int64))
     """
-    import pandas as pd
-
-    frame = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X).reshape(len(X), -1))
-    items = pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    if share * len(np.unique(items)) < FEWEST_HELD_OUT:
-        items = np.arange(len(items))
-    kept, held_out = next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(items, groups=items))
-    return kept, held_out
+    frame = as_pandas(X) if is_frame(X) else pd.DataFrame(np.asarray(X).reshape(len(X), -1))
+    items = pd.util.hash_pandas_object(frame, index=False)
+    own, kinds = pd.factorize(items)
+    order, wanted = np.random.default_rng(seed).permutation(len(kinds)), round(share * len(own))
+    sizes, taken, left = np.bincount(own), np.zeros(len(kinds), bool), wanted
+    for kind in order:
+        taken[kind] = sizes[kind] <= left
+        left -= sizes[kind] * taken[kind]
+    held_out = taken[own]
+    if left > wanted / 2:
+        held_out = np.random.default_rng(seed).permutation(len(own)) < wanted
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 class Captioner(OnCodes):
@@ -88,8 +97,15 @@ class Captioner(OnCodes):
     Parameters
     ----------
     {encoder}
-    tokens : {"bytes", "bpe"} or int
-        As :class:`TextVAE` has them.
+    tokens : {"bytes", "bpe"}, int or PreTrainedTokenizerBase
+        As :class:`TextVAE` has them; with a language model: its tokenizer, which must be a fast one.
+    language_model : str, nn.Module or None
+        A causal language model of the library transformers, or the name or folder that it is opened by, with
+        its tokenizer. It takes the place of the Transformer (``hidden`` has no effect), and a code is a few
+        vectors in front of those of its tokens.
+    frozen : bool
+        Whether the language model stays as it is, to the last bit, so that only these vectors are learned:
+        it is not copied, and its weights no longer take gradients. False: a copy is trained with them.
     max_length : int or None
         Tokens of the longest text that there may be; None: of the longest in ``fit``.
     hidden : sequence of int or None
@@ -121,7 +137,7 @@ class Captioner(OnCodes):
         As it was used.
     model_ : nn.Module
         The torch model of texts.
-    medium_ : Bytes or BytePairs
+    medium_ : Bytes, BytePairs or Borrowed
         How texts became tokens.
     space_ : Space
         Of the tokens.
@@ -135,7 +151,7 @@ class Captioner(OnCodes):
     References
     ----------
     Vinyals et al. 2015, arXiv:1411.4555; codes as tokens in front of a text: Liu et al. 2023,
-    arXiv:2304.08485.
+    arXiv:2304.08485; in front of a frozen language model: Mokady et al. 2021, arXiv:2111.09734.
 
     Examples
     --------
@@ -149,7 +165,13 @@ class Captioner(OnCodes):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "tokens": [StrOptions({"bytes", "bpe"}), Interval(Integral, 256, None, closed="left")],
+        "tokens": [
+            StrOptions({"bytes", "bpe"}),
+            Interval(Integral, 256, None, closed="left"),
+            HasMethods(["encode", "decode"]),
+        ],
+        "language_model": "no_validation",
+        "frozen": ["boolean"],
         "max_length": [None, Interval(Integral, 1, None, closed="left")],
         "hidden": [None, "array-like"],
         "hide": [Interval(Real, 0, 1, closed="left")],
@@ -168,7 +190,9 @@ class Captioner(OnCodes):
         self,
         encoder: Any = None,
         *,
-        tokens: str | int = "bytes",
+        tokens: Any = "bytes",
+        language_model: Any = None,
+        frozen: bool = True,
         max_length: int | None = None,
         hidden: Any = None,
         hide: float = 0.0,
@@ -184,6 +208,8 @@ class Captioner(OnCodes):
     ) -> None:
         self.encoder = encoder
         self.tokens = tokens
+        self.language_model = language_model
+        self.frozen = frozen
         self.max_length = max_length
         self.hidden = hidden
         self.hide = hide
@@ -218,24 +244,26 @@ class Captioner(OnCodes):
         ------
         DataError
             If there are not as many texts as items, or one is empty, too long or no text.
+        PlanError
+            If the language model is none, or its tokenizer is missing.
         """
         self._validate_params()
         X, texts = self._pairs(X, texts, reset=True)
-        medium = tokenized(texts, self.tokens, self.max_length)
+        medium, language_model = self._medium(texts)
         tokens = medium.encode(texts)
         seed = self.random_state_ = begun_from(self.random_state)
         self.encoder_ = fitted(self.encoder, X)
         codes = torch.from_numpy(coded(self.encoder_, X))
         kept, held = np.arange(len(tokens)), np.arange(0)
         if self.validation_fraction * len(tokens) >= FEWEST_HELD_OUT:
-            kept, held = apart(codes.numpy(), self.validation_fraction, seed)
+            of = codes.numpy() if hasattr(X, "tocsr") else X
+            kept, held = apart(of, self.validation_fraction, seed)
         self.validation_rows_ = held
         self.medium_, self.code_dim_ = medium, codes.shape[1]
         self.space_ = infer_space(tokens, likelihood="sequence")
-        hidden = None if self.hidden is None else np.asarray(self.hidden).tolist()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            plan = spoken(self.space_, self.code_dim_, hidden=hidden, hide=self.hide)
+            plan = self._plan(language_model)
         model: Any = plan.model.to(choose_device(self.device))
         self.model_ = model
         # One scale for all dimensions, as heads have it: one for each would blow up those that say nothing.
@@ -258,6 +286,37 @@ class Captioner(OnCodes):
             self.history_ = [dict(e.log) for e in show_progress(epochs, self.max_epochs, self.verbose)]
         return self
 
+    def _medium(self, texts: Any) -> tuple[Any, Any]:
+        """Choose how texts become tokens, and find the language model, if there is one."""
+        if self.language_model is None:
+            if not isinstance(self.tokens, str | int | np.integer):
+                raise PlanError("tokens= is a tokenizer: pass its model as language_model=, or tokens='bpe'")
+            tokens = self.tokens if isinstance(self.tokens, str) else int(self.tokens)
+            return tokenized(texts, tokens, self.max_length), None
+        language_model, tokens = language_model_of(self.language_model, self.tokens)
+        return Borrowed.of(tokens, texts, self.max_length), language_model
+
+    def _plan(self, language_model: Any) -> Plan:
+        hidden = None if self.hidden is None else np.asarray(self.hidden).tolist()
+        if language_model is None:
+            return spoken(self.space_, self.code_dim_, hidden=hidden, hide=self.hide)
+        # The caller's stays as it is.
+        language_model = language_model if self.frozen else copy.deepcopy(language_model)
+        medium: Any = self.medium_
+
+        def speaker(width: int) -> Prefixed:
+            return Prefixed(
+                language_model,
+                medium.ids,
+                medium.max_length + 1,
+                begins=medium.begins,
+                latent_dim=0,
+                condition_dim=width,
+                frozen=self.frozen,
+            )
+
+        return spoken(self.space_, self.code_dim_, hide=self.hide, speaker=speaker)
+
     def _pairs(self, X: Any, texts: Any, *, reset: bool) -> tuple[Any, Any]:
         """Check items and their texts."""
         texts = texts_of(texts)
@@ -269,6 +328,12 @@ class Captioner(OnCodes):
     @property
     def _device(self) -> torch.device:
         return self.model_.space.center.device
+
+    @property
+    def _name(self) -> str | None:
+        """What the language model is opened by, empty where it has no name; None where there is none."""
+        model = self.language_model
+        return model if model is None or isinstance(model, str) else str(getattr(model, "name_or_path", ""))
 
     # ---------------------------------------------------------------- use
 
@@ -359,8 +424,10 @@ class Captioner(OnCodes):
         codes = coded(self.encoder_, X)
         if codes.shape[1] != self.code_dim_:
             raise DataError(f"codes have {codes.shape[1]} numbers, and {self.code_dim_} are needed")
-        for start in range(0, len(codes), AT_ONCE):
-            rows = slice(start, start + AT_ONCE)
+        (length,), levels = self.space_.model_shape, self.space_.levels or 1
+        at_once = min(AT_ONCE, max(1, LOGITS // (length * levels)))
+        for start in range(0, len(codes), at_once):
+            rows = slice(start, start + at_once)
             vector = torch.from_numpy(codes[rows]).to(self._device)
             with torch.inference_mode():
                 c = self.model_.conditioned(RawCondition(vector=vector), len(vector))
@@ -370,6 +437,8 @@ class Captioner(OnCodes):
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write a run folder, with the encoder in a folder of it if that is a model of chartae.
+
+        Of a frozen language model, the folder holds the name alone, and the tokenizer.
 
         Parameters
         ----------
@@ -392,7 +461,8 @@ class Captioner(OnCodes):
         own = isinstance(self.encoder_, Fitting)
         config = {
             "content": "captioner",
-            "parameters": plain(self.get_params(deep=False), unless=("encoder", "random_state")),
+            "parameters": plain(self.get_params(deep=False), unless=YOURS),
+            "language_model": self._name,
             "space": self.space_.config(),
             "medium": self.medium_.config(),
             "code_dim": self.code_dim_,
@@ -406,7 +476,14 @@ class Captioner(OnCodes):
         return home
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, encoder: Any = None, device: str = "auto") -> Captioner:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder: Any = None,
+        language_model: Any = None,
+        device: str = "auto",
+    ) -> Captioner:
         """Open what :meth:`save` wrote; nothing in it is executed.
 
         Parameters
@@ -415,6 +492,8 @@ class Captioner(OnCodes):
             The folder.
         encoder : object, optional
             The encoder, where it is no model of chartae.
+        language_model : str or nn.Module, optional
+            The language model, where it has no name that the library transformers opens it by.
         device : str
             Where the model goes.
 
@@ -426,7 +505,7 @@ class Captioner(OnCodes):
         Raises
         ------
         RunFolderError
-            If the folder holds no captioner, is broken, or needs an encoder of yours.
+            If the folder holds no captioner, is broken, or needs an encoder or a language model of yours.
 
         Examples
         --------
@@ -452,8 +531,20 @@ class Captioner(OnCodes):
             made.medium_, made.code_dim_ = medium_of(config["medium"], {}), config["code_dim"]
             made.validation_rows_ = tensors.pop("validation_rows").numpy()
             made.space_ = Space.from_config(config["space"])
+            given = None
+            if config.get("language_model") is not None:
+                named = config["language_model"] if language_model is None else language_model
+                if named == "":
+                    raise RunFolderError(
+                        f"{path} was fitted with a language model without a name: pass it as language_model="
+                    )
+                try:
+                    given, made.tokens = language_model_of(named, made.medium_)
+                except PlanError as error:
+                    raise RunFolderError(f"{path}: {error}; or pass it as language_model=") from None
+                made.language_model = named
             with torch.random.fork_rng(devices=[]):
-                plan = spoken(made.space_, made.code_dim_, hidden=made.hidden, hide=made.hide)
+                plan = made._plan(given)
             plan.model.load_state_dict(tensors)
         except RunFolderError:
             raise

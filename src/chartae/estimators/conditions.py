@@ -327,16 +327,22 @@ def _numbers(vector: Any) -> np.ndarray:
     try:
         return np.asarray(vector, dtype=np.float64)  # a date in seconds has more digits than float32
     except (TypeError, ValueError):
-        raise DataError("condition vectors must be numbers: pass anything else as labels") from None
+        raise DataError(
+            "condition vectors must be numbers, as many in each: pass anything else as labels"
+        ) from None
 
 
 def _sequences(given: Any, n: int | None = None) -> list[np.ndarray]:
     """Arrays ``(t, m)``, one for each of ``n`` rows; a single one is meant for all."""
     if not hasattr(given, "__getitem__") or isinstance(given, str | Mapping):
         raise DataError(f"a condition's sequence is {given!r}: give an array (t, m) for each row, of one m")
-    if n is not None and (getattr(given, "ndim", 0) == 2 or (len(given) and np.ndim(given[0]) == 1)):
-        given = [given] * n
     rows = [_numbers(array_of(row) if isinstance(row, torch.Tensor) else row) for row in given]
+    if n is not None and rows and all(row.ndim == 1 for row in rows):
+        if len(rows) == n > 1:
+            raise DataError(
+                f"{n} vectors for {n} rows are one sequence, or one vector each: give [a] * n, or a[:, None]"
+            )
+        rows = [_numbers(rows)] * n
     strange = next((row for row in rows if row.ndim != 2 or row.shape[1] != rows[0].shape[1]), None)
     if strange is not None:
         raise DataError(

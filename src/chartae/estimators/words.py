@@ -22,7 +22,7 @@ from chartae.estimators.parameters import constructor, plain
 from chartae.estimators.runs import DAMAGE, damaged
 from chartae.models.persistence import read_run, write_run
 from chartae.parts.words import SkipGram
-from chartae.training.pairs import BLOCK, Corpus, near, numbered, vocabulary
+from chartae.training.pairs import Corpus, blocks, near, numbered, vocabulary
 from chartae.training.precision import flushed_denormals
 from chartae.training.readers import Dataset
 from chartae.training.tokens import texts_of
@@ -66,11 +66,12 @@ class WordEmbedding(BaseEstimator):
     min_count : int
         Words that come less often are left out.
     subsample : float
-        Frequency above which words are left out at random.
+        Frequency above which words are left out at random; that of an average word, where that is higher.
     max_epochs : int
         Passes over the texts.
     batch_size : int or None
-        Pairs of a step; None: 4,096, or, of few texts, so many that a pass has a hundred steps.
+        Pairs of a step, rounded down to a multiple of 64; None: 4,096, or, of few texts, so many that a pass
+        has a hundred steps.
     learning_rate : float
         Of Adam; it falls to 0.
     random_state : int, RandomState or None
@@ -196,7 +197,7 @@ class WordEmbedding(BaseEstimator):
         # Of a few words all are frequent: those no more so than the average stay.
         rare = np.sqrt(max(self.subsample, 1 / len(frequency)) / frequency)
         chance = np.cumsum(frequency**RARER)
-        blocks = -(-len(corpus.words) // BLOCK)
+        parts = blocks(corpus)
         for i, block in enumerate(near(corpus, np.minimum(1.0, rare + rare**2), self.window, rng)):
             if not len(block):
                 continue
@@ -207,8 +208,8 @@ class WordEmbedding(BaseEstimator):
             for start in range(0, len(rows), at_once):
                 pairs = rows[start : start + at_once]
                 drawn = np.searchsorted(chance, rng.random((len(pairs), NOISE)) * chance[-1])
-                done = (i + start / len(rows)) / blocks
-                yield _Step(pairs, torch.from_numpy(drawn), done, 1 / (blocks * len(block)))
+                done = (i + start / len(rows)) / parts
+                yield _Step(pairs, torch.from_numpy(drawn), done, 1 / (parts * len(block)))
 
     # ---------------------------------------------------------------- use
 

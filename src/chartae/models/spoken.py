@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,12 @@ class _Nothing(nn.Module):
 
 
 def spoken(
-    space: Space, vector_dim: int = 0, *, hidden: Sequence[int] | None = None, hide: float = 0.0
+    space: Space,
+    vector_dim: int = 0,
+    *,
+    hidden: Sequence[int] | None = None,
+    hide: float = 0.0,
+    speaker: Callable[[int], nn.Module] | None = None,
 ) -> Plan:
     """Plan a text decoder that has a given vector in the place of a code, or nothing at all.
 
@@ -42,6 +47,8 @@ def spoken(
         One width for each block.
     hide : float
         Share of tokens that the decoder does not see in training.
+    speaker : callable or None
+        Makes another decoder, such as :class:`chartae.parts.sequences.Prefixed`, of a width of the condition.
 
     Returns
     -------
@@ -65,7 +72,7 @@ def spoken(
     # No row goes without its vector, and none needs to stand for its absence.
     condition = Condition(vector_dim=vector_dim, dropout=0.0) if vector_dim else None
     width = condition.width if condition else 0
-    decoder = TokenDecoder(levels, length, 0, width, hidden)
+    decoder = speaker(width) if speaker else TokenDecoder(levels, length, 0, width, hidden)
     likelihood = SequenceLikelihood.of(space, decoder, hide=hide)
     model = Autoencoder(DeltaPosterior(_Nothing(), 0), None, likelihood, space, 0, condition)
     return Plan(model, NegLogLik())

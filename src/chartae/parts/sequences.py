@@ -13,12 +13,13 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Space, Support, Units
 from chartae.parts.distributions import Sequences
+from chartae.parts.distributions.sequences import Speaker
 from chartae.parts.likelihoods import NetworkLikelihood, likelihoods
 from chartae.parts.networks import ACTIVATIONS, MLP, networks
 from chartae.parts.posteriors import full
 from chartae.parts.units import Facts
 
-__all__ = ["Block", "SequenceLikelihood", "TokenDecoder", "TokenEncoder"]
+__all__ = ["Block", "Prefixed", "SequenceLikelihood", "TokenDecoder", "TokenEncoder"]
 
 HIDDEN = (128, 128)
 HEAD = 32  # numbers that a head of attention looks at
@@ -196,6 +197,17 @@ class TokenEncoder(_Tokens):
         return out
 
 
+def _prefixes(sizes: tuple[int, int], width: int, activation: str) -> nn.ModuleList:
+    """Make what turns a code and a condition into tokens in front of a row."""
+    # Wide: it is run once a row, and has to find in a code what the words are about.
+    return nn.ModuleList(MLP((size,), (PREFIX * width,), PREPARED, 0, activation) for size in sizes if size)
+
+
+def _in_front(prefixes: nn.ModuleList, sizes: tuple[int, int], h: Tensor, c: Tensor | None) -> list[Tensor]:
+    given = [part for part, size in zip((h, c), sizes, strict=True) if size]
+    return [prefix(part).unflatten(1, (PREFIX, -1)) for prefix, part in zip(prefixes, given, strict=True)]
+
+
 class TokenDecoder(_Tokens):
     """A causal Transformer that says rows under a code and a condition, each a few tokens in front.
 
@@ -241,13 +253,8 @@ class TokenDecoder(_Tokens):
         activation: str = "relu",
     ) -> None:
         super().__init__(levels, length, hidden, activation)
-        # Wide: it is run once a row, and has to find in a code what the words are about.
-        self.prefixes = nn.ModuleList(
-            MLP((size,), (PREFIX * self.width,), PREPARED, 0, activation)
-            for size in (latent_dim, condition_dim)
-            if size
-        )
         self.sizes = latent_dim, condition_dim
+        self.prefixes = _prefixes(self.sizes, self.width, activation)
         self.bias = nn.Parameter(torch.zeros(levels))
         # What fills rows up is never told.
         never = torch.zeros(levels).index_fill(0, torch.tensor([0]), -torch.inf)
@@ -324,13 +331,205 @@ class TokenDecoder(_Tokens):
         return self._logits(x)[:, 0], (place + 1, kept)
 
     def _prefix(self, h: Tensor, c: Tensor | None) -> list[Tensor]:
-        given = [part for part, size in zip((h, c), self.sizes, strict=True) if size]
-        made = zip(self.prefixes, given, strict=True)
-        return [prefix(part).unflatten(1, (PREFIX, self.width)) for prefix, part in made]
+        return _in_front(self.prefixes, self.sizes, h, c)
 
     def _logits(self, x: Tensor) -> Tensor:
         # The vectors that tokens have on their way in: Press and Wolf 2017, arXiv:1608.05859.
         return full(F.linear(self.last(x), self.token.weight, self.bias + self.never))
+
+
+class Prefixed(nn.Module):
+    """A causal language model of another library that says rows under a code and a condition in front.
+
+    It has the form of those of the library transformers: it maps ``inputs_embeds`` to ``logits``, and keeps
+    keys and values in a cache.
+
+    Parameters
+    ----------
+    language_model : nn.Module
+        The model. If it is frozen, it is put into evaluation mode, and its weights take no gradients and are
+        no part of this module's state; otherwise it is trained in place.
+    ids : sequence of int
+        The model's number of each number that a place may hold; the last ends a row.
+    length : int
+        Places in a row.
+    begins : int
+        The model's number of what stands before a row.
+    latent_dim, condition_dim : int
+        Widths of code and condition; 0 for none.
+    frozen : bool
+        Whether the model stays as it is, so that the tokens in front alone are learned.
+    activation : str
+        Of the layers that make them.
+
+    Raises
+    ------
+    PlanError
+        If the model knows fewer tokens or places than are needed.
+
+    References
+    ----------
+    Liu et al. 2023, arXiv:2304.08485, section 4.1 (features become vectors among those of words); Mokady et
+    al. 2021, arXiv:2111.09734 (with a frozen language model).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> from chartae.parts.sequences import Prefixed
+    >>> gpt = GPT2LMHeadModel(GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=1, n_positions=16))
+    >>> speaker = Prefixed(gpt, [3, 0, 1, 2, 3], 4, begins=3, latent_dim=2)
+    >>> speaker(torch.zeros(3, 2), None, torch.ones(3, 4, dtype=torch.long)).shape
+    torch.Size([3, 4, 5])
+    """
+
+    ids: Tensor
+
+    def __init__(
+        self,
+        language_model: nn.Module,
+        ids: Sequence[int],
+        length: int,
+        *,
+        begins: int,
+        latent_dim: int,
+        condition_dim: int = 0,
+        frozen: bool = True,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        # Outside of the modules where it is frozen: no optimizer, snapshot or file has to hold it.
+        self.held = (language_model,) if frozen else ()
+        if frozen:
+            language_model.requires_grad_(False).eval()
+        else:
+            self.language_model = language_model
+        self.levels, self.begins, self.sizes = len(ids), begins, (latent_dim, condition_dim)
+        self.register_buffer("ids", torch.as_tensor(ids), persistent=False)
+        known, width = self._words.weight.shape
+        places = getattr(self._speaks.config.get_text_config(), "max_position_embeddings", None)
+        needed = length + PREFIX * sum(size > 0 for size in self.sizes)
+        if int(self.ids.max()) >= known:
+            raise PlanError(
+                f"the tokenizer has a token {int(self.ids.max())}, and the language model knows {known}: "
+                "pass the model's own"
+            )
+        if places is not None and needed > places:
+            raise PlanError(
+                f"the language model has {places} places, and {needed} are needed: use a smaller max_length"
+            )
+        self.prefixes = _prefixes(self.sizes, width, activation)
+
+    @property
+    def _speaks(self) -> Any:
+        return self.held[0] if self.held else self.language_model
+
+    @property
+    def _words(self) -> Any:
+        return self._speaks.get_input_embeddings()
+
+    def train(self, mode: bool = True) -> Prefixed:
+        """Set the mode of what is learned; a frozen model stays in evaluation mode.
+
+        Parameters
+        ----------
+        mode : bool
+            Whether to train.
+
+        Returns
+        -------
+        Prefixed
+            Itself.
+        """
+        super().train(mode)
+        for model in self.held:
+            model.eval()
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Prefixed:
+        for model in self.held:
+            model._apply(fn)
+        super()._apply(fn, recurse)
+        return self
+
+    def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
+        """Give the logits of each next token.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, d)`` codes.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+        tokens : Tensor
+            ``(n, t)`` whole numbers, of which the first stands for the beginning.
+
+        Returns
+        -------
+        Tensor
+            ``(n, t, levels)``: those at a place depend on tokens up to there alone.
+        """
+        prefix, told = self._prefix(h, c), self._embedded(tokens, begins=True)
+        out = self._speaks(inputs_embeds=torch.cat([*prefix, told], 1), use_cache=False)
+        return self._logits(out.logits[:, -tokens.shape[1] :])
+
+    def begin(self, h: Tensor, c: Tensor | None) -> tuple[bool, Any]:
+        """Look at codes and condition.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, d)``.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        tuple
+            Whether nothing has been said yet, and the model's cache.
+        """
+        prefix = self._prefix(h, c)
+        if not prefix:
+            return True, None
+        return True, self._speaks(inputs_embeds=torch.cat(prefix, 1), use_cache=True).cache
+
+    def step(self, token: Tensor, state: tuple[bool, Any]) -> tuple[Tensor, tuple[bool, Any]]:
+        """Go one token further.
+
+        Parameters
+        ----------
+        token : Tensor
+            ``(n,)``, the last one.
+        state : tuple
+            As it was given; its cache is written to.
+
+        Returns
+        -------
+        logits : Tensor
+            ``(n, levels)``.
+        state : tuple
+            For the next step.
+        """
+        begins, cache = state
+        x = self._embedded(token[:, None], begins=begins)
+        out = self._speaks(inputs_embeds=x, cache=cache, use_cache=True)
+        return self._logits(out.logits)[:, 0], (False, out.cache)
+
+    def _prefix(self, h: Tensor, c: Tensor | None) -> list[Tensor]:
+        made = _in_front(self.prefixes, self.sizes, h, c)
+        return [x.to(self._words.weight.dtype) for x in made]
+
+    def _embedded(self, tokens: Tensor, *, begins: bool) -> Tensor:
+        ids = self.ids[tokens]
+        if begins:
+            ids[:, 0] = self.begins
+        x: Tensor = self._words(ids)
+        return x.masked_fill((tokens == 0).unsqueeze(-1), 0.0)  # hidden, or beyond the end
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits = full(x)[..., self.ids]
+        logits[..., 0] = -torch.inf  # what fills rows up is never told
+        return logits
 
 
 @networks.register("transformer")
@@ -367,8 +566,8 @@ class SequenceLikelihood(NetworkLikelihood):
 
     Parameters
     ----------
-    network : TokenDecoder
-        What tells the next token.
+    network : nn.Module
+        What tells the next token, a :class:`Speaker`: :class:`TokenDecoder`, or :class:`Prefixed`.
     shape : tuple of int
         ``(length,)``.
     noise, step : None
@@ -410,7 +609,7 @@ class SequenceLikelihood(NetworkLikelihood):
         hide: float = 0.0,
     ) -> None:
         super().__init__(network, shape, levels=levels)
-        if not isinstance(network, TokenDecoder):
+        if not isinstance(network, Speaker):
             raise PlanError("a sequence likelihood needs network='transformer', which tells tokens")
         self.levels, self.hide = network.levels, hide
 

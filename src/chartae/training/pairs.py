@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chartae.core.errors import DataError
 
-__all__ = ["Corpus", "near", "numbered", "vocabulary"]
+__all__ = ["Corpus", "blocks", "near", "numbered", "vocabulary"]
 
 BLOCK = 1 << 20  # words of which pairs are made in one go
 
@@ -112,6 +112,28 @@ def numbered(texts: Sequence[str], words: Sequence[str]) -> Corpus:
     return Corpus(flat, np.repeat(np.arange(len(rows)), lengths))
 
 
+def blocks(corpus: Corpus) -> int:
+    """Say in how many parts, of nearly equal length, pairs of a corpus are drawn.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The texts.
+
+    Returns
+    -------
+    int
+        One or more.
+
+    Examples
+    --------
+    >>> from chartae.training.pairs import blocks, numbered
+    >>> blocks(numbered(["red fox"], ("fox", "red")))
+    1
+    """
+    return max(1, -(-len(corpus.words) // BLOCK))
+
+
 def near(
     corpus: Corpus, keep: NDArray[np.floating], window: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
@@ -148,8 +170,8 @@ def near(
     >>> [np.sort(pairs, 0).tolist() for pairs in near(corpus, np.ones(2), 1, np.random.default_rng(0))]
     [[[0, 0], [1, 1]]]
     """
-    for start in range(0, len(corpus.words), BLOCK):
-        words, text = (each[start : start + BLOCK] for each in corpus)
+    parts = blocks(corpus)
+    for words, text in zip(*(np.array_split(each, parts) for each in corpus), strict=True):
         stays = rng.random(len(words)) < keep[words]
         words, text = words[stays], text[stays]
         reach = rng.integers(1, window + 1, len(words))

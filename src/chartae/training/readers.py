@@ -273,7 +273,7 @@ def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
 
     Returns
     -------
-    LogMel, TextEncoder, SentenceEncoder, Bytes or BytePairs
+    LogMel, TextEncoder, SentenceEncoder, Bytes, BytePairs or Borrowed
         An equal one.
 
     Raises
@@ -290,9 +290,9 @@ def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
     """
     from chartae.training.audio import LogMel
     from chartae.training.text import SentenceEncoder, TextEncoder
-    from chartae.training.tokens import BytePairs, Bytes
+    from chartae.training.tokens import Borrowed, BytePairs, Bytes
 
-    known: tuple[Any, ...] = (LogMel, TextEncoder, SentenceEncoder, Bytes, BytePairs)
+    known: tuple[Any, ...] = (LogMel, TextEncoder, SentenceEncoder, Bytes, BytePairs, Borrowed)
     kinds = {kind.kind: kind for kind in known}
     if config["kind"] not in kinds:
         raise DataError(f"there is no encoder of the kind {config['kind']!r}: known are {', '.join(kinds)}")

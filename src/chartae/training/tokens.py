@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
 
-__all__ = ["BytePairs", "Bytes", "texts_of", "tokenized"]
+__all__ = ["Borrowed", "BytePairs", "Bytes", "language_model_of", "texts_of", "tokenized"]
 
 VOCABULARY = 2048  # byte pairs, unless a number says how many
 
@@ -23,6 +23,7 @@ class _Tokens(ABC):
     """Texts as rows of numbers: tokens count from 1, the largest number ends a text, and zeros fill it up."""
 
     max_length: int
+    kind: ClassVar[str]
     noun: ClassVar[str] = "text"
     restores: ClassVar[bool] = True  # what a model says is shown as text again
     unit: ClassVar[str]
@@ -203,8 +204,43 @@ class Bytes(_Tokens):
         return cls(config["max_length"])
 
 
+class _Pieces(_Tokens):
+    """Pieces of texts that the library tokenizers cuts."""
+
+    vocabulary: str
+    unit: ClassVar[str] = "token"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self._tokenizer  # a vocabulary that is broken is refused here
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            return _library().Tokenizer.from_str(self.vocabulary)
+        except ChartaeError:
+            raise
+        except Exception as error:  # the library raises nothing narrower
+            raise PlanError(
+                f"this is no vocabulary of byte pairs ({one_line(error)}): take config()"
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def config(self) -> dict[str, Any]:
+        """Give what is needed to make it again.
+
+        Returns
+        -------
+        dict
+            JSON values.
+        """
+        return {"kind": self.kind, **self.__getstate__()}
+
+
 @dataclass(frozen=True)
-class BytePairs(_Tokens):
+class BytePairs(_Pieces):
     """Pieces of texts that come often, merged from their bytes: shorter rows, and every text has one.
 
     A piece is a number from 1; the one after the last ends a text, and zeros fill its row up.
@@ -237,22 +273,6 @@ class BytePairs(_Tokens):
     vocabulary: str = field(repr=False)
 
     kind: ClassVar[str] = "byte-pairs"
-    unit: ClassVar[str] = "token"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self._tokenizer  # a vocabulary that is broken is refused here
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        try:
-            return _library().Tokenizer.from_str(self.vocabulary)
-        except ChartaeError:
-            raise
-        except Exception as error:  # the library raises nothing narrower
-            raise PlanError(
-                f"this is no vocabulary of byte pairs ({one_line(error)}): take config()"
-            ) from None
 
     @property
     def end(self) -> int:
@@ -306,19 +326,6 @@ class BytePairs(_Tokens):
     def _text(self, numbers: NDArray[np.int64]) -> str:
         return str(self._tokenizer.decode(numbers.tolist()))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"max_length": self.max_length, "vocabulary": self.vocabulary}
-
-    def config(self) -> dict[str, Any]:
-        """Give what is needed to make it again.
-
-        Returns
-        -------
-        dict
-            JSON values.
-        """
-        return {"kind": self.kind, "max_length": self.max_length, "vocabulary": self.vocabulary}
-
     @classmethod
     def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> BytePairs:
         """Make it again.
@@ -345,6 +352,197 @@ class BytePairs(_Tokens):
                 "these are not the values of byte pairs, kind, max_length and vocabulary: take config()"
             )
         return cls(config["max_length"], config["vocabulary"])
+
+
+@dataclass(frozen=True)
+class Borrowed(_Pieces):
+    """Pieces of texts as the tokenizer of a language model cuts them, numbered as rows are here.
+
+    The model's tokens keep their order and count from 1, except for the one that ends texts: it is the last.
+
+    Parameters
+    ----------
+    max_length : int
+        Pieces of the longest text.
+    vocabulary : str
+        The JSON of the library tokenizers.
+    begins, ends : int
+        The model's numbers of what stands before a text, and of what ends it.
+
+    Raises
+    ------
+    PlanError
+        If the length is less than one, the vocabulary none or without these, or the library missing.
+
+    Examples
+    --------
+    >>> from transformers import PreTrainedTokenizerFast
+    >>> from chartae.training.tokens import Borrowed, BytePairs
+    >>> library = BytePairs.fit(["a fox"], 256)._tokenizer
+    >>> _ = library.add_special_tokens(["<end>"])
+    >>> medium = Borrowed.of(PreTrainedTokenizerFast(tokenizer_object=library, eos_token="<end>"), ["a fox"])
+    >>> medium.encode(["a"]).tolist(), medium.decode(medium.encode(["a fox"]))
+    ([[65, 257, 0, 0, 0, 0]], ['a fox'])
+    """
+
+    max_length: int
+    vocabulary: str = field(repr=False)
+    begins: int
+    ends: int
+
+    kind: ClassVar[str] = "language-model"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not {self.begins, self.ends} <= {*self._tokenizer.get_vocab().values()}:
+            raise PlanError("the tokens that begin and end texts are not in the vocabulary: take config()")
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """The model's number of each here, ``(levels,)``; 0, which is never told, has that of the end."""
+        others = sorted({*self._tokenizer.get_vocab().values()} - {self.ends})
+        return np.array([self.ends, *others, self.ends], np.int64)
+
+    @cached_property
+    def _here(self) -> dict[int, int]:
+        return {int(found): number for number, found in enumerate(self.ids[1:-1])}
+
+    @property
+    def end(self) -> int:
+        """The number that ends a text."""
+        return len(self.ids) - 1
+
+    @classmethod
+    def of(cls, tokenizer: Any, texts: Any, max_length: int | None = None) -> Borrowed:
+        """Take the tokenizer of a language model, and make room for texts.
+
+        Parameters
+        ----------
+        tokenizer : PreTrainedTokenizerBase or Borrowed
+            Of the library transformers, backed by the library tokenizers.
+        texts : sequence of str
+            The texts.
+        max_length : int or None
+            Pieces of the longest that there may be; None: of these.
+
+        Returns
+        -------
+        Borrowed
+            For texts up to that length.
+
+        Raises
+        ------
+        DataError
+            If they are no texts.
+        PlanError
+            If the tokenizer is none, or has no token that ends texts.
+        """
+        if isinstance(tokenizer, Borrowed):
+            made = tokenizer
+        else:
+            library = getattr(tokenizer, "backend_tokenizer", None)
+            if library is None:
+                raise PlanError(
+                    "a language model needs its tokenizer, a fast one of transformers: pass it as tokens="
+                )
+            ends, begins = tokenizer.eos_token_id, tokenizer.bos_token_id
+            if ends is None:
+                raise PlanError("the tokenizer has no token that ends texts: set its eos_token")
+            made = cls(1, library.to_str(), ends if begins is None else begins, ends)
+        texts = texts_of(texts)
+        longest = max(len(made._ids(text)) for text in texts) if max_length is None else max_length
+        return replace(made, max_length=max(1, int(longest)))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _numbers(self, text: str) -> NDArray[np.int64]:
+        ids = self._ids(text)
+        if self.ends in ids:
+            raise DataError(f"{text!r} holds the token that ends texts: leave it out")
+        return np.array([self._here[i] for i in ids], np.int64)
+
+    def _text(self, numbers: NDArray[np.int64]) -> str:
+        return str(self._tokenizer.decode(self.ids[1:][numbers].tolist(), skip_special_tokens=False))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Borrowed:
+        """Make it again.
+
+        Parameters
+        ----------
+        config : Mapping
+            As :meth:`config` gives it.
+        tensors : Mapping of str to Tensor, optional
+            As :meth:`tensors` gives them, of no shape: none are needed.
+
+        Returns
+        -------
+        Borrowed
+            An equal one.
+
+        Raises
+        ------
+        PlanError
+            If the values are not those of one, or the library is missing.
+        """
+        names = [f.name for f in fields(cls)]
+        if config.get("kind") != cls.kind or not {*names} <= {*config}:
+            raise PlanError(
+                f"these are not the values of such tokens, kind, {', '.join(names)}: take config()"
+            )
+        return cls(**{name: config[name] for name in names})
+
+
+def language_model_of(language_model: Any, tokens: Any = None) -> tuple[Any, Any]:
+    """Check a causal language model and its tokenizer, or open both by name.
+
+    Parameters
+    ----------
+    language_model : str or nn.Module
+        A name or folder, which the library transformers opens, or a model of it.
+    tokens : object
+        Its tokenizer; None or "bytes", the default elsewhere: the one of that name.
+
+    Returns
+    -------
+    tuple
+        Model and tokenizer.
+
+    Raises
+    ------
+    PlanError
+        If it is no causal language model, the tokenizer is missing, or they cannot be opened.
+
+    Examples
+    --------
+    >>> from chartae.training.tokens import language_model_of
+    >>> language_model_of(3)
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.PlanError: language_model is of type int, and no causal language model ...
+    """
+    if isinstance(language_model, str):
+        name = language_model
+        try:
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+        except ImportError:
+            raise PlanError(
+                "language models need transformers: pip install 'chartae[transformers]'"
+            ) from None
+        try:
+            language_model = AutoModelForCausalLM.from_pretrained(name)
+            tokens = AutoTokenizer.from_pretrained(name) if tokens in (None, "bytes") else tokens
+        except (OSError, ValueError) as error:
+            raise PlanError(f"cannot open the language model {name!r} ({one_line(error)})") from None
+    config = getattr(language_model, "config", None)
+    speaks = callable(getattr(language_model, "can_generate", None)) and language_model.can_generate()
+    if not speaks or getattr(config, "is_encoder_decoder", False):
+        raise PlanError(
+            f"language_model is of type {type(language_model).__name__}, and no causal language model of "
+            "transformers: pass one, as AutoModelForCausalLM opens it"
+        )
+    return language_model, tokens
 
 
 def tokenized(texts: Any, tokens: str | int = "bytes", max_length: int | None = None) -> Bytes | BytePairs:
@@ -428,4 +626,6 @@ def texts_of(texts: Any) -> Sequence[str]:
             raise DataError(f"text {i} (from 0) is of type {type(text).__name__}: give str")
         if not text:
             raise DataError(f"text {i} (from 0) is empty: leave it out")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"text {i} (from 0) holds half of a character: read it with errors='replace'")
     return found

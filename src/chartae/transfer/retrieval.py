@@ -134,9 +134,9 @@ def _log_root(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _minus_kl(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     tiny = np.finfo(float).tiny
-    a, b = np.maximum(a, tiny), np.maximum(b, tiny)
-    out: np.ndarray = -0.5 * ((gap**2 + a) / b - 1 + np.log(b) - np.log(a)).sum(-1)
-    return out
+    floor = np.maximum(b, tiny)
+    out: np.ndarray = -0.5 * ((gap**2 + a) / floor - 1 + np.log(floor) - np.log(np.maximum(a, tiny))).sum(-1)
+    return np.where(((a == 0) & (b > 0)).any(-1), -np.inf, out)  # a point has no density to be within
 
 
 def _by_pairs(of: Callable[..., np.ndarray], *given: ArrayLike) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from chartae.core.noise import Noise
 __all__ = ["Sequences", "Speaker"]
 
 
+@runtime_checkable
 class Speaker(Protocol):
     """What tells the next token: of whole rows at once, or one token after the other.
 
@@ -28,9 +29,11 @@ class Speaker(Protocol):
     --------
     >>> from chartae.parts.distributions.sequences import Speaker
     >>> from chartae.parts.sequences import TokenDecoder
-    >>> hasattr(TokenDecoder, "begin") and hasattr(TokenDecoder, "step")
+    >>> isinstance(TokenDecoder(5, 4, latent_dim=2, hidden=(8,)), Speaker)
     True
     """
+
+    levels: int
 
     def __call__(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
         """Give the logits of each next token.
