@@ -108,7 +108,7 @@ def main() -> None:
         notes=[
             "Accuracy. Digit and speaker: 200 utterances of known speakers. New speakers: each of four is "
             f"left out of all that is learned; 500 utterances. Encoders: 2560-256-128, {args.epochs} epochs.",
-            "An utterance is 40 bands at 64 times that span it, whatever it lasts.",
+            "An utterance is 40 bands at 64 times that span it, whatever it lasts. Timed beside other work.",
         ],
         raw={"scores": scores},
     )
