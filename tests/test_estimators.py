@@ -608,7 +608,7 @@ def cvae() -> ct.CVAE:
         (3, "unknown label 3: known labels are 'cat', 'dog'"),
         (["cat", "dog"], "2 labels for 3 rows: give one for each row, or a single one"),
         ({"vector": [1.0]}, "conditioned on labels alone"),
-        ({"lable": "cat"}, "'label' and 'vector', and not 'lable'"),
+        ({"lable": "cat"}, "'vector' and 'sequence' or 'set', and not 'lable'"),
         ({}, "empty"),
     ],
 )
@@ -632,7 +632,7 @@ def test_a_condition_where_there_is_none(vae):
         (np.array([1, "a"] * 100, dtype=object), "mix types"),
         (np.array(["a"] * 100), "100 labels for 200 rows"),
         ({"label": np.zeros((200, 2))}, "one for each row"),
-        ({"labels": np.zeros(200)}, "'label' and 'vector'"),
+        ({"labels": np.zeros(200)}, "a condition has 'label', 'vector'"),
         ({}, "is empty"),
         (np.zeros((100, 2, 2)), r"\(200, 2, 2\) is needed"),
         (np.zeros((200, 0)), r"give \(n, m\)"),
