@@ -462,6 +462,14 @@ def test_a_kind_that_comes_often_is_no_item():
         assert not np.isin(X[held_out], X[kept]).any()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.99])
+def test_neither_side_is_empty(share):
+    kept, held_out = apart(np.arange(4.0), share, 0)
+    assert sorted([*kept, *held_out]) == [0, 1, 2, 3]
+    assert len(kept) >= 1
+    assert len(held_out) >= 1
+
+
 def test_no_kind_of_few_is_held_out_whole():
     rows = np.repeat(np.arange(3), 100)
     kept, held_out = apart(np.eye(3)[rows], 0.25, 0)

@@ -57,7 +57,7 @@ def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     X : array_like or DataFrame
         ``(n, *shape)``.
     share : float
-        Of the rows, for the second part, at most.
+        Of the rows, for the second part; one row at least, and one is kept.
     seed : int
         Of the choice.
 
@@ -77,7 +77,8 @@ def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     frame = as_pandas(X) if is_frame(X) else pd.DataFrame(np.asarray(X).reshape(len(X), -1))
     items = pd.util.hash_pandas_object(frame, index=False)
     own, kinds = pd.factorize(items)
-    order, wanted = np.random.default_rng(seed).permutation(len(kinds)), round(share * len(own))
+    order = np.random.default_rng(seed).permutation(len(kinds))
+    wanted = min(max(1, round(share * len(own))), len(own) - 1)  # neither side is empty
     sizes, taken, left = np.bincount(own), np.zeros(len(kinds), bool), wanted
     for kind in order:
         taken[kind] = sizes[kind] <= left
