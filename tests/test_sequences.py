@@ -33,10 +33,10 @@ SMALL = {"hidden": (16,), "random_state": 0}
 TEXTS = ["a red fox", "a gray fox", "a red car", "one"] * 10
 
 
-def sequences(z=2, c=1, hide=0.0, length=LENGTH, levels=LEVELS) -> Sequences:
+def sequences(z=2, c=1, hide=0.0, length=LENGTH, levels=LEVELS, context=None) -> Sequences:
     """Two draws of three rows, under random weights that are large enough for symbols to differ."""
     torch.manual_seed(0)
-    decoder = TokenDecoder(levels, length, z, c, hidden=(8, 8))
+    decoder = TokenDecoder(levels, length, z, c, hidden=(8, 8), context=context)
     with torch.no_grad():
         decoder.token.weight *= 4
     return Sequences(decoder, torch.randn(2, 3, z), torch.randn(3, c) if c else None, length, levels, hide)
@@ -59,9 +59,11 @@ def test_the_probabilities_of_all_rows_sum_to_one(z, c):
     assert (mass[~proper] == 0).all()
 
 
-def test_a_row_s_probability_is_the_product_of_its_steps():
+@pytest.mark.parametrize("context", [None, 1, 2, 3])
+@pytest.mark.parametrize("z", [2, 0])
+def test_a_row_s_probability_is_the_product_of_its_steps(z, context):
     """Teacher forcing in one pass says what generation says one token after the other."""
-    p = sequences(length=6)
+    p = sequences(z, z // 2, length=6, context=context)
     rows = p.draw(4, Noise(0)).z
     h, c = p._under(rows.shape[:-1])
     flat, state = rows.flatten(0, -2).long(), p.speaker.begin(h, c)
@@ -84,6 +86,32 @@ def test_what_comes_later_changes_nothing_before():
     one, other = (p.log_prob(v, per_dim=True) for v in (a, b))
     torch.testing.assert_close(one[..., :2], other[..., :2])
     assert not torch.isclose(one[..., 2:4], other[..., 2:4]).any()
+
+
+@pytest.mark.parametrize("context", [1, 2, 3])
+def test_a_short_context_ends_what_a_token_depends_on(context):
+    """Two blocks reach back twice as far, and the code and the condition are seen from everywhere."""
+    p = sequences(length=8, levels=9, context=context)
+    tokens = torch.tensor([[8, 1, 2, 3, 4, 5, 6, 7]]).repeat(3, 1)
+    before = p.speaker(p.h[0], p.c, tokens)
+    tokens[:, 0] = 1
+    after, reach = p.speaker(p.h[0], p.c, tokens), 2 * (context - 1)
+    assert not torch.isclose(before[:, : reach + 1], after[:, : reach + 1]).all(-1).any()
+    torch.testing.assert_close(before[:, reach + 1 :], after[:, reach + 1 :])
+    assert not torch.isclose(before, p.speaker(p.h[1], p.c, tokens)).all(-1).any()
+    with pytest.raises(PlanError, match=r"context=0: a token is told by one token before it or more"):
+        TokenDecoder(4, 3, 2, context=0)
+
+
+def test_a_short_context_is_a_parameter_of_a_text_vae_alone(tmp_path):
+    vae = ct.TextVAE(latent_dim=2, context=2, max_epochs=1, **SMALL).fit(TEXTS)
+    vae.save(tmp_path / "run")
+    again = ct.load(tmp_path / "run")
+    assert again.context == again.model_.likelihood.network.context == 2
+    np.testing.assert_array_equal(again.transform(TEXTS[:3]), vae.transform(TEXTS[:3]))
+    assert again.sample(3, random_state=0) == vae.sample(3, random_state=0)
+    with pytest.raises(PlanError, match="context=2 is of texts, said token after token: leave it out"):
+        build("vae", (4,), context=2)
 
 
 def test_what_fills_a_row_up_counts_for_nothing():

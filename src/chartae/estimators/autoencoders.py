@@ -124,7 +124,9 @@ class CVAE(Fitting):
     """
 
 
-@of_recipe("cyclical-vae", tokens="bytes", max_length=None, likelihood="sequence", latent_dim=16)
+@of_recipe(
+    "cyclical-vae", tokens="bytes", max_length=None, context=None, likelihood="sequence", latent_dim=16
+)
 class TextVAE(Fitting):
     """Variational autoencoder of texts: ``fit`` takes a list of str, and what is decoded is one.
 
@@ -138,6 +140,9 @@ class TextVAE(Fitting):
         need the library tokenizers and make shorter rows.
     max_length : int or None
         Tokens of the longest text that the model can take; None: of the longest in ``fit``.
+    context : int or None
+        How many tokens just before the next each layer of the decoder looks at; None: all. With few, the code
+        has to say what a text is about, and pays for itself (arXiv:1702.08139).
     covariance : {"diagonal", "full"}
         Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float

@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.core.spaces import LAYOUTS
+from chartae.models.assembly import SHARED
 from chartae.models.recipes import find
 from chartae.parts.networks import CONDITIONING
 
@@ -173,6 +174,7 @@ CONSTRAINTS: dict[str, Any] = {
     "compile": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
+    "context": [None, Interval(Integral, 1, None, closed="left")],
     "max_length": [None, Interval(Integral, 1, None, closed="left")],
     "tokens": [StrOptions({"bytes", "bpe"}), Interval(Integral, 256, None, closed="left")],
     "recipe": [str],
@@ -224,10 +226,11 @@ def of_recipe(name: str, **defaults: Any) -> Callable[[type], type]:
     ``defaults`` are of further parameters, or others than those that all estimators have.
     """
     chosen = find(name)
+    own = [*chosen.parameters, *(p for p in defaults if p in SHARED and p not in COMMON)]
 
     def finish(cls: type) -> type:
         cls.__init__ = constructor({**chosen.parameters, **defaults})  # type: ignore[misc]
-        cls._recipe = lambda self: (name, {k: getattr(self, k) for k in chosen.parameters})  # type: ignore[attr-defined]
+        cls._recipe = lambda self: (name, {k: getattr(self, k) for k in own})  # type: ignore[attr-defined]
         return documented(cls)
 
     return finish

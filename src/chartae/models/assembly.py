@@ -303,6 +303,7 @@ def assemble(
     activation: str = "relu",
     noise: str | float = "global",
     hide: float = 0.3,
+    context: int | None = None,
     corruption: float | Sequence[Any] | None = None,
     condition: Mapping[str, Any] | None = None,
     conditioning: str = "concat",
@@ -332,6 +333,8 @@ def assemble(
     hide : float
         Share of values that the encoder does not see in training, where values may be missing, or the decoder
         of sequences, of the tokens before each.
+    context : int or None
+        Of sequences: how many tokens just before the next each layer of the decoder looks at; None: all.
     corruption : float, pair or None
         Of the encoder's input in training: the standard deviation of normal noise, or a kind and an amount.
     condition : Mapping or None
@@ -369,6 +372,8 @@ def assemble(
         raise PlanError(
             f"conditioning={conditioning!r} needs a condition: pass y to fit, with a recipe such as 'cvae'"
         )
+    if context is not None and space.likelihood != "sequence":
+        raise PlanError(f"context={context!r} is of texts, said token after token: leave it out")
     q_class, q_options = _chosen(posteriors, posterior)
     features = q_class.features(latent_dim, **q_options)
     seen = latent_dim if decoded is None else decoded
@@ -379,7 +384,8 @@ def assemble(
         name = _network_for(space) if network == "auto" else network
         make = networks[name]
         shared = (hidden, width, activation, conditioning)
-        encoder, decoder = make(in_shape, out_shape, features, seen, *shared)
+        options = {} if context is None else {"context": context}
+        encoder, decoder = make(in_shape, out_shape, features, seen, *shared, **options)
         damp(encoder, 0.1, q_class.spreads(latent_dim, **q_options))
         damp(decoder, 0.3)  # the first draws of codes are noise
     else:

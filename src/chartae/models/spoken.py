@@ -31,6 +31,7 @@ def spoken(
     *,
     hidden: Sequence[int] | None = None,
     hide: float = 0.0,
+    context: int | None = None,
     speaker: Callable[[int], nn.Module] | None = None,
 ) -> Plan:
     """Plan a text decoder that has a given vector in the place of a code, or nothing at all.
@@ -47,6 +48,8 @@ def spoken(
         One width for each block.
     hide : float
         Share of tokens that the decoder does not see in training.
+    context : int or None
+        How many tokens just before the next each block looks at; None: all.
     speaker : callable or None
         Makes another decoder, such as :class:`chartae.parts.sequences.Prefixed`, of a width of the condition.
 
@@ -72,7 +75,7 @@ def spoken(
     # No row goes without its vector, and none needs to stand for its absence.
     condition = Condition(vector_dim=vector_dim, dropout=0.0) if vector_dim else None
     width = condition.width if condition else 0
-    decoder = speaker(width) if speaker else TokenDecoder(levels, length, 0, width, hidden)
+    decoder = speaker(width) if speaker else TokenDecoder(levels, length, 0, width, hidden, context=context)
     likelihood = SequenceLikelihood.of(space, decoder, hide=hide)
     model = Autoencoder(DeltaPosterior(_Nothing(), 0), None, likelihood, space, 0, condition)
     return Plan(model, NegLogLik())

@@ -81,7 +81,8 @@ class Block(nn.Module):
         x : Tensor
             ``(n, t, width)``.
         mask : Tensor or None
-            ``(n, 1, 1, t)``, true where there is something to look at; None: everywhere.
+            ``(n, 1, 1, t)``, true where there is something to look at, or ``(t, t)``, for each place; None:
+            everywhere.
         causal : bool
             Whether a place looks at itself and those before it only.
         past : tuple of Tensor or None
@@ -221,16 +222,21 @@ class TokenDecoder(_Tokens):
         One width for each block, all equal; None: two of 128.
     activation : str
         In blocks.
+    context : int or None
+        How many places each block looks at, itself and those just before it, beside the tokens in front;
+        None: all. The fewer, the more the code has to say.
 
     Raises
     ------
     PlanError
-        If widths differ, or are no multiple of 32.
+        If widths differ, or are no multiple of 32, or the context is less than 1.
 
     References
     ----------
     Vaswani et al. 2017, arXiv:1706.03762; a vector as tokens in front of a text: Li and Liang 2021,
-    arXiv:2101.00190; of an image: Liu et al. 2023, arXiv:2304.08485.
+    arXiv:2101.00190; of an image: Liu et al. 2023, arXiv:2304.08485. That a decoder with a short context
+    makes use of its code: Yang et al. 2017, arXiv:1702.08139; a window beside tokens that all see: Beltagy et
+    al. 2020, arXiv:2004.05150.
 
     Examples
     --------
@@ -251,9 +257,14 @@ class TokenDecoder(_Tokens):
         condition_dim: int = 0,
         hidden: Sequence[int] | None = None,
         activation: str = "relu",
+        context: int | None = None,
     ) -> None:
         super().__init__(levels, length, hidden, activation)
+        if context is not None and context < 1:
+            raise PlanError(f"context={context}: a token is told by one token before it or more")
+        self.context = length if context is None else context
         self.sizes = latent_dim, condition_dim
+        self.front = PREFIX * sum(size > 0 for size in self.sizes)
         self.prefixes = _prefixes(self.sizes, self.width, activation)
         self.bias = nn.Parameter(torch.zeros(levels))
         # What fills rows up is never told.
@@ -278,9 +289,16 @@ class TokenDecoder(_Tokens):
             ``(n, t, levels)``: those at a place depend on tokens up to there alone.
         """
         x = torch.cat([*self._prefix(h, c), self._embedded(tokens)], 1)
+        mask = self._near(x.shape[1], x.device) if self.context < tokens.shape[1] else None
         for block in self.blocks:
-            x, _ = block(x, causal=True)
-        return self._logits(x[:, -tokens.shape[1] :])
+            x, _ = block(x, mask=mask, causal=mask is None)
+        return self._logits(x[:, self.front :])
+
+    def _near(self, places: int, device: torch.device) -> Tensor:
+        """Tell which places each looks at, ``(places, places)``."""
+        place = torch.arange(places, device=device)
+        back = place[:, None] - place
+        return (back >= 0) & ((back < self.context) | (place < self.front))
 
     def begin(self, h: Tensor, c: Tensor | None) -> tuple[int, list[Any]]:
         """Look at codes and condition.
@@ -327,8 +345,16 @@ class TokenDecoder(_Tokens):
         x, kept = self._embedded(token[:, None], place), []
         for block, before in zip(self.blocks, past, strict=True):
             x, now = block(x, past=before)
-            kept.append(now)
+            kept.append(self._kept(now))
         return self._logits(x)[:, 0], (place + 1, kept)
+
+    def _kept(self, past: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Forget what the next token does not look at."""
+        old = past[0].shape[2] - self.front - self.context + 1
+        if old <= 0:
+            return past
+        k, v = (torch.cat([kept[:, :, : self.front], kept[:, :, self.front + old :]], 2) for kept in past)
+        return k, v
 
     def _prefix(self, h: Tensor, c: Tensor | None) -> list[Tensor]:
         return _in_front(self.prefixes, self.sizes, h, c)
@@ -542,6 +568,7 @@ def _transformer(
     condition_dim: int,
     activation: str,
     conditioning: str = "concat",
+    context: int | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     if len(in_shape) != 1 or out_shape[1:] != in_shape:
         raise PlanError(
@@ -554,7 +581,7 @@ def _transformer(
     levels, length = out_shape
     return (
         TokenEncoder(levels, length, code_features, condition_dim, hidden, activation),
-        TokenDecoder(levels, length, latent_dim, condition_dim, hidden, activation),
+        TokenDecoder(levels, length, latent_dim, condition_dim, hidden, activation, context),
     )
 
 
