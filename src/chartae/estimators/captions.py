@@ -414,7 +414,7 @@ class Captioner(OnCodes):
         Raises
         ------
         DataError
-            If there are not as many texts as items, or one is empty or no text.
+            If there are not as many texts as items, or one is no text.
         """
         check_is_fitted(self)
         X, texts = self._pairs(X, texts, reset=False)

@@ -149,7 +149,8 @@ class WordEmbedding(BaseEstimator):
         Parameters
         ----------
         texts : sequence of str or Dataset
-            The texts, or what :func:`chartae.read` gives of a ``.txt`` file.
+            The texts, or what :func:`chartae.read` gives of a ``.txt`` file, which is not encoded for this;
+            a text without words, an empty one say, is skipped.
         y : None
             No effect.
 
@@ -356,7 +357,7 @@ class WordEmbedding(BaseEstimator):
     def _rows(self, words: Any) -> NDArray[np.int64]:
         check_is_fitted(self)
         number = {word: i for i, word in enumerate(self.words_)}
-        found = texts_of(words)
+        found = texts_of(words, "word")
         for word in found:
             if word not in number:
                 close = difflib.get_close_matches(word, self.words_, n=1)

@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -126,7 +127,7 @@ def read(
         ``.parquet`` files, a folder of images (one subfolder a label, or none; values as stored, color as
         RGB), speech (a folder of ``.wav`` and ``.flac`` files, or a ``.npz`` file with ``wave`` and
         ``offsets``; see :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
-        :func:`~chartae.training.text.read_text`), or an object in memory: anything that numpy turns into an
+        :func:`~chartae.training.text.encoded`), or an object in memory: anything that numpy turns into an
         array of shape (n, ...), a torch tensor or ``Dataset``, a pandas DataFrame, what
         :func:`chartae.stream` gives, or a tuple.
     labels : str or array of shape (n,) or (n, ...), optional
@@ -137,9 +138,9 @@ def read(
         Height and width in pixels that every image of a folder is resized to. Left out, images of several
         sizes are resized to the median height and width, of at most 64 pixels.
     encoder : str, encoder or callable, optional
-        How texts or sounds become items. For texts "tfidf" (if left out), "sentence-transformers/NAME" or a
-        function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
-        the data that a model was trained on.
+        How texts or sounds become items. For texts "tfidf" (if left out; then once the items are asked for),
+        "sentence-transformers/NAME" or a function from a list of str to an array of shape (n, d); for sounds
+        a LogMel; or the ``medium`` of the data that a model was trained on.
     memory : str or int, optional
         Bytes, as in "2GB", that data may take; up to half of what is available if left out. A ``.parquet``
         file or a ``Dataset`` that does not fit is streamed (see :func:`chartae.stream`), and so is a ``.npy``
@@ -443,10 +444,39 @@ def _sounds(path: Path, labels: Any, encoder: Any) -> Dataset:
 
 
 def _texts(path: Path, labels: Any, encoder: Any) -> Dataset:
-    from chartae.training.text import read_text
+    from chartae.training.text import encoded, texts_in
 
-    X, texts, medium, note = read_text(path, "tfidf" if encoder is None else encoder)
+    texts = texts_in(path)
+    if encoder is None:
+        y = None if labels is None else _labels(labels, len(texts), path.name)
+        return _Texts(texts=texts, y=y, name=path.name)
+    X, medium, note = encoded(texts, encoder)
     return replace(_dataset(X, labels, name=path.name, note=note), medium=medium, texts=texts)
+
+
+class _Texts(Dataset):
+    """Texts that become items by TF-IDF when these are asked for: who learns words needs none."""
+
+    def __init__(self, **parts: Any) -> None:
+        vars(self).update(parts)
+
+    @cached_property
+    def _items(self) -> tuple[Any, Any, str]:
+        from chartae.training.text import encoded
+
+        return encoded(self.texts or [])
+
+    @cached_property
+    def X(self) -> Any:
+        return self._items[0]
+
+    @cached_property
+    def medium(self) -> Any:
+        return self._items[1]
+
+    @cached_property
+    def note(self) -> str:
+        return self._items[2]
 
 
 def _digits(labels: Any) -> Dataset:

@@ -66,6 +66,8 @@ class _Tokens(ABC):
         texts = texts_of(texts)
         out = np.zeros((len(texts), self.max_length + 1), np.min_scalar_type(-self.end))
         for i, (row, text) in enumerate(zip(out, texts, strict=True)):
+            if not text:
+                raise DataError(f"text {i} (from 0) is empty: leave it out")
             found = self._numbers(text)
             if len(found) > self.max_length:
                 raise DataError(
@@ -588,13 +590,15 @@ def _library() -> Any:
     return tokenizers
 
 
-def texts_of(texts: Any) -> Sequence[str]:
+def texts_of(texts: Any, noun: str = "text") -> Sequence[str]:
     """Check that texts are texts, and give them as a list.
 
     Parameters
     ----------
     texts : sequence of str
         A list, an array or a column of a table.
+    noun : str
+        What one of them is, for messages.
 
     Returns
     -------
@@ -604,28 +608,26 @@ def texts_of(texts: Any) -> Sequence[str]:
     Raises
     ------
     DataError
-        If they are not, or one of them is empty.
+        If they are not.
 
     Examples
     --------
     >>> from chartae.training.tokens import texts_of
-    >>> texts_of(["a fox", ""])
+    >>> texts_of(["a fox", 3])
     Traceback (most recent call last):
     ...
-    chartae.core.errors.DataError: text 1 (from 0) is empty: leave it out
+    chartae.core.errors.DataError: text 1 (from 0) is of type int: give str
     """
     if hasattr(texts, "columns") or isinstance(texts, dict):
-        raise DataError("texts are a list of str, and this is a table: pass the column that holds them")
+        raise DataError(f"{noun}s are a list of str, and this is a table: pass the column that holds them")
     if isinstance(texts, str) or not hasattr(texts, "__iter__"):
-        raise DataError(f"texts are a list of str, and this is a {type(texts).__name__}: put it in a list")
+        raise DataError(f"{noun}s are a list of str, and this is a {type(texts).__name__}: put it in a list")
     found = list(texts)
     if not found:
-        raise DataError("there are no texts: give one or more")
+        raise DataError(f"there are no {noun}s: give one or more")
     for i, text in enumerate(found):
         if not isinstance(text, str):
-            raise DataError(f"text {i} (from 0) is of type {type(text).__name__}: give str")
-        if not text:
-            raise DataError(f"text {i} (from 0) is empty: leave it out")
+            raise DataError(f"{noun} {i} (from 0) is of type {type(text).__name__}: give str")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise DataError(f"text {i} (from 0) holds half of a character: read it with errors='replace'")
+            raise DataError(f"{noun} {i} (from 0) holds half of a character: read it with errors='replace'")
     return found
