@@ -334,6 +334,19 @@ def test_a_memorized_text_is_said(memorized):
     assert (path[0], path[-1]) == (TEXTS[0], TEXTS[3])
 
 
+def test_a_decoder_that_does_without_the_code_is_told_of():
+    """Of 27 texts; with no free bits the code is not used, and with the default it is."""
+    rng = np.random.default_rng(0)
+    words = (["light", "plain", "bold"], ["one", "two", "three"], ["left", "up", "right"])
+    texts = [" ".join(rng.choice(kind) for kind in words) for _ in range(200)]
+    few = ct.TextVAE(hidden=(16,), max_epochs=12, learning_rate=5e-3, patience=None, random_state=0)
+    assert few.fit(texts).history_[-1]["val_kl"] > np.log(27)
+    with pytest.warns(
+        UserWarning, match=r"^the code of a row says [\d.]+ nats .*: fit with a larger free_bits"
+    ):
+        few.set_params(free_bits=0.0, cycles=1).fit(texts)
+
+
 def test_a_text_vae_is_kept(memorized, tmp_path):
     same = ct.load(memorized.save(tmp_path / "run"))
     assert type(same) is ct.TextVAE

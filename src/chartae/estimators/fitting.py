@@ -46,6 +46,7 @@ __all__ = ["Fitting"]
 MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
 MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
 KEPT = 10_000  # training rows whose codes are kept, at most
+SILENT, JUDGED = 2.0, 10  # nats below which a code of tokens says little, and epochs from which that is told
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
@@ -310,6 +311,19 @@ class Fitting(Densities, Geometry):
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
+        if model.likelihood.sequential and raw is None:
+            self._warn_of_silence()
+
+    def _warn_of_silence(self) -> None:
+        """Tell that a decoder, which sees the tokens before each, has learned to do without the code."""
+        last = self.history_[self.best_epoch_ - 1]
+        nats = last.get("val_kl", last.get("kl", math.inf))
+        if self.n_iter_ >= JUDGED and nats < SILENT:
+            warnings.warn(
+                f"the code of a row says {nats:.2g} nats (KL), and the decoder hardly asks it: fit with a "
+                "larger free_bits, or hide more tokens (hide)",
+                stacklevel=5,
+            )
 
     def _count(self) -> None:
         """Count the epochs that have passed."""
