@@ -339,12 +339,13 @@ def test_a_decoder_that_does_without_the_code_is_told_of():
     rng = np.random.default_rng(0)
     words = (["light", "plain", "bold"], ["one", "two", "three"], ["left", "up", "right"])
     texts = [" ".join(rng.choice(kind) for kind in words) for _ in range(200)]
-    few = ct.TextVAE(hidden=(16,), max_epochs=12, learning_rate=5e-3, patience=None, random_state=0)
-    assert few.fit(texts).history_[-1]["val_kl"] > np.log(27)
+    few = ct.TextVAE(hidden=(16,), max_epochs=20, learning_rate=5e-3, patience=None, random_state=0)
+    assert min(h["val_kl"] for h in few.fit(texts).history_[-5:]) > 2
     with pytest.warns(
-        UserWarning, match=r"^the code of a row says [\d.]+ nats .*: fit with a larger free_bits"
+        UserWarning, match=r"^the code of a row says 0\.0 nats .*: fit with a larger free_bits"
     ):
-        few.set_params(free_bits=0.0, cycles=1).fit(texts)
+        few.set_params(free_bits=0.0, max_epochs=10).fit(texts)
+    assert few.history_[-1]["val_kl"] < 0.1
 
 
 def test_a_text_vae_is_kept(memorized, tmp_path):

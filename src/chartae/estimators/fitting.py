@@ -320,7 +320,7 @@ class Fitting(Densities, Geometry):
         nats = last.get("val_kl", last.get("kl", math.inf))
         if self.n_iter_ >= JUDGED and nats < SILENT:
             warnings.warn(
-                f"the code of a row says {nats:.2g} nats (KL), and the decoder hardly asks it: fit with a "
+                f"the code of a row says {nats:.1f} nats (KL), and the decoder hardly asks it: fit with a "
                 "larger free_bits, or hide more tokens (hide)",
                 stacklevel=5,
             )

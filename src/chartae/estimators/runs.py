@@ -373,6 +373,19 @@ def kept(
     ------
     RunFolderError
         If the folder holds something else, or is broken.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> from chartae.estimators.runs import kept
+    >>> ae = ct.AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with kept(ct.WordEmbedding, ae.save(folder + "/run"), "words"):
+    ...         pass
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.RunFolderError: ... is of no WordEmbedding: open it with chartae.load
     """
     config, tensors, history = read_run(path)
     if config.get("content") != content:
