@@ -21,6 +21,15 @@ def angle(v: np.ndarray, w: np.ndarray) -> float:
     return math.degrees(math.acos(np.clip(v @ w / np.linalg.norm(v) / np.linalg.norm(w), -1, 1)))
 
 
+def test_a_direction_is_shown_in_a_line():
+    Z = np.random.default_rng(0).normal(size=(400, 3))
+    number, label = directions(same, Z, Z[:, 0])[0], directions(same, Z, np.where(Z[:, 1] > 0, "b", "a"))[0]
+    for found, begins in ((number, "Direction(correlation="), (label, "Direction('b', auc=")):
+        assert repr(found).startswith(begins)
+        assert repr(found).endswith("), d=3)")
+        assert len(repr(found)) < 80
+
+
 # --- walks
 
 

@@ -12,6 +12,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
+    BertLMHeadModel,
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
@@ -21,12 +22,13 @@ from transformers import (
 )
 
 import chartae as ct
+from chartae.apps.cli import main
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.parts.distributions import Sequences
 from chartae.parts.sequences import PREFIX, Prefixed, SequenceLikelihood
 from chartae.training.readers import medium_of
-from chartae.training.tokens import Borrowed
+from chartae.training.tokens import Borrowed, language_model_of
 
 TEXTS = ["one red fox"] * 20 + ["two dogs"] * 20
 CODES = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
@@ -180,13 +182,46 @@ def test_all_can_be_learned_and_a_caption_is_said(tmp_path):
         ct.Captioner.load(tmp_path / "run")
 
 
+def test_the_command_line_has_captions_said_by_one(tmp_path, capsys):
+    language_model("gpt2").save_pretrained(tmp_path / "gpt")
+    tokenizer().save_pretrained(tmp_path / "gpt")
+    ct.AE(latent_dim=2, hidden=(8,), max_epochs=1, random_state=0).fit(CODES).save(tmp_path / "run")
+    np.save(tmp_path / "x.npy", CODES)
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    run, data, said = str(tmp_path / "run"), str(tmp_path / "x.npy"), str(tmp_path / "said")
+    learn = ["caption", run, data, "--texts", str(tmp_path / "t.txt"), "--epochs", "1", "--out", said]
+    by = ["--language-model", str(tmp_path / "gpt")]
+    assert main([*learn, *by]) == 0
+    assert ct.Captioner.load(said).medium_.kind == "language-model"
+    assert main(["caption", said, data]) == 0
+    capsys.readouterr()
+    assert main([*learn, *by, "--tokens", "bpe"]) == 2
+    assert main(["caption", said, data, *by]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert ["leave out --tokens" in line for line in lines] == [True, True]
+
+
+BERT = BertConfig(
+    vocab_size=270, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+)
+
+
+def test_a_model_whose_tokens_look_ahead_is_refused():
+    """It says that it can generate, and yet a later token changes what was told before."""
+    looks = BertLMHeadModel(BERT)
+    assert looks.can_generate()
+    with pytest.raises(PlanError, match="BertLMHeadModel, tokens look at those after them: pass a causal"):
+        language_model_of(looks, tokenizer())
+    causal = BertLMHeadModel(BertConfig(**{**BERT.to_dict(), "is_decoder": True})).train()
+    assert language_model_of(causal, "own")[0] is causal
+    assert causal.training
+    for kind in ("gpt2", "llama"):
+        language_model_of(language_model(kind).bfloat16(), "own")
+
+
 def test_bad_input_is_refused_in_one_line(monkeypatch):
     model, own = language_model("gpt2"), tokenizer()
-    bert = BertModel(
-        BertConfig(
-            vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-        )
-    )
+    bert = BertModel(BERT)
     for parameters, message in (
         ({"language_model": model}, "a language model needs its tokenizer, a fast one of transformers: pass"),
         ({"language_model": bert, "tokens": own}, "of type BertModel, and no causal language model"),

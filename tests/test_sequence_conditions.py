@@ -122,9 +122,34 @@ def test_what_is_a_sequence_what_a_set_and_what_still_a_map():
     assert single.sequence.shape == (5, 2, 3)
 
 
+def test_a_list_of_arrays_is_a_sequence_of_any_lengths_and_an_array_is_a_map():
+    """What a condition is must not depend on whether lengths happen to be equal."""
+    alike = [np.ones((2, 3)), np.zeros((2, 3))]
+    for listed in (alike, tuple(alike), [torch.ones(2, 3)] * 2, pd.Series(alike)):
+        assert ConditionSchema.learn(listed).describe() == ", conditioned on sequences of vectors of 3"
+    unordered = ConditionSchema.learn({"label": ["a", "b"], "set": alike})
+    assert unordered.encode(alike, 2).sequence.shape == (2, 2, 3)
+    assert unordered.encode(["b", "a"], 2).label.tolist() == [1, 0]
+    maps = ConditionSchema.learn(np.stack(alike))
+    assert maps.vector_shape == (2, 3)
+    assert torch.equal(maps.encode(alike, 2).vector, maps.encode(np.stack(alike), 2).vector)
+
+
+def test_sequences_are_filled_up_in_float32_and_rows_may_have_none():
+    schema = ConditionSchema.learn([np.ones((2, 3)), np.empty((0, 3))])
+    raw = schema.encode([np.ones((2, 3)), np.empty((0, 3))], 2)
+    assert raw.sequence.dtype == torch.float32
+    assert raw.sequence[1].isnan().all()
+
+
 @pytest.mark.parametrize(
     "condition, message",
     [
+        ([np.ones((2, 3)), None], r"row 1 \(from 0\) is empty, or None: write np.empty\(\(0, 3\)\) for no"),
+        ({"sequence": [[], np.ones((2, 3))]}, r"row 0 \(from 0\) is empty, or None: write np.empty\(\(0, 3"),
+        ({"sequence": [[], []]}, r"write np.empty\(\(0, m\)\)"),
+        ([np.ones((2, 3)), np.ones(3)], r"has shape \(3,\) in row 1"),
+        ([np.ones((2, 3)), np.full((1, 3), 1e300)], "row 1 .* or too large for float32"),
         ([np.ones((2, 3))], "1 sequences for 2 rows"),
         ([np.ones((2, 4)), np.ones((1, 4))], "have 4 numbers, and 3 are needed"),
         ([np.ones((2, 3)), np.ones((1, 4))], r"sequence has shape \(1, 4\)"),

@@ -6,8 +6,10 @@ import pickle
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from torch import nn
 from typer.testing import CliRunner
@@ -18,13 +20,13 @@ from chartae.core.contracts import Batch, RawCondition
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
-from chartae.estimators.captions import apart
 from chartae.models.recipes import build
 from chartae.models.spoken import spoken
 from chartae.parts.distributions import Sequences
 from chartae.parts.objectives import KL
 from chartae.parts.sequences import SequenceLikelihood, TokenDecoder, TokenEncoder
 from chartae.parts.units import infer_space
+from chartae.training.splits import apart
 from chartae.training.tokens import BytePairs, Bytes, tokenized
 
 LEVELS, LENGTH = 4, 3  # two symbols, the end, and what fills rows up
@@ -360,6 +362,20 @@ def test_a_memorized_text_is_said(memorized):
     assert (path[0], path[-1]) == (TEXTS[0], TEXTS[3])
 
 
+def test_a_decoder_that_does_without_the_code_is_told_of():
+    """Of 27 texts; with no free bits the code is not used, and with the default it is."""
+    rng = np.random.default_rng(0)
+    words = (["light", "plain", "bold"], ["one", "two", "three"], ["left", "up", "right"])
+    texts = [" ".join(rng.choice(kind) for kind in words) for _ in range(200)]
+    few = ct.TextVAE(hidden=(16,), max_epochs=20, learning_rate=5e-3, patience=None, random_state=0)
+    assert min(h["val_kl"] for h in few.fit(texts).history_[-5:]) > 2
+    with pytest.warns(
+        UserWarning, match=r"^the code of a row says 0\.0 nats .*: fit with a larger free_bits"
+    ):
+        few.set_params(free_bits=0.0, max_epochs=10).fit(texts)
+    assert few.history_[-1]["val_kl"] < 0.1
+
+
 def test_a_text_vae_is_kept(memorized, tmp_path):
     same = ct.load(memorized.save(tmp_path / "run"))
     assert type(same) is ct.TextVAE
@@ -444,9 +460,9 @@ def test_a_captioner_is_kept_with_its_encoder(captioner, tmp_path):
     assert same.caption(X) == captioner.caption(X)
     np.testing.assert_array_equal(same.score_samples(X, texts), captioner.score_samples(X, texts))
     captioner.save(path, overwrite=True)
-    with pytest.raises(RunFolderError, match=r"holds a captioner: open it with Captioner\.load"):
+    with pytest.raises(RunFolderError, match=r"is of a Captioner: open it with Captioner\.load"):
         ct.load(path)
-    with pytest.raises(RunFolderError, match="holds no captioner"):
+    with pytest.raises(RunFolderError, match="is of no Captioner"):
         ct.Captioner.load(path / "encoder")
 
 
@@ -478,6 +494,15 @@ def test_an_item_with_several_texts_is_on_one_side():
     assert sorted([*kept, *held_out]) == list(range(300))
     assert len(held_out) == 75
     assert not np.isin(rows[held_out], rows[kept]).any()
+
+
+def test_rows_are_equal_however_they_are_kept():
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.integers(0, 3, (60, 5)), 2, axis=0).astype(float)
+    for other in (csr_matrix(X), pd.DataFrame(X)):
+        kept, held_out = apart(other, 0.25, 0)
+        assert not {*map(tuple, X[held_out])} & {*map(tuple, X[kept])}
+    assert len(held_out) == 30
 
 
 def test_a_kind_that_comes_often_is_no_item():
@@ -533,7 +558,12 @@ def test_the_command_line_learns_captions_and_says_them(tmp_path, captioner, cap
         "--epochs",
         "2",
     ]
-    assert main(words) == 0
+    assert main([*words, "--tokens", "words"]) == 2
+    assert "'words'" in capsys.readouterr().err
+    assert main([*words, "--tokens", "bpe"]) == 0
+    assert ct.Captioner.load(tmp_path / "said").medium_.kind == "byte-pairs"
+    capsys.readouterr()
+    assert main([*words, "--overwrite"]) == 0
     said = capsys.readouterr().out
     assert "learned   54 texts, and told 6 others" in said
     assert "nats" in said

@@ -10,7 +10,7 @@ import torch
 import chartae as ct
 from chartae.apps.cli import main
 from chartae.core.errors import DataError, PlanError
-from chartae.training.text import SentenceEncoder, TextEncoder, read_text
+from chartae.training.text import SentenceEncoder, TextEncoder, texts_in
 
 TOPICS = {
     "sport": ["goal", "match", "team", "player", "league", "coach", "score", "season"],
@@ -121,7 +121,7 @@ def test_lines_are_texts(tmp_path):
     file = tmp_path / "a.txt"
     file.write_bytes("\ufeffred fox\r\n\r\n  blue\u2028car \r\n \r\nlast one".encode())
     with pytest.warns(UserWarning, match="2 of 5 lines are empty and skipped, the first is line 2"):
-        _, texts, _, _ = read_text(file)
+        texts = texts_in(file)
     assert texts == ["red fox", "blue\u2028car", "last one"]
 
 

@@ -2,6 +2,7 @@
 
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from chartae.core.noise import Noise
 from chartae.parts.distributions import DiagonalNormal, kl
 from chartae.parts.words import SkipGram
 from chartae.training.pairs import near, numbered, vocabulary
+from chartae.training.text import TextEncoder
 from chartae.transfer import compare, containment
 
 SMALL = {"latent_dim": 16, "random_state": 0}
@@ -285,6 +287,32 @@ def test_a_file_of_texts(tmp_path):
     np.testing.assert_array_equal(of_file.transform(["general"]), of_list.transform(["general"]))
 
 
+def test_words_of_a_file_need_no_items(tmp_path, monkeypatch):
+    """TF-IDF of texts is computed when items are asked for, and once."""
+    file, calls = tmp_path / "texts.txt", []
+    file.write_text("\n".join(planted(100)), encoding="utf-8")
+    fit = TextEncoder.fit
+    monkeypatch.setattr(TextEncoder, "fit", lambda texts: calls.append(1) or fit(texts))
+    data = ct.read(file, labels=np.arange(100) % 2)
+    ct.WordEmbedding(latent_dim=2, max_epochs=1, random_state=0).fit(data)
+    assert calls == []
+    assert data.X.shape[0] == len(data.texts) == len(data.y) == 100
+    assert (data.medium.kind, calls) == ("tfidf", [1])
+    assert data.summary.startswith("100 texts of ")
+    same = replace(data, X=data.X[:5], y=None)
+    assert (same.X.shape[0], same.medium, calls) == (5, data.medium, [1])
+
+
+def test_texts_without_words_change_nothing():
+    texts = planted(100)
+    options = {"latent_dim": 2, "max_epochs": 1, "random_state": 0}
+    plain = ct.WordEmbedding(**options).fit(texts)
+    mixed = ct.WordEmbedding(**options).fit(["", *texts[:50], " ", "", *texts[50:]])
+    assert mixed.words_ == plain.words_
+    np.testing.assert_array_equal(mixed.transform(plain.words_), plain.transform(plain.words_))
+    assert mixed.score(["", *texts]) == plain.score(texts)
+
+
 def test_words_are_kept(tmp_path, fitted):
     fitted.save(tmp_path / "words")
     again = ct.WordEmbedding.load(tmp_path / "words")
@@ -294,9 +322,9 @@ def test_words_are_kept(tmp_path, fitted):
     np.testing.assert_array_equal(again.counts_, fitted.counts_)
     np.testing.assert_array_equal(again.uncertainty(again.words_), fitted.uncertainty(fitted.words_))
     assert again.score(planted(50)) == fitted.score(planted(50))
-    with pytest.raises(RunFolderError, match=r"open it with WordEmbedding\.load"):
+    with pytest.raises(RunFolderError, match=r"is of a WordEmbedding: open it with WordEmbedding\.load$"):
         ct.load(tmp_path / "words")
-    with pytest.raises(RunFolderError, match="holds no words"):
+    with pytest.raises(RunFolderError, match=r"is of no WordEmbedding: open it with chartae\.load$"):
         ct.WordEmbedding.load(ct.AE(latent_dim=1, max_epochs=1).fit(np.eye(9)).save(tmp_path / "ae"))
 
 
@@ -309,7 +337,7 @@ def test_words_are_kept(tmp_path, fitted):
         ([], "there are no texts"),
         ("a red fox", "put it in a list"),
         ([1, 2], "type int: give str"),
-        (["a fox", ""], "is empty"),
+        (["", ""], "0 words come 3 times or more"),
         (["a b c"], "0 words come 3 times or more"),
         (["red fox", "red car"], r"the most frequent 2 times\): give more texts, or a smaller min_count"),
         (["fox", "car"] * 9, "no two known words stand in one text"),
@@ -325,8 +353,12 @@ def test_bad_texts_are_refused_in_a_line(texts, said):
 def test_unknown_words_are_refused_in_a_line(fitted):
     with pytest.raises(DataError, match=r"'genera' is not known.*did you mean 'general'\?"):
         fitted.transform(["general", "genera"])
-    with pytest.raises(DataError, match="put it in a list"):
+    with pytest.raises(DataError, match=r"^words are a list of str, and this is a str: put it in a list$"):
         fitted.uncertainty("general")
+    with pytest.raises(DataError, match=r"^word 1 \(from 0\) is of type int: give str$"):
+        fitted.transform(["general", 3])
+    with pytest.raises(DataError, match=r"^there are no words: give one or more$"):
+        fitted.similarity(["general"], [])
     with pytest.raises(PlanError, match="did you mean 'distance'"):
         fitted.most_similar("general", by="distances")
     with pytest.raises(PlanError, match="n=0"):

@@ -21,7 +21,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 LARGEST = 150_000  # bytes of a figure
-PAGES = sorted(path.stem for path in HERE.glob("*.py") if path.name != "build.py")
+PAGES = sorted(path.stem for path in HERE.glob("*.py") if path.read_text("utf-8").startswith("# %%"))
+sys.path.insert(0, str(HERE))  # what several pages share is a module beside them
 
 
 def cells(script: str) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import fill
 
 import numpy as np
+from attributes import measure, thirds
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.decomposition import TruncatedSVD
@@ -122,17 +123,8 @@ assert small or guided["code of 8, p(z | c)", 1] > guided["code of 8", 1]
 #
 # ## The same hand, another digit
 #
-# Style is what the label does not say. We measure two things of an image: its ink, and its slant. Digits are
-# encoded with their label and decoded with another.
-
-
-def measure(images):
-    """Ink (a pixel has 0 to 16) and slant (degrees to the right) of images: (2, n)."""
-    x = images.clip(0)
-    mass = np.maximum(x.sum((1, 2)), 1e-6)
-    rows, columns = (np.arange(8) - (x.sum(axis) @ np.arange(8) / mass)[:, None] for axis in (2, 1))
-    shift = np.einsum("nij,ni,nj->n", x, rows, columns) / np.einsum("nij,ni->n", x, rows**2)
-    return np.stack([x.mean((1, 2)), np.degrees(np.arctan(-shift))])
+# Style is what the label does not say. We [measure](attributes.py) two things of an image: its ink, and its
+# slant. Digits are encoded with their label and decoded with another.
 
 
 def within(values, digits):
@@ -156,12 +148,7 @@ assert small or (read(moved, other) > 0.8 and min(kept) > 0.3)
 # components, is the condition. One of six combinations of digit, ink and slant is kept from training.
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WORDS = ("light", "plain", "bold"), ("leaning left", "upright", "leaning right")
-LIMITS = np.quantile(measure(train), [1 / 3, 2 / 3], axis=1).T
-
-
-def kinds(images):
-    """Which of the words for ink and slant fit: (2, n)."""
-    return np.stack([np.digitize(m, limits) for m, limits in zip(measure(images), LIMITS, strict=True)])
+kinds = thirds(train)
 
 
 def describe(digit, ink, slant):

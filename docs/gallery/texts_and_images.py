@@ -8,6 +8,7 @@ from itertools import product
 from textwrap import fill
 
 import numpy as np
+from attributes import thirds
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.decomposition import TruncatedSVD
@@ -64,16 +65,7 @@ assert placed[2] < 0.65
 #
 # ## Digits
 #
-# Each image has a description of its digit and of what was measured: "bold seven left".
-
-
-def measure(images):
-    """Ink (a pixel has 0 to 16) and slant (degrees to the right) of images: (2, n)."""
-    x = images.clip(0)
-    mass = np.maximum(x.sum((1, 2)), 1e-6)
-    rows, columns = (np.arange(8) - (x.sum(axis) @ np.arange(8) / mass)[:, None] for axis in (2, 1))
-    shift = np.einsum("nij,ni,nj->n", x, rows, columns) / np.einsum("nij,ni->n", x, rows**2)
-    return np.stack([x.mean((1, 2)), np.degrees(np.arctan(-shift))])
+# Each image has a description of its digit and of what was [measured](attributes.py): "bold seven left".
 
 
 data = load_digits()
@@ -82,13 +74,13 @@ X, y = data.images[order], data.target[order]
 train, test = X[: 300 if small else 1297], X[1397 if small else 1297 :]
 DIGITS = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
 INK, SLANT = np.array(["light", "plain", "bold"]), np.array(["left", "upright", "right"])
-LIMITS = np.quantile(measure(train), [1 / 3, 2 / 3], axis=1).T
+kinds = thirds(train)
 reader = SVC(gamma=0.001).fit(train.reshape(-1, 64), y[: len(train)])
 
 
 def described(images, digits):
     """Words for ink, digit and slant: (n, 3)."""
-    ink, slant = (np.digitize(m, limits) for m, limits in zip(measure(images), LIMITS, strict=True))
+    ink, slant = kinds(images)
     return np.stack([INK[ink], DIGITS[digits], SLANT[slant]], 1)
 
 

@@ -29,6 +29,15 @@ def _caption(
         float,
         typer.Option("--test", min=0.01, max=0.99, metavar="SHARE", help="Of texts, to tell how well."),
     ] = 0.1,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="KIND", help="What texts are cut into: bytes, or bpe (pieces).")
+    ] = None,
+    language_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name or folder of one of transformers, to say texts; it is frozen."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="At most.")] = 20,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights and of what is held out.")] = 0,
@@ -38,8 +47,9 @@ def _caption(
     import numpy as np
     from sklearn.utils import _safe_indexing
 
-    from chartae.estimators.captions import Captioner, apart
+    from chartae.estimators.captions import Captioner
     from chartae.models.persistence import config_of, refuse_occupied
+    from chartae.training.splits import apart
     from chartae.training.text import lines_of
 
     learned = (config_of(run) or {}).get("content") == "captioner"
@@ -47,6 +57,10 @@ def _caption(
         raise DataError(f"{run} holds a captioner already: leave out --texts, or name the model's run")
     if not learned and texts is None:
         raise DataError(f"{run} has learned no texts: pass --texts")
+    if learned and (tokens or language_model):
+        raise DataError(f"{run} has learned to say texts: leave out --tokens and --language-model")
+    if tokens and language_model:
+        raise DataError("a language model has tokens of its own: leave out --tokens")
     if learned and out is not None and out.suffix != ".txt":
         raise DataError(f"captions are texts, and {out} does not end in .txt: name it so")
     if learned:
@@ -73,7 +87,9 @@ def _caption(
     known, told = apart(X, held_out, seed)
     captioner = Captioner(
         estimator,
-        max_length=max(len(line.encode()) for line in lines),
+        tokens=tokens or "bytes",
+        language_model=language_model,
+        max_length=max(len(line.encode()) for line in lines),  # which no other tokens are more than
         max_epochs=epochs,
         random_state=seed,
         verbose=1,

@@ -146,7 +146,8 @@ class TextVAE(Fitting):
     covariance : {"diagonal", "full"}
         Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float
-        Nats of each latent dimension that cost nothing: without them the decoder may do without the code.
+        Nats of each latent dimension that cost nothing: without them the decoder may do without the code. A
+        fit of ten epochs or more warns if codes say less than 2 nats in the end.
     warmup : float
         Epochs over which the weight of the KL term rises to 1, half of ``max_epochs`` at most.
     cycles : int

@@ -8,26 +8,22 @@ from collections.abc import Callable
 from contextlib import closing
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from chartae.core.columns import as_pandas, is_frame
 from chartae.core.contracts import Distribution, Plan, RawCondition
-from chartae.core.errors import ChartaeError, DataError, PlanError, RunFolderError
+from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import OnCodes
-from chartae.estimators.parameters import plain
 from chartae.estimators.progress import show_progress
-from chartae.estimators.runs import DAMAGE, damaged, load
-from chartae.models.persistence import read_run, write_run
+from chartae.estimators.runs import keep, kept, load
 from chartae.models.spoken import spoken
 from chartae.parts.sequences import Prefixed
 from chartae.parts.units import infer_space
@@ -35,58 +31,16 @@ from chartae.training.engine import train
 from chartae.training.precision import choose_device
 from chartae.training.readers import medium_of
 from chartae.training.sources import Source
+from chartae.training.splits import FEWEST, apart
 from chartae.training.tokens import Borrowed, language_model_of, texts_of, tokenized
 from chartae.transfer import Scaled, coded, fitted
 
-__all__ = ["Captioner", "apart"]
+__all__ = ["Captioner"]
 
 AT_ONCE = 512  # texts that are said or scored in one go ...
 LOGITS = 2**26  # ... unless their tokens have more numbers than this
-FEWEST_HELD_OUT = 10  # fewer texts than this say nothing about when to stop
 ENCODER = "encoder"  # folder within a run folder
-YOURS = ("encoder", "language_model", "tokens", "random_state")  # what it need not hold
-
-
-def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows so that equal ones stay together: an item with several texts is not on both sides.
-
-    Where that leaves too little, of few kinds of items that come often, rows are split as they are.
-
-    Parameters
-    ----------
-    X : array_like or DataFrame
-        ``(n, *shape)``.
-    share : float
-        Of the rows, for the second part; one row at least, and one is kept.
-    seed : int
-        Of the choice.
-
-    Returns
-    -------
-    kept, held_out : ndarray
-        Of shapes ``(m,)`` and ``(n - m,)``: row numbers, rising.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from chartae.estimators.captions import apart
-    >>> kept, held_out = apart(np.tile(np.arange(50.0), 3)[:, None], 0.5, 0)
-    >>> kept.shape, np.intersect1d(kept % 50, held_out % 50)
-    ((75,), array([], dtype=int64))
-    """
-    frame = as_pandas(X) if is_frame(X) else pd.DataFrame(np.asarray(X).reshape(len(X), -1))
-    items = pd.util.hash_pandas_object(frame, index=False)
-    own, kinds = pd.factorize(items)
-    order = np.random.default_rng(seed).permutation(len(kinds))
-    wanted = min(max(1, round(share * len(own))), len(own) - 1)  # neither side is empty
-    sizes, taken, left = np.bincount(own), np.zeros(len(kinds), bool), wanted
-    for kind in order:
-        taken[kind] = sizes[kind] <= left
-        left -= sizes[kind] * taken[kind]
-    held_out = taken[own]
-    if left > wanted / 2:
-        held_out = np.random.default_rng(seed).permutation(len(own)) < wanted
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+YOURS = ("encoder", "language_model", "tokens")  # what it need not hold
 
 
 class Captioner(OnCodes):
@@ -256,9 +210,8 @@ class Captioner(OnCodes):
         self.encoder_ = fitted(self.encoder, X)
         codes = torch.from_numpy(coded(self.encoder_, X))
         kept, held = np.arange(len(tokens)), np.arange(0)
-        if self.validation_fraction * len(tokens) >= FEWEST_HELD_OUT:
-            of = codes.numpy() if hasattr(X, "tocsr") else X
-            kept, held = apart(of, self.validation_fraction, seed)
+        if self.validation_fraction * len(tokens) >= FEWEST:
+            kept, held = apart(X, self.validation_fraction, seed)
         self.validation_rows_ = held
         self.medium_, self.code_dim_ = medium, codes.shape[1]
         self.space_ = infer_space(tokens, likelihood="sequence")
@@ -414,7 +367,7 @@ class Captioner(OnCodes):
         Raises
         ------
         DataError
-            If there are not as many texts as items, or one is empty or no text.
+            If there are not as many texts as items, or one is no text.
         """
         check_is_fitted(self)
         X, texts = self._pairs(X, texts, reset=False)
@@ -460,18 +413,15 @@ class Captioner(OnCodes):
         """
         check_is_fitted(self)
         own = isinstance(self.encoder_, Fitting)
-        config = {
-            "content": "captioner",
-            "parameters": plain(self.get_params(deep=False), unless=YOURS),
+        facts = {
             "language_model": self._name,
             "space": self.space_.config(),
             "medium": self.medium_.config(),
             "code_dim": self.code_dim_,
-            "random_state": self.random_state_,
             "encoder": "chartae" if own else None if self.encoder_ is None else "yours",
         }
         tensors = {**self.model_.state_dict(), "validation_rows": torch.from_numpy(self.validation_rows_)}
-        home = write_run(path, config, tensors, self.history_, overwrite=overwrite)
+        home = keep(self, path, "captioner", facts, tensors, yours=YOURS, overwrite=overwrite)
         if own:
             self.encoder_.save(home / ENCODER, overwrite=overwrite)
         return home
@@ -519,16 +469,12 @@ class Captioner(OnCodes):
         >>> again.caption(np.eye(3)) == captioner.caption(np.eye(3))
         True
         """
-        config, tensors, history = read_run(path)
-        if config.get("content") != "captioner":
-            raise RunFolderError(f"{path} holds no captioner: open it with chartae.load")
-        try:
-            made = cls(encoder, **{k: v for k, v in config["parameters"].items() if k != "encoder"})
+        with kept(cls, path, "captioner", encoder=encoder) as (made, config, tensors):
             if config["encoder"] == "yours" and encoder is None:
                 raise RunFolderError(f"{path} was fitted to an encoder of yours: pass it as encoder=")
             if config["encoder"] == "chartae" and encoder is None:
                 made.encoder = load(Path(path) / ENCODER, device=device)
-            made.encoder_, made.history_, made.random_state_ = made.encoder, history, config["random_state"]
+            made.encoder_ = made.encoder
             made.medium_, made.code_dim_ = medium_of(config["medium"], {}), config["code_dim"]
             made.validation_rows_ = tensors.pop("validation_rows").numpy()
             made.space_ = Space.from_config(config["space"])
@@ -547,9 +493,5 @@ class Captioner(OnCodes):
             with torch.random.fork_rng(devices=[]):
                 plan = made._plan(given)
             plan.model.load_state_dict(tensors)
-        except RunFolderError:
-            raise
-        except (*DAMAGE, RuntimeError, ChartaeError) as error:
-            raise damaged(path, error) from None
         made.model_ = plan.model.eval().to(choose_device(device))
-        return made
+        return cast(Captioner, made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from chartae.core.errors import DataError
 from chartae.training.readers import array_of
 
 __all__ = ["ConditionSchema"]
+
+ORDERED = ("sequence", "set")  # what vectors in any number are, with an order and without
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class ConditionSchema:
         y : array_like, dict or None
             1-D integers, booleans, strings or objects are labels, and so is a column of them, ``(n, 1)``;
             1-D floats are a scalar; other 2-D arrays vectors, and arrays of more axes maps,
-            ``(n, height, width)``, which are vectors to the model; a list of arrays ``(t, m)`` of different
-            lengths t are sequences of vectors. A dict has several of these, ``{"label": ..., "vector": ...,
+            ``(n, height, width)``, which are vectors to the model; a list of arrays ``(t, m)`` are sequences
+            of vectors, of any lengths t. A dict has several of these, ``{"label": ..., "vector": ...,
             "sequence": ...}``, and "set" in place of "sequence" where the order of the vectors says nothing;
             both may also be an array ``(n, t, m)``, filled up with NaN. A NaN in a scalar, a vector or a map
             means "no condition" for that row, and so does a sequence without vectors; labels cannot be
@@ -77,7 +79,7 @@ class ConditionSchema:
         DataError
             If it is none of these, or if a label is missing.
         """
-        label, vector, vectors, ordered = _split(y)
+        label, vector, vectors, ordered = _split(_named(y))
         if label is not None and label.ndim != 1:
             raise DataError("there is a single label: give one for each row")
         if vector is not None and (vector.ndim == 0 or math.prod(vector.shape[1:]) == 0):
@@ -109,7 +111,7 @@ class ConditionSchema:
         parts = {
             "label": self.classes is not None,
             "vector": self.vector_dim,
-            "sequence" if self.ordered else "set": self.sequence_dim,
+            ORDERED[not self.ordered]: self.sequence_dim,
         }
         return [name for name, there in parts.items() if there]
 
@@ -137,8 +139,9 @@ class ConditionSchema:
         ----------
         condition : object
             As in :meth:`learn`, or a single label, vector, map or sequence, or None for "no condition". What
-            is not a dict is the first part that the model knows, of label, vector and sequence. A part that a
-            dict leaves out, and a vector that holds a NaN, is absent, which the model was trained for.
+            is not a dict is the first part that the model knows, of label, vector and sequence, and a list of
+            arrays ``(t, m)`` its sequence or set, if it knows one. A part that a dict leaves out, and a
+            vector that holds a NaN, is absent, which the model was trained for.
         n : int
             How many rows.
 
@@ -158,8 +161,7 @@ class ConditionSchema:
             raise DataError(
                 "this model was fitted without a condition: pass y to fit, with a recipe such as 'cvae'"
             )
-        if not isinstance(condition, Mapping):
-            condition = {self._has[0]: condition}
+        condition = _named(condition, self._has)
         label, vector, vectors, _ = _split(condition)
         if not {name for name, part in condition.items() if part is not None} <= {*self._has}:
             has = " and ".join(f"{name}s" for name in self._has)
@@ -216,10 +218,13 @@ class ConditionSchema:
                 f"vectors of sequences have {rows[0].shape[1]} numbers, and {self.sequence_dim} are needed"
             )
         places = max(1, *map(len, rows))
-        out = np.full((n, places, self.sequence_dim), np.nan)
+        out = np.full((n, places, self.sequence_dim), np.nan, np.float32)
         for i, row in enumerate(rows):
             if np.isinf(row).any():
-                raise DataError(f"the sequence in row {i} (from 0) is infinite: correct it, or leave it out")
+                raise DataError(
+                    f"the sequence in row {i} (from 0) is infinite, or too large for float32: correct it, or "
+                    "leave it out"
+                )
             out[i, : len(row)] = row
         return torch.from_numpy(out)
 
@@ -323,9 +328,10 @@ def _missing(objects: np.ndarray) -> np.ndarray:
     return np.asarray(pd.isna(objects))
 
 
-def _numbers(vector: Any) -> np.ndarray:
+def _numbers(vector: Any, dtype: Any = np.float64) -> np.ndarray:
     try:
-        return np.asarray(vector, dtype=np.float64)  # a date in seconds has more digits than float32
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            return np.asarray(vector, dtype=dtype)  # a date in seconds has more digits than float32
     except (TypeError, ValueError):
         raise DataError(
             "condition vectors must be numbers, as many in each: pass anything else as labels"
@@ -336,53 +342,66 @@ def _sequences(given: Any, n: int | None = None) -> list[np.ndarray]:
     """Arrays ``(t, m)``, one for each of ``n`` rows; a single one is meant for all."""
     if not hasattr(given, "__getitem__") or isinstance(given, str | Mapping):
         raise DataError(f"a condition's sequence is {given!r}: give an array (t, m) for each row, of one m")
-    rows = [_numbers(array_of(row) if isinstance(row, torch.Tensor) else row) for row in given]
-    if n is not None and rows and all(row.ndim == 1 for row in rows):
+    # As float32: they are filled up to the longest, and many.
+    rows = [_numbers(array_of(row) if isinstance(row, torch.Tensor) else row, np.float32) for row in given]
+    if n is not None and rows and all(row.ndim == 1 and row.size for row in rows):
         if len(rows) == n > 1:
             raise DataError(
                 f"{n} vectors for {n} rows are one sequence, or one vector each: give [a] * n, or a[:, None]"
             )
-        rows = [_numbers(rows)] * n
-    strange = next((row for row in rows if row.ndim != 2 or row.shape[1] != rows[0].shape[1]), None)
-    if strange is not None:
-        raise DataError(
-            f"a condition's sequence has shape {strange.shape}: give an array (t, m) for each row, of one m"
-        )
+        rows = [_numbers(rows, np.float32)] * n
+    width = next((row.shape[1] for row in rows if row.ndim == 2), None)
+    for i, row in enumerate(rows):
+        if row.ndim < 2 and np.isnan(row).all():
+            raise DataError(
+                f"the sequence in row {i} (from 0) is empty, or None: write np.empty((0, {width or 'm'})) "
+                "for no condition"
+            )
+        if row.ndim != 2 or row.shape[1] != width:
+            raise DataError(
+                f"a condition's sequence has shape {row.shape} in row {i} (from 0): give an array (t, m) for "
+                "each row, of one m"
+            )
     return rows
 
 
-def _ragged(y: Any) -> bool:
-    """Whether these are arrays of vectors that differ in number."""
-    many = isinstance(y, list | tuple) and all(isinstance(row, np.ndarray | torch.Tensor) for row in y)
-    return many and all(row.ndim == 2 for row in y) and len({len(row) for row in y}) > 1
-
-
-def _split(y: Any) -> tuple[np.ndarray | None, np.ndarray | None, Any, bool]:
-    """Labels, vectors, sequences of vectors, and whether those have an order."""
+def _named(y: Any, known: Sequence[str] = ()) -> dict[str, Any]:
+    """Parts of a condition by their names, of which a model knows some: here alone is said what is what."""
     if y is None:
-        return None, None, None, True
-    y = {"sequence": y} if _ragged(y) else y
+        return {}
     if isinstance(y, Mapping):
-        unknown = set(y) - {"label", "vector", "sequence", "set"}
-        if unknown:
-            raise DataError(
-                f"a condition has 'label', 'vector' and 'sequence' or 'set', and not {sorted(unknown)[0]!r}"
-            )
-        label, vector, sequence, unordered = (y.get(k) for k in ("label", "vector", "sequence", "set"))
-        if all(part is None for part in (label, vector, sequence, unordered)):
+        if all(part is None for part in y.values()):
             raise DataError(
                 "a condition dict is empty: give 'label', 'vector', 'sequence' or several, or None for none"
             )
-        if sequence is not None and unordered is not None:
-            raise DataError("a condition has a 'sequence' and a 'set': give one of them")
-        names = None if label is None else _names(_column(_array(label)))
-        vectors = sequence if unordered is None else unordered
-        return names, None if vector is None else _array(vector), vectors, unordered is None
+        return dict(y)
+    # Of one length, too, they are no maps, which come as one array.
+    listed = isinstance(y, list | tuple) or getattr(y, "dtype", None) == np.dtype(object)
+    if listed and any(getattr(row, "ndim", 0) == 2 for row in y):
+        return {next((name for name in known if name in ORDERED), known[0] if known else "sequence"): y}
+    if known:
+        return {known[0]: y}
     rows = _array(y)
     # A column of classes is one label a row; a column of floats is a vector of one.
-    rows = rows if rows.dtype.kind == "f" else _column(rows)
-    labels = rows.ndim == 1 and rows.dtype.kind != "f"
-    return (_names(rows), None, None, True) if labels else (None, rows, None, True)
+    return {"vector" if rows.dtype.kind == "f" or _column(rows).ndim > 1 else "label": rows}
+
+
+def _split(parts: Mapping[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None, Any, bool]:
+    """Labels, vectors, sequences of vectors, and whether those have an order."""
+    unknown = set(parts) - {"label", "vector", *ORDERED}
+    if unknown:
+        raise DataError(
+            f"a condition has 'label', 'vector' and 'sequence' or 'set', and not {sorted(unknown)[0]!r}"
+        )
+    label, vector, sequence, unordered = (parts.get(k) for k in ("label", "vector", *ORDERED))
+    if sequence is not None and unordered is not None:
+        raise DataError("a condition has a 'sequence' and a 'set': give one of them")
+    return (
+        None if label is None else _names(_column(_array(label))),
+        None if vector is None else _array(vector),
+        sequence if unordered is None else unordered,
+        unordered is None,
+    )
 
 
 def _column(rows: np.ndarray) -> np.ndarray:

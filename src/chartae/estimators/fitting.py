@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sklearn.impute import KNNImputer
 
-from chartae.core.arrays import AllBut, as_tensor, blocks, is_streamed
+from chartae.core.arrays import as_tensor, blocks, is_streamed
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
@@ -39,14 +39,14 @@ from chartae.training.engine import finish, settle, train
 from chartae.training.precision import choose_device, choose_precision, start_threads
 from chartae.training.readers import Dataset, read
 from chartae.training.sources import Source
+from chartae.training.splits import split
 
 __all__ = ["Fitting"]
 
 MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
 MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
-HELD_OUT = 16384  # rows of a stream, at most: they stay in memory
-FEWEST_HELD_OUT = 10  # fewer validation rows than this say nothing about when to stop
 KEPT = 10_000  # training rows whose codes are kept, at most
+SILENT, JUDGED = 2.0, 10  # nats below which a code of tokens says little, and epochs from which that is told
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
@@ -186,7 +186,7 @@ class Fitting(Densities, Geometry):
         schema = self.schema_
         self.random_state_ = keeping.begun.get("random_state", begun_from(self.random_state))
         seed, device = seed_of(self.random_state_), choose_device(self.device)
-        held_out, kept = self._split(X, seed)
+        kept, held_out = split(X, self.validation_fraction, seed)
         self.validation_rows_ = held_out
         self.space_ = infer_space(
             X,
@@ -311,6 +311,19 @@ class Fitting(Densities, Geometry):
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
+        if model.likelihood.sequential and raw is None:
+            self._warn_of_silence()
+
+    def _warn_of_silence(self) -> None:
+        """Tell that a decoder, which sees the tokens before each, has learned to do without the code."""
+        last = self.history_[self.best_epoch_ - 1]
+        nats = last.get("val_kl", last.get("kl", math.inf))
+        if self.n_iter_ >= JUDGED and nats < SILENT:
+            warnings.warn(
+                f"the code of a row says {nats:.1f} nats (KL), and the decoder hardly asks it: fit with a "
+                "larger free_bits, or a small context, so that it sees few tokens",
+                stacklevel=5,
+            )
 
     def _count(self) -> None:
         """Count the epochs that have passed."""
@@ -383,18 +396,6 @@ class Fitting(Densities, Geometry):
             d,
             f" (the data's dimension reads {found.dimension:.1f}, 95 % within {low:.1f}-{high:.1f}{how})",
         )
-
-    def _split(self, X: Any, seed: int) -> tuple[np.ndarray, Any]:
-        n = len(X)
-        held = round(self.validation_fraction * n)
-        held = min(held, n - 1) if held >= FEWEST_HELD_OUT else 0
-        if is_streamed(X):
-            # Few enough to stay in memory, and without a permutation, which would take more than they do.
-            held = min(held, HELD_OUT, X.rows_to_hold)
-            rows = np.sort(np.random.default_rng(seed + 3).choice(n, held, replace=False))
-            return rows, AllBut(n, rows)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
-        return order[:held].sort().values.numpy(), order[held:].sort().values.numpy()
 
     # ---------------------------------------------------------------- keep
 

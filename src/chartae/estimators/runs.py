@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from chartae.core.contracts import Prior
@@ -26,7 +29,7 @@ from chartae.training.readers import medium_of
 if TYPE_CHECKING:
     from chartae.estimators.autoencoders import Autoencoder
 
-__all__ = ["described", "load", "load_decoder", "save"]
+__all__ = ["described", "keep", "kept", "load", "load_decoder", "save"]
 
 FITTED = (
     "latent_dim_",
@@ -40,7 +43,12 @@ FITTED = (
     "network_",
 )
 #: What reading a configuration raises if someone has changed it.
-DAMAGE = (LookupError, TypeError, AttributeError, ValueError, AssertionError, ArithmeticError, MemoryError)
+DAMAGE = (
+    *(LookupError, TypeError, AttributeError, ValueError),
+    *(AssertionError, ArithmeticError, MemoryError, RuntimeError),
+)
+#: What other folders hold than a model of data, and what opens it.
+OTHERS = {"captioner": "Captioner", "words": "WordEmbedding"}
 DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.", "medium.")
 
 
@@ -215,13 +223,12 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
     from chartae.estimators import autoencoders
 
     config, tensors, history = read_run(path)
-    if config.get("content") == "captioner":
-        raise RunFolderError(f"{path} holds a captioner: open it with Captioner.load")
-    if config.get("content") == "words":
-        raise RunFolderError(f"{path} holds words: open it with WordEmbedding.load")
+    if config.get("content") in OTHERS:
+        kind = OTHERS[config["content"]]
+        raise RunFolderError(f"{path} is of a {kind}: open it with {kind}.load")
     if config.get("content") != "model":
         raise RunFolderError(f"{path} holds a decoder alone: open it with load_decoder")
-    try:
+    with reading(path):
         saved = config["estimator"]
         if saved["class"] not in autoencoders.__all__:
             raise RunFolderError(f"{path}: unknown estimator {saved['class']!r}: was config.json changed?")
@@ -230,10 +237,6 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
         _fill(estimator, path, config, tensors, history, network)
         if codes is not None and (codes.dim() != 2 or codes.shape[1] != estimator.model_.latent_dim):
             raise ValueError("its codes have another width than latent_dim")
-    except RunFolderError:
-        raise
-    except DAMAGE as error:
-        raise damaged(path, error) from None
     if network is not None:
         estimator.network = network
     estimator.validation_rows_, estimator.codes_ = rows.numpy(), None if codes is None else codes.numpy()
@@ -275,15 +278,122 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
     config, tensors, history = read_run(path)
     tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
     generator = Generator()
-    try:
+    with reading(path):
         pair = None if network is None else (_NoEncoder(), network)
         _fill(generator, path, config, tensors, history, pair, decoder_only=True)
-    except RunFolderError:
-        raise
-    except DAMAGE as error:
-        raise damaged(path, error) from None
     generator.model_.to(choose_device(device))
     return generator
+
+
+def keep(
+    estimator: Any,
+    path: str | os.PathLike[str],
+    content: str,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    yours: Collection[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write a fitted estimator of another kind than those of data.
+
+    Parameters
+    ----------
+    estimator : object
+        With parameters, ``history_`` and ``random_state_``.
+    path : str or path-like
+        The folder.
+    content : str
+        What it holds.
+    facts : Mapping
+        JSON values that :func:`kept` is to find, beside the parameters.
+    tensors : Mapping of str to Tensor
+        Each of any shape.
+    yours : collection of str
+        Parameters of which a value that is no JSON is left out.
+    overwrite : bool
+        Replace a run folder that is there.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    RunFolderError
+        If it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from chartae import WordEmbedding
+    >>> from chartae.estimators.runs import keep, kept
+    >>> words = WordEmbedding(latent_dim=2, max_epochs=1, random_state=0).fit(["red fox", "red car"] * 9)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = keep(words, folder + "/run", "words", {"answer": 42}, {})
+    ...     with kept(WordEmbedding, path, "words") as (made, config, tensors):
+    ...         made.latent_dim, config["answer"]
+    (2, 42)
+    """
+    check_is_fitted(estimator)
+    config = {
+        "content": content,
+        "parameters": plain(estimator.get_params(deep=False), unless=("random_state", *yours)),
+        "random_state": estimator.random_state_,
+        **facts,
+    }
+    return write_run(path, config, tensors, estimator.history_, overwrite=overwrite)
+
+
+@contextmanager
+def kept(
+    kind: type, path: str | os.PathLike[str], content: str, **given: Any
+) -> Iterator[tuple[Any, dict[str, Any], dict[str, torch.Tensor]]]:
+    """Open what :func:`keep` wrote; what is raised meanwhile says that the folder is damaged.
+
+    Parameters
+    ----------
+    kind : type
+        Of the estimator.
+    path : str or path-like
+        The folder.
+    content : str
+        What it must hold.
+    **given : object
+        Parameters in place of those that are kept.
+
+    Yields
+    ------
+    tuple
+        The estimator, which has its parameters, ``history_`` and ``random_state_``; the JSON values; and the
+        tensors, each of any shape.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder holds something else, or is broken.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, chartae as ct
+    >>> from chartae.estimators.runs import kept
+    >>> ae = ct.AE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with kept(ct.WordEmbedding, ae.save(folder + "/run"), "words"):
+    ...         pass
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.RunFolderError: ... is of no WordEmbedding: open it with chartae.load
+    """
+    config, tensors, history = read_run(path)
+    if config.get("content") != content:
+        raise RunFolderError(f"{path} is of no {kind.__name__}: open it with chartae.load")
+    with reading(path):
+        made = kind(**{**config["parameters"], **given})
+        made.history_, made.random_state_ = history, config["random_state"]
+        yield made, config, tensors
 
 
 class _NoEncoder(nn.Module):
@@ -317,6 +427,42 @@ def _fill(
         if names.shape != (fitted.n_features_in_,):
             raise ValueError("feature_names has another length than n_features_in_")
         fitted.feature_names_in_ = names
+
+
+@contextmanager
+def reading(path: Any) -> Iterator[None]:
+    """Say of whatever is raised that a configuration has been changed.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder.
+
+    Yields
+    ------
+    None
+        For as long as it is read.
+
+    Raises
+    ------
+    RunFolderError
+        In place of what was raised.
+
+    Examples
+    --------
+    >>> from chartae.estimators.runs import reading
+    >>> with reading("runs/a"):
+    ...     {}["space"]
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.RunFolderError: runs/a: config.json is damaged ('space'): restore it, or fit again
+    """
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except DAMAGE as error:
+        raise damaged(path, error) from None
 
 
 def damaged(path: Any, error: Exception) -> RunFolderError:

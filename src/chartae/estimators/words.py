@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from chartae.core.errors import DataError, RunFolderError
+from chartae.core.errors import DataError
 from chartae.estimators.decoding import begun_from, count
-from chartae.estimators.parameters import constructor, plain
-from chartae.estimators.runs import DAMAGE, damaged
-from chartae.models.persistence import read_run, write_run
+from chartae.estimators.parameters import constructor
+from chartae.estimators.runs import keep, kept
 from chartae.parts.words import SkipGram
 from chartae.training.pairs import Corpus, blocks, near, numbered, vocabulary
 from chartae.training.precision import flushed_denormals
@@ -149,7 +148,8 @@ class WordEmbedding(BaseEstimator):
         Parameters
         ----------
         texts : sequence of str or Dataset
-            The texts, or what :func:`chartae.read` gives of a ``.txt`` file.
+            The texts, or what :func:`chartae.read` gives of a ``.txt`` file, which is not encoded for this;
+            a text without words, an empty one say, is skipped.
         y : None
             No effect.
 
@@ -356,7 +356,7 @@ class WordEmbedding(BaseEstimator):
     def _rows(self, words: Any) -> NDArray[np.int64]:
         check_is_fitted(self)
         number = {word: i for i, word in enumerate(self.words_)}
-        found = texts_of(words)
+        found = texts_of(words, "word")
         for word in found:
             if word not in number:
                 close = difflib.get_close_matches(word, self.words_, n=1)
@@ -387,14 +387,8 @@ class WordEmbedding(BaseEstimator):
             If it cannot be written.
         """
         check_is_fitted(self)
-        config = {
-            "content": "words",
-            "parameters": plain(self.get_params(), unless=("random_state",)),
-            "words": list(self.words_),
-            "random_state": self.random_state_,
-        }
         tensors = {**self.model_.state_dict(), "counts": torch.from_numpy(self.counts_)}
-        return write_run(path, config, tensors, self.history_, overwrite=overwrite)
+        return keep(self, path, "words", {"words": list(self.words_)}, tensors, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> WordEmbedding:
@@ -425,18 +419,11 @@ class WordEmbedding(BaseEstimator):
         >>> bool((again.transform(["fox"]) == words.transform(["fox"])).all())
         True
         """
-        config, tensors, history = read_run(path)
-        if config.get("content") != "words":
-            raise RunFolderError(f"{path} holds no words: open it with chartae.load")
-        try:
-            made = cls(**config["parameters"])
-            made.words_, made.random_state_ = tuple(config["words"]), config["random_state"]
-            made.counts_, made.history_ = tensors.pop("counts").numpy(), history
+        with kept(cls, path, "words") as (made, config, tensors):
+            made.words_, made.counts_ = tuple(config["words"]), tensors.pop("counts").numpy()
             made.model_ = SkipGram(len(made.words_), made.latent_dim, made.spread)
             made.model_.load_state_dict(tensors)
-        except (*DAMAGE, RuntimeError) as error:
-            raise damaged(path, error) from None
-        return made
+        return cast(WordEmbedding, made)
 
 
 def _texts(texts: Any) -> Sequence[str]:

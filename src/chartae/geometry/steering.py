@@ -189,8 +189,9 @@ class Direction:
     >>> import numpy as np
     >>> from chartae.geometry import Direction
     >>> t = np.array([3.0, -1.0, np.nan, 5.0, 2.0])
-    >>> Direction(None, np.ones(1), "auc", 0.9, (0.8, 1.0), np.arange(5), t, t).agreement
-    0.75
+    >>> found = Direction("red", np.ones(1), "auc", 0.9, (0.8, 1.0), np.arange(5), t, t)
+    >>> found, found.agreement
+    (Direction('red', auc=0.9 (0.8 to 1), d=1), 0.75)
     """
 
     name: Any
@@ -201,6 +202,13 @@ class Direction:
     rows: np.ndarray
     slope: np.ndarray
     speed: np.ndarray
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        name = "" if self.name is None else f"{self.name!r}, "
+        return (
+            f"Direction({name}{self.kind}={self.effect:.3g} ({low:.3g} to {high:.3g}), d={len(self.vector)})"
+        )
 
     @property
     def none(self) -> float:

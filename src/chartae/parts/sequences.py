@@ -209,7 +209,7 @@ def _in_front(prefixes: nn.ModuleList, sizes: tuple[int, int], h: Tensor, c: Ten
     return [prefix(part).unflatten(1, (PREFIX, -1)) for prefix, part in zip(prefixes, given, strict=True)]
 
 
-class TokenDecoder(_Tokens):
+class TokenDecoder(_Tokens, Speaker):
     """A causal Transformer that says rows under a code and a condition, each a few tokens in front.
 
     Parameters
@@ -272,22 +272,6 @@ class TokenDecoder(_Tokens):
         self.register_buffer("never", never, persistent=False)
 
     def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
-        """Give the logits of each next token.
-
-        Parameters
-        ----------
-        h : Tensor
-            ``(n, d)`` codes.
-        c : Tensor or None
-            ``(n, condition_dim)``.
-        tokens : Tensor
-            ``(n, t)`` whole numbers, of which the first stands for the beginning.
-
-        Returns
-        -------
-        Tensor
-            ``(n, t, levels)``: those at a place depend on tokens up to there alone.
-        """
         x = torch.cat([*self._prefix(h, c), self._embedded(tokens)], 1)
         mask = self._near(x.shape[1], x.device) if self.context < tokens.shape[1] else None
         for block in self.blocks:
@@ -301,20 +285,6 @@ class TokenDecoder(_Tokens):
         return (back >= 0) & ((back < self.context) | (place < self.front))
 
     def begin(self, h: Tensor, c: Tensor | None) -> tuple[int, list[Any]]:
-        """Look at codes and condition.
-
-        Parameters
-        ----------
-        h : Tensor
-            ``(n, d)``.
-        c : Tensor or None
-            ``(n, condition_dim)``.
-
-        Returns
-        -------
-        tuple
-            The place that comes next, and what each block keeps of those before.
-        """
         prefix, past = self._prefix(h, c), []
         if not prefix:
             return 0, [None] * len(self.blocks)
@@ -325,22 +295,6 @@ class TokenDecoder(_Tokens):
         return 0, past
 
     def step(self, token: Tensor, state: tuple[int, list[Any]]) -> tuple[Tensor, tuple[int, list[Any]]]:
-        """Go one token further.
-
-        Parameters
-        ----------
-        token : Tensor
-            ``(n,)``, the last one.
-        state : tuple
-            As it was given.
-
-        Returns
-        -------
-        logits : Tensor
-            ``(n, levels)``.
-        state : tuple
-            For the next step.
-        """
         place, past = state
         x, kept = self._embedded(token[:, None], place), []
         for block, before in zip(self.blocks, past, strict=True):
@@ -364,7 +318,7 @@ class TokenDecoder(_Tokens):
         return full(F.linear(self.last(x), self.token.weight, self.bias + self.never))
 
 
-class Prefixed(nn.Module):
+class Prefixed(Speaker):
     """A causal language model of another library that says rows under a code and a condition in front.
 
     It has the form of those of the library transformers: it maps ``inputs_embeds`` to ``logits``, and keeps
@@ -479,63 +433,17 @@ class Prefixed(nn.Module):
         return self
 
     def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
-        """Give the logits of each next token.
-
-        Parameters
-        ----------
-        h : Tensor
-            ``(n, d)`` codes.
-        c : Tensor or None
-            ``(n, condition_dim)``.
-        tokens : Tensor
-            ``(n, t)`` whole numbers, of which the first stands for the beginning.
-
-        Returns
-        -------
-        Tensor
-            ``(n, t, levels)``: those at a place depend on tokens up to there alone.
-        """
         prefix, told = self._prefix(h, c), self._embedded(tokens, begins=True)
         out = self._speaks(inputs_embeds=torch.cat([*prefix, told], 1), use_cache=False)
         return self._logits(out.logits[:, -tokens.shape[1] :])
 
     def begin(self, h: Tensor, c: Tensor | None) -> tuple[bool, Any]:
-        """Look at codes and condition.
-
-        Parameters
-        ----------
-        h : Tensor
-            ``(n, d)``.
-        c : Tensor or None
-            ``(n, condition_dim)``.
-
-        Returns
-        -------
-        tuple
-            Whether nothing has been said yet, and the model's cache.
-        """
         prefix = self._prefix(h, c)
         if not prefix:
             return True, None
         return True, self._speaks(inputs_embeds=torch.cat(prefix, 1), use_cache=True).cache
 
     def step(self, token: Tensor, state: tuple[bool, Any]) -> tuple[Tensor, tuple[bool, Any]]:
-        """Go one token further.
-
-        Parameters
-        ----------
-        token : Tensor
-            ``(n,)``, the last one.
-        state : tuple
-            As it was given; its cache is written to.
-
-        Returns
-        -------
-        logits : Tensor
-            ``(n, levels)``.
-        state : tuple
-            For the next step.
-        """
         begins, cache = state
         x = self._embedded(token[:, None], begins=begins)
         out = self._speaks(inputs_embeds=x, cache=cache, use_cache=True)

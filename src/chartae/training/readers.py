@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
-import math
 import mmap
 import re
 import sys
@@ -15,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 from chartae.core.columns import Schema, as_pandas, is_frame, is_streamed_table
 from chartae.core.errors import DataError, one_line
 from chartae.core.files import SOUNDS, folder_labels, visible_files
+from chartae.training.pictures import IMAGES, load_images
 
 __all__ = ["Dataset", "array_of", "is_encoded", "medium_of", "read", "read_array", "refuse_bad_values"]
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _DATA_NAMES = ("x", "x_train", "data", "images", "embedding")
 _LABEL_NAMES = ("y", "y_train", "label", "labels", "target")
-_LONGEST = 64  # pixels of the longer side, where images differ in size and none is given
 #: What NumPy raises of a damaged file.
 _DAMAGE = (
     *(ValueError, EOFError, OSError, KeyError, SyntaxError, NotImplementedError),
@@ -126,7 +125,7 @@ def read(
         ``.parquet`` files, a folder of images (one subfolder a label, or none; values as stored, color as
         RGB), speech (a folder of ``.wav`` and ``.flac`` files, or a ``.npz`` file with ``wave`` and
         ``offsets``; see :func:`~chartae.training.audio.read_audio`), a ``.txt`` file of one text a line (see
-        :func:`~chartae.training.text.read_text`), or an object in memory: anything that numpy turns into an
+        :func:`~chartae.training.text.encoded`), or an object in memory: anything that numpy turns into an
         array of shape (n, ...), a torch tensor or ``Dataset``, a pandas DataFrame, what
         :func:`chartae.stream` gives, or a tuple.
     labels : str or array of shape (n,) or (n, ...), optional
@@ -137,9 +136,9 @@ def read(
         Height and width in pixels that every image of a folder is resized to. Left out, images of several
         sizes are resized to the median height and width, of at most 64 pixels.
     encoder : str, encoder or callable, optional
-        How texts or sounds become items. For texts "tfidf" (if left out), "sentence-transformers/NAME" or a
-        function from a list of str to an array of shape (n, d); for sounds a LogMel; or the ``medium`` of
-        the data that a model was trained on.
+        How texts or sounds become items. For texts "tfidf" (if left out; then once the items are asked for),
+        "sentence-transformers/NAME" or a function from a list of str to an array of shape (n, d); for sounds
+        a LogMel; or the ``medium`` of the data that a model was trained on.
     memory : str or int, optional
         Bytes, as in "2GB", that data may take; up to half of what is available if left out. A ``.parquet``
         file or a ``Dataset`` that does not fit is streamed (see :func:`chartae.stream`), and so is a ``.npy``
@@ -387,7 +386,7 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
             f"{path} is larger than memory={memory!r}, and {suffix} files are read whole: save it as .npy or "
             ".parquet"
         )
-    if suffix == ".parquet" or _count_of(path, (".parquet",)) > _count_of(path, _IMAGES):
+    if suffix == ".parquet" or _count_of(path, (".parquet",)) > _count_of(path, IMAGES):
         return _parquet(path, labels, memory)
     if path.is_dir():
         return _folder(path, labels, size)
@@ -399,7 +398,7 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
         return _npz(path, key or None, labels)
     if suffix in _READERS:
         return _READERS[suffix](path, labels)
-    if suffix in _IMAGES:
+    if suffix in IMAGES:
         raise DataError(f"{path} is one image: pass the folder that holds the images")
     if suffix in SOUNDS:
         raise DataError(f"{path} is one sound: pass the folder that holds the sounds")
@@ -421,7 +420,7 @@ _NOTHING_TO_ENCODE = "an encoder is for texts and sounds in files, and the data 
 def _reader_of_encoded(path: Path) -> Callable[[Path, Any, Any], Dataset] | None:
     """Find the reader of what becomes numbers by an encoder; None for what is numbers already."""
     if path.is_dir():
-        return _sounds if _count_of(path, SOUNDS) > _count_of(path, _IMAGES) else None
+        return _sounds if _count_of(path, SOUNDS) > _count_of(path, IMAGES) else None
     if path.suffix.lower() == ".npz":
         try:
             with zipfile.ZipFile(path) as archive:
@@ -443,10 +442,39 @@ def _sounds(path: Path, labels: Any, encoder: Any) -> Dataset:
 
 
 def _texts(path: Path, labels: Any, encoder: Any) -> Dataset:
-    from chartae.training.text import read_text
+    from chartae.training.text import encoded, texts_in
 
-    X, texts, medium, note = read_text(path, "tfidf" if encoder is None else encoder)
+    texts = texts_in(path)
+    if encoder is None:
+        y = None if labels is None else _labels(labels, len(texts), path.name)
+        return _Texts(texts=texts, y=y, name=path.name)
+    X, medium, note = encoded(texts, encoder)
     return replace(_dataset(X, labels, name=path.name, note=note), medium=medium, texts=texts)
+
+
+class _Texts(Dataset):
+    """Texts that become items by TF-IDF when these are asked for: who learns words needs none."""
+
+    def __init__(self, **parts: Any) -> None:
+        vars(self).update(parts)
+
+    @cached_property
+    def _items(self) -> tuple[Any, Any, str]:
+        from chartae.training.text import encoded
+
+        return encoded(self.texts or [])
+
+    @cached_property
+    def X(self) -> Any:
+        return self._items[0]
+
+    @cached_property
+    def medium(self) -> Any:
+        return self._items[1]
+
+    @cached_property
+    def note(self) -> str:
+        return self._items[2]
 
 
 def _digits(labels: Any) -> Dataset:
@@ -718,94 +746,16 @@ _READERS = {".npy": _npy, ".csv": _csv}
 
 def _folder(folder: Path, labels: Any, size: tuple[int, int] | None) -> Dataset:
     visible = visible_files(folder)
-    files = [p for p in visible if p.suffix.lower() in _IMAGES]
+    files = [p for p in visible if p.suffix.lower() in IMAGES]
     if not files:
         arrays = [str(p) for p in visible if p.suffix.lower() in (".npz", ".txt", *_READERS)]
         cure = f"pass the file {arrays[0]}" if arrays else "pass another folder"
-        raise DataError(f"folder {folder} holds no images ({', '.join(_IMAGES)}) or sounds: {cure}")
+        raise DataError(f"folder {folder} holds no images ({', '.join(IMAGES)}) or sounds: {cure}")
     others = len(visible) - len(files)
     notes = [f"without {_count(others, 'other file')}"] if others else []
     labels = folder_labels(folder, files) if labels is None else labels
-    X, more = _load_images(files, size)
+    X, more = load_images(files, size)
     return _dataset(X, labels, name=folder.resolve().name, note=", ".join(notes + more))
-
-
-def _load_images(files: Sequence[Path], size: tuple[int, int] | None) -> tuple[NDArray[Any], list[str]]:
-    """Load images of one size into one array: a first pass reads the headers, a second the pixels."""
-    heads = [_head(file) for file in files]
-    notes = []
-    sizes = sorted({head[0] for head in heads}, key=math.prod)
-    if size is None and len(sizes) > 1:
-        size = _usual_size([head[0] for head in heads])
-        to, least, most = (f"{h} × {w}" for h, w in (size, sizes[0], sizes[-1]))
-        notes.append(f"resized to {to} from sizes between {least} and {most}; --size chooses")
-    kinds = [head[1] for head in heads]
-    kind = "RGB" if set(kinds) == {"L", "RGB"} else kinds[0]
-    odd = [i for i, k in enumerate(kinds) if k != kind]
-    if odd and set(kinds) != {"L", "RGB"}:
-        types = f"{files[0]} has pixels of type {kind} and {files[odd[0]]} of type {kinds[odd[0]]}"
-        raise DataError(f"{types}: save all images as one type")
-    if odd:
-        notes.append(f"{_count(len(odd), 'gray image')} as color")
-    if any(head[2] for head in heads):
-        notes.append("transparency on white")
-    first = _pixels(files[0], kind, size)
-    X = np.empty((len(files), *first.shape), first.dtype)
-    for i, file in enumerate(files):
-        X[i] = _pixels(file, kind, size)
-    return X, notes
-
-
-def _usual_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Choose one size for images of several: the median height and width, scaled down to ``_LONGEST``."""
-    height, width = (float(side) for side in np.median(sizes, axis=0))
-    factor = min(1.0, _LONGEST / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def _head(file: Path) -> tuple[tuple[int, int], str, bool]:
-    """Return (height, width) as shown, the kind of pixel, and whether some pixels may be transparent."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            frames: int = getattr(image, "n_frames", 1)
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # Exif: the camera was held upright
-                width, height = height, width
-            if frames > 1:
-                raise DataError(f"{file} holds {frames} images: save each as a file of its own")
-            transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-            return (height, width), _kind(image.mode), transparent
-    except (OSError, SyntaxError, ValueError) as e:
-        _unreadable(file, e)
-
-
-def _kind(mode: str) -> str:
-    """Return the mode that an image of pillow's ``mode`` is read in."""
-    if mode in ("1", "L", "LA", "La"):
-        return "L"
-    if mode.startswith("I;16"):
-        return "I;16"
-    return mode if mode in ("I", "F") else "RGB"
-
-
-def _pixels(file: Path, kind: str, size: tuple[int, int] | None) -> NDArray[Any]:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            if not image.mode.startswith("I;16"):  # 16 bits stay as they are, in their own byte order
-                image = image.convert(kind)
-            if size is not None:
-                image = image.resize((size[1], size[0]), Image.Resampling.BOX)
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as e:
-        _unreadable(file, e)
 
 
 # ------------------------------------------------------------------------------------------------- checks
@@ -916,12 +866,6 @@ def _pickled(what: str) -> NoReturn:
         f"{what} holds Python objects, which could run code and are not loaded: save numbers of one shape,"
         " np.stack(list(X))"
     )
-
-
-def _unreadable(file: Path, error: Exception) -> NoReturn:
-    if isinstance(error, DataError):
-        raise error
-    raise DataError(f"cannot read image {file} ({one_line(error)}): remove it, or save it again") from None
 
 
 def _some(names: Sequence[str]) -> str:

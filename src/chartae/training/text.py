@@ -17,7 +17,7 @@ from torch import Tensor
 from chartae.core.errors import DataError, PlanError, one_line
 from chartae.training.tokens import BytePairs, Bytes, tokenized
 
-__all__ = ["SentenceEncoder", "TextEncoder", "lines_of", "read_text"]
+__all__ = ["SentenceEncoder", "TextEncoder", "encoded", "lines_of", "texts_in"]
 
 _WORDS = 20_000  # the most frequent ones are kept: rarer words tie few texts together
 _DIM = 256
@@ -283,46 +283,31 @@ class SentenceEncoder:
         return cls(config["name"])
 
 
-def read_text(
-    path: str | os.PathLike[str], encoder: Any = "tfidf"
-) -> tuple[NDArray[np.float32], list[str], TextEncoder | SentenceEncoder | Bytes | BytePairs | None, str]:
-    r"""Read texts from a file, one a line, and make vectors of them.
+def texts_in(path: str | os.PathLike[str]) -> list[str]:
+    r"""Read texts from a file, one a line.
 
     Parameters
     ----------
     path : str or path
         A UTF-8 ``.txt`` file; empty lines are skipped, with a warning, since rows are then no line numbers.
-    encoder : str, encoder or callable
-        "tfidf" fits a :class:`TextEncoder`; "bytes" and "bpe" take texts as tokens, for a likelihood of
-        sequences (:func:`~chartae.training.tokens.tokenized`); "sentence-transformers/NAME" takes a model of
-        that package; or an encoder that is there already; or a function from a list of str to an array of
-        shape (n, d).
 
     Returns
     -------
-    X : ndarray of shape (n, d)
-        Float32.
-    texts : list of str
-        What the rows stand for.
-    encoder : TextEncoder, SentenceEncoder, Bytes, BytePairs or None
-        How vectors were made; None for a function, which is nowhere kept.
-    note : str
-        What was chosen on the way.
+    list of str
+        The texts, without spaces around them.
 
     Raises
     ------
     DataError
-        If the file is not UTF-8 or holds no text, or if the encoder is unknown, or gives no array of finite
-        numbers with one row a text.
+        If the file is not UTF-8 or holds no text.
 
     Examples
     --------
     >>> from pathlib import Path
-    >>> from chartae.training.text import read_text
-    >>> _ = Path("toy.txt").write_text("a red fox\na red car\n", encoding="utf-8")
-    >>> X, texts, encoder, note = read_text("toy.txt")
-    >>> X.shape, texts, note
-    ((2, 2), ['a red fox', 'a red car'], 'tfidf of 3 words')
+    >>> from chartae.training.text import texts_in
+    >>> _ = Path("toy.txt").write_text("a red fox\n a red car\n", encoding="utf-8")
+    >>> texts_in("toy.txt")
+    ['a red fox', 'a red car']
     """
     lines = lines_of(path)
     texts = [line.strip() for line in lines if line.strip()]
@@ -333,11 +318,50 @@ def read_text(
         warnings.warn(
             f"{path}: {len(lines) - len(texts):,} of {len(lines):,} lines are empty and skipped, "
             f"the first is line {line}",
-            stacklevel=4,
+            stacklevel=5,
         )
+    return texts
+
+
+def encoded(
+    texts: Sequence[str], encoder: Any = "tfidf"
+) -> tuple[NDArray[np.float32], TextEncoder | SentenceEncoder | Bytes | BytePairs | None, str]:
+    r"""Make vectors of texts.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        ``n`` of them.
+    encoder : str, encoder or callable
+        "tfidf" fits a :class:`TextEncoder`; "bytes" and "bpe" take texts as tokens, for a likelihood of
+        sequences (:func:`~chartae.training.tokens.tokenized`); "sentence-transformers/NAME" takes a model of
+        that package; or an encoder that is there already; or a function from a list of str to an array of
+        shape (n, d).
+
+    Returns
+    -------
+    X : ndarray of shape (n, d)
+        Float32.
+    encoder : TextEncoder, SentenceEncoder, Bytes, BytePairs or None
+        How vectors were made; None for a function, which is nowhere kept.
+    note : str
+        What was chosen on the way.
+
+    Raises
+    ------
+    DataError
+        If the encoder is unknown, or gives no array of finite numbers with one row a text.
+
+    Examples
+    --------
+    >>> from chartae.training.text import encoded
+    >>> X, encoder, note = encoded(["a red fox", "a red car"])
+    >>> X.shape, note
+    ((2, 2), 'tfidf of 3 words')
+    """
     made, note = _encoder(encoder, texts)
     X = _vectors(made.encode(texts) if made else encoder(texts), len(texts))
-    return X, texts, made, note
+    return X, made, note
 
 
 def lines_of(path: str | os.PathLike[str]) -> list[str]:

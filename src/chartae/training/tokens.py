@@ -6,19 +6,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
+from chartae.parts.networks import evaluating
 
 __all__ = ["Borrowed", "BytePairs", "Bytes", "language_model_of", "texts_of", "tokenized"]
 
 VOCABULARY = 2048  # byte pairs, unless a number says how many
+ROUNDING = 8  # digits in the last place, by which two rows of one batch may differ
 
 
+@dataclass(frozen=True)
 class _Tokens(ABC):
     """Texts as rows of numbers: tokens count from 1, the largest number ends a text, and zeros fill it up."""
 
@@ -66,6 +70,8 @@ class _Tokens(ABC):
         texts = texts_of(texts)
         out = np.zeros((len(texts), self.max_length + 1), np.min_scalar_type(-self.end))
         for i, (row, text) in enumerate(zip(out, texts, strict=True)):
+            if not text:
+                raise DataError(f"text {i} (from 0) is empty: leave it out")
             found = self._numbers(text)
             if len(found) > self.max_length:
                 raise DataError(
@@ -97,6 +103,19 @@ class _Tokens(ABC):
             texts.append(self._text((kept - 1).clip(0, self.end - 2)))
         return texts
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def config(self) -> dict[str, Any]:
+        """Give what is needed to make it again.
+
+        Returns
+        -------
+        dict
+            JSON values.
+        """
+        return {"kind": self.kind, **self.__getstate__()}
+
     def tensors(self) -> dict[str, Tensor]:
         """Give the arrays that it needs besides: none.
 
@@ -106,6 +125,34 @@ class _Tokens(ABC):
             Empty; no shapes, as there is nothing.
         """
         return {}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Self:
+        """Make it again.
+
+        Parameters
+        ----------
+        config : Mapping
+            As :meth:`config` gives it.
+        tensors : Mapping of str to Tensor, optional
+            As :meth:`tensors` gives them, of no shape: none are needed.
+
+        Returns
+        -------
+        object
+            An equal one.
+
+        Raises
+        ------
+        PlanError
+            If the values are not those of one, or a library is missing.
+        """
+        names = [f.name for f in fields(cls)]
+        if config.get("kind") != cls.kind or not {*names} <= {*config}:
+            raise PlanError(
+                f"these are not the values of {cls.__name__}, kind, {', '.join(names)}: take config()"
+            )
+        return cls(**{name: config[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -131,8 +178,6 @@ class Bytes(_Tokens):
     >>> Bytes(5).decode(tokens)
     ['fox', 'Köln']
     """
-
-    max_length: int
 
     kind: ClassVar[str] = "bytes"
     unit: ClassVar[str] = "byte"
@@ -168,46 +213,12 @@ class Bytes(_Tokens):
     def _text(self, numbers: NDArray[np.int64]) -> str:
         return numbers.astype(np.uint8).tobytes().decode(errors="replace")
 
-    def config(self) -> dict[str, Any]:
-        """Give what is needed to make it again.
 
-        Returns
-        -------
-        dict
-            JSON values.
-        """
-        return {"kind": self.kind, "max_length": self.max_length}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Bytes:
-        """Make it again.
-
-        Parameters
-        ----------
-        config : Mapping
-            As :meth:`config` gives it.
-        tensors : Mapping of str to Tensor, optional
-            As :meth:`tensors` gives them, of no shape: none are needed.
-
-        Returns
-        -------
-        Bytes
-            An equal one.
-
-        Raises
-        ------
-        PlanError
-            If the values are not those of one.
-        """
-        if config.get("kind") != cls.kind or "max_length" not in config:
-            raise PlanError("these are not the values of texts as bytes, kind and max_length: take config()")
-        return cls(config["max_length"])
-
-
+@dataclass(frozen=True)
 class _Pieces(_Tokens):
     """Pieces of texts that the library tokenizers cuts."""
 
-    vocabulary: str
+    vocabulary: str = field(repr=False)
     unit: ClassVar[str] = "token"
 
     def __post_init__(self) -> None:
@@ -224,19 +235,6 @@ class _Pieces(_Tokens):
             raise PlanError(
                 f"this is no vocabulary of byte pairs ({one_line(error)}): take config()"
             ) from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-
-    def config(self) -> dict[str, Any]:
-        """Give what is needed to make it again.
-
-        Returns
-        -------
-        dict
-            JSON values.
-        """
-        return {"kind": self.kind, **self.__getstate__()}
 
 
 @dataclass(frozen=True)
@@ -268,9 +266,6 @@ class BytePairs(_Pieces):
     >>> pairs.max_length, pairs.decode(pairs.encode(["a small 🦊"]))
     (8, ['a small 🦊'])
     """
-
-    max_length: int
-    vocabulary: str = field(repr=False)
 
     kind: ClassVar[str] = "byte-pairs"
 
@@ -326,33 +321,6 @@ class BytePairs(_Pieces):
     def _text(self, numbers: NDArray[np.int64]) -> str:
         return str(self._tokenizer.decode(numbers.tolist()))
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> BytePairs:
-        """Make it again.
-
-        Parameters
-        ----------
-        config : Mapping
-            As :meth:`config` gives it.
-        tensors : Mapping of str to Tensor, optional
-            As :meth:`tensors` gives them, of no shape: none are needed.
-
-        Returns
-        -------
-        BytePairs
-            An equal one.
-
-        Raises
-        ------
-        PlanError
-            If the values are not those of one, or the library is missing.
-        """
-        if config.get("kind") != cls.kind or not {"max_length", "vocabulary"} <= {*config}:
-            raise PlanError(
-                "these are not the values of byte pairs, kind, max_length and vocabulary: take config()"
-            )
-        return cls(config["max_length"], config["vocabulary"])
-
 
 @dataclass(frozen=True)
 class Borrowed(_Pieces):
@@ -385,8 +353,6 @@ class Borrowed(_Pieces):
     ([[65, 257, 0, 0, 0, 0]], ['a fox'])
     """
 
-    max_length: int
-    vocabulary: str = field(repr=False)
     begins: int
     ends: int
 
@@ -465,34 +431,6 @@ class Borrowed(_Pieces):
     def _text(self, numbers: NDArray[np.int64]) -> str:
         return str(self._tokenizer.decode(self.ids[1:][numbers].tolist(), skip_special_tokens=False))
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Borrowed:
-        """Make it again.
-
-        Parameters
-        ----------
-        config : Mapping
-            As :meth:`config` gives it.
-        tensors : Mapping of str to Tensor, optional
-            As :meth:`tensors` gives them, of no shape: none are needed.
-
-        Returns
-        -------
-        Borrowed
-            An equal one.
-
-        Raises
-        ------
-        PlanError
-            If the values are not those of one, or the library is missing.
-        """
-        names = [f.name for f in fields(cls)]
-        if config.get("kind") != cls.kind or not {*names} <= {*config}:
-            raise PlanError(
-                f"these are not the values of such tokens, kind, {', '.join(names)}: take config()"
-            )
-        return cls(**{name: config[name] for name in names})
-
 
 def language_model_of(language_model: Any, tokens: Any = None) -> tuple[Any, Any]:
     """Check a causal language model and its tokenizer, or open both by name.
@@ -512,7 +450,8 @@ def language_model_of(language_model: Any, tokens: Any = None) -> tuple[Any, Any
     Raises
     ------
     PlanError
-        If it is no causal language model, the tokenizer is missing, or they cannot be opened.
+        If it is no causal language model, in which what follows a token changes nothing, the tokenizer is
+        missing, or they cannot be opened.
 
     Examples
     --------
@@ -542,7 +481,22 @@ def language_model_of(language_model: Any, tokens: Any = None) -> tuple[Any, Any
             f"language_model is of type {type(language_model).__name__}, and no causal language model of "
             "transformers: pass one, as AutoModelForCausalLM opens it"
         )
+    if not _is_causal(language_model):
+        raise PlanError(
+            f"in the language model, a {type(language_model).__name__}, tokens look at those after them: "
+            "pass a causal one, or set is_decoder=True in its config"
+        )
     return language_model, tokens
+
+
+def _is_causal(language_model: Any) -> bool:
+    """Whether another last vector leaves the logits of places before it as they are."""
+    words = language_model.get_input_embeddings().weight
+    with torch.no_grad(), evaluating(language_model):
+        x = words.std() * torch.randn(3, words.shape[1], generator=torch.Generator().manual_seed(0)).to(words)
+        logits = language_model(inputs_embeds=torch.stack([x, torch.cat([x[:2], -x[2:]])])).logits[:, :2]
+    gap = (logits[0] - logits[1]).abs().max()
+    return bool(gap <= ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().max())
 
 
 def tokenized(texts: Any, tokens: str | int = "bytes", max_length: int | None = None) -> Bytes | BytePairs:
@@ -588,13 +542,15 @@ def _library() -> Any:
     return tokenizers
 
 
-def texts_of(texts: Any) -> Sequence[str]:
+def texts_of(texts: Any, noun: str = "text") -> Sequence[str]:
     """Check that texts are texts, and give them as a list.
 
     Parameters
     ----------
     texts : sequence of str
         A list, an array or a column of a table.
+    noun : str
+        What one of them is, for messages.
 
     Returns
     -------
@@ -604,28 +560,26 @@ def texts_of(texts: Any) -> Sequence[str]:
     Raises
     ------
     DataError
-        If they are not, or one of them is empty.
+        If they are not.
 
     Examples
     --------
     >>> from chartae.training.tokens import texts_of
-    >>> texts_of(["a fox", ""])
+    >>> texts_of(["a fox", 3])
     Traceback (most recent call last):
     ...
-    chartae.core.errors.DataError: text 1 (from 0) is empty: leave it out
+    chartae.core.errors.DataError: text 1 (from 0) is of type int: give str
     """
     if hasattr(texts, "columns") or isinstance(texts, dict):
-        raise DataError("texts are a list of str, and this is a table: pass the column that holds them")
+        raise DataError(f"{noun}s are a list of str, and this is a table: pass the column that holds them")
     if isinstance(texts, str) or not hasattr(texts, "__iter__"):
-        raise DataError(f"texts are a list of str, and this is a {type(texts).__name__}: put it in a list")
+        raise DataError(f"{noun}s are a list of str, and this is a {type(texts).__name__}: put it in a list")
     found = list(texts)
     if not found:
-        raise DataError("there are no texts: give one or more")
+        raise DataError(f"there are no {noun}s: give one or more")
     for i, text in enumerate(found):
         if not isinstance(text, str):
-            raise DataError(f"text {i} (from 0) is of type {type(text).__name__}: give str")
-        if not text:
-            raise DataError(f"text {i} (from 0) is empty: leave it out")
+            raise DataError(f"{noun} {i} (from 0) is of type {type(text).__name__}: give str")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise DataError(f"text {i} (from 0) holds half of a character: read it with errors='replace'")
+            raise DataError(f"{noun} {i} (from 0) holds half of a character: read it with errors='replace'")
     return found

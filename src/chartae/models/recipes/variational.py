@@ -45,7 +45,7 @@ def cyclical_vae(
     shape: Any,
     *,
     covariance: str = "diagonal",
-    free_bits: float = 0.1,
+    free_bits: float = 0.5,
     warmup: float = 20.0,
     cycles: int = 4,
     **common: Any,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chartae.core.contracts import Distribution, Draw
@@ -16,14 +17,13 @@ from chartae.core.noise import Noise
 __all__ = ["Sequences", "Speaker"]
 
 
-@runtime_checkable
-class Speaker(Protocol):
+class Speaker(nn.Module, ABC):
     """What tells the next token: of whole rows at once, or one token after the other.
 
-    Raises
-    ------
-    TypeError
-        If it is called: it says what a speaker can do, and is none.
+    Attributes
+    ----------
+    levels : int
+        Numbers that a place may hold.
 
     Examples
     --------
@@ -35,7 +35,8 @@ class Speaker(Protocol):
 
     levels: int
 
-    def __call__(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
+    @abstractmethod
+    def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
         """Give the logits of each next token.
 
         Parameters
@@ -52,8 +53,8 @@ class Speaker(Protocol):
         Tensor
             ``(n, t, levels)``: those at a place depend on tokens up to there alone.
         """
-        ...
 
+    @abstractmethod
     def begin(self, h: Tensor, c: Tensor | None) -> Any:
         """Look at codes and condition, before anything is said.
 
@@ -69,8 +70,8 @@ class Speaker(Protocol):
         object
             What :meth:`step` needs.
         """
-        ...
 
+    @abstractmethod
     def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Go one token further.
 
@@ -79,7 +80,7 @@ class Speaker(Protocol):
         token : Tensor
             ``(n,)``, the last one.
         state : object
-            As it was given.
+            As it was given; it may be written to.
 
         Returns
         -------
@@ -88,7 +89,6 @@ class Speaker(Protocol):
         state : object
             For the next step.
         """
-        ...
 
 
 class Sequences(Distribution):

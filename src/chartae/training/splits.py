@@ -1,0 +1,111 @@
+"""Which rows are held out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from chartae.core.arrays import AllBut, is_streamed
+from chartae.core.columns import as_pandas, is_frame
+
+__all__ = ["FEWEST", "apart", "split"]
+
+FEWEST = 10  # fewer held-out rows than this say nothing about when to stop
+STREAMED = 16384  # of a stream, at most: they stay in memory
+
+
+def split(X: Any, share: float, seed: int) -> tuple[Any, np.ndarray]:
+    """Hold out rows at random; none, where those were too few to say anything.
+
+    Parameters
+    ----------
+    X : array_like or stream
+        ``(n, *shape)``.
+    share : float
+        Of the rows, to be held out.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    kept : ndarray or AllBut
+        ``(n - m,)`` row numbers, rising.
+    held_out : ndarray
+        ``(m,)``, likewise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.splits import split
+    >>> [len(rows) for rows in split(np.zeros((100, 2)), 0.1, 0)], len(split(np.zeros((50, 2)), 0.1, 0)[1])
+    ([90, 10], 0)
+    """
+    n = len(X)
+    held = round(share * n)
+    held = min(held, n - 1) if held >= FEWEST else 0
+    if is_streamed(X):
+        # Few enough to stay in memory, and without a permutation, which would take more than they do.
+        held = min(held, STREAMED, X.rows_to_hold)
+        rows = np.sort(np.random.default_rng(seed + 3).choice(n, held, replace=False))
+        return AllBut(n, rows), rows
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
+    return order[held:].sort().values.numpy(), order[:held].sort().values.numpy()
+
+
+def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows so that equal ones stay together: an item with several texts is not on both sides.
+
+    Where that leaves too little, of few kinds of items that come often, rows are split as they are.
+
+    Parameters
+    ----------
+    X : array_like, sparse matrix or DataFrame
+        ``(n, *shape)``.
+    share : float
+        Of the rows, to be held out; one row at least, and one is kept.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    kept, held_out : ndarray
+        Of shapes ``(n - m,)`` and ``(m,)``: row numbers, rising.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.splits import apart
+    >>> kept, held_out = apart(np.tile(np.arange(50.0), 3)[:, None], 0.5, 0)
+    >>> kept.shape, np.intersect1d(kept % 50, held_out % 50)
+    ((75,), array([], dtype=int64))
+    """
+    own, kinds = _kinds(X)
+    order = np.random.default_rng(seed).permutation(len(kinds))
+    wanted = min(max(1, round(share * len(own))), len(own) - 1)  # neither side is empty
+    sizes, taken, left = np.bincount(own), np.zeros(len(kinds), bool), wanted
+    for kind in order:
+        taken[kind] = sizes[kind] <= left
+        left -= sizes[kind] * taken[kind]
+    held_out = taken[own]
+    if left > wanted / 2:
+        held_out = np.random.default_rng(seed).permutation(len(own)) < wanted
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _kinds(X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Number rows so that equal ones have the same: ``(n,)``, and one sum for each number."""
+    import pandas as pd  # it is slow to import
+
+    if hasattr(X, "tocsr"):
+        X = X.tocsr(copy=True)
+        X.sum_duplicates()
+        X.eliminate_zeros()
+        cells = pd.util.hash_array(X.indices) * pd.util.hash_array(X.data)
+        sums = np.array([cells[a:b].sum() for a, b in pairwise(X.indptr)])
+    else:
+        frame = as_pandas(X) if is_frame(X) else pd.DataFrame(np.asarray(X).reshape(len(X), -1))
+        sums = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return pd.factorize(sums)
