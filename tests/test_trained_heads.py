@@ -1,5 +1,6 @@
 """Heads that are trained with their encoder: the objective, its mathematics, and what is gained by it."""
 
+import copy
 import pickle
 import re
 
@@ -14,12 +15,12 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app
-from chartae.core.contracts import Batch, Plan
+from chartae.core.contracts import Batch, Plan, RawCondition
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build
-from chartae.parts.objectives import KL, Labels, NegLogLik
+from chartae.parts.objectives import IWAE, KL, Labels, NegLogLik, SummedLabels
 from chartae.parts.readouts import Silent, readout
 from chartae.training.engine import train
 from chartae.training.kernels import Gradients, LayerGradients, gradients_for
@@ -432,3 +433,229 @@ def test_copies_of_a_row_spread_as_well():
         Spreading().fit(Z, np.full(500, -1))
     with pytest.raises(PlanError, match="alpha=1"):
         Spreading(alpha=1).fit(Z, labels)
+
+
+# ------------------------------------------------------------ labels summed out
+
+
+def conditional(recipe="cvae", m=3, **options):
+    """A small conditional plan whose labels are summed out, with a head that reads items."""
+    torch.manual_seed(0)
+    plan = build(
+        recipe, (4,), latent_dim=2, hidden=(8,), condition={"n_labels": m, "vector_dim": 0}, **options
+    )
+    space = Space((1,), "categorical", levels=m, scale=float(m - 1), gaps=True)
+    plan.model.head = readout(space, 4, hidden=(8,))
+    shares = torch.arange(1.0, m + 1)
+    return Plan(plan.model, SummedLabels(plan.objective, shares / shares.sum()) + 0.5 * Labels(items=True))
+
+
+def rows_of(label: list[int], m: int = 3) -> Batch:
+    label = torch.tensor(label)
+    y = torch.where(label < 0, torch.nan, label / (m - 1))
+    x = torch.randn(len(label), 4, generator=torch.Generator().manual_seed(1))
+    return Batch(x, RawCondition(label), y=y)
+
+
+def cost(terms, *names: str) -> torch.Tensor:
+    return sum(terms[name].rows for name in names)
+
+
+def test_a_label_that_is_not_known_is_summed_out():
+    """Equation 7: the sum over classes of q(y | x) times the bound of a row with that label, and H(q)."""
+    plan = conditional()
+    plan.model.eval()
+    logits = plan.model.head(rows_of([-1] * 5).x[None]).logits[0, :, 0]
+    q, log_p = logits.softmax(-1), torch.tensor([1 / 6, 2 / 6, 3 / 6]).log()
+
+    def ended(label: int) -> torch.Tensor:  # in the limit of many draws, z and all: closed in the KL
+        trace = plan.model.trace(rows_of([label] * 5), k=20_000, noise=Noise(0))
+        return cost(plan.objective(trace), "nll", "kl", "label")
+
+    of_each = torch.stack([ended(y) for y in range(3)], 1)
+    by_hand = (q * (of_each + q.log())).sum(1)
+    torch.testing.assert_close(ended(-1), by_hand, rtol=2e-3, atol=0.02)
+    own = plan.objective.parts[0].bound(plan.model.trace(rows_of([1] * 5), k=20_000, noise=Noise(0)))
+    torch.testing.assert_close(of_each[:, 1], cost(own, "nll", "kl") - log_p[1], rtol=2e-3, atol=0.02)
+
+
+@pytest.mark.parametrize("sure", [0, 2])
+def test_a_head_that_is_sure_has_the_bound_of_its_label(sure):
+    plan = conditional()
+    plan.model.eval()
+    last = plan.model.head.network.network.layers[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(200.0 * torch.eye(3)[sure])
+    open_, told = (
+        cost(
+            plan.objective(plan.model.trace(rows_of([y] * 5), k=20_000, noise=Noise(0))), "nll", "kl", "label"
+        )
+        for y in (-1, sure)
+    )
+    torch.testing.assert_close(open_, told, rtol=2e-3, atol=0.02)
+
+
+def test_the_bound_is_below_the_evidence():
+    """p(x) by a grid over the code, summed over labels; no head and no posterior can be above it."""
+    torch.manual_seed(0)
+    plan = build(
+        "cvae", (3,), latent_dim=1, hidden=(8,), condition={"n_labels": 2, "vector_dim": 0}, noise=0.5
+    )
+    model = plan.model.eval()
+    model.head = readout(Space((1,), "categorical", levels=2, gaps=True), 3)
+    shares = torch.tensor([0.3, 0.7])
+    x, open_ = torch.randn(6, 3), RawCondition(torch.full((6,), -1))
+    grid = torch.linspace(-8, 8, 4001)
+    log_joint = []
+    for y in range(2):
+        c = model.conditioned(RawCondition(torch.tensor([y])), 1).expand(6, -1)
+        z = grid[:, None, None].expand(-1, 6, 1)
+        log_x = model.log_likelihood(model.likelihood(z, c), x)
+        prior = torch.distributions.Normal(0.0, 1.0).log_prob(grid)[:, None]
+        log_joint.append((log_x + prior).logsumexp(0) + (grid[1] - grid[0]).log() + shares[y].log())
+    evidence = torch.stack(log_joint).logsumexp(0)
+    terms = SummedLabels(plan.objective, shares)(
+        model.trace(Batch(x, open_, y=torch.full((6,), torch.nan)), k=20_000, noise=Noise(0))
+    )
+    assert (-cost(terms, "nll", "kl", "label") < evidence).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"), [("cvae", {}), ("vamp-vae", {"components": 5}), ("mixture-vae", {"k": 3})]
+)
+def test_labels_that_are_summed_out_reach_every_weight(recipe, options):
+    """By hand-written layers as by autograd, in the same draws."""
+    plan = conditional(recipe, **options)
+    batch = rows_of([0, -1, 2, -1, -1, 1] * 8)
+    found, state = [], copy.deepcopy(plan.model.state_dict())
+    for kind in (Gradients, LayerGradients):
+        way = kind(plan)
+        plan.model.load_state_dict(state)
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            way(batch, Noise(5))
+        found.append([p.grad.clone() for p in plan.model.parameters()])
+        way.close()
+    assert all(bool(g.any()) for g in found[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
+
+
+def test_conditions_are_kept_and_estimates_left_alone_while_labels_are_summed_out():
+    plan = conditional()
+    plan.model.train()
+    plan.model.condition.dropout = 0.5
+    before = plan.model.likelihood.log_noise.clone() if hasattr(plan.model.likelihood, "log_noise") else None
+    seen = []
+    forward = type(plan.model).trace
+
+    def watched(batch, **options):
+        seen.append((plan.model.training, plan.model.condition.training, len(batch)))
+        return forward(plan.model, batch, **options)
+
+    plan.model.trace = watched
+    trace = plan.model.trace(rows_of([-1] * 400), k=1, noise=Noise(0))
+    terms = plan.objective(trace)
+    assert seen[0] == (True, True, 400)
+    assert seen[1][:2] == (False, False)
+    assert 3 * 150 < seen[1][2] < 3 * 250  # half of them are under no condition, and have no label to tell
+    assert seen[1][2] == 3 * int((terms["label"].rows != 0).sum())
+    assert plan.model.training
+    assert plan.model.condition.training
+    assert before is None or before.shape == plan.model.likelihood.log_noise.shape
+
+
+def test_what_cannot_be_summed_out_is_refused():
+    plan = conditional(free_bits=0.5)
+    with pytest.raises(PlanError, match="leave out free_bits"):
+        plan.objective(plan.model.trace(rows_of([-1, 0]), k=1, noise=Noise(0)))
+    with pytest.raises(PlanError, match="gradient='plain'"):
+        SummedLabels(IWAE(5, gradient="dreg"), torch.ones(1))
+    with pytest.raises(PlanError, match="make them the condition"):
+        plan.objective(plan.model.trace(Batch(torch.zeros(2, 4), y=torch.zeros(2)), k=1, noise=Noise(0)))
+
+
+def layers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two layers that are wide and thin: few labels do not say which way they lie, and all rows do."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(2, size=n)
+    Z = np.column_stack([rng.normal(size=(n, 2)) * [2.0, 1.5], 2 * y - 1 + 0.25 * rng.normal(size=n)])
+    turn = np.linalg.qr(np.random.default_rng(9).normal(size=(6, 6)))[0][:3]
+    return (Z @ turn + 0.1 * rng.normal(size=(n, 6))).astype(np.float32), np.array(["low", "high"])[y]
+
+
+def few(y: np.ndarray, each: int, seed: int) -> np.ndarray:
+    """All but some of each class lose their label."""
+    rng = np.random.default_rng(seed)
+    out = np.full(len(y), None, object)
+    for name in np.unique(y):
+        kept = rng.choice(np.flatnonzero(y == name), each, replace=False)
+        out[kept] = name
+    return out
+
+
+LAYERED = {"latent_dim": 2, "hidden": (32,), "max_epochs": 30, "learning_rate": 5e-3, "patience": None}
+
+
+def test_rows_without_a_label_tell_where_classes_lie():
+    scores = []
+    for seed in range(3):
+        (X, y), (unseen, truth) = layers(600, seed), layers(1000, seed + 50)
+        labels = few(y, 4, seed)
+        known = labels != None  # noqa: E711
+        alone = ct.HeadClassifier(random_state=0).fit(X[known], labels[known]).score(unseen, truth)
+        head = ct.HeadClassifier(ct.CVAE(**LAYERED, random_state=seed), training="generative", random_state=0)
+        scores.append((alone, head.fit(X, labels).score(unseen, truth)))
+    alone, told = np.mean(scores, 0)
+    assert min(told for _, told in scores) > 0.98
+    assert told - alone > 5 * np.sqrt(alone * (1 - alone) / 3000)
+    assert head.predict_proba(unseen).shape == (1000, 2)
+    assert head.encoder_.model_.head is None
+
+
+def test_the_generative_side_follows_the_label_and_is_kept(tmp_path):
+    X, y = layers(600, 0)
+    labels = few(y, 4, 0)
+    head = ct.HeadClassifier(ct.CVAE(**LAYERED, random_state=0), training="generative", random_state=0)
+    head.fit(X, labels)
+    again = ct.load(head.encoder_.save(tmp_path / "run"))
+    for name in ("low", "high"):
+        assert np.mean(head.predict(again.sample(300, condition=name, random_state=0)) == name) > 0.9
+    twin = pickle.loads(pickle.dumps(head))
+    np.testing.assert_array_equal(twin.predict_proba(X), head.predict_proba(X))
+
+
+def test_codes_of_a_fitted_model_are_items_as_well():
+    """M1+M2: what is told apart are codes of an encoder that never saw a label."""
+    (X, y), (unseen, truth) = layers(600, 0), layers(1000, 50)
+    vae = ct.VAE(**LAYERED | {"latent_dim": 3}, random_state=0).fit(X)
+    head = ct.HeadClassifier(ct.CVAE(**LAYERED, random_state=0), training="generative", random_state=0)
+    head.fit(vae.sample_posterior(X, random_state=0)[0], few(y, 4, 0))
+    assert head.score(vae.transform(unseen), truth) > 0.95
+
+
+def test_images_tables_and_gaps_are_told_in_their_own_way():
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(80) < 20, np.arange(80) % 2, -1)
+    images = rng.random((80, 16, 16)).astype(np.float32)
+    gaps = np.where(rng.random((80, 3)) < 0.2, np.nan, rng.normal(size=(80, 3)))
+    table = pd.DataFrame({"a": rng.normal(size=80), "b": rng.choice(["x", "y"], 80)})
+    for X in (images, gaps, table):
+        cvae = ct.CVAE(latent_dim=2, hidden=(8,), max_epochs=1, missing="mask", random_state=0)
+        head = ct.HeadClassifier(cvae, training="generative", random_state=0).fit(X, y)
+        np.testing.assert_allclose(head.predict_proba(X).sum(1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "more", "message"),
+    [
+        (ct.HeadClassifier, ct.VAE(), {}, "use CVAE"),
+        (ct.HeadClassifier, None, {}, "fits an estimator of chartae"),
+        (ct.HeadClassifier, ct.CVAE(), {"head": "mlp"}, "leave out head and stochastic"),
+        (ct.HeadClassifier, ct.CVAE(), {"stochastic": True}, "leave out head and stochastic"),
+        (ct.HeadRegressor, ct.CVAE(), {}, "use 'joint'"),
+    ],
+)
+def test_what_labels_cannot_be_summed_out_of(kind, encoder, more, message):
+    with pytest.raises(PlanError, match=message):
+        kind(encoder, training="generative", **more).fit(*layers(40, 0))

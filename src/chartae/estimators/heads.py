@@ -23,12 +23,13 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
-from chartae.core.arrays import is_streamed
+from chartae.core.arrays import as_tensor, is_streamed
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor, told
+from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
 from chartae.transfer import (
@@ -53,7 +54,7 @@ __all__ = ["HeadClassifier", "HeadRegressor", "OnCodes", "targets"]
 
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
-JOINT = ("joint", "bottleneck")
+JOINT = ("joint", "bottleneck", "generative")
 
 #: Parameters of both heads, and their defaults.
 COMMON: dict[str, Any] = {
@@ -72,17 +73,20 @@ COMMON: dict[str, Any] = {
 COMMON_TEXT = """
 hidden : sequence of int
     Widths of the perceptron's layers.
-training : {"frozen", "fine-tuned", "joint", "bottleneck"}
+training : {"frozen", "fine-tuned", "joint", "bottleneck", "generative"}
     "frozen": the encoder stays as it is. "fine-tuned": a linear head or a perceptron is trained on it, and
     then a copy of the encoder with it, more slowly; it encodes and does no more, as its decoder is left
     behind. "joint": a copy of an estimator of chartae is fitted anew, to its own objective and the labels
     at once, on rows with and without a label. "bottleneck": the same without its decoder, so that codes keep
-    of an item what tells its label (arXiv:1612.00410).
+    of an item what tells its label (arXiv:1612.00410). "generative": a copy of a conditional estimator of
+    chartae is fitted anew with the label as its condition, and beside it a classifier of items, p(y | x), a
+    network of the encoder's kind; where a label is not known it is summed out (M2, arXiv:1406.5298).
 weight : float
-    Of "joint" and "bottleneck": nats of the model's objective that a nat of a label counts for, 1/β.
+    Of what is neither "frozen" nor "fine-tuned": nats of the model's objective that a nat of a label counts
+    for, 1/β.
 max_epochs : int or None
     Of "fine-tuned", for the head alone and then for both, at most; None: what 1,000 steps need, 10 or more.
-    "joint" takes the estimator's.
+    The others take the estimator's.
 learning_rate : float
     Of the head, where it is "fine-tuned"; the encoder's is a tenth of it.
 stochastic : bool
@@ -221,6 +225,8 @@ class _Head(OnCodes):
                 f"training={self.training!r} fits an estimator of chartae, and this is another encoder: use "
                 "VAE(...), say, or training='fine-tuned'"
             )
+        if self.training == "generative":
+            self._can_generate()
         if self.training == "fine-tuned" and not isinstance(self.encoder, Fitting | nn.Module):
             raise PlanError(
                 "fine-tuning moves the weights of a model of chartae or of a torch module, and this encoder "
@@ -229,6 +235,19 @@ class _Head(OnCodes):
         if self.training not in JOINT:
             self.encoder_ = fitted(self.encoder, X)
         return X, y
+
+    def _can_generate(self) -> None:
+        recipe, _ = self.encoder._recipe()
+        if not find(recipe).conditional:
+            raise PlanError(
+                f"training='generative' makes labels the condition, and the recipe {recipe!r} takes "
+                "none: use CVAE(...), say, or training='joint'"
+            )
+        if self.head != "linear" or self.stochastic:
+            raise PlanError(
+                "training='generative' reads items by a network of its own, and no codes: leave out head and "
+                "stochastic"
+            )
 
     def _fit_head(
         self, X: Any, y: np.ndarray, known: np.ndarray, target: str, *, hold_out: bool = True
@@ -250,7 +269,8 @@ class _Head(OnCodes):
             return held_out
         space = target_space(target, y[known])
         if self.training in JOINT:
-            likelihood = self._fit_jointly(X, in_units(space, y[rows], rows, len(y)), space)
+            labels = self.classes_[np.maximum(y, 0)] if self.training == "generative" else None
+            likelihood = self._fit_jointly(X, in_units(space, y[rows], rows, len(y)), space, labels)
         else:  # chooses an epoch by what is held out
             likelihood = self._fine_tuned(X, in_units(space, y[known], known, len(y)), space, held_out)
         self.head_ = Read(likelihood, space)
@@ -286,22 +306,35 @@ class _Head(OnCodes):
             seed=self.random_state_,
         )
 
-    def _fit_jointly(self, X: Any, y: torch.Tensor, space: Any) -> Any:
+    def _fit_jointly(self, X: Any, y: torch.Tensor, space: Any, labels: np.ndarray | None) -> Any:
         """Fit a copy of the estimator, to the labels as well."""
+
+        def of_codes(model: Any) -> Any:
+            return readout(space, model.latent_dim, hidden=self._widths())
+
+        def of_items(model: Any) -> Any:
+            given = self.encoder
+            look = features_of(model.space, space.levels, given.network, given.hidden)
+            return readout(space, network=nn.Sequential(nn.Unflatten(1, model.space.model_shape), look))
+
         self.encoder_, likelihood = fit_jointly(
             self.encoder,
             X,
             y,
-            lambda model: readout(space, model.latent_dim, hidden=self._widths()),
-            Labels(),
+            of_codes if labels is None else of_items,
+            Labels(items=labels is not None),
             weight=self.weight,
-            decoder=self.training == "joint",
+            decoder=self.training != "bottleneck",
+            labels=labels,
             seed=self.random_state_,
         )
         return likelihood
 
     def _codes(self, X: Any, k: int) -> np.ndarray:
-        """One code of each item, or draws: ``(k, n, d)``."""
+        """One code of each item, or draws: ``(k, n, d)``; or what is read in their place, the item itself."""
+        if self.training == "generative":
+            items = as_tensor(self.encoder_._check(X, reset=False)[:])
+            return self.encoder_.space_.cpu().to_model(items).flatten(1).numpy()[None]
         if self.stochastic:
             return drawn(self.encoder_, X, k, self.random_state_)
         return coded(self.encoder_, X)[None]
@@ -541,6 +574,8 @@ class HeadRegressor(RegressorMixin, _Head):
         DataError
             If y is not finite, or holds what is no count where it should.
         """
+        if self.training == "generative":
+            raise PlanError("training='generative' sums over classes, which numbers are not: use 'joint'")
         X, y = self._begin(X, y)
         try:
             y = y.astype(np.float64)
