@@ -35,6 +35,7 @@ from chartae.parts.readouts import readout
 from chartae.transfer import (
     UNLABELED,
     Read,
+    Several,
     calibration_error,
     coded,
     drawn,
@@ -133,12 +134,12 @@ def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
     X : array_like
         ``(n, *shape)``.
     y : array_like
-        Of shape ``(n,)``.
+        Of shape ``(n,)``; of what takes several labels also ``(n, m)``, of zeros and ones.
 
     Returns
     -------
     ndarray
-        Of shape ``(n,)``.
+        Of shape ``(n,)``, or ``(n, m)``, NaN where a label is not known.
 
     Raises
     ------
@@ -155,12 +156,26 @@ def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
         raise DataError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None: give y"
         )
-    y = column_or_1d(y, warn=True)
+    several = _several(y) if getattr(estimator, "takes_several", False) else None
+    y = column_or_1d(y, warn=True) if several is None else several
     if _num_samples(X) != len(y):
         raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
-    lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
+    lost = ~np.isfinite(y) if y.dtype.kind == "f" and several is None else np.zeros(1, bool)
     if lost.any():
         raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
+    return y
+
+
+def _several(y: Any) -> np.ndarray | None:
+    """Several labels of an item, as zeros and ones and NaN where one is not known; None: it is one."""
+    y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
+        return None
+    y = np.where(y == UNLABELED, np.nan, y.astype(np.float64))
+    if not np.isin(y, (0, 1)).sum() == (~np.isnan(y)).sum():
+        raise DataError(
+            "several labels of an item are zeros and ones, and -1 where one is not known: give those"
+        )
     return y
 
 
@@ -254,6 +269,7 @@ class _Head(OnCodes):
     ) -> np.ndarray:
         """Fit to most rows of those with a target, and say which were held out, if any were."""
         classes = np.bincount(y[known]) if target == "categorical" else None
+        several = target == "bernoulli"
         held = round(self.validation_fraction * len(known)) if hold_out else 0
         few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
         rows, held_out = known, known[:0]
@@ -264,6 +280,8 @@ class _Head(OnCodes):
                 random_state=self.random_state_,
                 stratify=None if classes is None else y[known],
             )
+        if several and not _both(y[rows]).all():
+            rows, held_out = known, known[:0]  # some label is too rare
         if self.training == "frozen":
             self._fit_frozen(X, y, rows, target)
             return held_out
@@ -277,13 +295,16 @@ class _Head(OnCodes):
         return held_out
 
     def _fit_frozen(self, X: Any, y: np.ndarray, rows: np.ndarray, target: str) -> None:
-        made = head(target, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
+        several = target == "bernoulli"
+        kind = "categorical" if several else target
+        made = head(kind, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
         if takes_unlabeled(made):
-            labels = np.full(len(y), UNLABELED)
+            labels = np.full(y.shape, np.nan if several else UNLABELED)
             labels[rows] = y[rows]
             rows, y = np.arange(len(y)), labels
+        made = Several(made) if several else made
         codes = self._codes(_safe_indexing(X, rows), max(1, min(self.n_samples, DRAWN // len(rows))))
-        self.head_ = made.fit(codes.reshape(-1, codes.shape[2]), np.tile(y[rows], len(codes)))
+        self.head_ = made.fit(codes.reshape(-1, codes.shape[2]), np.concatenate([y[rows]] * len(codes)))
 
     def _widths(self) -> tuple[int, ...]:
         return tuple(self.hidden) if self.head == "mlp" else ()
@@ -352,6 +373,9 @@ class HeadClassifier(ClassifierMixin, _Head):
     Rows whose label is -1 have none, as in scikit-learn's semi-supervised estimators, unless there is but one
     other label; they serve an encoder that is still to be fitted, and labels that spread.
 
+    A matrix of zeros and ones, ``(n, m)``, is several labels of each item, each of which there is or is not;
+    -1 or NaN stands for one that is not known. Probabilities are then ``(n, m)``, of each label.
+
     Parameters
     ----------
     {encoder}
@@ -375,7 +399,7 @@ class HeadClassifier(ClassifierMixin, _Head):
     Attributes
     ----------
     classes_ : ndarray
-        The labels.
+        The labels; where there are several, their columns.
     {attributes}
     temperature_ : float
         1 where nothing was held out.
@@ -398,7 +422,14 @@ class HeadClassifier(ClassifierMixin, _Head):
 
     _parameter_constraints = CONSTRAINTS | {"calibrate": ["boolean"]}
 
+    takes_several = True
+
     __init__ = constructor({"encoder": None, "calibrate": True}, COMMON, first="encoder")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def fit(self, X: Any, y: Any) -> HeadClassifier:
         """Learn to read labels.
@@ -408,7 +439,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         X : array_like
             ``(n, *shape)``: items, as the encoder takes them.
         y : array_like
-            ``(n,)`` labels, -1 where there is none.
+            ``(n,)`` labels, -1 where there is none, or ``(n, m)`` zeros and ones.
 
         Returns
         -------
@@ -418,9 +449,37 @@ class HeadClassifier(ClassifierMixin, _Head):
         Raises
         ------
         DataError
-            If there are fewer than two classes.
+            If there are fewer than two classes, or one of several labels is the same in all rows.
+        PlanError
+            If parameters do not fit together.
         """
         X, y = self._begin(X, y)
+        self.temperature_, self.several_ = 1.0, y.ndim == 2
+        if self.several_:
+            held_out, numbers = self._fit_several(X, y), y
+        else:
+            held_out, numbers = self._fit_classes(X, y)
+        if self.calibrate and len(held_out):
+            told = self._told(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
+            self.temperature_ = fit_temperature(*told)
+        return self
+
+    def _fit_several(self, X: Any, y: np.ndarray) -> np.ndarray:
+        if self.training == "generative":
+            raise PlanError(
+                "training='generative' sums over classes, and not over several labels: use 'joint'"
+            )
+        alike = ~_both(y)
+        if alike.any():
+            raise DataError(
+                f"the label in column {alike.argmax()} (from 0) is the same in all rows: leave it out"
+            )
+        self.classes_ = np.arange(y.shape[1])
+        return self._fit_head(
+            X, y, np.flatnonzero(~np.isnan(y).all(1)), "bernoulli", hold_out=self._holds_out
+        )
+
+    def _fit_classes(self, X: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = np.flatnonzero(labeled(y))
         check_classification_targets(y[known])
         classes = np.unique(y[known])
@@ -431,19 +490,25 @@ class HeadClassifier(ClassifierMixin, _Head):
         self.classes_ = classes
         numbers = np.full(len(y), UNLABELED)
         numbers[known] = np.searchsorted(classes, y[known])
-        asked = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
-        held_out = self._fit_head(X, numbers, known, "categorical", hold_out=asked)
-        self.temperature_ = 1.0
-        if self.calibrate and len(held_out):
-            self.temperature_ = fit_temperature(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
-        return self
+        return self._fit_head(X, numbers, known, "categorical", hold_out=self._holds_out), numbers
+
+    @property
+    def _holds_out(self) -> bool:
+        return bool(self.calibrate or self.training == "fine-tuned")  # which chooses an epoch by them
+
+    def _told(self, probabilities: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of probabilities that add up to one, and what was so: of several labels, each by itself."""
+        if not self.several_:
+            return probabilities, y
+        known = ~np.isnan(y)
+        return _apart(probabilities)[known], y[known].astype(int)
 
     def _raw(self, X: Any) -> np.ndarray:
         found: np.ndarray = self._read(X, "predict_proba").mean(0)
         return found
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class.
+        """Probability of each class, or of each of several labels.
 
         Parameters
         ----------
@@ -456,10 +521,14 @@ class HeadClassifier(ClassifierMixin, _Head):
             ``(n, classes)``, in the order of ``classes_``.
         """
         check_is_fitted(self)
-        return tempered(self._raw(self._items(X, reset=False)), self.temperature_)
+        raw = self._raw(self._items(X, reset=False))
+        if not self.several_:
+            return tempered(raw, self.temperature_)
+        each = tempered(_apart(raw).reshape(-1, 2), self.temperature_)
+        return each[:, 1].reshape(raw.shape)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class.
+        """The likeliest class, or whichever of several labels are likely.
 
         Parameters
         ----------
@@ -469,9 +538,11 @@ class HeadClassifier(ClassifierMixin, _Head):
         Returns
         -------
         ndarray
-            ``(n,)`` labels.
+            ``(n,)`` labels, or ``(n, m)`` zeros and ones.
         """
         probabilities = self.predict_proba(X)
+        if self.several_:
+            return (probabilities > 0.5).astype(int)
         found: np.ndarray = self.classes_[probabilities.argmax(1)]
         return found
 
@@ -483,7 +554,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         X : array_like
             ``(n, *shape)``.
         y : array_like
-            ``(n,)`` labels.
+            ``(n,)`` labels, or ``(n, m)`` zeros and ones.
 
         Returns
         -------
@@ -499,6 +570,8 @@ class HeadClassifier(ClassifierMixin, _Head):
         ----------
         Guo et al. 2017, arXiv:1706.04599, equation 3.
         """
+        if self.several_:
+            return calibration_error(*self._told(self.predict_proba(X), targets(self, X, y)))
         probabilities, y = self.predict_proba(X), np.asarray(y)
         unknown = ~np.isin(y, self.classes_)
         if unknown.any():
@@ -506,6 +579,17 @@ class HeadClassifier(ClassifierMixin, _Head):
                 f"the label {y[unknown].tolist()[0]!r} is none of those fitted: leave its rows out"
             )
         return calibration_error(probabilities, np.searchsorted(self.classes_, y))
+
+
+def _apart(probabilities: np.ndarray) -> np.ndarray:
+    """Of each label by itself that it is not there, and that it is: ``(n, m, 2)``."""
+    return np.stack([1 - probabilities, probabilities], -1)
+
+
+def _both(y: np.ndarray) -> np.ndarray:
+    """Whether a label is there in some rows and not in others, ``(m,)``."""
+    found: np.ndarray = (y == 0).any(0) & (y == 1).any(0)
+    return found
 
 
 class HeadRegressor(RegressorMixin, _Head):

@@ -47,7 +47,7 @@ def fit_jointly(
     X : array_like
         ``(n, *shape)``.
     y : Tensor
-        ``(n,)`` as the head takes it; NaN where it is not known.
+        ``(n,)`` or ``(n, m)`` as the head takes it; NaN where it is not known.
     head : callable
         From a model to the head that ``term`` speaks of.
     term : Objective
@@ -106,7 +106,7 @@ def fit_jointly(
             torch.default_generator.manual_seed(seed)
             model.head = head(model).to(task.training.device)
         objective, raw, missing = task.plan.objective, task.raw, y.isnan()
-        rows, known = task.training.rows, (~missing).nonzero()[:, 0]
+        rows, known = task.training.rows, (~missing).reshape(len(y), -1).any(1).nonzero()[:, 0]
         if labels is not None:
             assert raw is not None
             assert raw.label is not None

@@ -19,7 +19,7 @@ from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.transfer.spreading import UNLABELED, Spreading
 
-__all__ = ["HEADS", "Scaled", "head", "labeled", "takes_unlabeled"]
+__all__ = ["HEADS", "Scaled", "Several", "head", "labeled", "takes_unlabeled"]
 
 
 class _Neighbors(KNeighborsClassifier):
@@ -124,6 +124,71 @@ class Scaled(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float64, reset=False)
         out: np.ndarray = (X - self.mean_) / self.scale_
         return out
+
+
+class Several(BaseEstimator):
+    """Several labels at once: a head of its own for each, fitted to the rows where that one is known.
+
+    Parameters
+    ----------
+    head : estimator
+        A classifier, which is copied for each label.
+
+    Attributes
+    ----------
+    heads_ : list of estimator
+        One for each label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import Several, head
+    >>> Z = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> Several(head("categorical", "linear")).fit(10 * Z, Z).predict_proba(
+    ...     10 * Z
+    ... ).round().tolist() == Z.tolist()
+    True
+    """
+
+    def __init__(self, head: Any) -> None:
+        self.head = head
+
+    def fit(self, Z: Any, y: np.ndarray) -> Several:
+        """Learn to read each label.
+
+        Parameters
+        ----------
+        Z : array_like
+            ``(n, d)`` codes.
+        y : ndarray
+            ``(n, m)`` of zeros and ones, NaN where a label is not known.
+
+        Returns
+        -------
+        Several
+            Itself.
+        """
+        self.heads_ = []
+        for column in y.T:
+            told = ~np.isnan(column) | takes_unlabeled(self.head)
+            numbers = np.where(np.isnan(column), UNLABELED, column).astype(int)
+            self.heads_.append(clone(self.head).fit(Z[told], numbers[told]))
+        return self
+
+    def predict_proba(self, Z: Any) -> np.ndarray:
+        """Probability of each label.
+
+        Parameters
+        ----------
+        Z : array_like
+            ``(n, d)`` codes.
+
+        Returns
+        -------
+        ndarray
+            ``(n, m)``.
+        """
+        return np.stack([each.predict_proba(Z)[:, 1] for each in self.heads_], 1)
 
 
 def labeled(y: np.ndarray) -> np.ndarray:

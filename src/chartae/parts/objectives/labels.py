@@ -45,12 +45,13 @@ class Labels(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         head, z, y = _told(trace, self.items)
+        y = y.reshape(len(y), -1)
         py, known = head(z), ~y.isnan()
         if trace.model.training:
-            head.observe(py, y[:, None])
+            head.observe(py, y)
         # Filled before, masked after: the density of NaN has a gradient of NaN, masked or not.
-        rows = -trace.expect(py.log_prob(y.nan_to_num()[:, None])) * known
-        return {"labels": Term(rows.sum() / known.sum().clamp_min(1))}
+        each = -trace.expect(py.log_prob(y.nan_to_num(), per_dim=True)) * known
+        return {"labels": Term(each.sum() / known.any(1).sum().clamp_min(1))}
 
     def __repr__(self) -> str:
         return "labels"
@@ -104,10 +105,8 @@ class SummedLabels(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         batch, model = trace.batch, cast(Any, trace.model)
-        if batch.c is None or batch.c.label is None:
-            raise PlanError("labels to be summed out are missing: make them the condition")
         head, x, _ = _told(trace, True)
-        label, m = batch.c.label, len(self.log_shares)
+        label, m = _condition(trace), len(self.log_shares)
         terms = {name: _of_rows(name, term) for name, term in self.bound(trace).items()}
         known = label >= 0
         terms["label"] = Term(-self.log_shares[label.clamp_min(0)] * known)
@@ -150,6 +149,14 @@ def _told_apart(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, training in zip(modules, before, strict=True):
             module.training = training
+
+
+def _condition(trace: Trace) -> Tensor:
+    """Labels as the condition has them, -1 where one is not known."""
+    c = trace.batch.c
+    if c is None or c.label is None:
+        raise PlanError("labels to be summed out are missing: make them the condition")
+    return c.label
 
 
 def _of_rows(name: str, term: Term) -> Term:
