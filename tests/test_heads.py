@@ -1,9 +1,12 @@
 """Heads on codes: scikit-learn's battery, planted classes and numbers, calibration, and what is refused."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
@@ -351,6 +354,7 @@ def test_numbers_of_a_run(run, tmp_path, capsys):
         (["--curve", "a.jpg"], [0, 1] * 150, "a.jpg does not end in .png"),
         ([], [0] * 300, "holds the label 0 alone"),
         ([], [0] * 299 + [7], "7 once: a head needs two rows"),
+        ([], [[0, 1]] * 300, "several labels of each item: name one column"),
     ],
 )
 def test_a_head_says_what_is_wrong(run, tmp_path, capsys, more, labels, message):
@@ -370,6 +374,18 @@ def test_nothing_is_held_out_where_nothing_is_chosen_by_it():
     most = ct.HeadClassifier(random_state=0).fit(X, y)
     assert np.array_equal(whole.predict_proba(X), same.predict_proba(X))
     assert not np.array_equal(whole.head_[-1].coef_, most.head_[-1].coef_)
+
+
+def test_a_perceptron_ends_by_itself():
+    """Without a warning, also where codes do not say the target, and in whatever units a number is."""
+    rng = np.random.default_rng(0)
+    X, coin = rng.normal(size=(300, 4)).astype(np.float32), rng.integers(2, size=300)
+    head = ct.HeadClassifier(head="mlp", calibrate=False, random_state=0).fit(X, coin)
+    assert head.head_[-1].n_iter_ < 2000
+    y = np.abs(X[:, 0]) + X[:, 1]
+    near, far = (ct.HeadRegressor(head="mlp", random_state=0).fit(X, scale * y) for scale in (1.0, 1e4))
+    np.testing.assert_allclose(far.predict(X), 1e4 * near.predict(X), rtol=1e-3, atol=10.0)
+    assert near.score(X, y) > 0.95
 
 
 # ------------------------------------------------------------ several labels at once
@@ -438,6 +454,32 @@ def test_some_of_several_labels_need_not_be_known(training, mark):
 def test_what_several_labels_cannot_be(y, message):
     with pytest.raises(DataError, match=message):
         ct.HeadClassifier().fit(np.eye(20), y)
+
+
+def test_several_labels_where_one_is_asked_for():
+    X, y = several(40)
+    with pytest.raises(DataError, match="3 labels of each row, and a curve is of one"):
+        ct.label_efficiency_curve(None, X, y)
+    model = ct.HeadClassifier().fit(X, y)
+    for wrong in (y[:, 0], y[:, :2]):
+        with pytest.raises(DataError, match=r"give one of shape \(40, 3\)"):
+            model.calibration_error(X, wrong)
+
+
+def test_the_score_of_several_labels_is_of_items_told_in_full():
+    X, y = several(seed=1)
+    model = ct.HeadClassifier(validation_fraction=0.0).fit(*several())
+    assert model.score(X, y) == (model.predict(X) == y).all(1).mean() < (model.predict(X) == y).mean()
+
+
+@pytest.mark.parametrize("kind", ["sparse", "table", "bool"])
+def test_several_labels_come_in_several_forms(kind):
+    X, y = several(100)
+    forms = {"sparse": csr_matrix(y), "table": pd.DataFrame(y, columns=list("abc")), "bool": y.astype(bool)}
+    model, same = (ct.HeadClassifier(random_state=0).fit(X, each) for each in (forms[kind], y))
+    np.testing.assert_array_equal(model.predict_proba(X), same.predict_proba(X))
+    twin = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(twin.predict(X), same.predict(X))
 
 
 def test_several_labels_are_no_numbers_and_not_summed_out():

@@ -232,6 +232,34 @@ def test_codes_that_depend_on_the_decoder_are_not_tuned():
         ct.HeadClassifier(hvae, training="fine-tuned", random_state=0).fit(X, y)
 
 
+@pytest.mark.parametrize(("share", "apart"), [(0.2, True), (0.05, False)])
+def test_an_epoch_is_chosen_by_other_rows_than_the_temperature(monkeypatch, share, apart):
+    """Of 120 held-out rows; of 30 all serve both. None of them is trained on."""
+    from chartae.estimators import heads
+
+    X, y = turned()
+    seen = {}
+
+    def watched_tune(module, X, y, space, *, held_out, **options):
+        seen.update(epoch=held_out, told=np.flatnonzero(~y.isnan()))
+        return tune(module, X, y, space, held_out=held_out, **options)
+
+    def watched_fit(probabilities, y):
+        seen.update(temperature=len(y))
+        return 1.0
+
+    monkeypatch.setattr(heads, "tune", watched_tune)
+    monkeypatch.setattr(heads, "fit_temperature", watched_fit)
+    options = {"training": "fine-tuned", "validation_fraction": share, **FAST, "max_epochs": 1}
+    vae = ct.VAE(latent_dim=1, **QUICK).fit(X)
+    ct.HeadClassifier(vae, **options).fit(X, y)
+    held = round(share * 600)
+    assert len(seen["epoch"]) == seen["temperature"] == (held // 2 if apart else held)
+    assert len(seen["told"]) == 600 - seen["temperature"] * apart
+    ct.HeadClassifier(vae, calibrate=False, **options).fit(X, y)
+    assert len(seen["epoch"]) == held  # all of them, where there is no temperature to tell
+
+
 def test_tuning_by_itself_is_the_function():
     X, y = turned()
     net = nn.Linear(3, 1)
@@ -479,6 +507,64 @@ def test_a_label_that_is_not_known_is_summed_out():
     torch.testing.assert_close(of_each[:, 1], cost(own, "nll", "kl") - log_p[1], rtol=2e-3, atol=0.02)
 
 
+class Still(Noise):
+    """No noise: every draw is a mean, and costs are the same whenever they are asked for."""
+
+    def normal(self, shape, like):
+        return torch.zeros(tuple(shape)).to(like)
+
+
+def by_loop(plan, x: torch.Tensor) -> torch.Tensor:
+    """J(x, y) + log q(y | x) - log p(y) of every row and label, ``(n, m)``, one label at a time."""
+    log_q = plan.model.head(x[None]).logits[0, :, 0].log_softmax(-1)
+    out = []
+    for y in range(3):
+        batch = Batch(x, RawCondition(torch.full((len(x),), y)))
+        terms = plan.objective.parts[0].bound(plan.model.trace(batch, k=1, noise=Still()))
+        out.append(cost(terms, "nll", "kl") + log_q[:, y] - torch.tensor((y + 1) / 6).log())
+    return torch.stack(out, 1)
+
+
+def test_the_sum_is_that_of_a_loop_and_so_is_the_gradient_in_the_head():
+    """d/d logits of Σ_y q(y | x) C(x, y) is q(y | x) (C(x, y) - Σ_y q(y | x) C(x, y))."""
+    plan = conditional()
+    plan.model.eval()
+    batch = rows_of([-1] * 5)
+    said = []
+    head = plan.model.head.network
+    hook = head.register_forward_hook(lambda _, x, out: (out.retain_grad(), said.append(out))[1])
+    terms = plan.objective.parts[0](plan.model.trace(batch, k=1, noise=Still()))
+    hook.remove()
+    rows = cost(terms, "nll", "kl", "label")
+    rows.sum().backward()
+    with torch.no_grad():
+        each = by_loop(plan, batch.x)
+        q = said[0].reshape(5, 3).softmax(-1)
+    torch.testing.assert_close(rows.detach(), (q * each).sum(1))
+    expected = q * (each - (q * each).sum(1, keepdim=True))
+    assert expected.abs().max() > 1e-2
+    torch.testing.assert_close(said[0].grad.reshape(5, 3), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_that_are_drawn_again_count_once():
+    """An epoch in which rows with a label come four times is worth one in which they come once."""
+    once, often = conditional(noise=0.5), conditional(noise=0.5)
+    shares = once.objective.parts[0].log_shares.exp()
+    often.objective.parts[0] = SummedLabels(often.objective.parts[0].bound, shares, again=4)
+    whole = rows_of([0, -1, 2, -1, -1])
+    rows = torch.tensor([0, 2] * 3 + [0, 1, 2, 3, 4])
+    repeated = Batch(whole.x[rows], RawCondition(whole.c.label[rows]), y=whole.y[rows])
+    losses = []
+    for plan, batch in ((once, whole), (often, repeated)):
+        plan.model.condition.dropout = 0.0
+        terms = plan.objective(plan.model.train().trace(batch, k=1, noise=Still()))
+        losses.append(torch.stack([terms[name].value() for name in ("nll", "kl", "label", "labels")]))
+    torch.testing.assert_close(*losses)
+    often.model.eval()  # where nothing is drawn again
+    terms = often.objective(often.model.trace(whole, k=1, noise=Still()))
+    torch.testing.assert_close(cost(terms, "label").mean(), losses[0][2])
+
+
 @pytest.mark.parametrize("sure", [0, 2])
 def test_a_head_that_is_sure_has_the_bound_of_its_label(sure):
     plan = conditional()
@@ -654,6 +740,7 @@ def test_images_tables_and_gaps_are_told_in_their_own_way():
         (ct.HeadClassifier, ct.CVAE(), {"head": "mlp"}, "leave out head and stochastic"),
         (ct.HeadClassifier, ct.CVAE(), {"stochastic": True}, "leave out head and stochastic"),
         (ct.HeadRegressor, ct.CVAE(), {}, "use 'joint'"),
+        (ct.HeadClassifier, ct.CVAE(free_bits=0.5), {}, "leave out free_bits"),
     ],
 )
 def test_what_labels_cannot_be_summed_out_of(kind, encoder, more, message):

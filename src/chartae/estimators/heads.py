@@ -84,7 +84,7 @@ training : {"frozen", "fine-tuned", "joint", "bottleneck", "generative"}
     network of the encoder's kind; where a label is not known it is summed out (M2, arXiv:1406.5298).
 weight : float
     Of what is neither "frozen" nor "fine-tuned": nats of the model's objective that a nat of a label counts
-    for, 1/β.
+    for, 1/β; of "generative" α/N, 0.1 in the paper.
 max_epochs : int or None
     Of "fine-tuned", for the head alone and then for both, at most; None: what 1,000 steps need, 10 or more.
     The others take the estimator's.
@@ -289,10 +289,18 @@ class _Head(OnCodes):
         if self.training in JOINT:
             labels = self.classes_[np.maximum(y, 0)] if self.training == "generative" else None
             likelihood = self._fit_jointly(X, in_units(space, y[rows], rows, len(y)), space, labels)
-        else:  # chooses an epoch by what is held out
-            likelihood = self._fine_tuned(X, in_units(space, y[known], known, len(y)), space, held_out)
+        else:
+            chosen_by, held_out = self._halves(held_out)
+            seen = np.concatenate([rows, chosen_by])
+            likelihood = self._fine_tuned(X, in_units(space, y[seen], seen, len(y)), space, chosen_by)
         self.head_ = Read(likelihood, space)
         return held_out
+
+    def _halves(self, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that an epoch is chosen by, and others by which it is judged; the same where they are few."""
+        if len(held_out) < 2 * FEWEST_HELD_OUT or not getattr(self, "calibrate", True):
+            return held_out, held_out
+        return held_out[::2], held_out[1::2]
 
     def _fit_frozen(self, X: Any, y: np.ndarray, rows: np.ndarray, target: str) -> None:
         several = target == "bernoulli"
@@ -374,13 +382,16 @@ class HeadClassifier(ClassifierMixin, _Head):
     other label; they serve an encoder that is still to be fitted, and labels that spread.
 
     A matrix of zeros and ones, ``(n, m)``, is several labels of each item, each of which there is or is not;
-    -1 or NaN stands for one that is not known. Probabilities are then ``(n, m)``, of each label.
+    -1 or NaN stands for one that is not known. Probabilities are then ``(n, m)``, of each label by itself,
+    one temperature is that of all of them together, and ``score`` is the share of items of which every label
+    is right, as scikit-learn has it.
 
     Parameters
     ----------
     {encoder}
     calibrate : bool
-        Choose a temperature by held-out rows, where those are 20 or more.
+        Choose a temperature by held-out rows, where those are 20 or more; of 40 or more, fine-tuning chooses
+        its epoch by one half and the temperature by the other.
     head : {"linear", "mlp", "knn", "spreading"} or estimator
         p(y | z): logistic regression, a perceptron, five nearest neighbors, labels that spread along the
         nearest neighbors of all rows, with or without one (:class:`chartae.transfer.Spreading`), or a
@@ -549,6 +560,8 @@ class HeadClassifier(ClassifierMixin, _Head):
     def calibration_error(self, X: Any, y: Any) -> float:
         """How far the probabilities of labeled rows are from how often they come true: ECE of 15 bins.
 
+        Of several labels each that is known counts, as an answer by itself.
+
         Parameters
         ----------
         X : array_like
@@ -564,14 +577,19 @@ class HeadClassifier(ClassifierMixin, _Head):
         Raises
         ------
         DataError
-            If a label is none of ``classes_``.
+            If a label is none of ``classes_``, or there are not as many as were fitted.
 
         References
         ----------
         Guo et al. 2017, arXiv:1706.04599, equation 3.
         """
         if self.several_:
-            return calibration_error(*self._told(self.predict_proba(X), targets(self, X, y)))
+            found, y = self.predict_proba(X), targets(self, X, y)
+            if y.shape != found.shape:
+                raise DataError(
+                    f"y of shape {y.shape} is not that of the labels fitted: give one of shape {found.shape}"
+                )
+            return calibration_error(*self._told(found, y))
         probabilities, y = self.predict_proba(X), np.asarray(y)
         unknown = ~np.isin(y, self.classes_)
         if unknown.any():

@@ -105,24 +105,26 @@ def fit_jointly(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model.head = head(model).to(task.training.device)
-        objective, raw, missing = task.plan.objective, task.raw, y.isnan()
+        raw, missing = task.raw, y.isnan()
         rows, known = task.training.rows, (~missing).reshape(len(y), -1).any(1).nonzero()[:, 0]
         if labels is not None:
             assert raw is not None
             assert raw.label is not None
-            counts = torch.bincount(raw.label[known])
-            objective = SummedLabels(objective, counts / counts.sum()).to(task.training.device)
             raw = raw._replace(label=raw.label.masked_fill(missing, -1))
         training = told = task.training.told(y, raw)
         held_out = task.held_out and task.held_out.told(y, raw)
-        lacking = LEAST_SHARE * len(rows) - len(known)
+        lacking, times = LEAST_SHARE * len(rows) - len(known), 0
         if lacking > 0:  # labels are few, so that none is to be held out
             rows = torch.cat([rows, known[~torch.isin(known, rows)]])
             times = math.ceil(lacking / ((1 - LEAST_SHARE) * len(known)))
             told = told.subset(torch.cat([rows, known.repeat(times)]))
             held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
+        objective = task.plan.objective
+        if labels is not None:
+            counts = torch.bincount(raw.label[known])
+            objective = SummedLabels(objective, counts / counts.sum(), again=1 + times)
         return task._replace(
-            plan=replace(task.plan, objective=objective + weight * term),
+            plan=replace(task.plan, objective=(objective + weight * term).to(task.training.device)),
             raw=raw,
             training=training,
             drawn=told,

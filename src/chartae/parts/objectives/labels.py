@@ -71,6 +71,9 @@ class SummedLabels(Objective):
         Minus a bound on log p(x | y), as terms of each row.
     shares : Tensor
         ``(m,)``, p(y).
+    again : float
+        How often training draws a row with a label for each time that it draws another: the terms of such a
+        row count so much less, that p(x | y) be of all rows alike.
 
     Raises
     ------
@@ -91,41 +94,48 @@ class SummedLabels(Objective):
 
     log_shares: Tensor
 
-    def __init__(self, bound: Objective, shares: Tensor) -> None:
+    def __init__(self, bound: Objective, shares: Tensor, again: float = 1.0) -> None:
         super().__init__()
         if bound.alone:
             raise PlanError(
                 f"labels cannot be summed out of {bound!r}, which weighs what flows back to the codes: use a "
                 "bound with gradient='plain'"
             )
-        self.bound = bound
+        self.bound, self.again = bound, again
         self.register_buffer("log_shares", shares.log())
         self.needs = bound.needs | {"head.log_prob"}
         self.samples, self.differentiates_networks = bound.samples, bound.differentiates_networks
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        batch, model = trace.batch, cast(Any, trace.model)
-        head, x, _ = _told(trace, True)
-        label, m = _condition(trace), len(self.log_shares)
-        terms = {name: _of_rows(name, term) for name, term in self.bound(trace).items()}
+        model, label = cast(Any, trace.model), _condition(trace)
         known = label >= 0
+        terms = {name: _of_rows(name, term) for name, term in self.bound(trace).items()}
         terms["label"] = Term(-self.log_shares[label.clamp_min(0)] * known)
         open_ = (~known).nonzero()[:, 0]
         if model.training:
-            open_ = open_[trace.noise.uniform((len(open_),), x) >= model.condition.dropout]
-        if not len(open_):
-            return terms
+            kept = trace.noise.uniform((len(open_),), trace.batch.x) >= model.condition.dropout
+            open_ = open_[kept]
+        if len(open_):
+            summed = self._summed(trace, open_)
+            terms = {n: t._replace(rows=t.rows.index_copy(0, open_, summed[n])) for n, t in terms.items()}
+        if model.training and self.again != 1:
+            counts = torch.where(known, 1 / self.again, 1.0)
+            counts = counts / counts.mean()
+            terms = {name: term._replace(rows=counts * term.rows) for name, term in terms.items()}
+        return terms
+
+    def _summed(self, trace: Trace, open_: Tensor) -> dict[str, Tensor]:
+        """Terms of rows that are taken under every label, averaged over q(y | x)."""
+        model, m = cast(Any, trace.model), len(self.log_shares)
+        head, x, _ = _told(trace, True)
         log_q = head(x[:, open_]).logits[0, :, 0].log_softmax(-1).T
-        each = torch.arange(m, device=label.device).repeat_interleave(len(open_))
+        each = torch.arange(m, device=open_.device).repeat_interleave(len(open_))
+        under = Batch(torch.cat([trace.batch.x[open_]] * m), RawCondition(each))
         with _told_apart(model, model.condition):
-            under = Batch(torch.cat([batch.x[open_]] * m), RawCondition(each))
             again = self.bound(model.trace(under, k=len(trace.log_lik), noise=trace.noise))
         costs = {name: term.rows.reshape(m, -1) for name, term in again.items()}
         costs["label"] = log_q - self.log_shares[:, None]
-        return {
-            name: term._replace(rows=term.rows.index_copy(0, open_, (log_q.exp() * costs[name]).sum(0)))
-            for name, term in terms.items()
-        }
+        return {name: (log_q.exp() * cost).sum(0) for name, cost in costs.items()}
 
     def advance(self, epoch: float) -> None:
         self.bound.advance(epoch)
