@@ -54,6 +54,7 @@ from chartae.transfer import (
 __all__ = ["HeadClassifier", "HeadRegressor", "OnCodes", "targets"]
 
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
+FEWEST_APART = 200  # of which an epoch and a temperature take a half each: 30 choose one by chance
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
 JOINT = ("joint", "bottleneck", "generative")
 
@@ -298,7 +299,7 @@ class _Head(OnCodes):
 
     def _halves(self, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows that an epoch is chosen by, and others by which it is judged; the same where they are few."""
-        if len(held_out) < 2 * FEWEST_HELD_OUT or not getattr(self, "calibrate", True):
+        if len(held_out) < FEWEST_APART or not getattr(self, "calibrate", True):
             return held_out, held_out
         return held_out[::2], held_out[1::2]
 
@@ -390,7 +391,7 @@ class HeadClassifier(ClassifierMixin, _Head):
     ----------
     {encoder}
     calibrate : bool
-        Choose a temperature by held-out rows, where those are 20 or more; of 40 or more, fine-tuning chooses
+        Choose a temperature by held-out rows, where those are 20 or more; of 200 or more, fine-tuning chooses
         its epoch by one half and the temperature by the other.
     head : {"linear", "mlp", "knn", "spreading"} or estimator
         p(y | z): logistic regression, a perceptron, five nearest neighbors, labels that spread along the

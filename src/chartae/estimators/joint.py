@@ -107,9 +107,11 @@ def fit_jointly(
             model.head = head(model).to(task.training.device)
         raw, missing = task.raw, y.isnan()
         rows, known = task.training.rows, (~missing).reshape(len(y), -1).any(1).nonzero()[:, 0]
+        shares = None
         if labels is not None:
             assert raw is not None
             assert raw.label is not None
+            shares = raw.label[known].bincount() / len(known)
             raw = raw._replace(label=raw.label.masked_fill(missing, -1))
         training = told = task.training.told(y, raw)
         held_out = task.held_out and task.held_out.told(y, raw)
@@ -120,9 +122,8 @@ def fit_jointly(
             told = told.subset(torch.cat([rows, known.repeat(times)]))
             held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
         objective = task.plan.objective
-        if labels is not None:
-            counts = torch.bincount(raw.label[known])
-            objective = SummedLabels(objective, counts / counts.sum(), again=1 + times)
+        if shares is not None:
+            objective = SummedLabels(objective, shares, again=1 + times)
         return task._replace(
             plan=replace(task.plan, objective=(objective + weight * term).to(task.training.device)),
             raw=raw,
