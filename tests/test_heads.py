@@ -1,15 +1,19 @@
 """Heads on codes: scikit-learn's battery, planted classes and numbers, calibration, and what is refused."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
@@ -350,6 +354,7 @@ def test_numbers_of_a_run(run, tmp_path, capsys):
         (["--curve", "a.jpg"], [0, 1] * 150, "a.jpg does not end in .png"),
         ([], [0] * 300, "holds the label 0 alone"),
         ([], [0] * 299 + [7], "7 once: a head needs two rows"),
+        ([], [[0, 1]] * 300, "several labels of each item: name one column"),
     ],
 )
 def test_a_head_says_what_is_wrong(run, tmp_path, capsys, more, labels, message):
@@ -369,3 +374,117 @@ def test_nothing_is_held_out_where_nothing_is_chosen_by_it():
     most = ct.HeadClassifier(random_state=0).fit(X, y)
     assert np.array_equal(whole.predict_proba(X), same.predict_proba(X))
     assert not np.array_equal(whole.head_[-1].coef_, most.head_[-1].coef_)
+
+
+def test_a_perceptron_ends_by_itself():
+    """Without a warning, also where codes do not say the target, and in whatever units a number is."""
+    rng = np.random.default_rng(0)
+    X, coin = rng.normal(size=(300, 4)).astype(np.float32), rng.integers(2, size=300)
+    head = ct.HeadClassifier(head="mlp", calibrate=False, random_state=0).fit(X, coin)
+    assert head.head_[-1].n_iter_ < 2000
+    y = np.abs(X[:, 0]) + X[:, 1]
+    near, far = (ct.HeadRegressor(head="mlp", random_state=0).fit(X, scale * y) for scale in (1.0, 1e4))
+    np.testing.assert_allclose(far.predict(X), 1e4 * near.predict(X), rtol=1e-3, atol=10.0)
+    assert near.score(X, y) > 0.95
+
+
+# ------------------------------------------------------------ several labels at once
+
+
+def several(n: int = 500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Three labels, each of which moves items along a direction of its own."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, (n, 3))
+    X = (2 * y - 1) @ np.eye(3, 5) + 0.35 * rng.normal(size=(n, 5))
+    return X.astype(np.float32), y
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "knn", "spreading", LogisticRegression()], ids=str)
+def test_several_labels_are_read_each_by_itself(head):
+    (X, y), (unseen, truth) = several(), several(seed=1)
+    model = ct.HeadClassifier(head=head, random_state=0).fit(X, y)
+    told = model.predict_proba(unseen)
+    assert told.shape == truth.shape
+    assert ((told >= 0) & (told <= 1)).all()
+    np.testing.assert_array_equal(model.predict(unseen), told > 0.5)
+    assert (model.predict(unseen) == truth).mean(0).min() > 0.95
+    assert model.calibration_error(unseen, truth) < 0.06
+    assert model.classes_.tolist() == [0, 1, 2]
+
+
+def test_a_linear_head_of_several_labels_is_one_for_each():
+    X, y = several()
+    together = ct.HeadClassifier(calibrate=False, validation_fraction=0.0).fit(X, y).predict_proba(X)
+    for j in range(3):
+        alone = ct.HeadClassifier(calibrate=False, validation_fraction=0.0).fit(X, y[:, j]).predict_proba(X)
+        np.testing.assert_allclose(together[:, j], alone[:, 1], atol=1e-6)
+
+
+def test_the_temperature_of_several_labels_is_theirs_together():
+    """Labels that are flipped by chance: a head that memorizes is too sure, and is told so."""
+    X, y = several(400)
+    y = y ^ (np.random.default_rng(1).random(y.shape) < 0.25)
+    unseen, truth = several(1000, seed=2)
+    truth = truth ^ (np.random.default_rng(3).random(truth.shape) < 0.25)
+    kinds = {"head": KNeighborsClassifier(1), "random_state": 0, "validation_fraction": 0.3}
+    sure, mended = (ct.HeadClassifier(calibrate=c, **kinds).fit(X, y) for c in (False, True))
+    assert mended.temperature_ > 1.5
+    assert mended.calibration_error(unseen, truth) < 0.5 * sure.calibration_error(unseen, truth)
+
+
+@pytest.mark.parametrize("training", ["frozen", "joint", "bottleneck", "fine-tuned"])
+@pytest.mark.parametrize("mark", [-1, np.nan])
+def test_some_of_several_labels_need_not_be_known(training, mark):
+    """Each is known of a third of the rows, and no row has all of them."""
+    (X, y), (unseen, truth) = several(600), several(seed=1)
+    y = np.where(np.arange(600)[:, None] % 3 == np.arange(3), y, mark)
+    vae = ct.VAE(latent_dim=3, hidden=(16,), max_epochs=20, learning_rate=1e-2, patience=None, random_state=0)
+    model = ct.HeadClassifier(vae, training=training, random_state=0).fit(X, y)
+    assert (model.predict(unseen) == truth).mean(0).min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.array([[0, 2], [1, 0]] * 10), "zeros and ones"),
+        (np.array([[0, 1], [1, 1]] * 10), "column 1 .* the same in all rows"),
+        (np.array([[0, 1], [1, 0]] * 9), "one target for each row"),
+    ],
+)
+def test_what_several_labels_cannot_be(y, message):
+    with pytest.raises(DataError, match=message):
+        ct.HeadClassifier().fit(np.eye(20), y)
+
+
+def test_several_labels_where_one_is_asked_for():
+    X, y = several(40)
+    with pytest.raises(DataError, match="3 labels of each row, and a curve is of one"):
+        ct.label_efficiency_curve(None, X, y)
+    model = ct.HeadClassifier().fit(X, y)
+    for wrong in (y[:, 0], y[:, :2]):
+        with pytest.raises(DataError, match=r"give one of shape \(40, 3\)"):
+            model.calibration_error(X, wrong)
+
+
+def test_the_score_of_several_labels_is_of_items_told_in_full():
+    X, y = several(seed=1)
+    model = ct.HeadClassifier(validation_fraction=0.0).fit(*several())
+    assert model.score(X, y) == (model.predict(X) == y).all(1).mean() < (model.predict(X) == y).mean()
+
+
+@pytest.mark.parametrize("kind", ["sparse", "table", "bool"])
+def test_several_labels_come_in_several_forms(kind):
+    X, y = several(100)
+    forms = {"sparse": csr_matrix(y), "table": pd.DataFrame(y, columns=list("abc")), "bool": y.astype(bool)}
+    model, same = (ct.HeadClassifier(random_state=0).fit(X, each) for each in (forms[kind], y))
+    np.testing.assert_array_equal(model.predict_proba(X), same.predict_proba(X))
+    twin = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(twin.predict(X), same.predict(X))
+
+
+def test_several_labels_are_no_numbers_and_not_summed_out():
+    X, y = several(40)
+    with pytest.raises(PlanError, match="use 'joint'"):
+        ct.HeadClassifier(ct.CVAE(), training="generative").fit(X, y)
+    with pytest.raises(ValueError, match="1d array"):
+        ct.HeadRegressor().fit(X, y)

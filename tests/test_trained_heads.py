@@ -1,5 +1,6 @@
 """Heads that are trained with their encoder: the objective, its mathematics, and what is gained by it."""
 
+import copy
 import pickle
 import re
 
@@ -14,12 +15,12 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app
-from chartae.core.contracts import Batch, Plan
+from chartae.core.contracts import Batch, Plan, RawCondition
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build
-from chartae.parts.objectives import KL, Labels, NegLogLik
+from chartae.parts.objectives import IWAE, KL, Labels, NegLogLik, SummedLabels
 from chartae.parts.readouts import Silent, readout
 from chartae.training.engine import train
 from chartae.training.kernels import Gradients, LayerGradients, gradients_for
@@ -231,6 +232,34 @@ def test_codes_that_depend_on_the_decoder_are_not_tuned():
         ct.HeadClassifier(hvae, training="fine-tuned", random_state=0).fit(X, y)
 
 
+@pytest.mark.parametrize(("share", "apart"), [(0.4, True), (0.2, False)])
+def test_an_epoch_is_chosen_by_other_rows_than_the_temperature(monkeypatch, share, apart):
+    """Of 240 held-out rows; of 120 all serve both. None of them is trained on."""
+    from chartae.estimators import heads
+
+    X, y = turned()
+    seen = {}
+
+    def watched_tune(module, X, y, space, *, held_out, **options):
+        seen.update(epoch=held_out, told=np.flatnonzero(~y.isnan()))
+        return tune(module, X, y, space, held_out=held_out, **options)
+
+    def watched_fit(probabilities, y):
+        seen.update(temperature=len(y))
+        return 1.0
+
+    monkeypatch.setattr(heads, "tune", watched_tune)
+    monkeypatch.setattr(heads, "fit_temperature", watched_fit)
+    options = {"training": "fine-tuned", "validation_fraction": share, **FAST, "max_epochs": 1}
+    vae = ct.VAE(latent_dim=1, **QUICK).fit(X)
+    ct.HeadClassifier(vae, **options).fit(X, y)
+    held = round(share * 600)
+    assert len(seen["epoch"]) == seen["temperature"] == (held // 2 if apart else held)
+    assert len(seen["told"]) == 600 - seen["temperature"] * apart
+    ct.HeadClassifier(vae, calibrate=False, **options).fit(X, y)
+    assert len(seen["epoch"]) == held  # all of them, where there is no temperature to tell
+
+
 def test_tuning_by_itself_is_the_function():
     X, y = turned()
     net = nn.Linear(3, 1)
@@ -432,3 +461,310 @@ def test_copies_of_a_row_spread_as_well():
         Spreading().fit(Z, np.full(500, -1))
     with pytest.raises(PlanError, match="alpha=1"):
         Spreading(alpha=1).fit(Z, labels)
+
+
+# ------------------------------------------------------------ labels summed out
+
+
+def conditional(recipe="cvae", m=3, **options):
+    """A small conditional plan whose labels are summed out, with a head that reads items."""
+    torch.manual_seed(0)
+    plan = build(
+        recipe, (4,), latent_dim=2, hidden=(8,), condition={"n_labels": m, "vector_dim": 0}, **options
+    )
+    space = Space((1,), "categorical", levels=m, scale=float(m - 1), gaps=True)
+    plan.model.head = readout(space, 4, hidden=(8,))
+    shares = torch.arange(1.0, m + 1)
+    return Plan(plan.model, SummedLabels(plan.objective, shares / shares.sum()) + 0.5 * Labels(items=True))
+
+
+def rows_of(label: list[int], m: int = 3) -> Batch:
+    label = torch.tensor(label)
+    y = torch.where(label < 0, torch.nan, label / (m - 1))
+    x = torch.randn(len(label), 4, generator=torch.Generator().manual_seed(1))
+    return Batch(x, RawCondition(label), y=y)
+
+
+def cost(terms, *names: str) -> torch.Tensor:
+    return sum(terms[name].rows for name in names)
+
+
+def test_a_label_that_is_not_known_is_summed_out():
+    """Equation 7: the sum over classes of q(y | x) times the bound of a row with that label, and H(q)."""
+    plan = conditional()
+    plan.model.eval()
+    logits = plan.model.head(rows_of([-1] * 5).x[None]).logits[0, :, 0]
+    q, log_p = logits.softmax(-1), torch.tensor([1 / 6, 2 / 6, 3 / 6]).log()
+
+    def ended(label: int) -> torch.Tensor:  # in the limit of many draws, z and all: closed in the KL
+        trace = plan.model.trace(rows_of([label] * 5), k=20_000, noise=Noise(0))
+        return cost(plan.objective(trace), "nll", "kl", "label")
+
+    of_each = torch.stack([ended(y) for y in range(3)], 1)
+    by_hand = (q * (of_each + q.log())).sum(1)
+    torch.testing.assert_close(ended(-1), by_hand, rtol=2e-3, atol=0.02)
+    own = plan.objective.parts[0].bound(plan.model.trace(rows_of([1] * 5), k=20_000, noise=Noise(0)))
+    torch.testing.assert_close(of_each[:, 1], cost(own, "nll", "kl") - log_p[1], rtol=2e-3, atol=0.02)
+
+
+class Still(Noise):
+    """No noise: every draw is a mean, and costs are the same whenever they are asked for."""
+
+    def normal(self, shape, like):
+        return torch.zeros(tuple(shape)).to(like)
+
+
+def by_loop(plan, x: torch.Tensor) -> torch.Tensor:
+    """J(x, y) + log q(y | x) - log p(y) of every row and label, ``(n, m)``, one label at a time."""
+    log_q = plan.model.head(x[None]).logits[0, :, 0].log_softmax(-1)
+    out = []
+    for y in range(3):
+        batch = Batch(x, RawCondition(torch.full((len(x),), y)))
+        terms = plan.objective.parts[0].bound(plan.model.trace(batch, k=1, noise=Still()))
+        out.append(cost(terms, "nll", "kl") + log_q[:, y] - torch.tensor((y + 1) / 6).log())
+    return torch.stack(out, 1)
+
+
+def test_the_sum_is_that_of_a_loop_and_so_is_the_gradient_in_the_head():
+    """d/d logits of Σ_y q(y | x) C(x, y) is q(y | x) (C(x, y) - Σ_y q(y | x) C(x, y))."""
+    plan = conditional()
+    plan.model.eval()
+    batch = rows_of([-1] * 5)
+    said = []
+    head = plan.model.head.network
+    hook = head.register_forward_hook(lambda _, x, out: (out.retain_grad(), said.append(out))[1])
+    terms = plan.objective.parts[0](plan.model.trace(batch, k=1, noise=Still()))
+    hook.remove()
+    rows = cost(terms, "nll", "kl", "label")
+    rows.sum().backward()
+    with torch.no_grad():
+        each = by_loop(plan, batch.x)
+        q = said[0].reshape(5, 3).softmax(-1)
+    torch.testing.assert_close(rows.detach(), (q * each).sum(1))
+    expected = q * (each - (q * each).sum(1, keepdim=True))
+    assert expected.abs().max() > 1e-2
+    torch.testing.assert_close(said[0].grad.reshape(5, 3), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_that_are_drawn_again_count_once():
+    """An epoch in which rows with a label come four times is worth one in which they come once."""
+    once, often = conditional(noise=0.5), conditional(noise=0.5)
+    shares = once.objective.parts[0].log_shares.exp()
+    often.objective.parts[0] = SummedLabels(often.objective.parts[0].bound, shares, again=4)
+    whole = rows_of([0, -1, 2, -1, -1])
+    rows = torch.tensor([0, 2] * 3 + [0, 1, 2, 3, 4])
+    repeated = Batch(whole.x[rows], RawCondition(whole.c.label[rows]), y=whole.y[rows])
+    losses = []
+    for plan, batch in ((once, whole), (often, repeated)):
+        plan.model.condition.dropout = 0.0
+        terms = plan.objective(plan.model.train().trace(batch, k=1, noise=Still()))
+        losses.append(torch.stack([terms[name].value() for name in ("nll", "kl", "label", "labels")]))
+    torch.testing.assert_close(*losses)
+    often.model.eval()  # where nothing is drawn again
+    terms = often.objective(often.model.trace(whole, k=1, noise=Still()))
+    torch.testing.assert_close(cost(terms, "label").mean(), losses[0][2])
+
+
+@pytest.mark.parametrize("sure", [0, 2])
+def test_a_head_that_is_sure_has_the_bound_of_its_label(sure):
+    plan = conditional()
+    plan.model.eval()
+    last = plan.model.head.network.network.layers[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(200.0 * torch.eye(3)[sure])
+    open_, told = (
+        cost(
+            plan.objective(plan.model.trace(rows_of([y] * 5), k=20_000, noise=Noise(0))), "nll", "kl", "label"
+        )
+        for y in (-1, sure)
+    )
+    torch.testing.assert_close(open_, told, rtol=2e-3, atol=0.02)
+
+
+def test_the_bound_is_below_the_evidence():
+    """p(x) by a grid over the code, summed over labels; no head and no posterior can be above it."""
+    torch.manual_seed(0)
+    plan = build(
+        "cvae", (3,), latent_dim=1, hidden=(8,), condition={"n_labels": 2, "vector_dim": 0}, noise=0.5
+    )
+    model = plan.model.eval()
+    model.head = readout(Space((1,), "categorical", levels=2, gaps=True), 3)
+    shares = torch.tensor([0.3, 0.7])
+    x, open_ = torch.randn(6, 3), RawCondition(torch.full((6,), -1))
+    grid = torch.linspace(-8, 8, 4001)
+    log_joint = []
+    for y in range(2):
+        c = model.conditioned(RawCondition(torch.tensor([y])), 1).expand(6, -1)
+        z = grid[:, None, None].expand(-1, 6, 1)
+        log_x = model.log_likelihood(model.likelihood(z, c), x)
+        prior = torch.distributions.Normal(0.0, 1.0).log_prob(grid)[:, None]
+        log_joint.append((log_x + prior).logsumexp(0) + (grid[1] - grid[0]).log() + shares[y].log())
+    evidence = torch.stack(log_joint).logsumexp(0)
+    terms = SummedLabels(plan.objective, shares)(
+        model.trace(Batch(x, open_, y=torch.full((6,), torch.nan)), k=20_000, noise=Noise(0))
+    )
+    assert (-cost(terms, "nll", "kl", "label") < evidence).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"), [("cvae", {}), ("vamp-vae", {"components": 5}), ("mixture-vae", {"k": 3})]
+)
+def test_labels_that_are_summed_out_reach_every_weight(recipe, options):
+    """By hand-written layers as by autograd, in the same draws."""
+    plan = conditional(recipe, **options)
+    batch = rows_of([0, -1, 2, -1, -1, 1] * 8)
+    found, state = [], copy.deepcopy(plan.model.state_dict())
+    for kind in (Gradients, LayerGradients):
+        way = kind(plan)
+        plan.model.load_state_dict(state)
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            way(batch, Noise(5))
+        found.append([p.grad.clone() for p in plan.model.parameters()])
+        way.close()
+    assert all(bool(g.any()) for g in found[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
+
+
+def test_conditions_are_kept_and_estimates_left_alone_while_labels_are_summed_out():
+    plan = conditional()
+    plan.model.train()
+    plan.model.condition.dropout = 0.5
+    before = plan.model.likelihood.log_noise.clone() if hasattr(plan.model.likelihood, "log_noise") else None
+    seen = []
+    forward = type(plan.model).trace
+
+    def watched(batch, **options):
+        seen.append((plan.model.training, plan.model.condition.training, len(batch)))
+        return forward(plan.model, batch, **options)
+
+    plan.model.trace = watched
+    trace = plan.model.trace(rows_of([-1] * 400), k=1, noise=Noise(0))
+    terms = plan.objective(trace)
+    assert seen[0] == (True, True, 400)
+    assert seen[1][:2] == (False, False)
+    assert 3 * 150 < seen[1][2] < 3 * 250  # half of them are under no condition, and have no label to tell
+    assert seen[1][2] == 3 * int((terms["label"].rows != 0).sum())
+    assert plan.model.training
+    assert plan.model.condition.training
+    assert before is None or before.shape == plan.model.likelihood.log_noise.shape
+
+
+def test_what_cannot_be_summed_out_is_refused():
+    plan = conditional(free_bits=0.5)
+    with pytest.raises(PlanError, match="leave out free_bits"):
+        plan.objective(plan.model.trace(rows_of([-1, 0]), k=1, noise=Noise(0)))
+    with pytest.raises(PlanError, match="gradient='plain'"):
+        SummedLabels(IWAE(5, gradient="dreg"), torch.ones(1))
+    with pytest.raises(PlanError, match="make them the condition"):
+        plan.objective(plan.model.trace(Batch(torch.zeros(2, 4), y=torch.zeros(2)), k=1, noise=Noise(0)))
+
+
+def layers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two layers that are wide and thin: few labels do not say which way they lie, and all rows do."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(2, size=n)
+    Z = np.column_stack([rng.normal(size=(n, 2)) * [2.0, 1.5], 2 * y - 1 + 0.25 * rng.normal(size=n)])
+    turn = np.linalg.qr(np.random.default_rng(9).normal(size=(6, 6)))[0][:3]
+    return (Z @ turn + 0.1 * rng.normal(size=(n, 6))).astype(np.float32), np.array(["low", "high"])[y]
+
+
+def few(y: np.ndarray, each: int, seed: int) -> np.ndarray:
+    """All but some of each class lose their label."""
+    rng = np.random.default_rng(seed)
+    out = np.full(len(y), None, object)
+    for name in np.unique(y):
+        kept = rng.choice(np.flatnonzero(y == name), each, replace=False)
+        out[kept] = name
+    return out
+
+
+LAYERED = {"latent_dim": 2, "hidden": (32,), "max_epochs": 30, "learning_rate": 5e-3, "patience": None}
+
+
+def test_rows_without_a_label_tell_where_classes_lie():
+    scores = []
+    for seed in range(3):
+        (X, y), (unseen, truth) = layers(600, seed), layers(1000, seed + 50)
+        labels = few(y, 4, seed)
+        known = labels != None  # noqa: E711
+        alone = ct.HeadClassifier(random_state=0).fit(X[known], labels[known]).score(unseen, truth)
+        head = ct.HeadClassifier(ct.CVAE(**LAYERED, random_state=seed), training="generative", random_state=0)
+        scores.append((alone, head.fit(X, labels).score(unseen, truth)))
+    alone, told = np.mean(scores, 0)
+    assert min(told for _, told in scores) > 0.98
+    assert told - alone > 5 * np.sqrt(alone * (1 - alone) / 3000)
+    assert head.predict_proba(unseen).shape == (1000, 2)
+    assert head.encoder_.model_.head is None
+
+
+def test_the_generative_side_follows_the_label_and_is_kept(tmp_path):
+    X, y = layers(600, 0)
+    labels = few(y, 4, 0)
+    head = ct.HeadClassifier(ct.CVAE(**LAYERED, random_state=0), training="generative", random_state=0)
+    head.fit(X, labels)
+    again = ct.load(head.encoder_.save(tmp_path / "run"))
+    for name in ("low", "high"):
+        assert np.mean(head.predict(again.sample(300, condition=name, random_state=0)) == name) > 0.9
+    twin = pickle.loads(pickle.dumps(head))
+    np.testing.assert_array_equal(twin.predict_proba(X), head.predict_proba(X))
+
+
+def test_codes_of_a_fitted_model_are_items_as_well():
+    """M1+M2: what is told apart are codes of an encoder that never saw a label."""
+    (X, y), (unseen, truth) = layers(600, 0), layers(1000, 50)
+    vae = ct.VAE(**LAYERED | {"latent_dim": 3}, random_state=0).fit(X)
+    head = ct.HeadClassifier(ct.CVAE(**LAYERED, random_state=0), training="generative", random_state=0)
+    head.fit(vae.sample_posterior(X, random_state=0)[0], few(y, 4, 0))
+    assert head.score(vae.transform(unseen), truth) > 0.95
+
+
+def test_the_command_line_sums_labels_out_of_a_conditional_run(tmp_path):
+    X, y = layers(300, 0)
+    np.savez(tmp_path / "layers.npz", X=X, y=np.where(np.arange(300) < 150, y == "high", -1))
+    run, data = str(tmp_path / "run"), f"{tmp_path / 'layers.npz'}:X"
+    ct.CVAE(**LAYERED | {"max_epochs": 5}, random_state=0).fit(X, y).save(run)
+    done = CliRunner().invoke(app, ["head", run, data, "--labels", "y", "--training", "generative"])
+    assert done.exit_code == 0, done.output
+    assert "told 30 other rows" in done.output  # of 150 with a label
+    assert float(re.findall(r"accuracy +([\d.]+)", done.output)[0]) > 0.7
+
+
+def test_a_fitted_model_reads_streams_of_items(tmp_path):
+    X, y = layers(200, 0)
+    np.save(tmp_path / "X.npy", X)
+    cvae = ct.CVAE(**LAYERED | {"max_epochs": 1}, random_state=0)
+    head = ct.HeadClassifier(cvae, training="generative", random_state=0).fit(X, y)
+    streamed = ct.stream(tmp_path / "X.npy")
+    np.testing.assert_allclose(head.predict_proba(streamed), head.predict_proba(X), rtol=1e-5)
+    with pytest.raises(DataError, match="give fewer rows"):
+        head.fit(streamed, y)
+
+
+def test_images_tables_and_gaps_are_told_in_their_own_way():
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(80) < 20, np.arange(80) % 2, -1)
+    images = rng.random((80, 16, 16)).astype(np.float32)
+    gaps = np.where(rng.random((80, 3)) < 0.2, np.nan, rng.normal(size=(80, 3)))
+    table = pd.DataFrame({"a": rng.normal(size=80), "b": rng.choice(["x", "y"], 80)})
+    for X in (images, gaps, table):
+        cvae = ct.CVAE(latent_dim=2, hidden=(8,), max_epochs=1, missing="mask", random_state=0)
+        head = ct.HeadClassifier(cvae, training="generative", random_state=0).fit(X, y)
+        np.testing.assert_allclose(head.predict_proba(X).sum(1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "more", "message"),
+    [
+        (ct.HeadClassifier, ct.VAE(), {}, "use CVAE"),
+        (ct.HeadClassifier, None, {}, "fits an estimator of chartae"),
+        (ct.HeadClassifier, ct.CVAE(), {"head": "mlp"}, "leave out head and stochastic"),
+        (ct.HeadClassifier, ct.CVAE(), {"stochastic": True}, "leave out head and stochastic"),
+        (ct.HeadRegressor, ct.CVAE(), {}, "use 'joint'"),
+        (ct.HeadClassifier, ct.CVAE(free_bits=0.5), {}, "leave out free_bits"),
+    ],
+)
+def test_what_labels_cannot_be_summed_out_of(kind, encoder, more, message):
+    with pytest.raises(PlanError, match=message):
+        kind(encoder, training="generative", **more).fit(*layers(40, 0))

@@ -20,7 +20,12 @@ def _head(
     labels: _Labels = None,
     head: Annotated[str, typer.Option(metavar="NAME", help="linear, mlp, knn or spreading.")] = "linear",
     training: Annotated[
-        str, typer.Option(metavar="HOW", help="frozen, or fine-tuned with a copy of the encoder.")
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="frozen; fine-tuned with a copy of the encoder; or the run's model fitted anew with labels: "
+            "joint, bottleneck, or generative (of conditional runs), which sums over those not known.",
+        ),
     ] = "frozen",
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Average over draws of each code, not of its mean alone.")
@@ -63,6 +68,10 @@ def _head(
     if _is_streamed(X):
         raise DataError(f"{items.name} is read in blocks, and a head needs it at once: give fewer rows")
     y = np.asarray(items.y)
+    if y.ndim > 1:
+        raise DataError(
+            f"{items.name} has several labels of each item: name one column, or use HeadClassifier in Python"
+        )
     known = ~np.asarray(pd.isna(y))
     numbers = type_of_target(y[known]) == "continuous"
     if numbers and curve is not None:

@@ -323,7 +323,7 @@ class Batch:
     index : Tensor or None
         ``(n,)`` row numbers in the source.
     y : Tensor or None
-        ``(n,)``, what a head is to predict, in its own units; NaN where it is not known.
+        ``(n,)`` or ``(n, m)``, what a head is to predict, in its own units; NaN where it is not known.
     weight : Tensor or None
         ``(n,)`` row weights.
 

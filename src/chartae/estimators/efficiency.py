@@ -151,7 +151,8 @@ def label_efficiency_curve(
     Raises
     ------
     DataError
-        If a number of labels is more than there are rows, or less than there are classes.
+        If a number of labels is more than there are rows, or less than there are classes, or y is several
+        labels of each row.
 
     Examples
     --------
@@ -163,6 +164,8 @@ def label_efficiency_curve(
     >>> list(found.scores), found.scores["codes"].shape
     (['codes', 'PCA, 2', 'raw input'], (2, 5))
     """
+    if np.ndim(y) > 1 and np.shape(y)[1] > 1:
+        raise DataError(f"y has {np.shape(y)[1]} labels of each row, and a curve is of one: give a column")
     seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(y)
     if _num_samples(X) != len(y):
         raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one label for each row")

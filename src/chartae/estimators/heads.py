@@ -23,17 +23,19 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
-from chartae.core.arrays import is_streamed
+from chartae.core.arrays import as_tensor, is_streamed
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor, told
+from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
 from chartae.transfer import (
     UNLABELED,
     Read,
+    Several,
     calibration_error,
     coded,
     drawn,
@@ -52,8 +54,9 @@ from chartae.transfer import (
 __all__ = ["HeadClassifier", "HeadRegressor", "OnCodes", "targets"]
 
 FEWEST_HELD_OUT = 20  # rows by which a temperature, or the noise of a regression, is told
+FEWEST_APART = 200  # of which an epoch and a temperature take a half each: 30 choose one by chance
 DRAWN = 50_000  # codes that a stochastic head is fitted to, about
-JOINT = ("joint", "bottleneck")
+JOINT = ("joint", "bottleneck", "generative")
 
 #: Parameters of both heads, and their defaults.
 COMMON: dict[str, Any] = {
@@ -72,17 +75,20 @@ COMMON: dict[str, Any] = {
 COMMON_TEXT = """
 hidden : sequence of int
     Widths of the perceptron's layers.
-training : {"frozen", "fine-tuned", "joint", "bottleneck"}
+training : {"frozen", "fine-tuned", "joint", "bottleneck", "generative"}
     "frozen": the encoder stays as it is. "fine-tuned": a linear head or a perceptron is trained on it, and
     then a copy of the encoder with it, more slowly; it encodes and does no more, as its decoder is left
     behind. "joint": a copy of an estimator of chartae is fitted anew, to its own objective and the labels
     at once, on rows with and without a label. "bottleneck": the same without its decoder, so that codes keep
-    of an item what tells its label (arXiv:1612.00410).
+    of an item what tells its label (arXiv:1612.00410). "generative": a copy of a conditional estimator of
+    chartae is fitted anew with the label as its condition, and beside it a classifier of items, p(y | x), a
+    network of the encoder's kind; where a label is not known it is summed out (M2, arXiv:1406.5298).
 weight : float
-    Of "joint" and "bottleneck": nats of the model's objective that a nat of a label counts for, 1/β.
+    Of what is neither "frozen" nor "fine-tuned": nats of the model's objective that a nat of a label counts
+    for, 1/β; of "generative" α/N, 0.1 in the paper.
 max_epochs : int or None
     Of "fine-tuned", for the head alone and then for both, at most; None: what 1,000 steps need, 10 or more.
-    "joint" takes the estimator's.
+    The others take the estimator's.
 learning_rate : float
     Of the head, where it is "fine-tuned"; the encoder's is a tenth of it.
 stochastic : bool
@@ -129,12 +135,12 @@ def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
     X : array_like
         ``(n, *shape)``.
     y : array_like
-        Of shape ``(n,)``.
+        Of shape ``(n,)``; of what takes several labels also ``(n, m)``, of zeros and ones.
 
     Returns
     -------
     ndarray
-        Of shape ``(n,)``.
+        Of shape ``(n,)``, or ``(n, m)``, NaN where a label is not known.
 
     Raises
     ------
@@ -151,12 +157,26 @@ def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
         raise DataError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None: give y"
         )
-    y = column_or_1d(y, warn=True)
+    several = _several(y) if getattr(estimator, "takes_several", False) else None
+    y = column_or_1d(y, warn=True) if several is None else several
     if _num_samples(X) != len(y):
         raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
-    lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
+    lost = ~np.isfinite(y) if y.dtype.kind == "f" and several is None else np.zeros(1, bool)
     if lost.any():
         raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
+    return y
+
+
+def _several(y: Any) -> np.ndarray | None:
+    """Several labels of an item, as zeros and ones and NaN where one is not known; None: it is one."""
+    y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
+        return None
+    y = np.where(y == UNLABELED, np.nan, y.astype(np.float64))
+    if not np.isin(y, (0, 1)).sum() == (~np.isnan(y)).sum():
+        raise DataError(
+            "several labels of an item are zeros and ones, and -1 where one is not known: give those"
+        )
     return y
 
 
@@ -221,6 +241,8 @@ class _Head(OnCodes):
                 f"training={self.training!r} fits an estimator of chartae, and this is another encoder: use "
                 "VAE(...), say, or training='fine-tuned'"
             )
+        if self.training == "generative":
+            self._can_generate()
         if self.training == "fine-tuned" and not isinstance(self.encoder, Fitting | nn.Module):
             raise PlanError(
                 "fine-tuning moves the weights of a model of chartae or of a torch module, and this encoder "
@@ -230,11 +252,25 @@ class _Head(OnCodes):
             self.encoder_ = fitted(self.encoder, X)
         return X, y
 
+    def _can_generate(self) -> None:
+        recipe, _ = self.encoder._recipe()
+        if not find(recipe).conditional:
+            raise PlanError(
+                f"training='generative' makes labels the condition, and the recipe {recipe!r} takes "
+                "none: use CVAE(...), say, or training='joint'"
+            )
+        if self.head != "linear" or self.stochastic:
+            raise PlanError(
+                "training='generative' reads items by a network of its own, and no codes: leave out head and "
+                "stochastic"
+            )
+
     def _fit_head(
         self, X: Any, y: np.ndarray, known: np.ndarray, target: str, *, hold_out: bool = True
     ) -> np.ndarray:
         """Fit to most rows of those with a target, and say which were held out, if any were."""
         classes = np.bincount(y[known]) if target == "categorical" else None
+        several = target == "bernoulli"
         held = round(self.validation_fraction * len(known)) if hold_out else 0
         few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
         rows, held_out = known, known[:0]
@@ -245,25 +281,39 @@ class _Head(OnCodes):
                 random_state=self.random_state_,
                 stratify=None if classes is None else y[known],
             )
+        if several and not _both(y[rows]).all():
+            rows, held_out = known, known[:0]  # some label is too rare
         if self.training == "frozen":
             self._fit_frozen(X, y, rows, target)
             return held_out
         space = target_space(target, y[known])
         if self.training in JOINT:
-            likelihood = self._fit_jointly(X, in_units(space, y[rows], rows, len(y)), space)
-        else:  # chooses an epoch by what is held out
-            likelihood = self._fine_tuned(X, in_units(space, y[known], known, len(y)), space, held_out)
+            labels = self.classes_[np.maximum(y, 0)] if self.training == "generative" else None
+            likelihood = self._fit_jointly(X, in_units(space, y[rows], rows, len(y)), space, labels)
+        else:
+            chosen_by, held_out = self._halves(held_out)
+            seen = np.concatenate([rows, chosen_by])
+            likelihood = self._fine_tuned(X, in_units(space, y[seen], seen, len(y)), space, chosen_by)
         self.head_ = Read(likelihood, space)
         return held_out
 
+    def _halves(self, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that an epoch is chosen by, and others by which it is judged; the same where they are few."""
+        if len(held_out) < FEWEST_APART or not getattr(self, "calibrate", True):
+            return held_out, held_out
+        return held_out[::2], held_out[1::2]
+
     def _fit_frozen(self, X: Any, y: np.ndarray, rows: np.ndarray, target: str) -> None:
-        made = head(target, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
+        several = target == "bernoulli"
+        kind = "categorical" if several else target
+        made = head(kind, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
         if takes_unlabeled(made):
-            labels = np.full(len(y), UNLABELED)
+            labels = np.full(y.shape, np.nan if several else UNLABELED)
             labels[rows] = y[rows]
             rows, y = np.arange(len(y)), labels
+        made = Several(made) if several else made
         codes = self._codes(_safe_indexing(X, rows), max(1, min(self.n_samples, DRAWN // len(rows))))
-        self.head_ = made.fit(codes.reshape(-1, codes.shape[2]), np.tile(y[rows], len(codes)))
+        self.head_ = made.fit(codes.reshape(-1, codes.shape[2]), np.concatenate([y[rows]] * len(codes)))
 
     def _widths(self) -> tuple[int, ...]:
         return tuple(self.hidden) if self.head == "mlp" else ()
@@ -286,22 +336,35 @@ class _Head(OnCodes):
             seed=self.random_state_,
         )
 
-    def _fit_jointly(self, X: Any, y: torch.Tensor, space: Any) -> Any:
+    def _fit_jointly(self, X: Any, y: torch.Tensor, space: Any, labels: np.ndarray | None) -> Any:
         """Fit a copy of the estimator, to the labels as well."""
+
+        def of_codes(model: Any) -> Any:
+            return readout(space, model.latent_dim, hidden=self._widths())
+
+        def of_items(model: Any) -> Any:
+            given = self.encoder
+            look = features_of(model.space, space.levels, given.network, given.hidden)
+            return readout(space, network=nn.Sequential(nn.Unflatten(1, model.space.model_shape), look))
+
         self.encoder_, likelihood = fit_jointly(
             self.encoder,
             X,
             y,
-            lambda model: readout(space, model.latent_dim, hidden=self._widths()),
-            Labels(),
+            of_codes if labels is None else of_items,
+            Labels(items=labels is not None),
             weight=self.weight,
-            decoder=self.training == "joint",
+            decoder=self.training != "bottleneck",
+            labels=labels,
             seed=self.random_state_,
         )
         return likelihood
 
     def _codes(self, X: Any, k: int) -> np.ndarray:
-        """One code of each item, or draws: ``(k, n, d)``."""
+        """One code of each item, or draws: ``(k, n, d)``; or what is read in their place, the item itself."""
+        if self.training == "generative":
+            items = as_tensor(self.encoder_._check(X, reset=False)[:])
+            return self.encoder_.space_.cpu().to_model(items).flatten(1).numpy()[None]
         if self.stochastic:
             return drawn(self.encoder_, X, k, self.random_state_)
         return coded(self.encoder_, X)[None]
@@ -319,11 +382,17 @@ class HeadClassifier(ClassifierMixin, _Head):
     Rows whose label is -1 have none, as in scikit-learn's semi-supervised estimators, unless there is but one
     other label; they serve an encoder that is still to be fitted, and labels that spread.
 
+    A matrix of zeros and ones, ``(n, m)``, is several labels of each item, each of which there is or is not;
+    -1 or NaN stands for one that is not known. Probabilities are then ``(n, m)``, of each label by itself,
+    one temperature is that of all of them together, and ``score`` is the share of items of which every label
+    is right, as scikit-learn has it.
+
     Parameters
     ----------
     {encoder}
     calibrate : bool
-        Choose a temperature by held-out rows, where those are 20 or more.
+        Choose a temperature by held-out rows, where those are 20 or more; of 200 or more, fine-tuning chooses
+        its epoch by one half and the temperature by the other.
     head : {"linear", "mlp", "knn", "spreading"} or estimator
         p(y | z): logistic regression, a perceptron, five nearest neighbors, labels that spread along the
         nearest neighbors of all rows, with or without one (:class:`chartae.transfer.Spreading`), or a
@@ -342,7 +411,7 @@ class HeadClassifier(ClassifierMixin, _Head):
     Attributes
     ----------
     classes_ : ndarray
-        The labels.
+        The labels; where there are several, their columns.
     {attributes}
     temperature_ : float
         1 where nothing was held out.
@@ -365,7 +434,14 @@ class HeadClassifier(ClassifierMixin, _Head):
 
     _parameter_constraints = CONSTRAINTS | {"calibrate": ["boolean"]}
 
+    takes_several = True
+
     __init__ = constructor({"encoder": None, "calibrate": True}, COMMON, first="encoder")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def fit(self, X: Any, y: Any) -> HeadClassifier:
         """Learn to read labels.
@@ -375,7 +451,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         X : array_like
             ``(n, *shape)``: items, as the encoder takes them.
         y : array_like
-            ``(n,)`` labels, -1 where there is none.
+            ``(n,)`` labels, -1 where there is none, or ``(n, m)`` zeros and ones.
 
         Returns
         -------
@@ -385,9 +461,37 @@ class HeadClassifier(ClassifierMixin, _Head):
         Raises
         ------
         DataError
-            If there are fewer than two classes.
+            If there are fewer than two classes, or one of several labels is the same in all rows.
+        PlanError
+            If parameters do not fit together.
         """
         X, y = self._begin(X, y)
+        self.temperature_, self.several_ = 1.0, y.ndim == 2
+        if self.several_:
+            held_out, numbers = self._fit_several(X, y), y
+        else:
+            held_out, numbers = self._fit_classes(X, y)
+        if self.calibrate and len(held_out):
+            told = self._told(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
+            self.temperature_ = fit_temperature(*told)
+        return self
+
+    def _fit_several(self, X: Any, y: np.ndarray) -> np.ndarray:
+        if self.training == "generative":
+            raise PlanError(
+                "training='generative' sums over classes, and not over several labels: use 'joint'"
+            )
+        alike = ~_both(y)
+        if alike.any():
+            raise DataError(
+                f"the label in column {alike.argmax()} (from 0) is the same in all rows: leave it out"
+            )
+        self.classes_ = np.arange(y.shape[1])
+        return self._fit_head(
+            X, y, np.flatnonzero(~np.isnan(y).all(1)), "bernoulli", hold_out=self._holds_out
+        )
+
+    def _fit_classes(self, X: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = np.flatnonzero(labeled(y))
         check_classification_targets(y[known])
         classes = np.unique(y[known])
@@ -398,19 +502,25 @@ class HeadClassifier(ClassifierMixin, _Head):
         self.classes_ = classes
         numbers = np.full(len(y), UNLABELED)
         numbers[known] = np.searchsorted(classes, y[known])
-        asked = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
-        held_out = self._fit_head(X, numbers, known, "categorical", hold_out=asked)
-        self.temperature_ = 1.0
-        if self.calibrate and len(held_out):
-            self.temperature_ = fit_temperature(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
-        return self
+        return self._fit_head(X, numbers, known, "categorical", hold_out=self._holds_out), numbers
+
+    @property
+    def _holds_out(self) -> bool:
+        return bool(self.calibrate or self.training == "fine-tuned")  # which chooses an epoch by them
+
+    def _told(self, probabilities: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of probabilities that add up to one, and what was so: of several labels, each by itself."""
+        if not self.several_:
+            return probabilities, y
+        known = ~np.isnan(y)
+        return _apart(probabilities)[known], y[known].astype(int)
 
     def _raw(self, X: Any) -> np.ndarray:
         found: np.ndarray = self._read(X, "predict_proba").mean(0)
         return found
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class.
+        """Probability of each class, or of each of several labels.
 
         Parameters
         ----------
@@ -423,10 +533,14 @@ class HeadClassifier(ClassifierMixin, _Head):
             ``(n, classes)``, in the order of ``classes_``.
         """
         check_is_fitted(self)
-        return tempered(self._raw(self._items(X, reset=False)), self.temperature_)
+        raw = self._raw(self._items(X, reset=False))
+        if not self.several_:
+            return tempered(raw, self.temperature_)
+        each = tempered(_apart(raw).reshape(-1, 2), self.temperature_)
+        return each[:, 1].reshape(raw.shape)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class.
+        """The likeliest class, or whichever of several labels are likely.
 
         Parameters
         ----------
@@ -436,21 +550,25 @@ class HeadClassifier(ClassifierMixin, _Head):
         Returns
         -------
         ndarray
-            ``(n,)`` labels.
+            ``(n,)`` labels, or ``(n, m)`` zeros and ones.
         """
         probabilities = self.predict_proba(X)
+        if self.several_:
+            return (probabilities > 0.5).astype(int)
         found: np.ndarray = self.classes_[probabilities.argmax(1)]
         return found
 
     def calibration_error(self, X: Any, y: Any) -> float:
         """How far the probabilities of labeled rows are from how often they come true: ECE of 15 bins.
 
+        Of several labels each that is known counts, as an answer by itself.
+
         Parameters
         ----------
         X : array_like
             ``(n, *shape)``.
         y : array_like
-            ``(n,)`` labels.
+            ``(n,)`` labels, or ``(n, m)`` zeros and ones.
 
         Returns
         -------
@@ -460,12 +578,19 @@ class HeadClassifier(ClassifierMixin, _Head):
         Raises
         ------
         DataError
-            If a label is none of ``classes_``.
+            If a label is none of ``classes_``, or there are not as many as were fitted.
 
         References
         ----------
         Guo et al. 2017, arXiv:1706.04599, equation 3.
         """
+        if self.several_:
+            found, y = self.predict_proba(X), targets(self, X, y)
+            if y.shape != found.shape:
+                raise DataError(
+                    f"y of shape {y.shape} is not that of the labels fitted: give one of shape {found.shape}"
+                )
+            return calibration_error(*self._told(found, y))
         probabilities, y = self.predict_proba(X), np.asarray(y)
         unknown = ~np.isin(y, self.classes_)
         if unknown.any():
@@ -473,6 +598,17 @@ class HeadClassifier(ClassifierMixin, _Head):
                 f"the label {y[unknown].tolist()[0]!r} is none of those fitted: leave its rows out"
             )
         return calibration_error(probabilities, np.searchsorted(self.classes_, y))
+
+
+def _apart(probabilities: np.ndarray) -> np.ndarray:
+    """Of each label by itself that it is not there, and that it is: ``(n, m, 2)``."""
+    return np.stack([1 - probabilities, probabilities], -1)
+
+
+def _both(y: np.ndarray) -> np.ndarray:
+    """Whether a label is there in some rows and not in others, ``(m,)``."""
+    found: np.ndarray = (y == 0).any(0) & (y == 1).any(0)
+    return found
 
 
 class HeadRegressor(RegressorMixin, _Head):
@@ -541,6 +677,8 @@ class HeadRegressor(RegressorMixin, _Head):
         DataError
             If y is not finite, or holds what is no count where it should.
         """
+        if self.training == "generative":
+            raise PlanError("training='generative' sums over classes, which numbers are not: use 'joint'")
         X, y = self._begin(X, y)
         try:
             y = y.astype(np.float64)

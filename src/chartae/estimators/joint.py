@@ -15,6 +15,7 @@ from chartae.core.arrays import is_streamed
 from chartae.core.contracts import Objective
 from chartae.core.errors import DataError
 from chartae.estimators.fitting import Fitting, _Task
+from chartae.parts.objectives import SummedLabels
 from chartae.parts.readouts import Silent
 
 __all__ = ["fit_jointly"]
@@ -31,6 +32,7 @@ def fit_jointly(
     *,
     weight: float = 1.0,
     decoder: bool = True,
+    labels: Any = None,
     seed: int = 0,
 ) -> tuple[Any, Any]:
     """Fit a copy of an estimator to its own objective and a further term.
@@ -45,7 +47,7 @@ def fit_jointly(
     X : array_like
         ``(n, *shape)``.
     y : Tensor
-        ``(n,)`` as the head takes it; NaN where it is not known.
+        ``(n,)`` or ``(n, m)`` as the head takes it; NaN where it is not known.
     head : callable
         From a model to the head that ``term`` speaks of.
     term : Objective
@@ -54,6 +56,9 @@ def fit_jointly(
         Of the term.
     decoder : bool
         Whether x counts; False leaves the decoder silent, so that codes need only keep what y asks for.
+    labels : array_like or None
+        ``(n,)``: the labels by their names, which become the condition of a conditional estimator; where y
+        is not known they count for nothing, and are summed out.
     seed : int
         Of the head's first weights.
 
@@ -100,20 +105,33 @@ def fit_jointly(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model.head = head(model).to(task.training.device)
-        told, held_out = task.training.told(y), task.held_out
-        rows, known = told.rows, (~y.isnan()).nonzero()[:, 0]
-        missing = LEAST_SHARE * len(rows) - len(known)
-        if missing > 0:  # labels are few, so that none is to be held out
+        raw, missing = task.raw, y.isnan()
+        rows, known = task.training.rows, (~missing).reshape(len(y), -1).any(1).nonzero()[:, 0]
+        shares = None
+        if labels is not None:
+            assert raw is not None
+            assert raw.label is not None
+            shares = raw.label[known].bincount() / len(known)
+            raw = raw._replace(label=raw.label.masked_fill(missing, -1))
+        training = told = task.training.told(y, raw)
+        held_out = task.held_out and task.held_out.told(y, raw)
+        lacking, times = LEAST_SHARE * len(rows) - len(known), 0
+        if lacking > 0:  # labels are few, so that none is to be held out
             rows = torch.cat([rows, known[~torch.isin(known, rows)]])
-            times = math.ceil(missing / ((1 - LEAST_SHARE) * len(known)))
+            times = math.ceil(lacking / ((1 - LEAST_SHARE) * len(known)))
             told = told.subset(torch.cat([rows, known.repeat(times)]))
             held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
+        objective = task.plan.objective
+        if shares is not None:
+            objective = SummedLabels(objective, shares, again=1 + times)
         return task._replace(
-            plan=replace(task.plan, objective=task.plan.objective + weight * term),
+            plan=replace(task.plan, objective=(objective + weight * term).to(task.training.device)),
+            raw=raw,
+            training=training,
             drawn=told,
-            held_out=held_out.told(y) if held_out else None,
+            held_out=held_out,
         )
 
-    fitted._fit(X, joined=joined)
+    fitted._fit(X, labels, joined=joined)
     read, fitted.model_.head = fitted.model_.head, None
     return fitted, read

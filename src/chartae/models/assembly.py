@@ -436,7 +436,7 @@ def features_of(
     Parameters
     ----------
     space : Space
-        Of the items; without gaps, and no table of columns that differ in kind.
+        Of the items.
     width : int
         How many features it gives.
     network, hidden : object
@@ -447,11 +447,6 @@ def features_of(
     nn.Module
         From ``(n, *x)`` to ``(n, width)``.
 
-    Raises
-    ------
-    PlanError
-        If items are rows of a table, or values may be missing.
-
     Examples
     --------
     >>> import torch
@@ -460,13 +455,12 @@ def features_of(
     >>> features_of(Space((4,)), 3)(torch.zeros(5, 4)).shape
     torch.Size([5, 3])
     """
-    if space.gaps or space.likelihood == "columns":
-        raise PlanError("a critic looks at whole items of one kind of values: use recipe 'vae' for tables")
     named = isinstance(network, str) and network != "auto"
     name = network if named else _network_for(space)
     own = hidden if isinstance(network, str) else None
-    shape = space.model_shape
-    return networks[name](shape, shape, width, 1, own, 0, "relu", "concat")[0]
+    inputs = _inputs(space)
+    made = networks[name](seen_of(space), space.model_shape, width, 1, own, 0, "relu", "concat")[0]
+    return made if inputs is None else nn.Sequential(inputs, made)
 
 
 def space_of(shape: tuple[int, ...] | Space) -> Space:

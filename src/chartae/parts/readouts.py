@@ -151,7 +151,12 @@ class _Standardized(nn.Module):
 
 
 def readout(
-    space: Space, latent_dim: int, *, hidden: tuple[int, ...] = (), codes: Tensor | None = None
+    space: Space,
+    latent_dim: int = 0,
+    *,
+    hidden: tuple[int, ...] = (),
+    codes: Tensor | None = None,
+    network: nn.Module | None = None,
 ) -> Likelihood:
     """Make p(y | z): a likelihood whose item is a target, and whose network sees a code.
 
@@ -165,6 +170,8 @@ def readout(
         Widths of layers; none for a linear one.
     codes : Tensor or None
         ``(n, d)``: what codes are like, where that is known.
+    network : nn.Module or None
+        In place of layers, from ``(n, d)`` to as many numbers as the likelihood takes.
 
     Returns
     -------
@@ -181,5 +188,7 @@ def readout(
     torch.Size([2, 5, 1, 3])
     """
     chosen = likelihoods[space.likelihood]
-    network = MLP((latent_dim,), chosen.out_shape(space, "global"), hidden=hidden)
-    return chosen.of(space, _Standardized(network, codes), "global")
+    shape = chosen.out_shape(space, "global")
+    if network is not None:
+        return chosen.of(space, nn.Sequential(network, nn.Unflatten(1, shape)), "global")
+    return chosen.of(space, _Standardized(MLP((latent_dim,), shape, hidden=hidden), codes), "global")

@@ -105,20 +105,23 @@ class Source:
         y = None if self.y is None else self.y[rows]
         return Source(self.data[rows.numpy()], self.space, condition, None, self.device, self.dtype, y)
 
-    def told(self, y: Tensor) -> Source:
+    def told(self, y: Tensor, condition: RawCondition | None = None) -> Source:
         """Say what a head is to predict of the same rows.
 
         Parameters
         ----------
         y : Tensor
             Of all rows of the array, ``(n,)``; NaN where it is not known.
+        condition : RawCondition or None
+            Of all rows, in place of what it was; None: as it was.
 
         Returns
         -------
         Source
             Of the same rows, sharing the data.
         """
-        return Source(self.data, self.space, self.condition, self.rows, self.device, self.dtype, y)
+        condition = self.condition if condition is None else condition
+        return Source(self.data, self.space, condition, self.rows, self.device, self.dtype, y)
 
     def sample(self, most: int, seed: int) -> Source:
         """Choose rows at random.

@@ -2,7 +2,7 @@
 
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
 from chartae.transfer.encoders import coded, drawn, fitted, refuse_points
-from chartae.transfer.heads import HEADS, Scaled, head, labeled, takes_unlabeled
+from chartae.transfer.heads import HEADS, Scaled, Several, head, labeled, takes_unlabeled
 from chartae.transfer.retrieval import (
     COMPARISONS,
     RiskCoverage,
@@ -24,6 +24,7 @@ __all__ = [
     "Read",
     "RiskCoverage",
     "Scaled",
+    "Several",
     "Spreading",
     "bhattacharyya",
     "calibration_error",

@@ -63,7 +63,7 @@ class Read:
         return self.likelihood(torch.as_tensor(np.asarray(Z), dtype=torch.float32)[None])
 
     def predict_proba(self, Z: Any) -> np.ndarray:
-        """Probability of each class.
+        """Probability of each class, or of each of several labels.
 
         Parameters
         ----------
@@ -75,7 +75,9 @@ class Read:
         ndarray
             ``(n, classes)``.
         """
-        found: np.ndarray = self._said(Z).logits[0, :, 0].double().softmax(-1).numpy()
+        logits = self._said(Z).logits[0].double()
+        several = self.space.likelihood == "bernoulli"
+        found: np.ndarray = (logits.sigmoid() if several else logits[:, 0].softmax(-1)).numpy()
         return found
 
     def predict(self, Z: Any) -> np.ndarray:
@@ -100,15 +102,15 @@ def target_space(target: str, y: np.ndarray) -> Space:
 
     Parameters
     ----------
-    target : {"categorical", "normal", "counts"}
-        How it is distributed, given a code; classes are numbered from 0.
+    target : {"categorical", "bernoulli", "normal", "counts"}
+        How it is distributed, given a code; classes are numbered from 0, several labels are zeros and ones.
     y : ndarray
-        ``(n,)``.
+        ``(n,)``; of several labels ``(n, m)``.
 
     Returns
     -------
     Space
-        Of one number.
+        Of one number, or of m.
 
     Examples
     --------
@@ -117,6 +119,8 @@ def target_space(target: str, y: np.ndarray) -> Space:
     >>> target_space("categorical", np.array([0, 2, 1])).levels
     3
     """
+    if target == "bernoulli":
+        return Space(y.shape[1:], "bernoulli", gaps=True, layout="flat")
     if target == "categorical":
         levels = int(y.max()) + 1
         return Space((1,), "categorical", levels=levels, scale=float(max(levels - 1, 1)), gaps=True)
@@ -132,7 +136,7 @@ def in_units(space: Space, y: np.ndarray, rows: np.ndarray, n: int) -> Tensor:
     space : Space
         Of y, as :func:`target_space` gives it.
     y : ndarray
-        ``(m,)``, what is known.
+        ``(m,)`` or ``(m, labels)``, what is known.
     rows : ndarray
         ``(m,)``, of which rows.
     n : int
@@ -141,7 +145,7 @@ def in_units(space: Space, y: np.ndarray, rows: np.ndarray, n: int) -> Tensor:
     Returns
     -------
     Tensor
-        ``(n,)``; NaN where y is not known.
+        ``(n,)`` or ``(n, labels)``; NaN where y is not known.
 
     Examples
     --------
@@ -150,8 +154,8 @@ def in_units(space: Space, y: np.ndarray, rows: np.ndarray, n: int) -> Tensor:
     >>> in_units(target_space("categorical", np.arange(3)), np.array([2, 1]), np.array([0, 3]), 4)
     tensor([1.0000,    nan,    nan, 0.5000])
     """
-    told = torch.full((n,), torch.nan)
-    told[rows] = space.to_model(torch.as_tensor(y[:, None])).float()[:, 0]
+    told = torch.full((n, *y.shape[1:]), torch.nan)
+    told[rows] = space.to_model(torch.as_tensor(y.reshape(len(y), -1))).float().reshape(y.shape)
     return told
 
 
@@ -177,7 +181,7 @@ def tune(
     X : ndarray
         ``(n, *shape)``.
     y : Tensor
-        ``(n,)`` in the units of ``space``; NaN where it is not known.
+        ``(n,)`` or ``(n, m)`` in the units of ``space``; NaN where it is not known.
     space : Space
         Of y.
     held_out : ndarray
@@ -227,7 +231,7 @@ def tune(
         raise PlanError("the encoder has nothing to train: use training='frozen'")
     device = below[0].device
     source = Source(X, units.to(device), device=device).told(y)
-    rows = np.setdiff1d(np.flatnonzero(~y.isnan().numpy()), held_out)
+    rows = np.setdiff1d(np.flatnonzero(~y.isnan().numpy().reshape(len(y), -1).all(1)), held_out)
     batch_size = min(128, max(16, len(rows) // 10))
     most = max(LEAST_EPOCHS, STEPS * batch_size // len(rows)) if epochs is None else epochs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chartae.core.contracts import Objective, Plan
+from chartae.core.errors import PlanError
 from chartae.models.assembly import assemble, features_of, recipe
 from chartae.parts.objectives import KL, GanCritic, TotalCorrelationCritic, elbo
 
@@ -47,6 +48,10 @@ def vae_gan(shape: Any, *, values: float = 0.1, warmup: float = 0.0, **common: A
     look = {name: common[name] for name in ("network", "hidden") if name in common}
 
     def objective(model: Any) -> Objective:
+        if model.space.gaps or model.space.likelihood == "columns":
+            raise PlanError(
+                "a critic looks at whole items of one kind of values: use recipe 'vae' for tables"
+            )
         return KL(warmup=warmup) + GanCritic(features_of(model.space, FEATURES, **look), FEATURES, values)
 
     return assemble(shape, objective=objective, **common)

@@ -14,7 +14,7 @@ from chartae.parts.objectives.bounds import (
     importance_bound,
 )
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
-from chartae.parts.objectives.labels import Labels
+from chartae.parts.objectives.labels import Labels, SummedLabels
 from chartae.parts.objectives.matches import Match, Matches
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
 from chartae.parts.objectives.penalties import (
@@ -53,6 +53,7 @@ __all__ = [
     "Matching",
     "NegLogLik",
     "SlicedWasserstein",
+    "SummedLabels",
     "TotalCorrelation",
     "TotalCorrelationCritic",
     "Warmed",

@@ -1,13 +1,18 @@
-"""What a head loses by labels."""
+"""What a head loses by labels, and bounds of items whose label is not known."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
-from chartae.core.contracts import Likelihood, Objective, Term, Trace
+import torch
+from torch import Tensor, nn
+
+from chartae.core.contracts import Batch, Objective, RawCondition, Term, Trace
 from chartae.core.errors import PlanError
 
-__all__ = ["Labels"]
+__all__ = ["Labels", "SummedLabels"]
 
 
 class Labels(Objective):
@@ -15,6 +20,11 @@ class Labels(Objective):
 
     With a weight and a recipe's own objective beside it, encoder and head are trained jointly; with β of a KL
     and no decoder it is the variational information bottleneck; alone it tunes an encoder to a target.
+
+    Parameters
+    ----------
+    items : bool
+        Whether the head reads items in place of codes: p(y | x).
 
     References
     ----------
@@ -29,24 +39,152 @@ class Labels(Objective):
 
     needs = frozenset({"head.log_prob", "posterior.reparameterized"})
 
+    def __init__(self, items: bool = False) -> None:
+        super().__init__()
+        self.items = items
+
     def forward(self, trace: Trace) -> dict[str, Term]:
-        head, z, y = _told(trace)
+        head, z, y = _told(trace, self.items)
+        y = y.reshape(len(y), -1)
         py, known = head(z), ~y.isnan()
         if trace.model.training:
-            head.observe(py, y[:, None])
+            head.observe(py, y)
         # Filled before, masked after: the density of NaN has a gradient of NaN, masked or not.
-        rows = -trace.expect(py.log_prob(y.nan_to_num()[:, None])) * known
-        return {"labels": Term(rows.sum() / known.sum().clamp_min(1))}
+        each = -trace.expect(py.log_prob(y.nan_to_num(), per_dim=True)) * known
+        return {"labels": Term(each.sum() / known.any(1).sum().clamp_min(1))}
 
     def __repr__(self) -> str:
         return "labels"
 
 
-def _told(trace: Trace) -> tuple[Likelihood, Tensor, Tensor]:
+class SummedLabels(Objective):
+    """A bound of items whose label is the condition; where it is not known, it is summed out: M2.
+
+    With the bound's cost J(x, y) of an item under a label, and the head's q(y | x), an item that has a label
+    costs ``J(x, y) - log p(y)``, and one without ``Σ_y q(y | x) J(x, y) + KL(q(y | x) || p(y))``. Each term
+    of the bound keeps its name and weight; that in p(y) is "label". In training some items without a label
+    are taken under the null token instead, as often as others lose theirs: so it learns what they are like.
+
+    Parameters
+    ----------
+    bound : Objective
+        Minus a bound on log p(x | y), as terms of each row.
+    shares : Tensor
+        ``(m,)``, p(y).
+    again : float
+        How often training draws a row with a label for each time that it draws another: the terms of such a
+        row count so much less, that p(x | y) be of all rows alike.
+
+    Raises
+    ------
+    PlanError
+        If the bound weighs what flows back to the codes.
+
+    References
+    ----------
+    Kingma et al. 2014, arXiv:1406.5298, equations 6 to 8.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.objectives import Labels, SummedLabels, elbo
+    >>> SummedLabels(elbo(), torch.tensor([0.5, 0.5])) + 10 * Labels(items=True)
+    summed(nll + kl) + 10 * labels
+    """
+
+    log_shares: Tensor
+
+    def __init__(self, bound: Objective, shares: Tensor, again: float = 1.0) -> None:
+        super().__init__()
+        if bound.alone:
+            raise PlanError(
+                f"labels cannot be summed out of {bound!r}, which weighs what flows back to the codes: use a "
+                "bound with gradient='plain'"
+            )
+        self.bound, self.again = bound, again
+        self.register_buffer("log_shares", shares.log())
+        self.needs = bound.needs | {"head.log_prob"}
+        self.samples, self.differentiates_networks = bound.samples, bound.differentiates_networks
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        model, label = cast(Any, trace.model), _condition(trace)
+        known = label >= 0
+        terms = {name: _of_rows(name, term) for name, term in self.bound(trace).items()}
+        terms["label"] = Term(-self.log_shares[label.clamp_min(0)] * known)
+        open_ = (~known).nonzero()[:, 0]
+        if model.training:
+            kept = trace.noise.uniform((len(open_),), trace.batch.x) >= model.condition.dropout
+            open_ = open_[kept]
+        if len(open_):
+            summed = self._summed(trace, open_)
+            terms = {n: t._replace(rows=t.rows.index_copy(0, open_, summed[n])) for n, t in terms.items()}
+        if model.training and self.again != 1:
+            counts = torch.where(known, 1 / self.again, 1.0)
+            counts = counts / counts.mean()
+            terms = {name: term._replace(rows=counts * term.rows) for name, term in terms.items()}
+        return terms
+
+    def _summed(self, trace: Trace, open_: Tensor) -> dict[str, Tensor]:
+        """Terms of rows that are taken under every label, averaged over q(y | x)."""
+        model, m = cast(Any, trace.model), len(self.log_shares)
+        head, x, _ = _told(trace, True)
+        log_q = head(x[:, open_]).logits[0, :, 0].log_softmax(-1).T
+        each = torch.arange(m, device=open_.device).repeat_interleave(len(open_))
+        under = Batch(torch.cat([trace.batch.x[open_]] * m), RawCondition(each))
+        with _told_apart(model, model.condition):
+            again = self.bound(model.trace(under, k=len(trace.log_lik), noise=trace.noise))
+        costs = {name: term.rows.reshape(m, -1) for name, term in again.items()}
+        costs["label"] = log_q - self.log_shares[:, None]
+        return {name: (log_q.exp() * cost).sum(0) for name, cost in costs.items()}
+
+    def advance(self, epoch: float) -> None:
+        self.bound.advance(epoch)
+
+    @property
+    def warmup(self) -> float:
+        return self.bound.warmup
+
+    def __repr__(self) -> str:
+        return f"summed({self.bound!r})"
+
+
+@contextmanager
+def _told_apart(*modules: nn.Module) -> Iterator[None]:
+    """Leave conditions as they are, and estimates, too: most labels of an item are not its own."""
+    before = [module.training for module in modules]
+    for module in modules:  # and not what is in them, which is trained
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in zip(modules, before, strict=True):
+            module.training = training
+
+
+def _condition(trace: Trace) -> Tensor:
+    """Labels as the condition has them, -1 where one is not known."""
+    c = trace.batch.c
+    if c is None or c.label is None:
+        raise PlanError("labels to be summed out are missing: make them the condition")
+    return c.label
+
+
+def _of_rows(name: str, term: Term) -> Term:
+    if term.loss is not None or term.rows.dim() != 1:
+        raise PlanError(
+            f"labels are summed out row by row, and {name!r} is of a batch as a whole: leave out free_bits, "
+            "or use a recipe of nll + kl or iwae"
+        )
+    return term._replace(per_dim=None)
+
+
+def _told(trace: Trace, items: bool) -> tuple[Any, Tensor, Tensor]:
     """The head, what it reads and what it is told."""
     head, y = getattr(trace.model, "head", None), trace.batch.y
     if head is None or y is None:
         raise PlanError("labels to learn from are missing: give the source its y")
+    if items:
+        return head, trace.batch.x.flatten(1)[None], y
     if len(trace.levels) != 1:
         raise PlanError("a head reads one code of each item, and this model has more: use another recipe")
     return head, trace.levels[0].z, y
