@@ -99,7 +99,8 @@ def _head(
         target[train] = np.searchsorted(names, y[train])
         model.fit(X, target)
     told = _safe_indexing(X, test)
-    typer.echo(f"read      {len(train):,} labels by a {head} head, and told {len(test):,} other rows")
+    reader = "classifier of items" if training == "generative" else f"{head} head"
+    typer.echo(f"read      {len(train):,} labels by a {reader}, and told {len(test):,} other rows")
     if numbers:
         typer.echo(f"R2        {r2_score(y[test], model.predict(told)):.3f}, noise {model.noise_:.3g}")
     else:
