@@ -227,7 +227,7 @@ def test_labels_and_vectors(y, classes, vector_dim):
         ([2**70, 1], f"{2**70} cannot be a label"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), r"datetime64\[D\] cannot be a label"),
         (np.array([1j, 2j]), "complex128 cannot be a label"),
-        ({"label": "a"}, "a single label: give one for each row"),
+        ({"label": "a"}, r"labels have shape \(\): give one for each row"),
         ({"label": [["a", "b"], ["c", "d"]]}, r"labels have shape \(2, 2\): give one for each row"),
         (1.5, r"condition vectors have shape \(\): give \(n, m\)"),
         (np.zeros((2, 0)), r"condition vectors have shape \(2, 0\)"),

@@ -81,7 +81,7 @@ class ConditionSchema:
         """
         label, vector, vectors, ordered = _split(_named(y))
         if label is not None and label.ndim != 1:
-            raise DataError("there is a single label: give one for each row")
+            raise DataError(f"labels have shape {label.shape}: give one for each row")
         if vector is not None and (vector.ndim == 0 or math.prod(vector.shape[1:]) == 0):
             raise DataError(f"condition vectors have shape {vector.shape}: give (n, m), m one or more")
         classes = None if label is None else np.unique(label)
