@@ -14,6 +14,7 @@ from chartae.core.contracts import Batch, Plan, RawCondition
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
+from chartae.models.assembly import SHARED, find
 from chartae.models.recipes import build
 from chartae.parts.networks import Film
 
@@ -37,6 +38,11 @@ def rows(n: int, shape: tuple[int, ...] = (5,), seed: int = 0) -> np.ndarray:
 def item(refused) -> dict[str, tuple[int, ...]]:
     """Shape of an item that a recipe takes: a vector, unless it needs images."""
     return {name: (9, 8) if refused(name, (5,)) else (5,) for name in NAMES}
+
+
+@each_recipe
+def test_no_parameter_of_a_recipe_is_taken_for_one_that_all_share(name):
+    assert not SHARED & {*find(name).parameters}
 
 
 def model(name: str, **parameters: object) -> ct.Autoencoder:

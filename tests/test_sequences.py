@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import chartae as ct
 from chartae.apps.cli import app, main
 from chartae.core.contracts import Batch, RawCondition
-from chartae.core.errors import DataError, PlanError, RunFolderError
+from chartae.core.errors import DataError, PackageError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build
@@ -114,6 +114,19 @@ def test_a_short_context_is_a_parameter_of_a_text_vae_alone(tmp_path):
     assert again.sample(3, random_state=0) == vae.sample(3, random_state=0)
     with pytest.raises(PlanError, match="context=2 is of texts, said token after token: leave it out"):
         build("vae", (4,), context=2)
+
+
+def test_a_short_context_is_a_whole_number_of_a_transformer():
+    with pytest.raises(PlanError, match="context='a': a token is told by one"):
+        build("vae", infer_space(np.array([[1, 2], [2, 0]]), likelihood="sequence"), context="a")
+    with pytest.raises(PlanError, match="needs network='transformer'"):
+        ct.TextVAE(network="mlp", context=2, **SMALL).fit(TEXTS)
+
+
+def test_texts_that_there_was_no_time_for_are_kept_as_they_began():
+    vae = ct.TextVAE(latent_dim=2, max_time=1e-6, **SMALL).fit(TEXTS)
+    assert vae.n_iter_ == 0
+    assert vae.transform(TEXTS).shape == (len(TEXTS), 2)
 
 
 def test_what_fills_a_row_up_counts_for_nothing():
@@ -256,7 +269,7 @@ def test_byte_pairs_are_the_same_for_the_same_texts(monkeypatch):
     with pytest.raises(PlanError, match="give 'bytes', 'bpe'"):
         tokenized(TEXTS, "words")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(PlanError, match=r"^byte pairs need tokenizers: pip install 'chartae\[text\]'$"):
+    with pytest.raises(PackageError, match=r"^byte pairs need tokenizers: pip install 'chartae\[text\]'$"):
         BytePairs.fit(TEXTS)
 
 
@@ -460,9 +473,9 @@ def test_a_captioner_is_kept_with_its_encoder(captioner, tmp_path):
     assert same.caption(X) == captioner.caption(X)
     np.testing.assert_array_equal(same.score_samples(X, texts), captioner.score_samples(X, texts))
     captioner.save(path, overwrite=True)
-    with pytest.raises(RunFolderError, match=r"is of a Captioner: open it with Captioner\.load"):
+    with pytest.raises(RunFolderError, match=r"holds a captioner: open it with Captioner\.load"):
         ct.load(path)
-    with pytest.raises(RunFolderError, match="is of no Captioner"):
+    with pytest.raises(RunFolderError, match=r"holds a model: open it with chartae\.load"):
         ct.Captioner.load(path / "encoder")
 
 

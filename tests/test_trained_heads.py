@@ -631,7 +631,6 @@ def test_conditions_are_kept_and_estimates_left_alone_while_labels_are_summed_ou
     plan = conditional()
     plan.model.train()
     plan.model.condition.dropout = 0.5
-    before = plan.model.likelihood.log_noise.clone() if hasattr(plan.model.likelihood, "log_noise") else None
     seen = []
     forward = type(plan.model).trace
 
@@ -641,6 +640,8 @@ def test_conditions_are_kept_and_estimates_left_alone_while_labels_are_summed_ou
 
     plan.model.trace = watched
     trace = plan.model.trace(rows_of([-1] * 400), k=1, noise=Noise(0))
+    estimates = {n: t.tolist() for n, t in plan.model.likelihood.named_buffers()}
+    assert estimates["seen"] != 0
     terms = plan.objective(trace)
     assert seen[0] == (True, True, 400)
     assert seen[1][:2] == (False, False)
@@ -648,7 +649,7 @@ def test_conditions_are_kept_and_estimates_left_alone_while_labels_are_summed_ou
     assert seen[1][2] == 3 * int((terms["label"].rows != 0).sum())
     assert plan.model.training
     assert plan.model.condition.training
-    assert before is None or before.shape == plan.model.likelihood.log_noise.shape
+    assert {n: t.tolist() for n, t in plan.model.likelihood.named_buffers()} == estimates
 
 
 def test_what_cannot_be_summed_out_is_refused():
@@ -659,6 +660,30 @@ def test_what_cannot_be_summed_out_is_refused():
         SummedLabels(IWAE(5, gradient="dreg"), torch.ones(1))
     with pytest.raises(PlanError, match="make them the condition"):
         plan.objective(plan.model.trace(Batch(torch.zeros(2, 4), y=torch.zeros(2)), k=1, noise=Noise(0)))
+
+
+def test_labels_may_be_numbers_of_any_type_and_rare():
+    X = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    y = np.arange(400) % 2
+    cvae = ct.CVAE(latent_dim=2, hidden=(8,), max_epochs=1, random_state=0)
+    options = {"training": "generative", "random_state": 0}
+    whole, floats = (ct.HeadClassifier(cvae, **options).fit(X, v) for v in (y, y.astype(float)))
+    np.testing.assert_array_equal(whole.predict_proba(X), floats.predict_proba(X))
+    assert floats.predict(X).dtype == float
+    assert floats.encoder_.sample(2, condition=1).shape == (2, 4)
+    for rare in (2, 1):  # the last class, and one in the middle, of two rows
+        few = np.where(np.arange(400) < 2, rare, np.where(y == rare, 3, y))
+        for encoder, more in ((cvae, options), (None, {"random_state": 0})):
+            head = ct.HeadClassifier(encoder, validation_fraction=0.9, **more).fit(X, few)
+            assert head.predict_proba(X).shape == (400, 3)
+            assert head.temperature_ == 1.0
+
+
+def test_rows_of_tokens_have_a_classifier_beside_them():
+    X, y = np.array([[1, 2, 3], [2, 3, 0]] * 30), np.array([0, 1] * 30)
+    cvae = ct.CVAE(likelihood="sequence", latent_dim=2, hidden=(8,), max_epochs=20, random_state=0)
+    head = ct.HeadClassifier(cvae, training="generative", random_state=0).fit(X, y)
+    assert head.score(X, y) == 1.0
 
 
 def layers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -322,9 +322,9 @@ def test_words_are_kept(tmp_path, fitted):
     np.testing.assert_array_equal(again.counts_, fitted.counts_)
     np.testing.assert_array_equal(again.uncertainty(again.words_), fitted.uncertainty(fitted.words_))
     assert again.score(planted(50)) == fitted.score(planted(50))
-    with pytest.raises(RunFolderError, match=r"is of a WordEmbedding: open it with WordEmbedding\.load$"):
+    with pytest.raises(RunFolderError, match=r"holds words: open it with WordEmbedding\.load$"):
         ct.load(tmp_path / "words")
-    with pytest.raises(RunFolderError, match=r"is of no WordEmbedding: open it with chartae\.load$"):
+    with pytest.raises(RunFolderError, match=r"holds a model: open it with chartae\.load$"):
         ct.WordEmbedding.load(ct.AE(latent_dim=1, max_epochs=1).fit(np.eye(9)).save(tmp_path / "ae"))
 
 

@@ -89,11 +89,13 @@ def _caption(
         estimator,
         tokens=tokens or "bytes",
         language_model=language_model,
-        max_length=max(len(line.encode()) for line in lines),  # which no other tokens are more than
+        max_length=None if language_model else max(len(line.encode()) for line in lines),
         max_epochs=epochs,
         random_state=seed,
         verbose=1,
     )
+    if language_model:  # whose tokens may be more, or fewer, than bytes
+        captioner.max_length = captioner._medium(lines)[0].max_length
     captioner.fit(_safe_indexing(X, known), [lines[i] for i in known])
     X, lines = _safe_indexing(X, told), [lines[i] for i in told]
     said, nats = captioner.caption(X), captioner.score_samples(X, lines)

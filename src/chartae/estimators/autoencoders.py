@@ -142,7 +142,8 @@ class TextVAE(Fitting):
         Tokens of the longest text that the model can take; None: of the longest in ``fit``.
     context : int or None
         How many tokens just before the next each layer of the decoder looks at; None: all. With few, the code
-        has to say what a text is about, and pays for itself (arXiv:1702.08139).
+        has to say what a text is about, and pays for itself (arXiv:1702.08139) where no more nats are free
+        than that is worth: ``free_bits`` times ``latent_dim``.
     covariance : {"diagonal", "full"}
         Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float

@@ -469,6 +469,7 @@ class Captioner(OnCodes):
         >>> again.caption(np.eye(3)) == captioner.caption(np.eye(3))
         True
         """
+        where = choose_device(device)
         with kept(cls, path, "captioner", encoder=encoder) as (made, config, tensors):
             if config["encoder"] == "yours" and encoder is None:
                 raise RunFolderError(f"{path} was fitted to an encoder of yours: pass it as encoder=")
@@ -493,5 +494,5 @@ class Captioner(OnCodes):
             with torch.random.fork_rng(devices=[]):
                 plan = made._plan(given)
             plan.model.load_state_dict(tensors)
-        made.model_ = plan.model.eval().to(choose_device(device))
+        made.model_ = plan.model.eval().to(where)
         return cast(Captioner, made)

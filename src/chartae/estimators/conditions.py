@@ -370,6 +370,11 @@ def _named(y: Any, known: Sequence[str] = ()) -> dict[str, Any]:
     if y is None:
         return {}
     if isinstance(y, Mapping):
+        unknown = set(y) - {"label", "vector", *ORDERED}
+        if unknown:
+            raise DataError(
+                f"a condition has 'label', 'vector' and 'sequence' or 'set', and not {sorted(unknown)[0]!r}"
+            )
         if all(part is None for part in y.values()):
             raise DataError(
                 "a condition dict is empty: give 'label', 'vector', 'sequence' or several, or None for none"
@@ -388,11 +393,6 @@ def _named(y: Any, known: Sequence[str] = ()) -> dict[str, Any]:
 
 def _split(parts: Mapping[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None, Any, bool]:
     """Labels, vectors, sequences of vectors, and whether those have an order."""
-    unknown = set(parts) - {"label", "vector", *ORDERED}
-    if unknown:
-        raise DataError(
-            f"a condition has 'label', 'vector' and 'sequence' or 'set', and not {sorted(unknown)[0]!r}"
-        )
     label, vector, sequence, unordered = (parts.get(k) for k in ("label", "vector", *ORDERED))
     if sequence is not None and unordered is not None:
         raise DataError("a condition has a 'sequence' and a 'set': give one of them")

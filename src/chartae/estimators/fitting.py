@@ -316,9 +316,11 @@ class Fitting(Densities, Geometry):
 
     def _warn_of_silence(self) -> None:
         """Tell that a decoder, which sees the tokens before each, has learned to do without the code."""
+        if self.n_iter_ < JUDGED:
+            return
         last = self.history_[self.best_epoch_ - 1]
         nats = last.get("val_kl", last.get("kl", math.inf))
-        if self.n_iter_ >= JUDGED and nats < SILENT:
+        if nats < SILENT:
             warnings.warn(
                 f"the code of a row says {nats:.1f} nats (KL), and the decoder hardly asks it: fit with a "
                 "larger free_bits, or a small context, so that it sees few tokens",

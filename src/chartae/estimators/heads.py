@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
@@ -170,14 +171,18 @@ def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
 def _several(y: Any) -> np.ndarray | None:
     """Several labels of an item, as zeros and ones and NaN where one is not known; None: it is one."""
     y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
-    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
+    if y.ndim != 2 or y.shape[1] < 2:
         return None
-    y = np.where(y == UNLABELED, np.nan, y.astype(np.float64))
-    if not np.isin(y, (0, 1)).sum() == (~np.isnan(y)).sum():
+    try:
+        found = np.where(pd.isna(y), np.nan, y).astype(np.float64)
+    except (TypeError, ValueError):  # words, say
+        found = np.full(y.shape, np.inf)
+    found[found == UNLABELED] = np.nan
+    if not (np.isin(found, (0, 1)) | np.isnan(found)).all():
         raise DataError(
             "several labels of an item are zeros and ones, and -1 where one is not known: give those"
         )
-    return y
+    return found
 
 
 class OnCodes(BaseEstimator):
@@ -281,14 +286,15 @@ class _Head(OnCodes):
                 random_state=self.random_state_,
                 stratify=None if classes is None else y[known],
             )
-        if several and not _both(y[rows]).all():
-            rows, held_out = known, known[:0]  # some label is too rare
+        left = _both(y[rows]) if several else classes is None or np.bincount(y[rows], minlength=len(classes))
+        if not np.all(left):
+            rows, held_out = known, known[:0]  # some class, or label, is too rare
         if self.training == "frozen":
             self._fit_frozen(X, y, rows, target)
             return held_out
         space = target_space(target, y[known])
         if self.training in JOINT:
-            labels = self.classes_[np.maximum(y, 0)] if self.training == "generative" else None
+            labels = self._names()[np.maximum(y, 0)] if self.training == "generative" else None
             likelihood = self._fit_jointly(X, in_units(space, y[rows], rows, len(y)), space, labels)
         else:
             chosen_by, held_out = self._halves(held_out)
@@ -296,6 +302,11 @@ class _Head(OnCodes):
             likelihood = self._fine_tuned(X, in_units(space, y[seen], seen, len(y)), space, chosen_by)
         self.head_ = Read(likelihood, space)
         return held_out
+
+    def _names(self) -> np.ndarray:
+        """Classes as a condition has them: there a number that is not whole is no label."""
+        found: np.ndarray = self.classes_
+        return found.astype(np.int64) if found.dtype.kind == "f" else found
 
     def _halves(self, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows that an epoch is chosen by, and others by which it is judged; the same where they are few."""
@@ -363,8 +374,9 @@ class _Head(OnCodes):
     def _codes(self, X: Any, k: int) -> np.ndarray:
         """One code of each item, or draws: ``(k, n, d)``; or what is read in their place, the item itself."""
         if self.training == "generative":
-            items = as_tensor(self.encoder_._check(X, reset=False)[:])
-            return self.encoder_.space_.cpu().to_model(items).flatten(1).numpy()[None]
+            items, units = as_tensor(self.encoder_._check(X, reset=False)[:]), self.encoder_.space_
+            seen = units.to_model(items.to(units.scale.device)).flatten(1)
+            return seen.cpu().numpy()[None]
         if self.stochastic:
             return drawn(self.encoder_, X, k, self.random_state_)
         return coded(self.encoder_, X)[None]
@@ -385,7 +397,7 @@ class HeadClassifier(ClassifierMixin, _Head):
     A matrix of zeros and ones, ``(n, m)``, is several labels of each item, each of which there is or is not;
     -1 or NaN stands for one that is not known. Probabilities are then ``(n, m)``, of each label by itself,
     one temperature is that of all of them together, and ``score`` is the share of items of which every label
-    is right, as scikit-learn has it.
+    is right, as scikit-learn has it; it needs all of them.
 
     Parameters
     ----------

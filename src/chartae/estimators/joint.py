@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sklearn.base import clone
 from torch import Tensor, nn
 
 from chartae.core.arrays import is_streamed
-from chartae.core.contracts import Objective
+from chartae.core.contracts import Objective, RawCondition
 from chartae.core.errors import DataError
 from chartae.estimators.fitting import Fitting, _Task
 from chartae.parts.objectives import SummedLabels
@@ -109,10 +109,10 @@ def fit_jointly(
         rows, known = task.training.rows, (~missing).reshape(len(y), -1).any(1).nonzero()[:, 0]
         shares = None
         if labels is not None:
-            assert raw is not None
-            assert raw.label is not None
-            shares = raw.label[known].bincount() / len(known)
-            raw = raw._replace(label=raw.label.masked_fill(missing, -1))
+            raw = cast(RawCondition, raw)
+            label = cast(Tensor, raw.label)
+            shares = label[known].bincount() / len(known)
+            raw = raw._replace(label=label.masked_fill(missing, -1))
         training = told = task.training.told(y, raw)
         held_out = task.held_out and task.held_out.told(y, raw)
         lacking, times = LEAST_SHARE * len(rows) - len(known), 0

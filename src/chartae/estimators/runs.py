@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from chartae.core.contracts import Prior
-from chartae.core.errors import ChartaeError, PlanError, RunFolderError, one_line
+from chartae.core.errors import ChartaeError, PackageError, PlanError, RunFolderError, one_line
 from chartae.core.spaces import Space
 from chartae.density import Density, densities
 from chartae.estimators.conditions import ConditionSchema
@@ -47,8 +47,12 @@ DAMAGE = (
     *(LookupError, TypeError, AttributeError, ValueError),
     *(AssertionError, ArithmeticError, MemoryError, RuntimeError),
 )
-#: What other folders hold than a model of data, and what opens it.
-OTHERS = {"captioner": "Captioner", "words": "WordEmbedding"}
+#: What a folder holds, and what opens it.
+HELD = {
+    "model": "a model: open it with chartae.load",
+    "captioner": "a captioner: open it with Captioner.load",
+    "words": "words: open it with WordEmbedding.load",
+}
 DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.", "medium.")
 
 
@@ -223,11 +227,8 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", network: Any = N
     from chartae.estimators import autoencoders
 
     config, tensors, history = read_run(path)
-    if config.get("content") in OTHERS:
-        kind = OTHERS[config["content"]]
-        raise RunFolderError(f"{path} is of a {kind}: open it with {kind}.load")
     if config.get("content") != "model":
-        raise RunFolderError(f"{path} holds a decoder alone: open it with load_decoder")
+        raise RunFolderError(f"{path} holds {_held(config)}")
     with reading(path):
         saved = config["estimator"]
         if saved["class"] not in autoencoders.__all__:
@@ -385,15 +386,19 @@ def kept(
     ...         pass
     Traceback (most recent call last):
     ...
-    chartae.core.errors.RunFolderError: ... is of no WordEmbedding: open it with chartae.load
+    chartae.core.errors.RunFolderError: ... holds a model: open it with chartae.load
     """
     config, tensors, history = read_run(path)
     if config.get("content") != content:
-        raise RunFolderError(f"{path} is of no {kind.__name__}: open it with chartae.load")
+        raise RunFolderError(f"{path} holds {_held(config)}")
     with reading(path):
         made = kind(**{**config["parameters"], **given})
         made.history_, made.random_state_ = history, config["random_state"]
         yield made, config, tensors
+
+
+def _held(config: Mapping[str, Any]) -> str:
+    return HELD.get(config.get("content", ""), "a decoder alone: open it with load_decoder")
 
 
 class _NoEncoder(nn.Module):
@@ -459,7 +464,7 @@ def reading(path: Any) -> Iterator[None]:
     """
     try:
         yield
-    except RunFolderError:
+    except (RunFolderError, PackageError):
         raise
     except DAMAGE as error:
         raise damaged(path, error) from None

@@ -372,6 +372,8 @@ def assemble(
         raise PlanError(
             f"conditioning={conditioning!r} needs a condition: pass y to fit, with a recipe such as 'cvae'"
         )
+    if context is not None and not _counts(context):
+        raise PlanError(f"context={context!r}: a token is told by one token before it or more")
     if context is not None and space.likelihood != "sequence":
         raise PlanError(f"context={context!r} is of texts, said token after token: leave it out")
     q_class, q_options = _chosen(posteriors, posterior)
@@ -384,7 +386,8 @@ def assemble(
         name = _network_for(space) if network == "auto" else network
         make = networks[name]
         shared = (hidden, width, activation, conditioning)
-        options = {} if context is None else {"context": context}
+        # Of texts another network is refused below, by the likelihood.
+        options = {"context": context} if context is not None and name == "transformer" else {}
         encoder, decoder = make(in_shape, out_shape, features, seen, *shared, **options)
         damp(encoder, 0.1, q_class.spreads(latent_dim, **q_options))
         damp(decoder, 0.3)  # the first draws of codes are noise
@@ -459,7 +462,8 @@ def features_of(
     name = network if named else _network_for(space)
     own = hidden if isinstance(network, str) else None
     inputs = _inputs(space)
-    made = networks[name](seen_of(space), space.model_shape, width, 1, own, 0, "relu", "concat")[0]
+    out_shape = likelihoods[space.likelihood].out_shape(space, "global")
+    made = networks[name](seen_of(space), out_shape, width, 1, own, 0, "relu", "concat")[0]
     return made if inputs is None else nn.Sequential(inputs, made)
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
+from chartae.core.errors import ChartaeError, DataError, PackageError, PlanError, one_line
 from chartae.parts.networks import evaluating
 
 __all__ = ["Borrowed", "BytePairs", "Bytes", "language_model_of", "texts_of", "tokenized"]
@@ -205,7 +205,7 @@ class Bytes(_Tokens):
             If they are no texts.
         """
         longest = max(len(text.encode()) for text in texts_of(texts))
-        return cls(longest if max_length is None else int(max_length))
+        return cls(max(1, longest) if max_length is None else int(max_length))
 
     def _numbers(self, text: str) -> NDArray[np.int64]:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
@@ -538,7 +538,7 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError:
-        raise PlanError("byte pairs need tokenizers: pip install 'chartae[text]'") from None
+        raise PackageError("byte pairs need tokenizers: pip install 'chartae[text]'") from None
     return tokenizers
 
 

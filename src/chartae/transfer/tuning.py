@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,10 @@ class Read:
         self.likelihood, self.space = likelihood.cpu().eval(), space.cpu()
 
     @torch.no_grad()
-    def _said(self, Z: Any) -> Any:
-        return self.likelihood(torch.as_tensor(np.asarray(Z), dtype=torch.float32)[None])
+    def _read(self, Z: Any, of: Callable[[Any], Tensor]) -> np.ndarray:
+        """What is asked of p(y | z), block by block."""
+        codes = torch.as_tensor(np.asarray(Z), dtype=torch.float32)
+        return np.concatenate([of(self.likelihood(z[None])).numpy() for z in codes.split(AT_ONCE)])
 
     def predict_proba(self, Z: Any) -> np.ndarray:
         """Probability of each class, or of each of several labels.
@@ -75,10 +77,9 @@ class Read:
         ndarray
             ``(n, classes)``.
         """
-        logits = self._said(Z).logits[0].double()
-        several = self.space.likelihood == "bernoulli"
-        found: np.ndarray = (logits.sigmoid() if several else logits[:, 0].softmax(-1)).numpy()
-        return found
+        if self.space.likelihood == "bernoulli":
+            return self._read(Z, lambda p: p.logits[0].double().sigmoid())
+        return self._read(Z, lambda p: p.logits[0, :, 0].double().softmax(-1))
 
     def predict(self, Z: Any) -> np.ndarray:
         """Mean of p(y | z), or the number of the likeliest class.
@@ -93,8 +94,7 @@ class Read:
         ndarray
             ``(n,)``.
         """
-        found: np.ndarray = self.space.from_model(self._said(Z).point())[0, :, 0].double().numpy()
-        return found
+        return self._read(Z, lambda p: self.space.from_model(p.point())[0, :, 0].double())
 
 
 def target_space(target: str, y: np.ndarray) -> Space:

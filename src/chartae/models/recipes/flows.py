@@ -37,7 +37,7 @@ def vae_iaf(
     *,
     flows: int = 4,
     flow_hidden: Sequence[int] = (64, 64),
-    context: int = 16,
+    flow_context: int = 16,
     warmup: float = 0.0,
     **common: Any,
 ) -> Plan:
@@ -47,7 +47,7 @@ def vae_iaf(
     ----------
     Kingma et al. 2016, arXiv:1606.04934.
     """
-    return _flow(shape, warmup, common, kind="iaf", length=flows, hidden=flow_hidden, context=context)
+    return _flow(shape, warmup, common, kind="iaf", length=flows, hidden=flow_hidden, context=flow_context)
 
 
 @recipe("spline-vae", paper="arXiv:1906.04032", parts="neural spline flow posterior, N(0, I); nll + kl")
@@ -57,7 +57,7 @@ def spline_vae(
     flows: int = 2,
     flow_hidden: Sequence[int] = (64, 64),
     bins: int = 8,
-    context: int = 16,
+    flow_context: int = 16,
     warmup: float = 0.0,
     **common: Any,
 ) -> Plan:
@@ -67,5 +67,5 @@ def spline_vae(
     ----------
     Durkan et al. 2019, arXiv:1906.04032, section 5.3.
     """
-    options = {"hidden": flow_hidden, "bins": bins, "context": context}
+    options = {"hidden": flow_hidden, "bins": bins, "context": flow_context}
     return _flow(shape, warmup, common, kind="spline", length=flows, **options)
