@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[512, 512])
     parser.add_argument("--latent-dim", type=int, default=64)
     parser.add_argument("--beta", type=float, default=1e-3)
-    parser.add_argument("--noise", type=float, default=0.35, help="on pixels from 0 to 1, in training")
+    parser.add_argument("--noise", type=float, default=0.2, help="on pixels from 0 to 1, in training")
     parser.add_argument("--threads", type=int, default=2)
     out = Path(__file__).parent / "results" / "information_bottleneck.json"
     parser.add_argument("--out", type=Path, default=out)
