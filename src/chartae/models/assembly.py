@@ -372,8 +372,6 @@ def assemble(
         raise PlanError(
             f"conditioning={conditioning!r} needs a condition: pass y to fit, with a recipe such as 'cvae'"
         )
-    if context is not None and not _counts(context):
-        raise PlanError(f"context={context!r}: a token is told by one token before it or more")
     if context is not None and space.likelihood != "sequence":
         raise PlanError(f"context={context!r} is of texts, said token after token: leave it out")
     q_class, q_options = _chosen(posteriors, posterior)

@@ -229,7 +229,7 @@ class TokenDecoder(_Tokens, Speaker):
     Raises
     ------
     PlanError
-        If widths differ, or are no multiple of 32, or the context is less than 1.
+        If widths differ, or are no multiple of 32, or the context is no whole number from 1.
 
     References
     ----------
@@ -260,8 +260,8 @@ class TokenDecoder(_Tokens, Speaker):
         context: int | None = None,
     ) -> None:
         super().__init__(levels, length, hidden, activation)
-        if context is not None and context < 1:
-            raise PlanError(f"context={context}: a token is told by one token before it or more")
+        if context is not None and not (isinstance(context, int) and context >= 1):
+            raise PlanError(f"context={context!r}: a token is told by one token before it or more")
         self.context = length if context is None else context
         self.sizes = latent_dim, condition_dim
         self.front = PREFIX * sum(size > 0 for size in self.sizes)
