@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
 from sklearn.base import clone
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_iris, make_blobs
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -352,6 +352,7 @@ def test_numbers_of_a_run(run, tmp_path, capsys):
         (["--head", "tree"], [0, 1] * 150, "unknown head 'tree' of a categorical target"),
         (["--out", "a.txt"], [0, 1] * 150, "a.txt does not end in .csv"),
         (["--curve", "a.jpg"], [0, 1] * 150, "a.jpg does not end in .png"),
+        (["--curve", "a.png", "--training", "joint"], [0, 1] * 150, "--training joint moves them"),
         ([], [0] * 300, "holds the label 0 alone"),
         ([], [0] * 299 + [7], "7 once: a head needs two rows"),
         ([], [[0, 1]] * 300, "several labels of each item: name one column"),
@@ -462,7 +463,7 @@ def test_several_labels_where_one_is_asked_for():
         ct.label_efficiency_curve(None, X, y)
     model = ct.HeadClassifier().fit(X, y)
     for wrong in (y[:, 0], y[:, :2]):
-        with pytest.raises(DataError, match=r"give one of shape \(40, 3\)"):
+        with pytest.raises(DataError, match=r"give \(40, 3\)"):
             model.calibration_error(X, wrong)
 
 
@@ -470,6 +471,38 @@ def test_the_score_of_several_labels_is_of_items_told_in_full():
     X, y = several(seed=1)
     model = ct.HeadClassifier(validation_fraction=0.0).fit(*several())
     assert model.score(X, y) == (model.predict(X) == y).all(1).mean() < (model.predict(X) == y).mean()
+
+
+def test_a_score_passes_over_labels_that_are_not_known():
+    X, y = several(seed=1)
+    model = ct.HeadClassifier(validation_fraction=0.0).fit(*several())
+    found, gaps = model.predict(X), y.astype(float)
+    wrong = found != y
+    gaps[wrong] = np.nan
+    gaps[0] = -1
+    assert wrong.any()
+    assert model.score(X, gaps) == 1.0 > model.score(X, y)
+    gaps[1, 0] = 1 - found[1, 0]  # one known label that is told wrong
+    counted = (~np.isnan(gaps[1:])).any(1).sum()  # rows that have a label
+    assert model.score(X, gaps) == pytest.approx(1 - 1 / counted)
+    with pytest.raises(DataError, match=r"give \(500, 3\)"):
+        model.score(X, y[:, :2])
+    with pytest.raises(DataError, match="no row has a label"):
+        model.score(X, np.full(y.shape, -1))
+
+
+def test_a_score_of_classes_passes_over_rows_without_a_label():
+    X, y = load_iris(return_X_y=True)
+    model = ct.HeadClassifier().fit(X, y)
+    wrong = model.predict(X) != y
+    assert wrong.any()
+    assert model.score(X, np.where(wrong, -1, y)) == 1.0 > model.score(X, y)
+    weight = wrong.astype(float)
+    assert model.score(X, y, weight) == 0.0
+    # Where -1 was a class it is one, whatever else the rows to be scored hold.
+    signed = np.where(y == 0, -1, 1)
+    of_signs = ct.HeadClassifier().fit(X, signed)
+    assert of_signs.score(X[:60], -signed[:60]) < 0.05
 
 
 @pytest.mark.parametrize("kind", ["sparse", "table", "bool"])

@@ -546,6 +546,21 @@ def test_the_sum_is_that_of_a_loop_and_so_is_the_gradient_in_the_head():
     torch.testing.assert_close(said[0].grad.reshape(5, 3), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("training", "passes"), [(False, [5, 5, 5]), (True, [15])])
+def test_an_evaluation_takes_no_more_rows_at_once_than_it_is_given(training, passes):
+    plan = conditional()
+    plan.model.train(training)
+    plan.model.condition.dropout = 0.0
+    trace = plan.model.trace(rows_of([-1] * 5), k=1, noise=Still())
+    seen, forward = [], type(plan.model).trace
+    plan.model.trace = lambda batch, **options: (
+        seen.append(len(batch)),
+        forward(plan.model, batch, **options),
+    )[1]
+    plan.objective.parts[0](trace)
+    assert seen == passes
+
+
 def test_labels_that_are_drawn_again_count_once():
     """An epoch in which rows with a label come four times is worth one in which they come once."""
     once, often = conditional(noise=0.5), conditional(noise=0.5)

@@ -60,6 +60,8 @@ def _head(
     for path, suffix in ((curve, ".png"), (out, ".csv")):
         if path is not None and path.suffix != suffix:
             raise DataError(f"{path} does not end in {suffix}: name it so")
+    if curve is not None and training != "frozen":
+        raise DataError(f"--curve is of codes that stay, and --training {training} moves them: leave one out")
     estimator = _open(run, encoder=True)
     items = _read_for(estimator, data, labels, size, None)
     if items.y is None:

@@ -570,6 +570,48 @@ class HeadClassifier(ClassifierMixin, _Head):
         found: np.ndarray = self.classes_[probabilities.argmax(1)]
         return found
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of labeled rows whose class is told right, or all of whose labels that are known.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        y : array_like
+            ``(n,)`` labels, or ``(n, m)`` zeros and ones; rows without a label count for nothing.
+        sample_weight : array_like or None
+            ``(n,)``, of rows.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+
+        Raises
+        ------
+        DataError
+            If no row has a label, or there are not as many labels as were fitted.
+        """
+        check_is_fitted(self)
+        y = targets(self, X, y)
+        if self.several_:
+            self._as_many(y.shape, (len(y), len(self.classes_)))
+            known = ~np.isnan(y)
+            right, counts = ((self.predict(X) == y) | ~known).all(1), known.any(1)
+        else:
+            # Beside the classes fitted: -1 may be one of them.
+            right = self.predict(X) == y
+            counts = labeled(np.concatenate([self.classes_, y]))[len(self.classes_) :]
+        if not counts.any():
+            raise DataError("no row has a label, so that nothing can be scored: give some")
+        weight = None if sample_weight is None else column_or_1d(sample_weight)[counts]
+        return float(np.average(right[counts], weights=weight))
+
+    @staticmethod
+    def _as_many(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        if given != wanted:
+            raise DataError(f"y of shape {given} is not that of the labels fitted: give {wanted}")
+
     def calibration_error(self, X: Any, y: Any) -> float:
         """How far the probabilities of labeled rows are from how often they come true: ECE of 15 bins.
 
@@ -598,10 +640,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         """
         if self.several_:
             found, y = self.predict_proba(X), targets(self, X, y)
-            if y.shape != found.shape:
-                raise DataError(
-                    f"y of shape {y.shape} is not that of the labels fitted: give one of shape {found.shape}"
-                )
+            self._as_many(y.shape, found.shape)
             return calibration_error(*self._told(found, y))
         probabilities, y = self.predict_proba(X), np.asarray(y)
         unknown = ~np.isin(y, self.classes_)

@@ -126,16 +126,23 @@ class SummedLabels(Objective):
 
     def _summed(self, trace: Trace, open_: Tensor) -> dict[str, Tensor]:
         """Terms of rows that are taken under every label, averaged over q(y | x)."""
-        model, m = cast(Any, trace.model), len(self.log_shares)
-        head, x, _ = _told(trace, True)
-        log_q = head(x[:, open_]).logits[0, :, 0].log_softmax(-1).T
-        each = torch.arange(m, device=open_.device).repeat_interleave(len(open_))
-        under = Batch(torch.cat([trace.batch.x[open_]] * m), RawCondition(each))
-        with _told_apart(model, model.condition):
-            again = self.bound(model.trace(under, k=len(trace.log_lik), noise=trace.noise))
-        costs = {name: term.rows.reshape(m, -1) for name, term in again.items()}
+        m = len(self.log_shares)
+        head, x = _head(trace), trace.batch.x[open_]
+        log_q = head(x.flatten(1)[None]).logits[0, :, 0].log_softmax(-1).T
+        # Many rows are evaluated at once, and are not to take m times that memory.
+        labels = torch.arange(m, device=x.device).split(m if trace.model.training else 1)
+        under = [self._under(trace, x, each) for each in labels]
+        costs = {name: torch.cat([found[name] for found in under]) for name in under[0]}
         costs["label"] = log_q - self.log_shares[:, None]
         return {name: (log_q.exp() * cost).sum(0) for name, cost in costs.items()}
+
+    def _under(self, trace: Trace, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Terms of all rows under each of some labels, ``(labels, rows)``."""
+        model = cast(Any, trace.model)
+        batch = Batch(torch.cat([x] * len(labels)), RawCondition(labels.repeat_interleave(len(x))))
+        with _told_apart(model, model.condition):
+            terms = self.bound(model.trace(batch, k=len(trace.log_lik), noise=trace.noise))
+        return {name: term.rows.reshape(len(labels), -1) for name, term in terms.items()}
 
     def advance(self, epoch: float) -> None:
         self.bound.advance(epoch)
@@ -178,10 +185,17 @@ def _of_rows(name: str, term: Term) -> Term:
     return term._replace(per_dim=None)
 
 
+def _head(trace: Trace) -> Any:
+    head = getattr(trace.model, "head", None)
+    if head is None:
+        raise PlanError("labels to learn from are missing: fit a head to them")
+    return head
+
+
 def _told(trace: Trace, items: bool) -> tuple[Any, Tensor, Tensor]:
     """The head, what it reads and what it is told."""
-    head, y = getattr(trace.model, "head", None), trace.batch.y
-    if head is None or y is None:
+    head, y = _head(trace), trace.batch.y
+    if y is None:
         raise PlanError("labels to learn from are missing: give the source its y")
     if items:
         return head, trace.batch.x.flatten(1)[None], y
