@@ -503,6 +503,8 @@ def test_a_score_of_classes_passes_over_rows_without_a_label():
     signed = np.where(y == 0, -1, 1)
     of_signs = ct.HeadClassifier().fit(X, signed)
     assert of_signs.score(X[:60], -signed[:60]) < 0.05
+    with pytest.raises(DataError, match=r"give \(150,\)"):
+        model.score(X, np.eye(3)[y])
 
 
 @pytest.mark.parametrize("kind", ["sparse", "table", "bool"])

@@ -594,8 +594,8 @@ class HeadClassifier(ClassifierMixin, _Head):
         """
         check_is_fitted(self)
         y = targets(self, X, y)
+        self._as_many(y.shape, (len(y), len(self.classes_)) if self.several_ else (len(y),))
         if self.several_:
-            self._as_many(y.shape, (len(y), len(self.classes_)))
             known = ~np.isnan(y)
             right, counts = ((self.predict(X) == y) | ~known).all(1), known.any(1)
         else:
