@@ -262,8 +262,8 @@ def test_an_epoch_is_chosen_by_other_rows_than_the_temperature(monkeypatch, shar
 
 def test_tuning_by_itself_is_the_function():
     X, y = turned()
-    net = nn.Linear(3, 1)
     torch.manual_seed(0)
+    net = nn.Linear(3, 1)
     head = tune(
         net, X, torch.from_numpy(y).float(), target_space("categorical", y), held_out=np.arange(0, 600, 5)
     )
