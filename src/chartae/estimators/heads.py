@@ -397,7 +397,7 @@ class HeadClassifier(ClassifierMixin, _Head):
     A matrix of zeros and ones, ``(n, m)``, is several labels of each item, each of which there is or is not;
     -1 or NaN stands for one that is not known. Probabilities are then ``(n, m)``, of each label by itself,
     one temperature is that of all of them together, and ``score`` is the share of items of which every label
-    is right, as scikit-learn has it; it needs all of them.
+    that is known is right; where all are, as scikit-learn has it.
 
     Parameters
     ----------
