@@ -15,11 +15,13 @@ from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.density import log_likelihood
 from chartae.geometry import encoder_jacobian
+from chartae.geometry.jacobians import pushforward
 from chartae.models.recipes import build
 from chartae.parts.distributions import DiagonalNormal, FullNormal, StandardNormal
 from chartae.parts.networks import MLP, damp
 from chartae.parts.posteriors import Hamiltonian, HamiltonianPosterior
 from chartae.parts.posteriors.hamiltonian import TEMPERINGS
+from chartae.training.kernels import Gradients, LayerGradients, gradients_for
 
 D = 3
 each_tempering = pytest.mark.parametrize("tempering", TEMPERINGS)
@@ -188,6 +190,31 @@ def test_gradients_pass_through_slopes_or_take_them_as_given(second_order):
     after.sum().backward()
     expected = 1 - step**2 / 2 if second_order else 1.0
     torch.testing.assert_close(z.grad, torch.full_like(z, expected))
+
+
+@pytest.mark.parametrize("second_order", [True, False])
+def test_leaps_are_the_same_within_transforms(second_order):
+    q, (z, momentum) = dynamics(), state()
+    q.second_order = second_order
+    v = torch.randn(z.shape, generator=torch.Generator().manual_seed(2)).double()
+    value, (along,) = pushforward(lambda z: q.leap(z, momentum)[0], z, v[None])
+    torch.testing.assert_close(value, q.leap(z, momentum)[0])
+    ahead, behind = (q.leap(z + h * v, momentum)[0] for h in (1e-6, -1e-6))
+    torch.testing.assert_close(along, (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
+def test_slopes_leave_the_weights_gradients_alone():
+    plan = build("hvae", Space((6,), "bernoulli"), latent_dim=2, hidden=(8,), step=0.3, second_order=False)
+    plan.model.train()
+    found = []
+    for way in (Gradients, gradients_for):
+        gradients = way(plan, torch.float32)
+        loss, _ = gradients(Batch(torch.ones(5, 6)), Noise(0))
+        found.append([loss.detach(), *(p.grad.clone() for p in plan.model.parameters())])
+        gradients.close()
+    assert type(gradients) is LayerGradients
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_without_tempering_leaps_change_no_weight():

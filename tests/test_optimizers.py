@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from chartae.training.optimizers import Adam
@@ -42,10 +43,11 @@ def test_a_parameter_without_a_gradient_stays():
     assert not torch.equal(used, torch.ones(2))
 
 
-def test_a_fit_does_not_import_the_compiler():
+@pytest.mark.parametrize("recipe", ["vae", "hvae"])
+def test_a_fit_does_not_import_the_compiler(recipe):
     code = (
         "import sys, numpy as np, chartae as ct\n"
-        "ct.VAE(latent_dim=1, hidden=(4,), max_epochs=1).fit(np.eye(20))\n"
+        f"ct.Autoencoder(recipe={recipe!r}, latent_dim=1, hidden=(4,), max_epochs=1).fit(np.eye(20))\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

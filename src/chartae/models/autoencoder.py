@@ -229,8 +229,9 @@ class Autoencoder(Model):
         with derivable(x, c) as (x, c):
 
             def log_lik(z: Tensor) -> Tensor:
-                # In evaluation mode: no statistics of batches move by what is done on the way to a code.
-                with evaluating(self.likelihood):
+                # In evaluation mode: no statistics of batches move by what is done on the way to a code, and
+                # a slope along z is no gradient of weights.
+                with evaluating(self.likelihood, kernels=False):
                     return self.log_likelihood(self.likelihood(z, c), x)
 
             return q.within(self._p(c) if known is None else known, None if x is None else log_lik)

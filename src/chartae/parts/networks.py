@@ -344,7 +344,7 @@ class MLP(nn.Module):
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+def evaluating(module: nn.Module, *, kernels: bool = True) -> Iterator[nn.Module]:
     """Put a module into evaluation mode: a second call must not move batch statistics or draw dropout.
 
     An :class:`MLP` computes the same in both modes, and keeps the faster way of its training; what is in it
@@ -354,6 +354,8 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     ----------
     module : nn.Module
         Changed while the context is entered.
+    kernels : bool
+        False keeps no faster way: for derivatives that are not to reach weights' gradients.
 
     Yields
     ------
@@ -371,7 +373,7 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     >>> dropout.training
     True
     """
-    training = [m for m in module.modules() if m.training and type(m) is not MLP]
+    training = [m for m in module.modules() if m.training and not (kernels and type(m) is MLP)]
     for m in training:
         m.training = False
     try:

@@ -577,7 +577,7 @@ class _Loop:
                     loss, terms = gradients(batch, self.noise)
                     norm = gradients.norm()
                     # Beyond the limit the squares that Adam keeps would overflow, and stop it for good.
-                    usable = norm < GRADIENT_LIMIT if self.clip is None else math.isfinite(norm)
+                    usable = float(norm) < GRADIENT_LIMIT if self.clip is None else math.isfinite(norm)
                     if not (usable and math.isfinite(loss)):
                         return False, self._diagnosis(batch, terms, self.step)
                     if self.clip is not None:

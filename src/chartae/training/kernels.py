@@ -8,6 +8,7 @@ likelihoods and objectives are computed by their own code, in float32.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -138,7 +139,7 @@ class Gradients:
         else:
             norm = torch.nn.utils.get_total_norm(grads)
         # float32 overflows in the squares before it does in the gradients themselves.
-        return norm if torch.isfinite(norm) else torch.nn.utils.get_total_norm([g.double() for g in grads])
+        return norm if math.isfinite(norm) else torch.nn.utils.get_total_norm([g.double() for g in grads])
 
     def moved(self) -> None:
         """Hear that the optimizer has moved the parameters."""
@@ -229,7 +230,8 @@ class LayerGradients(Gradients):
 
     def clear(self) -> None:
         # Layers overwrite their gradients; autograd adds to the rest.
-        self.gradient[self.mine :].zero_()
+        if self.mine < len(self.gradient):
+            self.gradient[self.mine :].zero_()
         for kernel in self.kernels:
             kernel.fresh, kernel.inputs = True, []
 
@@ -309,12 +311,12 @@ class BoundGradients(LayerGradients):
         if isinstance(level.q, DiagonalNormal):
             mean, log_var = level.q.mean, level.q.log_var
             # z = mean + exp(log_var / 2) eps, so that dz / dlog_var = (z - mean) / 2.
-            g_log_var = 0.5 * (level.z[0] - mean) * g
+            g_log_var = torch.sub(level.z[0], mean).mul_(g).mul_(0.5)
             if "kl" in terms:
-                weight = terms["kl"].weight / n
+                weight = float(terms["kl"].weight) / n
                 by_mean, by_log_var = kl_slopes(level.q)
-                g = torch.add(g, weight * by_mean)
-                g_log_var += weight * by_log_var
+                g = torch.add(g, by_mean, alpha=weight)
+                g_log_var.add_(by_log_var, alpha=weight)
             g = torch.cat([g, g_log_var.mul_(bounded_slope(log_var))], 1)
         encoder.backward(g, encoder.inputs, False)
         self._gather()

@@ -53,7 +53,7 @@ def kl(q: Distribution, p: Distribution) -> Tensor | None:
 
 @_closed(DiagonalNormal, StandardNormal)
 def _(q: DiagonalNormal, p: StandardNormal) -> Tensor:
-    return 0.5 * (q.mean.square() + q.log_var.exp() - 1.0 - q.log_var)
+    return 0.5 * torch.addcmul(q.log_var.expm1() - q.log_var, q.mean, q.mean)
 
 
 def kl_slopes(q: DiagonalNormal) -> tuple[Tensor, Tensor]:
@@ -78,13 +78,13 @@ def kl_slopes(q: DiagonalNormal) -> tuple[Tensor, Tensor]:
     >>> kl_slopes(DiagonalNormal(torch.ones(1, 2), torch.zeros(1, 2)))
     (tensor([[1., 1.]]), tensor([[0., 0.]]))
     """
-    return q.mean, 0.5 * (q.log_var.exp() - 1.0)
+    return q.mean, 0.5 * q.log_var.expm1()
 
 
 @_closed(DiagonalNormal, DiagonalNormal)
 def _(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     gap = q.log_var - p.log_var
-    return 0.5 * ((q.mean - p.mean).square() * (-p.log_var).exp() + gap.exp() - 1.0 - gap)
+    return 0.5 * ((q.mean - p.mean).square() * (-p.log_var).exp() + gap.expm1() - gap)
 
 
 def _factor(p: DiagonalNormal | FullNormal | StandardNormal) -> Tensor:

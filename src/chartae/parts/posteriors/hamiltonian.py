@@ -151,8 +151,15 @@ class Hamiltonian(Distribution):
     _arrive = _depart
 
     def _slope(self, z: Tensor) -> Tensor:
-        with torch.set_grad_enabled(self.second_order and torch.is_grad_enabled()):
-            slope: Tensor = torch.func.grad(lambda v: self.log_density(v).sum())(z)
+        learning = self.second_order and torch.is_grad_enabled()
+        slope: Tensor
+        if _transforming() or (learning and not z.requires_grad):
+            with torch.set_grad_enabled(learning):
+                slope = torch.func.grad(lambda v: self.log_density(v).sum())(z)
+        else:  # faster, and torch.func imports the compiler, which takes seconds
+            at = z if learning else z.detach().requires_grad_()
+            with torch.enable_grad():
+                (slope,) = torch.autograd.grad(self.log_density(at).sum(), at, create_graph=learning)
         return slope
 
     def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
@@ -247,7 +254,6 @@ class HamiltonianPosterior(NormalPosterior):
     """
 
     offers = CAN - {"log_prob"}
-    differentiates_networks = True
 
     def __init__(
         self,
@@ -266,6 +272,7 @@ class HamiltonianPosterior(NormalPosterior):
         if tempering not in TEMPERINGS:
             raise PlanError(f"unknown tempering {tempering!r}: {suggest(tempering, TEMPERINGS)}")
         self.leapfrogs, self.tempering, self.second_order = leapfrogs, tempering, second_order
+        self.differentiates_networks = second_order and leapfrogs > 0
         if leapfrogs:  # as logits of shares of their largest value
             self.step = nn.Parameter(torch.full((latent_dim,), _logit(step / LARGEST)))
         if leapfrogs and tempering != "none":
@@ -336,3 +343,12 @@ class _Start(DiagonalNormal):
 
 def _logit(share: float) -> float:
     return math.log(share / (1 - share))
+
+
+def _transforming() -> bool:
+    """Whether a transform of ``torch.func`` is under way, within which autograd's own functions fail."""
+    try:
+        torch.zeros(()).requires_grad_()
+    except RuntimeError:  # which says so
+        return True
+    return False
