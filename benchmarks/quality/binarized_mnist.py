@@ -123,7 +123,7 @@ def tested(model: Any, test: np.ndarray, k: int) -> tuple[float, float]:
 
     noise = Noise(0)
     values = [
-        log_likelihood(model, Batch(torch.from_numpy(block)), k=k, noise=noise, block=50)[0]
+        log_likelihood(model, Batch(torch.from_numpy(block)), k=k, noise=noise, block=20)[0]
         for block in np.array_split(test, max(1, len(test) // 100))
     ]
     nats = -torch.cat(values)

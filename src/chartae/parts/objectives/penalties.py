@@ -124,7 +124,7 @@ class DecoderGradient(Objective):
         learning = torch.is_grad_enabled()
         with _decoded(trace, trace.levels[0].z) as (z, x):
             v = trace.noise.normal(x.shape, x)
-            (back,) = torch.autograd.grad(x, z, v, create_graph=learning)
+            back = _pulled(x, z, v, learning)
             rows = trace.expect(back.square().sum(-1))
         return {"decoder_gradient": Term(rows, unit="squared model units per squared code unit")}
 
@@ -170,9 +170,9 @@ class Distortion(Objective):
             v = trace.noise.normal(z.shape, z)
             u = torch.zeros_like(x, requires_grad=True)
             # J^T u is linear in u, and its derivative along v is J v.
-            (back,) = torch.autograd.grad(x, z, u, create_graph=True)
-            (ahead,) = torch.autograd.grad(back, u, v, create_graph=learning)
-            (both,) = torch.autograd.grad(x, z, ahead, create_graph=learning)
+            back = _pulled(x, z, u, True)
+            ahead = _pulled(back, u, v, learning)
+            both = _pulled(x, z, ahead, learning)
             first, second = (t.square().flatten(2).sum(2).mean() for t in (ahead, both))
         return {"distortion": Term(z.shape[-1] * second / first.square(), unit="")}
 
@@ -197,3 +197,8 @@ def _expected(px: Distribution) -> Tensor:
     """Give the mean item, which moves smoothly with the code where a most likely category jumps."""
     parts = getattr(px, "parts", (px,))
     return torch.cat([(p.expected() if hasattr(p, "expected") else p.point()).flatten(2) for p in parts], 2)
+
+
+def _pulled(y: Tensor, x: Tensor, v: Tensor, learning: bool) -> Tensor:
+    """Jᵀ v, of the map from x to y: of a sum, as autograd imports the compiler if it is given v."""
+    return torch.autograd.grad((y * v).sum(), x, create_graph=learning)[0]
