@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from chartae.core.contracts import Distribution, Draw, Posterior
 from chartae.core.errors import DataError
 from chartae.core.noise import Noise
 from chartae.density.fitted import Density, densities
+from chartae.density.learning import learn
 from chartae.parts.codebooks import Codebook
 
 __all__ = ["AutoregressiveDensity", "CodeDensity", "IndependentDensity"]
@@ -243,32 +243,17 @@ class AutoregressiveDensity(CodeDensity):
             self.network.restart()
         if choose is train or self.book.tokens == 1:  # nothing to choose by, or to learn
             return
-        generator = torch.Generator().manual_seed(seed)
-        size = min(256, max(32, len(train) // 10))
-        epochs = max(1, min(EPOCHS, STEPS * size // len(train)))
-        with torch.enable_grad():
-            self.network.requires_grad_(True)
-            optimizer = torch.optim.Adam(self.network.parameters(), lr=5e-3)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-            best, kept, waited = self._score(choose), copy.deepcopy(self.network.state_dict()), 0
-            for _ in range(epochs):
-                for rows in torch.randperm(len(train), generator=generator, device="cpu").split(size):
-                    optimizer.zero_grad()
-                    (-_of(self._logits(train[rows]), train[rows]).mean()).backward()
-                    nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-                    optimizer.step()
-                schedule.step()
-                score = self._score(choose)
-                if score > best:
-                    best, kept, waited = score, copy.deepcopy(self.network.state_dict()), 0
-                elif (waited := waited + 1) >= PATIENCE:
-                    break
-        self.network.load_state_dict(kept)
-        self.network.requires_grad_(False)
-
-    @torch.no_grad()
-    def _score(self, tokens: Tensor) -> float:
-        return float(_of(self._logits(tokens), tokens).sum(1).mean())
+        learn(
+            self.network,
+            lambda tokens: _of(self._logits(tokens), tokens).mean(1),
+            train,
+            choose,
+            learning_rate=5e-3,
+            epochs=EPOCHS,
+            steps=STEPS,
+            patience=PATIENCE,
+            seed=seed,
+        )
 
     def _logits(self, tokens: Tensor) -> Tensor:
         return self.logits + self.network(tokens)

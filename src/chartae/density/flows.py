@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from chartae.core.contracts import Distribution, Posterior
 from chartae.core.errors import DataError
 from chartae.density.fitted import Density, _moments, densities
+from chartae.density.learning import learn
 from chartae.parts.distributions import Affine, DiagonalNormal, Transformed
 from chartae.parts.flows import zuko_flows
 
@@ -104,36 +104,17 @@ class FlowDensity(Density):
         self.scale_tril.copy_(scale_tril)
         self._restart(seed)
         inside, judged = (self._white(z.float()) for z in (train, choose))
-        generator = torch.Generator().manual_seed(seed)
-        size = min(256, max(32, len(inside) // 10))
-        epochs = max(1, min(EPOCHS, STEPS * size // len(inside)))
-        with torch.enable_grad():
-            self.flow.requires_grad_(True)
-            optimizer = torch.optim.Adam(self.flow.parameters(), lr=2e-3)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-            best, kept, waited = self._score(judged), copy.deepcopy(self.flow.state_dict()), 0
-            for _ in range(epochs):
-                for rows in torch.randperm(len(inside), generator=generator, device="cpu").split(size):
-                    optimizer.zero_grad()
-                    loss = -self.flow().log_prob(inside[rows]).mean()
-                    if not bool(loss.isfinite()):
-                        continue
-                    loss.backward()
-                    nn.utils.clip_grad_norm_(self.flow.parameters(), 5.0)
-                    optimizer.step()
-                schedule.step()
-                score = self._score(judged)
-                if score > best:
-                    best, kept, waited = score, copy.deepcopy(self.flow.state_dict()), 0
-                elif (waited := waited + 1) >= PATIENCE:
-                    break
-        self.flow.load_state_dict(kept)
-        self.flow.requires_grad_(False)
-
-    @torch.no_grad()
-    def _score(self, white: Tensor) -> float:
-        score = float(self.flow().log_prob(white).mean())
-        return score if score == score else -float("inf")
+        learn(
+            self.flow,
+            lambda z: self.flow().log_prob(z),
+            inside,
+            judged,
+            learning_rate=2e-3,
+            epochs=EPOCHS,
+            steps=STEPS,
+            patience=PATIENCE,
+            seed=seed,
+        )
 
     def _white(self, z: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.scale_tril, (z - self.mean).T, upper=False).T

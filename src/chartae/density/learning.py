@@ -1,0 +1,106 @@
+"""The training of densities that are networks: by held-out codes, for as long as these gain."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from chartae.training.optimizers import Adam
+
+__all__ = ["learn"]
+
+CLIP = 5.0  # largest norm of a gradient
+
+
+def learn(
+    network: nn.Module,
+    log_prob: Callable[[Tensor], Tensor],
+    train: Tensor,
+    choose: Tensor,
+    *,
+    learning_rate: float,
+    epochs: int,
+    steps: int,
+    patience: int,
+    seed: int,
+) -> None:
+    """Maximize a mean log density, and keep the weights of the best epoch.
+
+    Parameters
+    ----------
+    network : nn.Module
+        What is trained, in place; its weights require no gradient before and after.
+    log_prob : callable
+        From codes ``(m, ...)`` to ``(m,)`` nats, whole or a share of each code's.
+    train, choose : Tensor
+        ``(n, ...)`` codes to train on, and to compare epochs by.
+    learning_rate : float
+        Of Adam, at first; it falls to zero by a cosine.
+    epochs, steps : int
+        At most.
+    patience : int
+        Epochs without a gain after which to stop.
+    seed : int
+        Of the order of codes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from chartae.density.learning import learn
+    >>> from chartae.parts.distributions import DiagonalNormal
+    >>> z, mean = (
+    ...     3 + torch.randn(400, 1, generator=torch.Generator().manual_seed(0)),
+    ...     nn.Linear(1, 1, bias=False),
+    ... )
+    >>> learn(
+    ...     mean.requires_grad_(False),
+    ...     lambda z: DiagonalNormal(mean(torch.ones_like(z)), torch.zeros(())).log_prob(z),
+    ...     z[:300],
+    ...     z[300:],
+    ...     learning_rate=0.1,
+    ...     epochs=50,
+    ...     steps=500,
+    ...     patience=5,
+    ...     seed=0,
+    ... )
+    >>> bool((mean.weight - 3).abs() < 0.2)
+    True
+    """
+
+    def score() -> float:
+        with torch.no_grad():
+            value = float(log_prob(choose).mean())
+        return value if value == value else -math.inf
+
+    generator = torch.Generator().manual_seed(seed)
+    size = min(256, max(32, len(train) // 10))
+    epochs = max(1, min(epochs, steps * size // len(train)))
+    parameters = list(network.parameters())
+    with torch.enable_grad():
+        network.requires_grad_(True)
+        optimizer = Adam(parameters, lr=learning_rate)
+        best, kept, waited = score(), copy.deepcopy(network.state_dict()), 0
+        for epoch in range(epochs):
+            for rows in torch.randperm(len(train), generator=generator, device="cpu").split(size):
+                for p in parameters:
+                    p.grad = None
+                loss = -log_prob(train[rows]).mean()
+                if not bool(loss.isfinite()):
+                    continue
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, CLIP)
+                optimizer.step()
+            optimizer.param_groups[0]["lr"] = (
+                learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch + 1) / epochs))
+            )
+            if (now := score()) > best:
+                best, kept, waited = now, copy.deepcopy(network.state_dict()), 0
+            elif (waited := waited + 1) >= patience:
+                break
+    network.load_state_dict(kept)
+    network.requires_grad_(False)
