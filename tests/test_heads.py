@@ -491,6 +491,15 @@ def test_a_score_passes_over_labels_that_are_not_known():
         model.score(X, np.full(y.shape, -1))
 
 
+def test_the_calibration_error_passes_over_rows_without_a_label():
+    X, y = load_iris(return_X_y=True)
+    model, hidden = ct.HeadClassifier().fit(X, y), np.arange(len(y)) % 3 == 0
+    expected = model.calibration_error(X[~hidden], y[~hidden])
+    assert model.calibration_error(X, np.where(hidden, -1, y)) == expected != model.calibration_error(X, y)
+    with pytest.raises(DataError, match=r"give \(150,\)"):
+        model.calibration_error(X, np.eye(3, dtype=int)[y])
+
+
 def test_a_score_of_classes_passes_over_rows_without_a_label():
     X, y = load_iris(return_X_y=True)
     model = ct.HeadClassifier().fit(X, y)

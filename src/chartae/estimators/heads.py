@@ -592,25 +592,25 @@ class HeadClassifier(ClassifierMixin, _Head):
         DataError
             If no row has a label, or there are not as many labels as were fitted.
         """
-        check_is_fitted(self)
-        y = targets(self, X, y)
-        self._as_many(y.shape, (len(y), len(self.classes_)) if self.several_ else (len(y),))
-        if self.several_:
-            known = ~np.isnan(y)
-            right, counts = ((self.predict(X) == y) | ~known).all(1), known.any(1)
-        else:
-            # Beside the classes fitted: -1 may be one of them.
-            right = self.predict(X) == y
-            counts = labeled(np.concatenate([self.classes_, y]))[len(self.classes_) :]
-        if not counts.any():
-            raise DataError("no row has a label, so that nothing can be scored: give some")
+        y, known = self._known(X, y)
+        right = (self.predict(X) == y) | ~known
+        right, counts = (right.all(1), known.any(1)) if self.several_ else (right, known)
         weight = None if sample_weight is None else column_or_1d(sample_weight)[counts]
         return float(np.average(right[counts], weights=weight))
 
-    @staticmethod
-    def _as_many(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-        if given != wanted:
-            raise DataError(f"y of shape {given} is not that of the labels fitted: give {wanted}")
+    def _known(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Labels to compare with, and which of them are known."""
+        check_is_fitted(self)
+        y = targets(self, X, y)
+        wanted = (len(y), len(self.classes_)) if self.several_ else (len(y),)
+        if y.shape != wanted:
+            raise DataError(f"y of shape {y.shape} is not that of the labels fitted: give {wanted}")
+        # Beside the classes fitted: -1 may be one of them.
+        beside = None if self.several_ else labeled(np.concatenate([self.classes_, y]))
+        known = ~np.isnan(y) if beside is None else beside[len(self.classes_) :]
+        if not known.any():
+            raise DataError("no row has a label, so that nothing can be scored: give some")
+        return y, known
 
     def calibration_error(self, X: Any, y: Any) -> float:
         """How far the probabilities of labeled rows are from how often they come true: ECE of 15 bins.
@@ -622,7 +622,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         X : array_like
             ``(n, *shape)``.
         y : array_like
-            ``(n,)`` labels, or ``(n, m)`` zeros and ones.
+            ``(n,)`` labels, or ``(n, m)`` zeros and ones; those that are not known count for nothing.
 
         Returns
         -------
@@ -632,22 +632,19 @@ class HeadClassifier(ClassifierMixin, _Head):
         Raises
         ------
         DataError
-            If a label is none of ``classes_``, or there are not as many as were fitted.
+            If a label is none of ``classes_``, none is known, or there are not as many as were fitted.
 
         References
         ----------
         Guo et al. 2017, arXiv:1706.04599, equation 3.
         """
+        y, known = self._known(X, y)
         if self.several_:
-            found, y = self.predict_proba(X), targets(self, X, y)
-            self._as_many(y.shape, found.shape)
-            return calibration_error(*self._told(found, y))
-        probabilities, y = self.predict_proba(X), np.asarray(y)
-        unknown = ~np.isin(y, self.classes_)
-        if unknown.any():
-            raise DataError(
-                f"the label {y[unknown].tolist()[0]!r} is none of those fitted: leave its rows out"
-            )
+            return calibration_error(*self._told(self.predict_proba(X), y))
+        probabilities, y = self.predict_proba(X)[known], y[known]
+        other = ~np.isin(y, self.classes_)
+        if other.any():
+            raise DataError(f"the label {y[other].tolist()[0]!r} is none of those fitted: leave its rows out")
         return calibration_error(probabilities, np.searchsorted(self.classes_, y))
 
 
