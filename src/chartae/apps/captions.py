@@ -51,6 +51,7 @@ def _caption(
     from chartae.models.persistence import config_of, refuse_occupied
     from chartae.training.splits import apart
     from chartae.training.text import lines_of
+    from chartae.training.tokens import Borrowed, language_model_of
 
     learned = (config_of(run) or {}).get("content") == "captioner"
     if learned and texts is not None:
@@ -85,17 +86,12 @@ def _caption(
     if len(lines) != len(X):
         raise DataError(f"{texts} has {len(lines):,} lines and {items.name} {len(X):,} rows: write one a row")
     known, told = apart(X, held_out, seed)
-    captioner = Captioner(
-        estimator,
-        tokens=tokens or "bytes",
-        language_model=language_model,
-        max_length=None if language_model else max(len(line.encode()) for line in lines),
-        max_epochs=epochs,
-        random_state=seed,
-        verbose=1,
-    )
+    medium: Any = {"tokens": tokens or "bytes", "max_length": max(len(line.encode()) for line in lines)}
     if language_model:  # whose tokens may be more, or fewer, than bytes
-        captioner.max_length = captioner._medium(lines)[0].max_length
+        opened, tokenizer = language_model_of(language_model)
+        pieces = Borrowed.of(tokenizer, lines)
+        medium = {"language_model": opened, "tokens": pieces, "max_length": pieces.max_length}
+    captioner = Captioner(estimator, **medium, max_epochs=epochs, random_state=seed, verbose=1)
     captioner.fit(_safe_indexing(X, known), [lines[i] for i in known])
     X, lines = _safe_indexing(X, told), [lines[i] for i in told]
     said, nats = captioner.caption(X), captioner.score_samples(X, lines)
