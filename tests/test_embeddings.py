@@ -104,9 +104,23 @@ def test_pairs_of_both_kinds_count_for_half():
         return [v.item() for v in plan.model.head((z[i] - z[j]).norm()[None])]
 
     same = -(log(0, 1)[0] + log(2, 4)[0]) / 2
-    others = {-log(i, j)[1] for i in (0, 1) for j in (2, 4)}
-    drawn = 2 * Matches(1)(trace)["matches"].value().item() - same
-    assert any(drawn == pytest.approx((a + b) / 2, rel=1e-5) for a in others for b in others)
+    others = -np.mean([log(i, j)[1] for i in (0, 1) for j in (2, 4)])
+    assert Matches(1)(trace)["matches"].value().item() == pytest.approx((same + others) / 2, rel=1e-5)
+
+
+def test_many_pairs_that_do_not_match_are_told_by_some():
+    plan = build("ae", (3,), latent_dim=2, hidden=(4,))
+    plan.model.head, y = Match(), torch.arange(400) % 20
+    trace = plan.model.trace(Batch(3 * torch.randn(400, 3), y=y.float()), k=1, noise=Noise(0))
+    z = trace.levels[0].z[0]
+    pairs = (y[:, None] != y).nonzero()  # each twice
+    with torch.no_grad():
+        yes, no = plan.model.head(torch.cdist(z, z)[None])
+        every = -0.5 * (no[pairs[:, 0], pairs[:, 1]].mean() + yes[(y[:, None] == y).triu(1)].mean())
+        found = torch.stack([Matches(1)(trace)["matches"].value() for _ in range(64)])
+    error = found.std() / 64**0.5
+    assert 0 < error < 0.01 * every
+    assert abs(found.mean() - every) < 4 * error
 
 
 @pytest.mark.parametrize("y", [[torch.nan] * 4, [0.0] * 4, [0.0, 1.0, 2.0, 3.0]])

@@ -12,6 +12,8 @@ from chartae.core.errors import PlanError
 
 __all__ = ["Match", "Matches"]
 
+OTHERS = 4096  # pairs of a batch that do not match and are looked at
+
 
 class Match(nn.Module):
     """Probability that two codes are of a kind: it falls with their distance, by a slope that is learned.
@@ -85,8 +87,9 @@ class Match(nn.Module):
 class Matches(Objective):
     """Mean negative log-probability that pairs of a batch match where they do, and do not where they do not.
 
-    Both kinds count for half: of pairs that do not match as many are chosen by lot as there are others. With
-    β of a KL beside it, it is the hedged instance embedding.
+    Both kinds count for half, by their means: where pairs that do not match are many, they are chosen by lot,
+    4,096 or as many as match. With β of a KL beside it, it is the hedged instance embedding; there, one pair
+    that does not match is taken for each that does, which is the same in the mean and says less of a batch.
 
     Parameters
     ----------
@@ -122,8 +125,9 @@ class Matches(Objective):
         assert y is not None
         same = (y[:, None] == y).triu(1).nonzero()  # NaN is equal to nothing
         apart = (y[:, None] < y).nonzero()
-        if len(apart):
-            lot = trace.noise.uniform((max(1, len(same)),), z) * len(apart)
+        some = max(OTHERS, len(same))
+        if len(apart) > some:
+            lot = trace.noise.uniform((some,), z) * len(apart)
             apart = apart[lot.long().clamp_max(len(apart) - 1)]
         losses = []
         for which, (i, j) in enumerate((same.unbind(1), apart.unbind(1))):
