@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=2000)
     parser.add_argument("--latent-dim", type=int, default=2)
     parser.add_argument("--beta", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hedged.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
