@@ -346,7 +346,7 @@ def main() -> None:
 def write(args: Namespace, raw: dict[str, Any]) -> None:
     rows, ratios = [], {}
     absent = [pair.model for pair in PAIRS if pair.model not in raw]
-    fewer = [name for name, of in raw.items() if len(of["chartae"]) < args.rounds]
+    often = [name for name, of in raw.items() if len(of["chartae"]) >= args.rounds]
     for pair in PAIRS:
         if pair.model not in raw:
             continue
@@ -395,7 +395,7 @@ def write(args: Namespace, raw: dict[str, Any]) -> None:
             "Critics have the recipe's networks in both. HVAE and RHVAE run with second_order=False, which "
             "leaves out of the gradient what pythae leaves out.",
             f"Not measured yet: {', '.join(absent)}." if absent else "",
-            f"Measured in fewer rounds: {', '.join(fewer)}." if fewer else "",
+            "" if len(often) == len(raw) else f"{args.rounds} rounds of {', '.join(often)}, fewer of others.",
             common.disturbance(
                 {f"{name} {model}": runs for model, of in raw.items() for name, runs in of.items()}
             ),

@@ -606,8 +606,11 @@ class HeadClassifier(ClassifierMixin, _Head):
         if y.shape != wanted:
             raise DataError(f"y of shape {y.shape} is not that of the labels fitted: give {wanted}")
         # Beside the classes fitted: -1 may be one of them.
-        beside = None if self.several_ else labeled(np.concatenate([self.classes_, y]))
-        known = ~np.isnan(y) if beside is None else beside[len(self.classes_) :]
+        known = (
+            ~np.isnan(y)
+            if self.several_
+            else labeled(np.concatenate([self.classes_, y]))[len(self.classes_) :]
+        )
         if not known.any():
             raise DataError("no row has a label, so that nothing can be scored: give some")
         return y, known
@@ -622,7 +625,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         X : array_like
             ``(n, *shape)``.
         y : array_like
-            ``(n,)`` labels, or ``(n, m)`` zeros and ones; those that are not known count for nothing.
+            ``(n,)`` labels, or ``(n, m)`` zeros and ones; those marked as not known count for nothing.
 
         Returns
         -------

@@ -22,7 +22,13 @@ from chartae.models.autoencoder import Autoencoder
 from chartae.parts.distributions import DiagonalNormal, kl_slopes
 from chartae.parts.networks import MLP, Leading
 from chartae.parts.objectives import KL, NegLogLik
-from chartae.parts.posteriors import Corrupted, DeltaPosterior, NormalPosterior, bounded_slope
+from chartae.parts.posteriors import (
+    Corrupted,
+    DeltaPosterior,
+    HamiltonianPosterior,
+    NormalPosterior,
+    bounded_slope,
+)
 from chartae.parts.priors import StandardNormalPrior
 from chartae.parts.readouts import Silent
 from chartae.training.precision import autocast, gains_from_bf16
@@ -383,11 +389,13 @@ def _is_bound(plan: Plan) -> bool:
 
 def _networks(plan: Plan) -> list[MLP | None]:
     """Encoder and decoder, or None where it is not of layers that are known here; then others that are."""
-    model = plan.model
-    both = [part for part in (model.posterior.plain, model.likelihood) if type(part) is not Silent]
+    model, posterior = plan.model, plan.model.posterior.plain
+    both = [part for part in (posterior, model.likelihood) if type(part) is not Silent]
     found = [getattr(part, "network", None) for part in both]
     ends = [net.network if type(net) is Leading else net for net in found]
-    sides = [part for part in (model.posterior.plain, model.prior) if part is not None]
+    # Leaps follow slopes of the prior's density, which are no gradients of its weights.
+    prior = None if isinstance(posterior, HamiltonianPosterior) else model.prior
+    sides = [part for part in (posterior, prior) if part is not None]
     inner = [m for side in sides for m in side.modules() if type(m) is MLP and m not in ends and _is_known(m)]
     return [*(net if type(net) is MLP and _is_known(net) else None for net in ends), *_different(inner)]
 

@@ -13,6 +13,7 @@ from chartae.core.errors import PlanError
 __all__ = ["Match", "Matches"]
 
 OTHERS = 4096  # pairs of a batch that do not match and are looked at
+VALUES = 1 << 25  # of their differences at once, of all pairs of draws
 
 
 class Match(nn.Module):
@@ -87,9 +88,9 @@ class Match(nn.Module):
 class Matches(Objective):
     """Mean negative log-probability that pairs of a batch match where they do, and do not where they do not.
 
-    Both kinds count for half, by their means: where pairs that do not match are many, they are chosen by lot,
-    4,096 or as many as match. With β of a KL beside it, it is the hedged instance embedding; there, one pair
-    that does not match is taken for each that does, which is the same in the mean and says less of a batch.
+    Both kinds count for half, by their means: where pairs that do not match are many, some are chosen by lot,
+    up to 4,096 or as many as match. With β of a KL beside it, it is the hedged instance embedding. That takes
+    one pair that does not match for each that does, which is the same in the mean, and says less of a batch.
 
     Parameters
     ----------
@@ -125,7 +126,8 @@ class Matches(Objective):
         assert y is not None
         same = (y[:, None] == y).triu(1).nonzero()  # NaN is equal to nothing
         apart = (y[:, None] < y).nonzero()
-        some = max(OTHERS, len(same))
+        most = VALUES // (len(z) ** 2 * z.shape[-1])
+        some = max(1, min(OTHERS, most), len(same))
         if len(apart) > some:
             lot = trace.noise.uniform((some,), z) * len(apart)
             apart = apart[lot.long().clamp_max(len(apart) - 1)]

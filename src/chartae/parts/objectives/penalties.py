@@ -167,12 +167,11 @@ class Distortion(Objective):
         share = (1 + 2 * self.beyond) * trace.noise.uniform((*z.shape[:2], 1), z) - self.beyond
         # Each row with its neighbor: training batches come in a random order.
         with _decoded(trace, z + share * (z.roll(1, 1) - z)) as (z, x):
-            v = trace.noise.normal(z.shape, z)
+            v = trace.noise.normal(z.shape, z).requires_grad_()
             u = torch.zeros_like(x, requires_grad=True)
-            # J^T u is linear in u, and its derivative along v is J v.
-            back = _pulled(x, z, u, True)
-            ahead = _pulled(back, u, v, learning)
-            both = _pulled(x, z, ahead, learning)
+            # J^T u is linear in u, and its derivative along v is J v; that of |J v|^2 / 2 by v is J^T J v.
+            ahead = _pulled(_pulled(x, z, u, True), u, v, True)
+            (both,) = torch.autograd.grad(0.5 * ahead.square().sum(), v, create_graph=learning)
             first, second = (t.square().flatten(2).sum(2).mean() for t in (ahead, both))
         return {"distortion": Term(z.shape[-1] * second / first.square(), unit="")}
 
@@ -200,5 +199,8 @@ def _expected(px: Distribution) -> Tensor:
 
 
 def _pulled(y: Tensor, x: Tensor, v: Tensor, learning: bool) -> Tensor:
-    """Jᵀ v, of the map from x to y: of a sum, as autograd imports the compiler if it is given v."""
+    """Jᵀ v of the map from x to y, where v does not depend on x.
+
+    By a sum: autograd imports the compiler where it is given v.
+    """
     return torch.autograd.grad((y * v).sum(), x, create_graph=learning)[0]
