@@ -151,8 +151,8 @@ def test_an_error_of_the_estimator_names_options(tmp_path):
 
 
 def test_the_epoch_that_was_kept_is_shown(tiny, tmp_path):
-    # Large steps: it gets worse after some epochs.
-    large = ["--epochs", "30", "--learning-rate", "0.1", "--seed", "0", "--param", "validation_fraction=0.5"]
+    # Large steps: it gets worse after some epochs, and patience ends it.
+    large = ["--epochs", "200", "--learning-rate", "0.1", "--seed", "0", "--param", "validation_fraction=0.5"]
     said = done("fit", tiny, "--out", tmp_path / "a", *large)
     run = ct.load(tmp_path / "a")
     assert run.best_epoch_ < run.n_iter_
