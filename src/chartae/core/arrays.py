@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AllBut", "as_tensor", "blocks", "ends", "is_streamed", "whole"]
+__all__ = ["AllBut", "as_tensor", "blocks", "constant", "ends", "is_streamed", "whole"]
 
 BLOCK = 1 << 22  # values looked at in one go: bounded memory on arrays of any length
 
@@ -50,6 +51,37 @@ def as_tensor(X: np.ndarray) -> Tensor:
         # A read-only array is only read here.
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(np.asarray(X))
+
+
+def constant(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
+    """Bring numbers that never change to where a tensor is, once: a GPU need not be waited for each time.
+
+    Parameters
+    ----------
+    values : sequence of float or ndarray
+        ``(n,)``.
+    like : Tensor
+        Of any shape; gives device and dtype.
+
+    Returns
+    -------
+    Tensor
+        ``(n,)``, shared by all who ask for the same: it is not to be changed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.arrays import constant
+    >>> constant([1, 2], torch.zeros(()))
+    tensor([1., 2.])
+    """
+    return _constant(np.asarray(values, dtype=np.float64).tobytes(), like.dtype, like.device)
+
+
+@functools.lru_cache(256)
+def _constant(values: bytes, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is made in it can have no part in a gradient
+        return torch.tensor(np.frombuffer(values), dtype=dtype, device=device)
 
 
 class AllBut:

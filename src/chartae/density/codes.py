@@ -244,6 +244,7 @@ class AutoregressiveDensity(CodeDensity):
         if choose is train or self.book.tokens == 1:  # nothing to choose by, or to learn
             return
         learn(
+            self,
             self.network,
             lambda tokens: _of(self._logits(tokens), tokens).mean(1),
             train,
@@ -253,6 +254,7 @@ class AutoregressiveDensity(CodeDensity):
             steps=STEPS,
             patience=PATIENCE,
             seed=seed,
+            device=self.workplace,
         )
 
     def _logits(self, tokens: Tensor) -> Tensor:

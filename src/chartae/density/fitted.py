@@ -76,6 +76,8 @@ class Density(Prior):
         self.latent_dim = latent_dim
         self.held_out: float | None = None
         self.held_out_se: float | None = None
+        #: Where it learns, if it is a network; whatever else is done is done where it lies.
+        self.workplace = torch.device("cpu")
 
     @property
     def parameters_(self) -> dict[str, Any]:
@@ -352,7 +354,14 @@ class KernelDensity(Density):
         return FullNormalMixture(self.mean.new_zeros(self.n_centers), self.mean, self.scale_tril)
 
 
-def fit_density(name: str, codes: Any, random_state: int = 0, *, codebook: Any = None) -> Density:
+def fit_density(
+    name: str,
+    codes: Any,
+    random_state: int = 0,
+    *,
+    codebook: Any = None,
+    device: torch.device | str = "cpu",
+) -> Density:
     """Fit a density to codes.
 
     Parameters
@@ -367,11 +376,13 @@ def fit_density(name: str, codes: Any, random_state: int = 0, *, codebook: Any =
         Splits the codes, and seeds what is random in the fit.
     codebook : Codebook or None
         What the codes lie on, where there is one.
+    device : torch.device or str
+        Where densities learn that are networks.
 
     Returns
     -------
     Density
-        Fitted.
+        Fitted, on the CPU.
 
     Raises
     ------
@@ -400,11 +411,11 @@ def fit_density(name: str, codes: Any, random_state: int = 0, *, codebook: Any =
 
     def made(name: str) -> Density:
         kind: Any = densities[name]
-        if not kind.discrete:
-            return kind(shape[1])
-        if codebook is None:
+        if kind.discrete and codebook is None:
             raise PlanError(f"{name!r} is of codes on a codebook, and these are on none: use 'auto'")
-        return kind(shape[1], codebook=codebook)
+        density = kind(shape[1], **({"codebook": codebook} if kind.discrete else {}))
+        density.workplace = torch.device(device)
+        return density
 
     if name != "auto":
         return made(name).fit(codes, random_state)

@@ -105,6 +105,7 @@ class FlowDensity(Density):
         self._restart(seed)
         inside, judged = (self._white(z.float()) for z in (train, choose))
         learn(
+            self,
             self.flow,
             lambda z: self.flow().log_prob(z),
             inside,
@@ -114,6 +115,7 @@ class FlowDensity(Density):
             steps=STEPS,
             patience=PATIENCE,
             seed=seed,
+            device=self.workplace,
         )
 
     def _white(self, z: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ CLIP = 5.0  # largest norm of a gradient
 
 
 def learn(
+    density: nn.Module,
     network: nn.Module,
     log_prob: Callable[[Tensor], Tensor],
     train: Tensor,
@@ -27,17 +28,20 @@ def learn(
     steps: int,
     patience: int,
     seed: int,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Maximize a mean log density, and keep the weights of the best epoch.
 
     Parameters
     ----------
+    density : nn.Module
+        All that the log density is of, on the CPU.
     network : nn.Module
-        What is trained, in place; its weights require no gradient before and after.
+        What of it is trained, in place; its weights require no gradient before and after.
     log_prob : callable
         From codes ``(m, ...)`` to ``(m,)`` nats, whole or a share of each code's.
     train, choose : Tensor
-        ``(n, ...)`` codes to train on, and to compare epochs by.
+        ``(n, ...)`` codes to train on, and to compare epochs by, on the CPU.
     learning_rate : float
         Of Adam, at first; it falls to zero by a cosine.
     epochs, steps : int
@@ -46,6 +50,8 @@ def learn(
         Epochs without a gain after which to stop.
     seed : int
         Of the order of codes.
+    device : torch.device or str
+        Where to work meanwhile.
 
     Examples
     --------
@@ -58,6 +64,7 @@ def learn(
     ...     nn.Linear(1, 1, bias=False),
     ... )
     >>> learn(
+    ...     mean,
     ...     mean.requires_grad_(False),
     ...     lambda z: DiagonalNormal(mean(torch.ones_like(z)), torch.zeros(())).log_prob(z),
     ...     z[:300],
@@ -77,6 +84,8 @@ def learn(
             value = float(log_prob(choose).mean())
         return value if value == value else -math.inf
 
+    density.to(device)
+    train, choose = train.to(device), choose.to(device)
     generator = torch.Generator().manual_seed(seed)
     size = min(256, max(32, len(train) // 10))
     epochs = max(1, min(epochs, steps * size // len(train)))
@@ -86,7 +95,7 @@ def learn(
         optimizer = Adam(parameters, lr=learning_rate)
         best, kept, waited = score(), copy.deepcopy(network.state_dict()), 0
         for epoch in range(epochs):
-            for rows in torch.randperm(len(train), generator=generator, device="cpu").split(size):
+            for rows in torch.randperm(len(train), generator=generator, device="cpu").to(device).split(size):
                 for p in parameters:
                     p.grad = None
                 loss = -log_prob(train[rows]).mean()
@@ -104,3 +113,4 @@ def learn(
                 break
     network.load_state_dict(kept)
     network.requires_grad_(False)
+    density.to("cpu")

@@ -111,7 +111,7 @@ class Densities(Encoding):
             codes = self.sample_posterior(X, 1, condition, random_state=seed)[0]
         if codes is None:
             raise PlanError("no codes of training rows were kept with this model: pass X")
-        p = fit_density(density, codes, seed, codebook=model.posterior.codebook)
+        p = fit_density(density, codes, seed, codebook=model.posterior.codebook, device=self._device)
         model.fitted_prior = p.eval().to(self._device)
         return self
 

@@ -305,7 +305,7 @@ class Fitting(Densities, Geometry):
             each = 1 + 64 * self.latent_dim_ * len(training) // X.memory if is_streamed(X) else 1
             codes = torch.cat([self._codes(b)[::each] for b in training.batches(size)])
             q = model.posterior
-            p = fit_density(q.fitted_density, codes.cpu(), seed, codebook=q.codebook)
+            p = fit_density(q.fitted_density, codes.cpu(), seed, codebook=q.codebook, device=training.device)
             model.fitted_prior = p.eval().to(training.device)
         noise = Noise(seed + 4)
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]

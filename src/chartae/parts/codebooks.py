@@ -206,8 +206,8 @@ class Codebook(nn.Module):
     def find(self, z: Tensor) -> Tensor:
         """Find the indices of codes; of a code that is not on the codebook those of one that is near.
 
-        Which entries a sum is of is searched for along the nearest sums so far: 32, and more of them where
-        those end beside it.
+        The nearest entry is taken, level by level. Where that ends beside a code, it is searched for along
+        the nearest sums so far: 32, and more of them where those end beside it, too.
 
         Parameters
         ----------
@@ -220,21 +220,22 @@ class Codebook(nn.Module):
             ``(..., slots * depth)``.
         """
         v = self.cut(z.reshape(-1, z.shape[-1]).to(self.entries))
-        found, beam = self._apart(v, BEAM), BEAM
-        while self.depth > 1 and beam < MOST:
-            # Sums are seldom of entries that are not the nearest for so long.
-            missed = ~self._hit(v, found).all(1)
-            if not bool(missed.any()):
-                break
-            beam *= 8
+        found = torch.cat([self.nearest(part)[0] for part in v.split(self._rows(1))])
+        beam = BEAM
+        while bool((missed := ~self._hit(v, found).all(1)).any()) and beam <= MOST:
+            # Sums are seldom of entries that are not the nearest for long.
             found[missed] = self._apart(v[missed], beam)
+            beam = 8 * beam if self.depth > 1 else MOST + 1  # of one level all entries have been looked at
         return found.reshape(*z.shape[:-1], self.tokens)
 
     def _apart(self, v: Tensor, beam: int) -> Tensor:
         """Take vectors (n, slots, width) apart into indices (n, slots, depth), by the sums nearest so far."""
-        values = self.slots * self.width * max(self.sizes) * (beam if self.depth > 1 else 1)
-        rows = max(1, AT_ONCE // values)
+        rows = self._rows(self.width * (beam if self.depth > 1 else 1))
         return torch.cat([self._apart_at_once(part, beam) for part in v.split(rows)])
+
+    def _rows(self, numbers: int) -> int:
+        """How many vectors to compare at once, if each comparison with an entry takes so many numbers."""
+        return max(1, AT_ONCE // (numbers * self.slots * max(self.sizes)))
 
     def _apart_at_once(self, v: Tensor, beam: int) -> Tensor:
         rest, paths = v.unsqueeze(1), v.new_zeros(len(v), 1, self.slots, 0).long()  # (n, beam, slots, ...)

@@ -290,7 +290,7 @@ def train(
     precision : torch.dtype
         float32 or bfloat16.
     compile : bool
-        Compile the networks.
+        Compile the networks; on a GPU, record steps of modules that are neither torch's nor chartae's, too.
     seed : int
         Of data order, posterior samples and dropout.
     state : Mapping or None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,10 @@ from chartae.parts.posteriors import (
 )
 from chartae.parts.priors import StandardNormalPrior
 from chartae.parts.readouts import Silent
+from chartae.training.graphs import Recorded
 from chartae.training.precision import autocast, gains_from_bf16
 
-__all__ = ["BoundGradients", "Gradients", "LayerGradients", "gradients_for", "total"]
+__all__ = ["BoundGradients", "Gradients", "LayerGradients", "RecordedGradients", "gradients_for", "total"]
 
 T = TypeVar("T")
 
@@ -139,13 +140,17 @@ class Gradients:
         Tensor
             ``()``.
         """
+        norm = self._norm()
+        if math.isfinite(norm):
+            return norm
+        # float32 overflows in the squares before it does in the gradients themselves.
+        return torch.nn.utils.get_total_norm([p.grad.double() for p in self.parameters if p.grad is not None])
+
+    def _norm(self) -> Tensor:
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if len(grads) == 1:
-            norm = torch.dot(grads[0].flatten(), grads[0].flatten()).sqrt()  # twice as fast
-        else:
-            norm = torch.nn.utils.get_total_norm(grads)
-        # float32 overflows in the squares before it does in the gradients themselves.
-        return norm if math.isfinite(norm) else torch.nn.utils.get_total_norm([g.double() for g in grads])
+            return torch.dot(grads[0].flatten(), grads[0].flatten()).sqrt()  # twice as fast
+        return torch.nn.utils.get_total_norm(grads)
 
     def moved(self) -> None:
         """Hear that the optimizer has moved the parameters."""
@@ -155,6 +160,61 @@ class Gradients:
         self.clear()
         for network in self.compiled:
             network._compiled_call_impl = None
+
+
+class RecordedGradients(Gradients):
+    """The general way on a GPU, where a whole step is a graph of kernels that is recorded and replayed.
+
+    That is for modules that do the same thing in every step. What cannot be recorded goes the general way.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is trained, on a GPU.
+    dtype : torch.dtype
+        float32, or bfloat16 for autocast.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Batch
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.models.recipes import build
+    >>> from chartae.training.kernels import RecordedGradients
+    >>> if torch.cuda.is_available():
+    ...     plan = build("vae", (4,), latent_dim=2, hidden=(8,))
+    ...     _ = plan.model.cuda()
+    ...     loss, terms = RecordedGradients(plan)(Batch(torch.zeros(5, 4, device="cuda")), Noise(0))
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(plan, dtype)
+        buffers = list(nn.ModuleList([plan.model, plan.objective]).buffers())
+        self.recorded = Recorded(self._step, buffers, self.parameters[0].device)
+        self._size: Tensor | None = None
+
+    def _step(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term], Tensor, list[Any]]:
+        loss, terms = super().__call__(batch, noise)
+        # Graphs of autograd that live on would tie the next step to this one's stream.
+        terms = {
+            name: Term._make(t.detach() if isinstance(t, Tensor) else t for t in term)
+            for name, term in terms.items()
+        }
+        return loss, terms, super()._norm(), [p.grad for p in self.parameters]
+
+    def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
+        loss, terms, norm, grads = self.recorded(batch, noise)
+        for p, grad in zip(self.parameters, grads, strict=True):
+            p.grad = grad
+        self._size = norm.clone()  # it is kept for the log, and the next step overwrites it
+        return loss.clone(), terms
+
+    def _norm(self) -> Tensor:
+        return super()._norm() if self._size is None else self._size
+
+    def close(self) -> None:
+        super().close()
+        self.recorded.close()
 
 
 class LayerGradients(Gradients):
@@ -339,7 +399,8 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     dtype : torch.dtype
         float32 or bfloat16.
     compile : bool
-        Compile the networks, in the general way.
+        Compile the networks, in the general way; on a GPU record steps also of modules that are neither
+        torch's nor chartae's.
 
     Returns
     -------
@@ -354,14 +415,22 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     >>> type(gradients_for(build("vae", (4,), latent_dim=2, hidden=(8,)), torch.float32)).__name__
     'BoundGradients'
     """
+    devices = {p.device.type for p in plan.model.parameters()}
+    if devices == {"cuda"} and (compile or _is_known_to_repeat(plan)):
+        return RecordedGradients(plan, dtype)
     twice = plan.objective.differentiates_networks or plan.model.posterior.differentiates_networks
     fits = all(net is not None for net in _networks(plan)) and not twice
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
-    on_cpu = all(p.device.type == "cpu" for p in plan.model.parameters())
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())
-    if compile or not (fits and on_cpu and plain):
+    if compile or devices != {"cpu"} or not (fits and plain):
         return Gradients(plan, dtype, compile=compile)
     return BoundGradients(plan, dtype) if _is_bound(plan) else LayerGradients(plan, dtype)
+
+
+def _is_known_to_repeat(plan: Plan) -> bool:
+    """Whether all modules do the same thing in every step: a user's might count steps, or toss coins."""
+    modules = nn.ModuleList([plan.model, plan.objective]).modules()
+    return all(type(m).__module__.partition(".")[0] in ("torch", "chartae", "zuko") for m in modules)
 
 
 def _is_bound(plan: Plan) -> bool:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chartae.core.arrays import constant
 from chartae.core.contracts import Distribution, Draw
 from chartae.core.noise import Noise
 from chartae.parts.distributions.base import CAN
@@ -283,8 +284,8 @@ class _Grid(NamedTuple):
 
 
 def _nodes(like: Tensor) -> tuple[Tensor, Tensor]:
-    nodes, weights = torch.as_tensor(_NODES, dtype=like.dtype, device=like.device).unbind()
-    return nodes, weights
+    nodes, weights = _NODES
+    return constant(nodes, like), constant(weights, like)
 
 
 def _shares(rows: Tensor, d: int) -> Tensor:

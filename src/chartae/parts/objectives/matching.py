@@ -16,6 +16,7 @@ import torch
 from scipy.special import roots_gegenbauer, roots_legendre
 from torch import Tensor
 
+from chartae.core.arrays import constant
 from chartae.core.contracts import Distribution, Objective, Term, Trace
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
@@ -196,16 +197,14 @@ class MMD(Matching):
 
     def _of_normal(self, d: int, bandwidths: Sequence[float]) -> Tensor:
         """E k(y, y') for both from N(0, I)."""
-        t, weight = self._rates(torch.zeros((), dtype=torch.float64), bandwidths)
+        t, weight = self._rates(torch.zeros((), dtype=torch.float64), bandwidths)  # on the CPU, as numbers
         return (weight * (1 + 4 * t) ** (-0.5 * d)).sum().float()
 
     def _rates(self, like: Tensor, bandwidths: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Rates t of the kernels exp(-t r²) that this one is a mixture of, and their weights."""
         nodes, weights = self.kernel.nodes()
         t = np.concatenate([nodes / c for c in bandwidths])
-        return torch.from_numpy(t).to(like), torch.from_numpy(
-            np.tile(weights / len(bandwidths), len(bandwidths))
-        ).to(like)
+        return constant(t, like), constant(np.tile(weights / len(bandwidths), len(bandwidths)), like)
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
@@ -215,11 +214,10 @@ def _squares(a: Tensor, b: Tensor) -> Tensor:
 
 def _pairs(z: Tensor) -> Tensor:
     """Squared distances of all pairs of different codes, ``(n (n - 1) / 2,)``."""
-    return torch.pdist(z).square() if len(z) < 3 else _squares(z, z)[_upper(len(z), z.device)]
-
-
-def _upper(n: int, device: torch.device) -> Tensor:
-    return torch.ones(n, n, dtype=torch.bool, device=device).triu(1)
+    if len(z) < 3:
+        return torch.pdist(z).square()
+    i, j = torch.triu_indices(len(z), len(z), 1, device=z.device)
+    return _squares(z, z).flatten().index_select(0, i * len(z) + j)
 
 
 def _directions(z: Tensor, slices: int, noise: Noise) -> Tensor:
@@ -265,7 +263,7 @@ class SlicedWasserstein(Matching):
         directions = _directions(z, self.slices, noise)
         ours = (z @ directions).sort(0).values
         if isinstance(p, StandardNormal):
-            places = (torch.arange(len(z), dtype=torch.float64) + 0.5) / len(z)
+            places = (torch.arange(len(z), dtype=torch.float64, device=z.device) + 0.5) / len(z)
             theirs = torch.special.ndtri(places).to(z).unsqueeze(1)
         else:
             theirs = (draws_of(p, len(z), noise).detach() @ directions).sort(0).values
@@ -327,8 +325,7 @@ class CramerWold(Matching):
         if d == 1:
             return (-s).exp()
         u, weight = roots_gegenbauer(24, 0.5 * d - 1) if d > 2 else _chebyshev(24)
-        squares = torch.from_numpy(u**2).to(s)
-        return torch.exp(-s.unsqueeze(-1) * squares) @ torch.from_numpy(weight / weight.sum()).to(s)
+        return torch.exp(-s.unsqueeze(-1) * constant(u**2, s)) @ constant(weight / weight.sum(), s)
 
 
 def _chebyshev(m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -378,12 +375,11 @@ class EppsPulley(Matching):
         self.slices, self.knots, self.reach = _positive(slices), knots, reach
 
     def distance(self, z: Tensor, p: Distribution, noise: Noise) -> Tensor:
-        n, t = len(z), torch.linspace(0, self.reach, self.knots, dtype=torch.float64)
-        normal = (-0.5 * t.square()).exp()
-        step = torch.full_like(t, 2 * self.reach / (self.knots - 1))
+        n, t = len(z), np.linspace(0, self.reach, self.knots)
+        step = np.full_like(t, 2 * self.reach / (self.knots - 1))
         step[[0, -1]] *= 0.5
-        weight, normal = (step * normal).to(z), normal.to(z)
-        angles = (z @ _directions(z, self.slices, noise)).unsqueeze(-1) * t.to(z)
+        weight, normal = constant(step * np.exp(-0.5 * t**2), z), constant(np.exp(-0.5 * t**2), z)
+        angles = (z @ _directions(z, self.slices, noise)).unsqueeze(-1) * constant(t, z)
         real, imaginary = angles.cos().mean(0), angles.sin().mean(0)
         # Of n codes the square of the mean has an expectation of its own, which is taken off.
         size = (n * (real.square() + imaginary.square()) - 1) / (n - 1)

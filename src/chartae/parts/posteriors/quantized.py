@@ -237,20 +237,26 @@ class VectorPosterior(CodebookPosterior):
         for level in range(self.book.depth):
             v, i = rest[:, :, level].flatten(0, 1), index[:, :, level].flatten()
             e, idle = self.book.entries[0, level], self.idle[level]
-            count = torch.bincount(i, minlength=len(e))
+            count = e.new_zeros(len(e)).index_add_(0, i, e.new_ones(()).expand(len(i)))
+            idle.add_(len(v)).masked_fill_(count > 0, 0)
+            followed = []
             if self.ema:
                 share, total = self.share[level], self.total[level]
-                share.lerp_(count.to(share), 1 - self.ema)
+                share.lerp_(count, 1 - self.ema)
                 total.lerp_(torch.zeros_like(total).index_add_(0, i, v.to(total)), 1 - self.ema)
                 e.copy_(total / share.clamp_min(1e-5).unsqueeze(-1))
-            idle.add_(len(v)).masked_fill_(count > 0, 0)
-            dead = (idle > self.restart * len(e)).nonzero()[:, 0] if self.restart else idle[:0]
-            if len(dead):
-                rows = torch.randperm(len(v), device="cpu")[: len(dead)].to(v.device)
-                dead = dead[: len(rows)]
-                e[dead], idle[dead] = v[rows].to(e), 0
+                followed = [total]
+            if self.restart:
+                # Whether there are any is not asked: a GPU would have to be waited for.
+                dead = idle > self.restart * len(e)
+                turn = dead.cumsum(0) - 1
+                dead &= turn < len(v)
+                rows = v[torch.randperm(len(v), device=v.device)[turn.clamp(0, len(v) - 1)]].to(e)
+                idle.masked_fill_(dead, 0)
+                for entries in (e, *followed):
+                    entries.copy_(torch.where(dead.unsqueeze(-1), rows, entries))
                 if self.ema:
-                    self.share[level][dead], self.total[level][dead] = 1.0, e[dead]
+                    share.masked_fill_(dead, 1.0)
 
     @torch.no_grad()
     def begin(self, x: Tensor, c: Tensor | None) -> None:
@@ -434,9 +440,9 @@ class HierarchicalPosterior(CodebookPosterior):
         if not self.training:
             z, indices, kl = (t[0] for t in RelaxedCodes(v, self.book, 0.0).descend(1, Noise(0)))
             return CodePoint(_straight_through(v.flatten(1), z), indices, {"code_kl": kl})
-        stop = torch.randint(1, self.book.depth + 1, (len(v),), device="cpu")
-        stop[torch.rand(len(v), device="cpu") >= self.drop] = self.book.depth
-        return RelaxedCodes(v, self.book, self.temperature, stop.to(v.device))
+        stop = torch.randint(1, self.book.depth + 1, (len(v),), device=v.device)
+        stop.masked_fill_(torch.rand(len(v), device=v.device) >= self.drop, self.book.depth)
+        return RelaxedCodes(v, self.book, self.temperature, stop)
 
     @torch.no_grad()
     def begin(self, x: Tensor, c: Tensor | None) -> None:
