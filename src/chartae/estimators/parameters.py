@@ -114,8 +114,8 @@ device : str
 precision : {"auto", "float32", "bf16"}
     "auto" trains in bf16 where that is faster and costs no quality, and encodes in the input's precision.
 compile : bool
-    Compile the networks; worth it for long runs only. On a GPU steps are recorded instead, as they always are of
-    torch's and chartae's modules, of your own, too, which must do the same thing in every step of training.
+    Compile the networks; worth it for long runs only. On a GPU record whole steps instead, which is done of
+    torch's and chartae's modules in any case: your own must then do the same thing in every step of training.
 random_state : int, RandomState or None
     The same seed gives the same result on one machine; None differs each time.
 verbose : int
