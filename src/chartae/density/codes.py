@@ -168,25 +168,31 @@ class _Network(nn.Module):
 
     def _input(self, tokens: Tensor, row: Tensor) -> Tensor:
         """What is known (n, t, hidden) of entries (n, t) of given rows (t,)."""
-        return self.embedding(tokens + row * self.places.shape[1]) + self.seen(self.places[row, tokens])
+        known = self.embedding.weight + self.seen(self.places).flatten(0, 1)  # of entries: fewer than tokens
+        return nn.functional.embedding(tokens + row * self.places.shape[1], known)
 
-    def _output(self, h: Tensor, row: Tensor) -> Tensor:
-        near = torch.einsum("ntf,tkf->ntk", self.shown(h), self.places[row])
-        return self.last(h) + near
+    def _output(self, h: Tensor, at: slice, beside: Tensor) -> Tensor:
+        """Logits (n, t, codes) by numbers and places of entries in one product, and others (t, codes)."""
+        row = self.row[at]
+        weight = (self.last.weight + self.places @ self.shown.weight)[row]
+        bias = (self.last.bias + self.places @ self.shown.bias)[row] + self.offset[at] + beside
+        return torch.baddbmm(bias.unsqueeze(1), h.transpose(0, 1), weight.mT).transpose(0, 1)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """From (n, tokens) to (n, tokens, codes); the last token is not looked at."""
+    def forward(self, tokens: Tensor, beside: Tensor) -> Tensor:
+        """From (n, tokens), and logits to add to, to (n, tokens, codes); the last token is not looked at."""
         before = self._input(tokens[:, :-1], self.row[:-1])
         h = nn.functional.pad(before, (0, 0, 1, 0)) + self.slot
-        return self._output(self.cell(h)[0], self.row) + self.offset
+        return self._output(self.cell(h)[0], slice(None), beside)
 
-    def step(self, t: int, token: Tensor | None, state: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
+    def step(
+        self, t: int, token: Tensor | None, state: Tensor | None, n: int, beside: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Logits (n, codes) of token ``t`` given the one before it (n,) and the state."""
         h = self.slot[t].expand(n, 1, -1)
         if token is not None:
             h = h + self._input(token[:, None], self.row[t - 1 : t])
         out, state = self.cell(h, state)
-        return self._output(out, self.row[t : t + 1])[:, 0] + self.offset[t], state
+        return self._output(out, slice(t, t + 1), beside[t])[:, 0], state
 
 
 @densities.register("autoregressive")
@@ -258,12 +264,11 @@ class AutoregressiveDensity(CodeDensity):
         )
 
     def _logits(self, tokens: Tensor) -> Tensor:
-        return self.logits + self.network(tokens)
+        return self.network(tokens, self.logits)
 
     def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
         def step(t: int, token: Tensor | None, state: Any, n: int) -> tuple[Tensor, Any]:
-            more, state = self.network.step(t, token, state, n)
-            return self.logits[t] + more, state
+            return self.network.step(t, token, state, n, self.logits)
 
         return _Codes(self.book, self._logits, step)
 
