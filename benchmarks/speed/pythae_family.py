@@ -9,6 +9,7 @@ has Bernoulli pixels, squared error where pythae has no other loss.
 
     python benchmarks/speed/pythae_family.py --data mnist.npz --threads 1
     python benchmarks/speed/pythae_family.py --data mnist.npz --threads 1 --models VAE IWAE
+    python benchmarks/speed/pythae_family.py --data mnist.npz --device cuda --out pythae_family_gpu.json
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def pythae_critic(layers: Sequence[nn.Module]) -> nn.Module:
     return Critic()
 
 
-def pythae_fit(pair: Pair, rows: np.ndarray, seed: int) -> tuple[nn.Module, float]:
+def pythae_fit(pair: Pair, rows: np.ndarray, seed: int, device: str) -> tuple[nn.Module, float]:
     from pythae import trainers
     from pythae.data.datasets import BaseDataset
 
@@ -232,7 +233,7 @@ def pythae_fit(pair: Pair, rows: np.ndarray, seed: int) -> tuple[nn.Module, floa
             num_epochs=EPOCHS,
             per_device_train_batch_size=BATCH,
             seed=seed,
-            no_cuda=True,
+            no_cuda=device == "cpu",
             **rates,
         )
         data = BaseDataset(torch.from_numpy(images(pair, rows)), torch.zeros(len(rows)))
@@ -248,15 +249,17 @@ def run_pythae(args: Namespace) -> dict[str, Any]:
     # HVAE takes the density of a Bernoulli distribution, which gray pixels are not values of.
     torch.distributions.Distribution.set_default_validate_args(False)
     x, test = data_of(args)
+    torch.ones(1, 1, device=args.device) @ torch.ones(1, 1, device=args.device)  # starts a GPU for either
     found = {}
     for pair in chosen(args):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            model, seconds = pythae_fit(pair, x, args.round)
+            model, seconds = pythae_fit(pair, x, args.round, args.device)
+            model = model.to(args.device)
             torch.manual_seed(0)
             made = []
             for block in np.array_split(images(pair, test), 8):
                 # Not without gradients: some models take them of the decoder.
-                out = model.reconstruct(torch.from_numpy(block)).detach()
+                out = model.reconstruct(torch.from_numpy(block).to(args.device)).detach().cpu()
                 made.append(out.reshape(len(block), -1)[:, -784:])
         found[pair.model] = {"seconds": seconds, "quality": quality(pair, torch.cat(made), test)}
     return found
@@ -267,6 +270,7 @@ def run_chartae(args: Namespace) -> dict[str, Any]:
     from chartae.models.recipes import find
 
     x, test = data_of(args)
+    torch.ones(1, 1, device=args.device) @ torch.ones(1, 1, device=args.device)  # starts a GPU for either
     found = {}
     for pair in chosen(args):
         bernoulli = pair.loss == "bce"
@@ -288,6 +292,7 @@ def run_chartae(args: Namespace) -> dict[str, Any]:
             learning_rate=RATE,
             validation_fraction=0.0,
             patience=None,
+            device=args.device,
             random_state=args.round,
         )
         with warnings.catch_warnings():
@@ -330,16 +335,22 @@ WORKERS = {"pythae": run_pythae, "chartae": run_chartae}
 def main() -> None:
     p = common.parser(__doc__, out="speed/results/pythae_family.json", rounds=3)
     p.add_argument("--models", nargs="+", choices=[pair.model for pair in PAIRS], help="measure these anew")
+    p.add_argument("--device", default="cpu")
     args = p.parse_args()
     if common.serve(args, WORKERS):
         return
     out = Path(args.out)
     raw = json.loads(out.read_text())["raw"] if out.exists() else {}
-    for pair in chosen(args):
-        # Of one model first the one, then the other library: a slow minute of the machine hits both.
-        raw[pair.model] = common.run_in_turn(
-            __file__, Namespace(**vars(args) | {"models": [pair.model]}), list(WORKERS)
-        )
+    names = [pair.model for pair in chosen(args)]
+    # Of one model first the one, then the other library: a slow minute of the machine hits both. On a GPU a
+    # process takes all models: it starts for longer than a fit takes.
+    for group in [[name] for name in names] if args.device == "cpu" else [names]:
+        runs = common.run_in_turn(__file__, Namespace(**vars(args) | {"models": group}), list(WORKERS))
+        for model in group:
+            raw[model] = {
+                library: [{key: run[key] for key in (model, "others_cores")} for run in found]
+                for library, found in runs.items()
+            }
         write(args, raw)
 
 
@@ -366,11 +377,12 @@ def write(args: Namespace, raw: dict[str, Any]) -> None:
                 "nats" if pair.loss == "bce" else "squared error",
             ]
         )
+    gpu = {} if args.device == "cpu" else {"gpu": torch.cuda.get_device_name()}
     common.write_json(
         args.out,
         title="Every model of pythae against its recipe: 10,000 images of MNIST, two epochs",
         command=common.command_line(Namespace(**vars(args) | {"models": None}), "speed/pythae_family.py"),
-        machine=common.machine_info(args.threads),
+        machine=common.machine_info(args.threads) | gpu,
         columns=[
             "pythae 0.1.2",
             "recipe",

@@ -205,7 +205,6 @@ class _Tape(Generic[T]):
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
     """Keep Python from collecting garbage: to destroy what is of a GPU is forbidden during a recording."""
-    gc.collect()
     was = gc.isenabled()
     gc.disable()
     try:
