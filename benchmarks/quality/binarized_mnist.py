@@ -113,7 +113,7 @@ def fitted(
         )
 
     if kept.exists():
-        now = torch.load(kept, map_location=device)
+        now = torch.load(kept, map_location="cpu")
     else:  # how many epochs there is time for, from the last one of a trial
         started = 0.0
         for epoch in epochs(plan(), 100):
@@ -185,8 +185,8 @@ def main() -> None:
         print("binarized_mnist.py needs --data with train, valid and test as packed bits: left out")
         return
     for name in args.run:
-        kept = args.cache / f"binarized {name} {args.minutes:g} {args.seed}.pt"
-        run = RUNS[name]
+        on = "" if args.device == "cpu" else f" {args.device}"
+        kept, run = args.cache / f"binarized {name} {args.minutes:g} {args.seed}{on}.pt", RUNS[name]
         model, curve = fitted(run, data, args.minutes, args.seed, kept, args.device)
         nats, error = tested(model, items(run, data["test"]), args.samples, args.device)
         found = json.loads(args.out.read_text())["raw"] if args.out.exists() else {}

@@ -78,7 +78,7 @@ def constant(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
     return _constant(np.asarray(values, dtype=np.float64).tobytes(), like.dtype, like.device)
 
 
-@functools.lru_cache(256)
+@functools.cache  # for good: recorded graphs read them where they lie
 def _constant(values: bytes, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # what is made in it can have no part in a gradient
         return torch.tensor(np.frombuffer(values), dtype=dtype, device=device)

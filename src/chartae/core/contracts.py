@@ -375,8 +375,9 @@ class Posterior(Part):
 
     ``differentiates_networks`` tells whether its draws hold derivatives of a network, so that a gradient
     differentiates the network twice; ``support`` says where its codes lie, where that is not all of R^d;
-    ``fitted_density`` names what is fitted to its codes, where the model has no prior; ``offers``
-    also names the auxiliary tensors that its draws bring.
+    ``fitted_density`` names what is fitted to its codes, where the model has no prior; ``waits`` tells
+    whether its draws make the host wait for a GPU without torch's knowledge, so that steps are not
+    recorded; ``offers`` also names the auxiliary tensors that its draws bring.
 
     Examples
     --------
@@ -391,6 +392,7 @@ class Posterior(Part):
     differentiates_networks: bool = False
     support: str = ""
     fitted_density: str = "normal"
+    waits: bool = False
 
     def takes_after(self, posterior: Posterior) -> None:
         """Say of a wrapper what the posterior says of itself.
@@ -400,7 +402,7 @@ class Posterior(Part):
         posterior : Posterior
             What is wrapped.
         """
-        for name in ("offers", "differentiates_networks", "support", "fitted_density"):
+        for name in ("offers", "differentiates_networks", "support", "fitted_density", "waits"):
             setattr(self, name, getattr(posterior, name))
 
     @abstractmethod

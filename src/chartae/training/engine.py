@@ -291,11 +291,13 @@ def train(
         float32 or bfloat16.
     compile : bool
         Compile the networks; on a GPU, record steps of modules that are neither torch's nor chartae's, too.
+        A number of what is recorded, such as a share of dropout, has no effect if it is changed meanwhile.
     seed : int
         Of data order, posterior samples and dropout.
     state : Mapping or None
         Where to go on, as :meth:`Epoch.checkpoint` has given it: with the same plan, rows and parameters,
-        what follows on the same machine is the same to the last bit as if training had never stopped.
+        what follows on the same machine is the same to the last bit as if training had never stopped; on a
+        GPU, where sums have no order, nearly the same.
     pause : callable or None
         Asked between batches; where it says yes, an epoch that is not complete is yielded.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,20 +17,23 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Batch
+from chartae.core.errors import one_line
 from chartae.core.noise import Noise
 
-__all__ = ["Recorded", "ScriptedNoise"]
+__all__ = ["Recorded", "ScriptedNoise", "or_set_back"]
 
 T = TypeVar("T")
 
 BEFORE, MOST = 2, 4  # batches of a shape that come before it is recorded, and shapes that are
+RECORDING = threading.Lock()  # torch looks out for what waits in all threads at once
 
 
 class ScriptedNoise(Noise):
     """Noise that is drawn ahead, into memory where a recorded graph reads it.
 
     The first pass lays down what is asked for, and each further one reads the same memory in the same order.
-    Draws are those of the generator, as without a recording.
+    Draws are those of the generator, as without a recording. Before it is filled anew, the GPU must have read
+    it: whoever replays a graph waits for one of its results.
 
     Parameters
     ----------
@@ -91,14 +95,14 @@ class Recorded(Generic[T]):
     number that lies there: no graph can hold that. Where the trial fails, nothing is recorded.
 
     The function must do the same thing with every batch of a shape, whatever is not a tensor on the GPU. Its
-    results are overwritten by the next call.
+    results are overwritten by the next call, before which one of them must have been waited for.
 
     Parameters
     ----------
     call : callable
         Of a batch and noise, to tensors in tuples, lists and dicts.
     state : sequence of Tensor
-        On the GPU, of any shape: what the function changes in place, to be set back where a trial fails.
+        Of any shape: what the function changes in place, to be set back where a trial fails.
     device : torch.device
         The GPU.
 
@@ -132,10 +136,18 @@ class Recorded(Generic[T]):
         if shape in self.tapes:
             return self.tapes[shape].play(batch)
         self.seen[shape] += 1
-        if self.able and self.seen[shape] > BEFORE and len(self.tapes) < MOST:
-            return self._record(shape, batch, noise)
-        with self._beside():
-            return self.call(batch, noise)
+        try:
+            if self.able and self.seen[shape] > BEFORE and len(self.tapes) < MOST:
+                with RECORDING:
+                    return self._record(shape, batch, noise)
+            with self._beside():
+                return self.call(batch, noise)
+        except torch.cuda.OutOfMemoryError as error:
+            if not self.tapes:
+                raise
+            self._give_up(error)
+            torch.cuda.empty_cache()
+        return self.call(batch, noise)
 
     @contextlib.contextmanager
     def _beside(self) -> Iterator[None]:
@@ -148,40 +160,86 @@ class Recorded(Generic[T]):
 
     def _record(self, shape: Any, batch: Batch, noise: Noise) -> T:
         tape = _Tape[T](batch, noise)
-        streams = noise.generator.get_state(), torch.get_rng_state(), torch.cuda.get_rng_state(self.device)
-        before = [t.clone() for t in self.state]
         with self._beside():
             try:
-                with _without_waiting():
+                with or_set_back(self.state, noise.generator, self.device), _without_waiting():
                     result = self.call(tape.batch, tape.noise)
             except RuntimeError as error:
-                self.able, self.reason = False, str(error)
-                noise.generator.set_state(streams[0])
-                torch.set_rng_state(streams[1])
-                torch.cuda.set_rng_state(streams[2], self.device)
-                with torch.no_grad():
-                    for now, then in zip(self.state, before, strict=True):
-                        now.copy_(then)
+                self._give_up(error)
                 return self.call(batch, noise)
             tape.noise.again()
             try:
-                with _no_collection(), torch.cuda.graph(tape.graph, pool=self.pool, stream=self.stream):
+                with _no_collection(), self._recording(tape.graph):
                     tape.result = self.call(tape.batch, tape.noise)
-            except RuntimeError as error:
-                # Some libraries wait without a word to torch. The generator would go on as if recorded.
-                self.able, self.reason = False, str(error)
-                self.close()
+            except RuntimeError as error:  # of what waits without a word to torch
+                self._give_up(error)
+                warnings.warn(f"steps are not recorded ({one_line(error, 200)}), only taken", stacklevel=2)
+                # The generator would go on as if recorded.
                 generator = torch.cuda.default_generators[self.device.index or 0]
                 generator.graphsafe_set_state(generator.clone_state())
                 return result
         self.tapes[shape] = tape
         return result
 
+    def _recording(self, graph: torch.cuda.CUDAGraph) -> contextlib.AbstractContextManager[None]:
+        # What other threads do meanwhile is not in it.
+        mode = "thread_local"
+        return torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode)
+
+    def _give_up(self, error: RuntimeError) -> None:
+        self.able, self.reason = False, str(error)
+        self.close()
+
     def close(self) -> None:
         """Give back the graphs and their memory."""
         for tape in self.tapes.values():
             tape.graph.reset()
         self.tapes.clear()
+
+
+@contextlib.contextmanager
+def or_set_back(state: Sequence[Tensor], generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Set back tensors and generators, torch's own among them, where what is done inside raises.
+
+    Parameters
+    ----------
+    state : sequence of Tensor
+        Of any shape.
+    generator : torch.Generator
+        On the CPU.
+    device : torch.device
+        Whose generator torch draws from.
+
+    Yields
+    ------
+    None
+        Inside.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.graphs import or_set_back
+    >>> t, generator = torch.zeros(1), torch.Generator()
+    >>> try:
+    ...     with or_set_back([t], generator, t.device):
+    ...         print(t.add_(1), 1 / 0)
+    ... except ZeroDivisionError:
+    ...     print(t)
+    tensor([0.])
+    """
+    before, own, torchs = [t.detach().clone() for t in state], generator.get_state(), torch.get_rng_state()
+    there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for now, then in zip(state, before, strict=True):
+                now.copy_(then)
+        generator.set_state(own)
+        torch.set_rng_state(torchs)
+        if there is not None:
+            torch.cuda.set_rng_state(there, device)
+        raise
 
 
 class _Tape(Generic[T]):

@@ -38,6 +38,8 @@ __all__ = ["BoundGradients", "Gradients", "LayerGradients", "RecordedGradients",
 
 T = TypeVar("T")
 
+HOOKS = ("forward", "forward_pre", "backward", "backward_pre")  # of a module
+
 
 def total(terms: Mapping[str, Term], *, judged: bool = False) -> Tensor:
     """Add up what is minimized.
@@ -107,10 +109,9 @@ class Gradients:
 
     def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> None:
         self.model, self.objective, self.dtype = plan.model, plan.objective, dtype
-        parts = (plan.model.posterior.plain, plan.model.likelihood) if compile else ()
-        self.compiled: list[nn.Module] = [part.network for part in parts]  # type: ignore[misc]
-        for network in self.compiled:
-            network.compile()
+        self.compiled: list[nn.Module] = []
+        if compile:
+            self._compile()
         #: What an optimizer moves.
         self.parameters = [
             p for p in nn.ModuleList([plan.model, plan.objective]).parameters() if p.requires_grad
@@ -126,6 +127,12 @@ class Gradients:
             loss = total(terms)
         loss.backward()
         return loss.detach(), terms
+
+    def _compile(self) -> None:
+        parts = (self.model.posterior.plain, self.model.likelihood)
+        self.compiled = [part.network for part in parts]  # type: ignore[misc]
+        for network in self.compiled:
+            network.compile()
 
     def clear(self) -> None:
         """Forget the last step's gradients."""
@@ -163,7 +170,7 @@ class Gradients:
 
 
 class RecordedGradients(Gradients):
-    """The general way on a GPU, where a whole step is a graph of kernels that is recorded and replayed.
+    """The general way on a GPU, where the passes of a step are a graph that is recorded and replayed.
 
     That is for modules that do the same thing in every step. What cannot be recorded goes the general way.
 
@@ -173,6 +180,8 @@ class RecordedGradients(Gradients):
         What is trained, on a GPU.
     dtype : torch.dtype
         float32, or bfloat16 for autocast.
+    compile : bool
+        Compile the networks where nothing can be recorded.
 
     Examples
     --------
@@ -187,11 +196,13 @@ class RecordedGradients(Gradients):
     ...     loss, terms = RecordedGradients(plan)(Batch(torch.zeros(5, 4, device="cuda")), Noise(0))
     """
 
-    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> None:
         super().__init__(plan, dtype)
-        buffers = list(nn.ModuleList([plan.model, plan.objective]).buffers())
-        self.recorded = Recorded(self._step, buffers, self.parameters[0].device)
+        both = nn.ModuleList([plan.model, plan.objective])
+        state = [*both.buffers(), *both.parameters()]  # entries of a codebook begin anew within a pass
+        self.recorded = Recorded(self._step, state, self.parameters[0].device)
         self._size: Tensor | None = None
+        self._waiting = compile
 
     def _step(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term], Tensor, list[Any]]:
         loss, terms = super().__call__(batch, noise)
@@ -206,6 +217,9 @@ class RecordedGradients(Gradients):
         loss, terms, norm, grads = self.recorded(batch, noise)
         for p, grad in zip(self.parameters, grads, strict=True):
             p.grad = grad
+        if self._waiting and not self.recorded.able:
+            self._waiting = False
+            self._compile()
         self._size = norm.clone()  # it is kept for the log, and the next step overwrites it
         return loss.clone(), terms
 
@@ -416,8 +430,8 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     'BoundGradients'
     """
     devices = {p.device.type for p in plan.model.parameters()}
-    if devices == {"cuda"} and (compile or _is_known_to_repeat(plan)):
-        return RecordedGradients(plan, dtype)
+    if devices == {"cuda"} and not plan.model.posterior.waits and (compile or _is_known_to_repeat(plan)):
+        return RecordedGradients(plan, dtype, compile=compile)
     twice = plan.objective.differentiates_networks or plan.model.posterior.differentiates_networks
     fits = all(net is not None for net in _networks(plan)) and not twice
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
@@ -428,9 +442,13 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
 
 
 def _is_known_to_repeat(plan: Plan) -> bool:
-    """Whether all modules do the same thing in every step: a user's might count steps, or toss coins."""
-    modules = nn.ModuleList([plan.model, plan.objective]).modules()
-    return all(type(m).__module__.partition(".")[0] in ("torch", "chartae", "zuko") for m in modules)
+    """Whether all modules do the same thing in every step: a user's, or hooks, might count, or toss coins."""
+    both = nn.ModuleList([plan.model, plan.objective])
+    return all(
+        type(m).__module__.partition(".")[0] in ("torch", "chartae", "zuko")
+        and not any(getattr(m, f"_{when}_hooks") for when in HOOKS)
+        for m in both.modules()
+    ) and not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in both.parameters())
 
 
 def _is_bound(plan: Plan) -> bool:

@@ -273,6 +273,7 @@ class RiemannianPosterior(HamiltonianPosterior):
     ('RiemannianHamiltonian', torch.Size([5, 3]))
     """
 
+    waits = True  # for the inverse of a metric
     rows: Tensor
 
     def __init__(
