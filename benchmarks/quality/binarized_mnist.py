@@ -7,7 +7,7 @@ its end. A run writes its curve and its result into the JSON beside those of oth
 goes on from its last epoch where the same command is given again.
 
     python benchmarks/quality/binarized_mnist.py --data mnist_static_binarized.npz --run vamp
-    python benchmarks/quality/binarized_mnist.py --data mnist_static_binarized.npz --run resnet --device cuda
+    python benchmarks/quality/binarized_mnist.py --data binarized.npz --run "resnet iwae-5" --device cuda
 """
 
 from __future__ import annotations
@@ -53,11 +53,9 @@ RUNS = {
     ),
     "vamp": Run("vamp-vae", {"components": 500, "warmup": 10.0}, (300, 300), 40, 85.57),
     "vamp-iwae": Run("vamp-vae", {"components": 500, "k": 5}, (300, 300), 40, None),
-    "resnet": Run("hierarchical-vae", {"levels": 2, "warmup": 20.0}, (64, 128), 96, None, network="resnet"),
     "resnet iwae-5": Run(
         "hierarchical-vae", {"levels": 2, "k": 5, "warmup": 20.0}, (64, 128), 96, None, network="resnet"
     ),
-    "resnet ladder": Run("ladder-vae", {"levels": 2, "warmup": 20.0}, (64, 128), 96, None, network="resnet"),
 }
 
 

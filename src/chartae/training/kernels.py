@@ -202,7 +202,7 @@ class RecordedGradients(Gradients):
         state = [*both.buffers(), *both.parameters()]  # entries of a codebook begin anew within a pass
         self.recorded = Recorded(self._step, state, self.parameters[0].device)
         self._size: Tensor | None = None
-        self._waiting = compile
+        self._to_compile = compile
 
     def _step(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term], Tensor, list[Any]]:
         loss, terms = super().__call__(batch, noise)
@@ -217,8 +217,8 @@ class RecordedGradients(Gradients):
         loss, terms, norm, grads = self.recorded(batch, noise)
         for p, grad in zip(self.parameters, grads, strict=True):
             p.grad = grad
-        if self._waiting and not self.recorded.able:
-            self._waiting = False
+        if self._to_compile and not self.recorded.able:
+            self._to_compile = False
             self._compile()
         self._size = norm.clone()  # it is kept for the log, and the next step overwrites it
         return loss.clone(), terms
