@@ -201,7 +201,8 @@ def test_any_shape(name, shape, network, refused):
     assert m.transform(X).shape == (21, 2)
     assert m.project(X).shape == X.shape
     assert m.sample(3, random_state=0).shape == (3, *shape)
-    assert m.sample_posterior(X, 4, random_state=0).shape == (4, 21, 2)
+    for shared in (False, True):
+        assert m.sample_posterior(X, 4, shared=shared, random_state=0).shape == (4, 21, 2)
     assert m.interpolate(X[0], X[1], steps=3).shape == (3, *shape)
     scores = m.score_samples(X)
     assert scores.shape == (21,)

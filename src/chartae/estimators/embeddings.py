@@ -168,7 +168,9 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self.encoder_.transform(X, return_std=return_std)
 
-    def sample_posterior(self, X: Any, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
+    def sample_posterior(
+        self, X: Any, n_samples: int = 1, *, shared: bool = False, random_state: Any = None
+    ) -> np.ndarray:
         """Draw codes of each item.
 
         Parameters
@@ -177,6 +179,8 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             ``(n, *shape)``.
         n_samples : int
             k, of each.
+        shared : bool
+            Spread draws evenly, by the same noise for all items: to average over few, or to compare items.
         random_state : int, RandomState or None
             The same seed gives the same draws.
 
@@ -186,7 +190,9 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             ``(k, n, d)``.
         """
         check_is_fitted(self)
-        found: np.ndarray = self.encoder_.sample_posterior(X, n_samples, random_state=random_state)
+        found: np.ndarray = self.encoder_.sample_posterior(
+            X, n_samples, shared=shared, random_state=random_state
+        )
         return found
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -308,5 +314,8 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         return found
 
     def _draws(self, X: Any, which: int = 0) -> np.ndarray:
-        """Draws of each item: of two sets whose items are compared, each has its own noise."""
-        return self.sample_posterior(X, self.n_samples, random_state=self.random_state_ + which)
+        """Draws of each item: of two sets whose items are compared, each has its own noise, as a whole.
+
+        Noise of an item's own would make one item look nearer than another by chance.
+        """
+        return self.sample_posterior(X, self.n_samples, shared=True, random_state=self.random_state_ + which)

@@ -142,7 +142,13 @@ class Encoding(Checking):
         return q.draw(1, noise).z[0]
 
     def sample_posterior(
-        self, X: Any, n_samples: int = 1, condition: Any = None, *, random_state: Any = None
+        self,
+        X: Any,
+        n_samples: int = 1,
+        condition: Any = None,
+        *,
+        shared: bool = False,
+        random_state: Any = None,
     ) -> np.ndarray:
         """Draw codes from q(z | x).
 
@@ -154,6 +160,10 @@ class Encoding(Checking):
             Draws of each row.
         condition : object, optional
             As in :meth:`transform`.
+        shared : bool
+            Spread draws evenly (:class:`chartae.core.noise.SharedNoise`), by the same noise for all rows: to
+            average over a few, or to compare rows by them. Where noise is normal or uniform, a row's draws
+            do not depend on the other rows.
         random_state : int, RandomState or None
             None: different each time.
 
@@ -172,10 +182,13 @@ class Encoding(Checking):
         """
         self._ready()
         X = self._check(X, reset=False)
-        noise = Noise(seed_of(random_state))
-        k = count(n_samples, "n_samples")
-        draws: list[np.ndarray] = []
-        self._each_posterior(X, condition, lambda _, q: draws.append(q.draw(k, noise).z.cpu().numpy()))
+        seed, k = seed_of(random_state), count(n_samples, "n_samples")
+        noise, draws = Noise(seed), []
+
+        def draw(_: slice, q: Any) -> None:
+            draws.append(q.draw(k, SharedNoise(seed) if shared else noise).z.cpu().numpy())
+
+        self._each_posterior(X, condition, draw)
         return np.concatenate(draws, 1)
 
     def project(self, X: Any, condition: Any = None) -> np.ndarray:

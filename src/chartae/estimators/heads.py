@@ -371,19 +371,19 @@ class _Head(OnCodes):
         )
         return likelihood
 
-    def _codes(self, X: Any, k: int) -> np.ndarray:
+    def _codes(self, X: Any, k: int, *, shared: bool = False) -> np.ndarray:
         """One code of each item, or draws: ``(k, n, d)``; or what is read in their place, the item itself."""
         if self.training == "generative":
             items, units = as_tensor(self.encoder_._check(X, reset=False)[:]), self.encoder_.space_
             seen = units.to_model(items.to(units.scale.device)).flatten(1)
             return seen.cpu().numpy()[None]
         if self.stochastic:
-            return drawn(self.encoder_, X, k, self.random_state_)
+            return drawn(self.encoder_, X, k, self.random_state_, shared=shared)
         return coded(self.encoder_, X)[None]
 
     def _read(self, X: Any, read: str) -> np.ndarray:
         """What the head says of each code, ``(k, n, ...)``."""
-        codes = self._codes(X, self.n_samples)
+        codes = self._codes(X, self.n_samples, shared=True)
         found = np.asarray(getattr(self.head_, read)(codes.reshape(-1, codes.shape[2])))
         return found.reshape(*codes.shape[:2], *found.shape[1:])
 

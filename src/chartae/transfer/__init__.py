@@ -13,6 +13,7 @@ from chartae.transfer.retrieval import (
     recall_at,
     risk_coverage,
     vendi_score,
+    votes,
 )
 from chartae.transfer.spreading import UNLABELED, Spreading
 from chartae.transfer.tuning import Read, in_units, target_space, tune
@@ -46,4 +47,5 @@ __all__ = [
     "tempered",
     "tune",
     "vendi_score",
+    "votes",
 ]

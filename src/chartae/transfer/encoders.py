@@ -114,7 +114,7 @@ def _through(module: nn.Module, X: Any) -> np.ndarray:
     return found
 
 
-def drawn(encoder: Any, X: Any, k: int, random_state: Any) -> np.ndarray:
+def drawn(encoder: Any, X: Any, k: int, random_state: Any, *, shared: bool = False) -> np.ndarray:
     """Draw codes from what an encoder says about each item.
 
     Parameters
@@ -127,6 +127,8 @@ def drawn(encoder: Any, X: Any, k: int, random_state: Any) -> np.ndarray:
         Draws of each.
     random_state : int or None
         None: different each time.
+    shared : bool
+        Spread draws evenly, by the same noise for all items: to average over few of them.
 
     Returns
     -------
@@ -149,7 +151,7 @@ def drawn(encoder: Any, X: Any, k: int, random_state: Any) -> np.ndarray:
     """
     if not hasattr(encoder, "sample_posterior"):
         refuse_points()
-    found: np.ndarray = encoder.sample_posterior(X, k, random_state=random_state)
+    found: np.ndarray = encoder.sample_posterior(X, k, shared=shared, random_state=random_state)
     return found.reshape(*found.shape[:2], -1)
 
 

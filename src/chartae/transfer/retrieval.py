@@ -24,6 +24,7 @@ __all__ = [
     "recall_at",
     "risk_coverage",
     "vendi_score",
+    "votes",
 ]
 
 AT_ONCE = 1 << 24  # numbers of an array of pairs
@@ -222,10 +223,51 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     >>> recall_at([[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["a", "b"])
     0.5
     """
+    near, left = _nearest(similarity, k)
+    right = np.asarray(other_labels)[near] == np.asarray(labels)[:, None]
+    return float((right & left).any(1).mean())
+
+
+def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
+    """Shares of labels among the k most similar items: the largest is the answer, and says how sure it is.
+
+    Parameters
+    ----------
+    similarity : array_like
+        ``(n, m)``: of each query and item; larger is more alike. Minus infinity leaves a pair out.
+    labels : array_like
+        ``(m,)`` of the items.
+    k : int
+        How many vote; fewer where fewer are left.
+
+    Returns
+    -------
+    ndarray
+        ``(n, classes)``, of the labels in their order; rows add up to one, or to zero where none is left.
+
+    References
+    ----------
+    Cover and Hart 1967, doi:10.1109/TIT.1967.1053964.
+
+    Examples
+    --------
+    >>> from chartae.transfer import votes
+    >>> votes([[0.9, 0.8, 0.1, 0.7]], ["a", "b", "b", "b"], k=3).round(2)
+    array([[0.33, 0.67]])
+    """
+    classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    near, left = _nearest(similarity, k)
+    found = np.zeros((len(near), len(classes)))
+    np.add.at(found, (np.arange(len(near))[:, None], numbers[near]), left)
+    shares: np.ndarray = found / left.sum(1, keepdims=True).clip(1)
+    return shares
+
+
+def _nearest(similarity: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar of each row, in any order, and which of them are not left out."""
     similarity = np.asarray(similarity, dtype=np.float64)
     near = np.argpartition(-similarity, min(k, similarity.shape[1]) - 1, axis=1)[:, :k]
-    right = np.asarray(other_labels)[near] == np.asarray(labels)[:, None]
-    return float((right & (np.take_along_axis(similarity, near, 1) > -np.inf)).any(1).mean())
+    return near, np.take_along_axis(similarity, near, 1) > -np.inf
 
 
 def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
