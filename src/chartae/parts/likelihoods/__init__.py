@@ -1,0 +1,29 @@
+"""Likelihoods p(x | z, c): what the decoder says about x."""
+
+from chartae.parts.likelihoods.base import NetworkLikelihood, likelihoods
+from chartae.parts.likelihoods.categories import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+)
+from chartae.parts.likelihoods.continuous import (
+    LaplaceLikelihood,
+    NormalLikelihood,
+    NormalMixtureLikelihood,
+    StudentTLikelihood,
+)
+from chartae.parts.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
+
+__all__ = [
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "LaplaceLikelihood",
+    "NegativeBinomialLikelihood",
+    "NetworkLikelihood",
+    "NormalLikelihood",
+    "NormalMixtureLikelihood",
+    "PoissonLikelihood",
+    "StudentTLikelihood",
+    "likelihoods",
+]
