@@ -7,16 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from chartae.apps.cli import _Data, _features, _is_streamed, _open, _read_for, _Run, _Size, _write, app
+from chartae.apps.inputs import features_of, open_run, read_for, streamed
+from chartae.apps.options import Data, Run, Size
+from chartae.apps.outputs import write
 from chartae.core.errors import DataError
 
 __all__: list[str] = []
 
 
-@app.command("caption", epilog="Example: chartae caption runs/digits digits --texts t.txt --out runs/said")
-def _caption(
-    run: _Run,
-    data: _Data,
+def caption(
+    run: Run,
+    data: Data,
     texts: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A .txt of one text a row, to learn from; RUN is then a model."),
@@ -41,7 +42,7 @@ def _caption(
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="At most.")] = 20,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights and of what is held out.")] = 0,
-    size: _Size = None,
+    size: Size = None,
 ) -> None:
     """Learn to say texts of the items that a run encodes, or, of a captioner's folder, say them."""
     import numpy as np
@@ -70,17 +71,17 @@ def _caption(
             raise DataError(f"{run} was fitted to codes: use Captioner.load in Python")
     elif out is not None:
         refuse_occupied(out, overwrite=overwrite, how=("--overwrite", ""))
-    estimator: Any = captioner.encoder if learned else _open(run, encoder=True)
-    items = _read_for(estimator, data, None, size, None)
-    X = _features(items, estimator)
-    if _is_streamed(X):
+    estimator: Any = captioner.encoder if learned else open_run(run, encoder=True)
+    items = read_for(estimator, data, None, size, None)
+    X = features_of(items, estimator)
+    if streamed(X):
         raise DataError(f"{items.name} is read in blocks, and captions need it at once: give fewer rows")
     if learned:
         said = captioner.caption(X)
         if out is None:
             typer.echo("\n".join(" ".join(text.splitlines()) for text in said))  # one line for each item
         else:
-            _write(out, said, captioner)
+            write(out, said, captioner)
         return
     lines = lines_of(texts)  # type: ignore[arg-type]
     if len(lines) != len(X):

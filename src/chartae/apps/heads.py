@@ -7,17 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from chartae.apps.cli import _Data, _features, _is_streamed, _Labels, _open, _read_for, _Run, _Size, app
+from chartae.apps.inputs import features_of, open_run, read_for, streamed
+from chartae.apps.options import Data, Labels, Run, Size
 from chartae.core.errors import DataError
 
 __all__: list[str] = []
 
 
-@app.command("head", epilog="Example: chartae head runs/digits digits --curve runs/curve.png")
-def _head(
-    run: _Run,
-    data: _Data,
-    labels: _Labels = None,
+def head(
+    run: Run,
+    data: Data,
+    labels: Labels = None,
     head: Annotated[str, typer.Option(metavar="NAME", help="linear, mlp, knn or spreading.")] = "linear",
     training: Annotated[
         str,
@@ -43,7 +43,7 @@ def _head(
         typer.Option(metavar="FILE", help="A .csv: what is read of every row, labeled or not."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of what is held out.")] = 0,
-    size: _Size = None,
+    size: Size = None,
 ) -> None:
     """Read labels or numbers off codes, and say how well. A label of -1, or none, is to be told."""
     import numpy as np
@@ -62,12 +62,12 @@ def _head(
             raise DataError(f"{path} does not end in {suffix}: name it so")
     if curve is not None and training != "frozen":
         raise DataError(f"--curve is of codes that stay, and --training {training} moves them: leave one out")
-    estimator = _open(run, encoder=True)
-    items = _read_for(estimator, data, labels, size, None)
+    estimator = open_run(run, encoder=True)
+    items = read_for(estimator, data, labels, size, None)
     if items.y is None:
         raise DataError(f"{items.name} brings no labels: pass --labels")
-    X = _features(items, estimator)
-    if _is_streamed(X):
+    X = features_of(items, estimator)
+    if streamed(X):
         raise DataError(f"{items.name} is read in blocks, and a head needs it at once: give fewer rows")
     y = np.asarray(items.y)
     if y.ndim > 1:

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chartae.apps.cli import (
-    _as_options,
-    _Data,
-    _hidden,
-    _kind_of,
-    _Labels,
-    _Memory,
-    _noise,
-    _print,
-    _Size,
-    _sorted_out,
-    _table,
-    _to_fit,
-    app,
+from chartae.apps.inputs import to_fit
+from chartae.apps.options import (
+    Data,
+    Labels,
+    Memory,
+    Size,
+    as_options,
+    hidden_of,
+    kind_of,
+    noise_of,
+    sorted_out,
 )
+from chartae.apps.outputs import print_table, titled
 from chartae.core.errors import PlanError
 
 if TYPE_CHECKING:
@@ -45,13 +43,10 @@ def _numbers(text: str) -> Any:
 
 
 def _noises(text: str) -> Any:
-    return [_noise(part.strip()) for part in text.split(",")]
+    return [noise_of(part.strip()) for part in text.split(",")]
 
 
-@app.command(
-    "sweep", epilog="Example: chartae sweep digits --latent-dims 4,8,16 --betas 0.5,1,2 --out runs/sweep"
-)
-def _sweep(
+def swept(
     out: Annotated[
         Path,
         typer.Option(
@@ -60,11 +55,11 @@ def _sweep(
             show_default=False,
         ),
     ],
-    data: _Data,
+    data: Data,
     recipe: Annotated[
         str, typer.Option(metavar="NAME", help="One of those that chartae recipes lists.")
     ] = "beta-vae",
-    labels: _Labels = None,
+    labels: Labels = None,
     latent_dims: Annotated[
         Any,
         typer.Option(
@@ -93,7 +88,7 @@ def _sweep(
         typer.Option(metavar="NAME", help="linear, mlp, conv1d, conv2d or resnet; chosen by default."),
     ] = None,
     hidden: Annotated[
-        Any, typer.Option(parser=_hidden, metavar="N,N", help="Widths of the layers, such as 512,256.")
+        Any, typer.Option(parser=hidden_of, metavar="N,N", help="Widths of the layers, such as 512,256.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
@@ -107,7 +102,7 @@ def _sweep(
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of every fit.")] = 0,
-    size: _Size = None,
+    size: Size = None,
     encoder: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Of texts: tfidf (the default) or sentence-transformers/NAME."),
@@ -116,7 +111,7 @@ def _sweep(
         list[str] | None,
         typer.Option(metavar="NAME=KIND", help="What a column of a table holds, as in fit. May be repeated."),
     ] = None,
-    memory: _Memory = None,
+    memory: Memory = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> None:
     """Fit DATA for several latent sizes and betas, and recommend which to take."""
@@ -133,10 +128,10 @@ def _sweep(
         "learning_rate": learning_rate,
         "device": device,
     }
-    own, given = _sorted_out(param or [], entry.parameters, COMMON, asked)
+    own, given = sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
-        given["columns"] = dict(_kind_of(pair) for pair in column)
-    items = _to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
+        given["columns"] = dict(kind_of(pair) for pair in column)
+    items = to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
     from chartae.apps.health import write_source
     from chartae.estimators.sweeps import FIGURE, RECORD, sweep
 
@@ -160,14 +155,14 @@ def _sweep(
             typer.echo(f"{out} holds what was fitted so far: the same command goes on", err=True)
         raise
     except ValueError as error:
-        raise PlanError(_as_options(_as_swept(str(error)), {*entry.parameters, *COMMON})) from error
+        raise PlanError(as_options(_as_swept(str(error)), {*entry.parameters, *COMMON})) from error
     for cell in found.cells:
         if not cell.failed:
             write_source(cell.run, **words)  # so that its audit need not be told
     _draw(found, out / FIGURE)
     if quiet:
         return
-    _print(_shown(found))
+    print_table(_shown(found))
     typer.echo(found.reason)
     for note in found.notes:
         typer.echo(f"note      {note.replace('max_epochs', '--epochs')}")
@@ -214,7 +209,7 @@ def _shown(found: Sweep) -> Table:
     }
     rows = {title: [show(cell) for cell in found.cells] for title, show in columns.items()}
     rows = {title: cells for title, cells in rows.items() if any(cell is not None for cell in cells)}
-    table = _table(*rows)
+    table = titled(*rows)
     table.padding = (0, 0)  # one space between columns: more would not fit into 80
     for column in table.columns:
         column.justify, column.no_wrap = "right", True

@@ -1,0 +1,275 @@
+"""The command ``fit``: from data to a run folder and its health."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import chartae
+from chartae.apps.inputs import condition_of, features_of, to_fit
+from chartae.apps.options import (
+    DATA,
+    Labels,
+    Memory,
+    Seed,
+    Size,
+    as_options,
+    duration_of,
+    hidden_of,
+    kind_of,
+    latent_dim_of,
+    noise_of,
+    sorted_out,
+)
+from chartae.apps.outputs import COLUMNS, SHOWN, look, model_of, print_table, titled, weights_of
+from chartae.core.errors import DataError, PlanError, RunFolderError
+
+if TYPE_CHECKING:
+    from chartae.apps.health import Origin
+    from chartae.training.readers import Dataset
+
+__all__: list[str] = []
+
+_PICTURES = ("samples.png", "reconstructions.png")  # that fit adds to the run folder of images
+
+
+def fit(
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for the results.", show_default=False)],
+    data: Annotated[str | None, DATA] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One of those that chartae recipes lists; vae by default."),
+    ] = None,
+    labels: Labels = None,
+    latent_dim: Annotated[
+        Any, typer.Option(parser=latent_dim_of, metavar="auto|N", help="Numbers in a code.")
+    ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="normal, laplace, poisson ...; inferred by default."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="linear, mlp, conv1d, conv2d or resnet; chosen by default."),
+    ] = None,
+    hidden: Annotated[
+        Any, typer.Option(parser=hidden_of, metavar="N,N", help="Widths of the layers, such as 512,256.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+    max_time: Annotated[
+        Any, typer.Option(parser=duration_of, metavar="TIME", help="Stop after 90 (seconds), 30m or 2h.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, metavar="RATE", help="Of Adam.")] = None,
+    noise: Annotated[
+        Any,
+        typer.Option(
+            parser=noise_of,
+            metavar="NAME|SD",
+            help="global, feature or item, or a fixed standard deviation in the data's units.",
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A parameter of the recipe, or any of the estimator: patience, clip, schedule, scale ... "
+            "VALUE is JSON, True, False, None or a word. May be repeated.",
+        ),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, float32 or bf16.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
+    seed: Seed = None,
+    size: Size = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of texts: tfidf (the default), bytes, sentence-transformers/NAME."
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KIND",
+            help="What a column of a table holds: continuous, binary, categorical, count, or a likelihood. "
+            "May be repeated.",
+        ),
+    ] = None,
+    memory: Memory = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the unfinished run that RUN holds; if there is none, begin."
+        ),
+    ] = False,
+    origin: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Fit as this run was fitted, but for what is given here."),
+    ] = None,
+    remedy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --from: what its health report says to try."),
+    ] = None,
+    no_audit: Annotated[bool, typer.Option("--no-audit", help="Write no health report at the end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+) -> None:
+    """Train on DATA, save the run to a folder, and check its health."""
+    from chartae.models.persistence import is_unfinished, refuse_occupied
+
+    refuse_occupied(out, overwrite=overwrite, resume=resume, how=("--overwrite", "--resume"))
+    from chartae.estimators.parameters import COMMON
+    from chartae.models.recipes import find
+
+    before = _origin(origin, remedy)
+    if data is None:
+        if before is None:
+            raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
+        words = before.source
+        data, labels = words["data"], labels or words.get("labels")
+        size, encoder, memory = (
+            size or words.get("size"),
+            encoder or words.get("encoder"),
+            memory or words.get("memory"),
+        )
+    entry = find(recipe or (before.recipe if before else "vae"))
+    asked = {
+        "latent_dim": latent_dim,
+        "likelihood": likelihood,
+        "network": network,
+        "hidden": hidden,
+        "max_epochs": epochs,
+        "max_time": max_time,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "noise": noise,
+        "precision": precision,
+        "device": device,
+        "random_state": seed,
+    }
+    own, given = sorted_out(param or [], entry.parameters, COMMON, asked)
+    if column:
+        given["columns"] = dict(kind_of(pair) for pair in column)
+    items = to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
+    if before is not None:
+        if before.is_trained and (own or given.keys() - {"random_state"}):
+            raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
+        own, given = before.own(entry.name) | own, before.parameters | given
+    estimator = chartae.Autoencoder(
+        recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
+    )
+    goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
+    try:
+        if before is not None and before.is_trained:
+            estimator = before.trained
+        else:
+            estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
+        density = None if before is None else before.density(entry.name)
+        if before is not None and density and not is_unfinished(out):
+            # A density of codes is of the model that made them: it has to be fitted again.
+            estimator.fit_prior(density, random_state=given["random_state"])
+            estimator.save(out, overwrite=overwrite or not before.is_trained)
+    except (KeyboardInterrupt, SystemExit):
+        if "model_" in vars(estimator):
+            _remove_stale(out)
+            typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
+        raise
+    except ValueError as error:
+        message = as_options(str(error), {*entry.parameters, *COMMON})
+        if "model_" not in vars(estimator):
+            raise PlanError(message) from error
+        kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))
+        raise RunFolderError(f"{message}; meanwhile the run is kept in {kept}") from None
+    _remove_stale(out)
+    _picture_run(estimator, items, out)
+    if is_unfinished(out):
+        typer.echo(goes_on, err=True)
+    from chartae.apps.health import write_source
+
+    write_source(out, data=data, labels=labels, size=size, encoder=encoder, memory=memory)
+    if not no_audit and not is_unfinished(out) and not estimator.model_.likelihood.sequential:
+        _audit_fit(estimator, items, out, before, quiet=quiet)
+    if not quiet:
+        read = [
+            data,
+            *(["--labels", labels] if labels else []),
+            *(["--size", "x".join(map(str, size))] if size else []),
+            *(["--memory", memory] if memory else []),
+        ]
+        _say_what_next(estimator, shlex.join(read), out)
+
+
+def _origin(run: Path | None, remedy: str | None) -> Origin | None:
+    if run is None and remedy is not None:
+        raise PlanError("--remedy is of a health report: name its run with --from RUN")
+    if run is None:
+        return None
+    from chartae.apps.health import Origin
+
+    return Origin(run, remedy)
+
+
+def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
+    """Put samples and reconstructions of images into a fresh run folder."""
+    from chartae.core.images import is_picture, pairs, save_grid
+
+    if not is_picture(estimator.space_):
+        return
+    X, condition = items.X[:SHOWN], condition_of(estimator, items)
+    condition = None if condition is None else condition[: len(X)]
+    samples = estimator.sample(len(X), condition=condition, random_state=0)
+    save_grid(out / _PICTURES[0], samples, **look(estimator))
+    columns = min(len(X), COLUMNS)
+    both = pairs(X, estimator.project(X, condition=condition), columns)
+    save_grid(out / _PICTURES[1], both, columns, **look(estimator))
+
+
+def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None, *, quiet: bool) -> None:
+    """Write the health report of a fresh run, and say what it found."""
+    from chartae.apps.health import REPORT, audited, compared
+
+    try:
+        report = audited(
+            estimator, features_of(items, estimator), items.y, held_out=estimator.validation_rows_
+        )
+    except DataError as error:
+        if not quiet:
+            typer.echo(f"health    no report: {error}")
+        return
+    for name in REPORT:
+        report.save(out / name)
+    if quiet:
+        return
+    if before is not None and before.report is not None:
+        table = titled("check", "before", "after")
+        for row in compared(before.report, report.to_dict()):
+            table.add_row(*row)
+        print_table(table)
+    typer.echo(f"health    {report.summary}")
+    for finding in report.findings:
+        if finding.verdict == "fail":
+            cures = [f" Try --remedy {cure.name}: {cure.says}." for cure in finding.remedies[:1]]
+            typer.echo(f"          {finding.name}: {finding.says}{''.join(cures)}")
+
+
+def _remove_stale(out: Path) -> None:
+    """Take away the pictures and reports of the run that this one has replaced."""
+    from chartae.apps.health import REPORT, SOURCE
+
+    for stale in (*_PICTURES, *REPORT, SOURCE):
+        (out / stale).unlink(missing_ok=True)
+
+
+def _say_what_next(estimator: Any, data: str, out: Path) -> None:
+    run, files = shlex.quote(str(out)), ", ".join(sorted(p.name for p in out.iterdir()))
+    typer.echo(f"trained   {weights_of(estimator)}")
+    typer.echo(f"model     {model_of(estimator)}")
+    typer.echo(f"results   {out} ({files})")
+    typer.echo(f"next      chartae audit {run}")
+    typer.echo(f"          chartae sample {run} --n 64")
+    typer.echo(f"          chartae encode {run} {data} --out codes.npy")
+    typer.echo(f"          chartae info {run}")

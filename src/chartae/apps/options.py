@@ -1,0 +1,155 @@
+"""What is typed: words as values, and the options that commands share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chartae.core.errors import DataError, PlanError
+from chartae.core.registry import suggest
+
+__all__: list[str] = []
+
+
+def value_of(text: str) -> Any:
+    """Read JSON where it is some (4, 0.5, [1, 2]), true, false and none in any case, and a word otherwise."""
+    constants = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def noise_of(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def latent_dim_of(text: str) -> Any:
+    if text != "auto" and not (text.isdecimal() and int(text)):
+        raise typer.BadParameter(f"{text!r} is neither 'auto' nor a whole number from 1.")
+    return "auto" if text == "auto" else int(text)
+
+
+def hidden_of(text: str) -> Any:
+    if not all(width.strip().isdecimal() and int(width) for width in text.split(",")):
+        raise typer.BadParameter(f"{text!r} is not widths with commas, such as 512,256.")
+    return tuple(int(width) for width in text.split(","))
+
+
+def size_of(text: str) -> Any:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH in pixels, such as 28x28.")
+    return int(height), int(width)
+
+
+def duration_of(text: str) -> Any:
+    number, unit = (text[:-1], text[-1]) if text.endswith(("s", "m", "h")) else (text, "s")
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise typer.BadParameter(f"{text!r} is no time, such as 90 (seconds), 30m or 2h.")
+    return seconds
+
+
+#: Parameters of an estimator that have an option of their own in ``fit``.
+OPTIONS = {
+    "latent_dim": "--latent-dim",
+    "likelihood": "--likelihood",
+    "network": "--network",
+    "hidden": "--hidden",
+    "max_epochs": "--epochs",
+    "max_time": "--max-time",
+    "batch_size": "--batch-size",
+    "learning_rate": "--learning-rate",
+    "noise": "--noise",
+    "precision": "--precision",
+    "device": "--device",
+    "random_state": "--seed",
+}
+
+
+def sorted_out(
+    pairs: Sequence[str], own: Collection[str], common: Collection[str], asked: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell the recipe's own parameters from the estimator's, and add what options ask for to these."""
+    recipes: dict[str, Any] = {}
+    estimators = {name: value for name, value in asked.items() if value is not None}
+    for name, equals, text in (pair.partition("=") for pair in pairs):
+        if not (name.isidentifier() and equals):
+            raise DataError(f"--param {name}{equals}{text} is not NAME=VALUE: write it as in --param beta=4")
+        if name not in own and name not in common:
+            raise PlanError(f"there is no parameter {name!r}: {suggest(name, [*own, *common])}")
+        if name in recipes or name in estimators:
+            raise PlanError(f"{name} is given twice: leave one out")
+        (recipes if name in own else estimators)[name] = value_of(text)
+    return recipes, estimators
+
+
+def kind_of(pair: str) -> tuple[str, str]:
+    name, equals, kind = pair.rpartition("=")
+    if not (name and equals and kind):
+        raise DataError(f"--column {pair} is not NAME=KIND: write it as in --column age=count")
+    return name, kind
+
+
+def as_options(message: str, names: Collection[str]) -> str:
+    """Name parameters as they are given here: ``scale='global'`` is ``--param scale=global``."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1] or found[2], found[3]
+        if name not in names:
+            return found[0]
+        words = (OPTIONS[name], " ") if name in OPTIONS else (f"--param {name}", "=")
+        return words[0] if value is None else f"{words[0]}{words[1]}{value}"
+
+    return re.sub(r"The '(\w+)' parameter of \w+|\b(\w+)='?([\w.+-]*\w)'?", option, message)
+
+
+DATA = typer.Argument(
+    metavar="DATA",
+    help="digits, or a .npy, .npz (file.npz:key), .csv, .parquet, .txt, or folder of images or sounds.",
+    show_default=False,
+)
+Data = Annotated[str, DATA]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that fit has written.", show_default=False)]
+Labels = Annotated[str | None, typer.Option(metavar="KEY", help="Array, column or .npy file of labels.")]
+Size = Annotated[
+    Any, typer.Option(parser=size_of, metavar="HxW", help="Resize the images of a folder, in pixels.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="What data may take, as in 2GB; larger files are read in blocks."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A .npy, a .png for images, a .csv or .parquet for tables, a .wav for one sound or a new folder "
+        "for several; by default in RUN.",
+    ),
+]
+Condition = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABEL",
+        help="What to make, in a conditional run: a label, numbers as in [1, 2], or a .npy of a vector.",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(metavar="W", help="How far to follow the condition: 1 as trained, 2 as much again."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Same seed, same result.")]

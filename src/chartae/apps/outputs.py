@@ -1,0 +1,150 @@
+"""What commands write, and what they say of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from chartae.core.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__: list[str] = []
+
+SHOWN = 64  # items in a picture: enough to judge by, few enough to look at
+COLUMNS = 16  # pairs a row
+_SOUNDS = ("", ".wav")  # a folder of them, and one
+
+
+def target_of(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
+    """Decide where a result goes, before the work is done."""
+    from chartae.core.images import is_picture
+
+    space = estimator.space_
+    if getattr(estimator.medium_, "restores", False):
+        target = out or run / f"{name}.txt"
+        if target.suffix != ".txt":
+            raise DataError(f"the model was fitted on texts, and {target} does not end in .txt: name it so")
+        return target
+    usual = ".csv" if space.schema is not None else ".png" if is_picture(space) else ".npy"
+    target = out or run / f"{name}{usual}"
+    if target.suffix in _SOUNDS and hasattr(estimator.medium_, "write"):
+        return target
+    if target.suffix == ".wav":
+        raise DataError(f"the model was not fitted on sounds, and {target} is one: name it .npy")
+    if target.suffix in (".csv", ".parquet") and space.schema is None:
+        raise DataError(f"the model was fitted on arrays, and {target} is a table: name it .npy")
+    if target.suffix == ".npy" and (words := _words(space)):
+        raise DataError(f"column {words!r} is no number, and {target} holds numbers alone: name it .csv")
+    if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
+        others = ".png (images), .csv and .parquet (tables), .wav (a sound)"
+        raise DataError(f"{target} ends in none of .npy (arrays), {others}")
+    if target.suffix == ".png" and not is_picture(space):
+        raise DataError(f"items of shape {space.shape} are no images: name {target} .npy")
+    return target
+
+
+def _words(space: Any) -> str | None:
+    """Name the first column of a table that an array of numbers cannot hold."""
+    if space.schema is None:
+        return None
+    return space.schema.wordy or next((c.name for c in space.schema.columns if c.clock), None)
+
+
+def refuse_several(target: Path, n: int) -> None:
+    if target.suffix == ".wav" and n != 1:
+        raise DataError(f"{target} is one sound, and there are {n:,}: name a new folder, as in {target.stem}")
+
+
+def shown(X: Any, target: Path) -> Any:
+    """Keep what a picture has room for."""
+    if target.suffix == ".png" and len(X) > SHOWN:
+        typer.echo(f"showing the first {SHOWN} of {len(X):,} items; --out FILE.npy takes all")
+        return X[:SHOWN]
+    return X
+
+
+def write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> None:
+    import numpy as np
+
+    from chartae.core.columns import as_pandas, is_frame
+    from chartae.core.files import atomic
+    from chartae.core.images import save_grid
+
+    if target.suffix == ".png":
+        save_grid(target, X, columns, **look(estimator))
+        typer.echo(f"{target}")
+        return
+    if target.suffix == ".txt":
+        # One a line, whatever a text may hold.
+        target.write_text("".join(f"{' '.join(text.splitlines())}\n" for text in X), encoding="utf-8")
+        typer.echo(f"{target}  {len(X):,} texts")
+        return
+    if target.suffix in _SOUNDS:
+        _write_sounds(target, X, estimator.medium_)
+        return
+    with atomic(target) as file:
+        if target.suffix == ".csv":
+            as_pandas(X).to_csv(file, index=False)
+        elif target.suffix == ".parquet":
+            as_pandas(X).to_parquet(file)
+        else:
+            np.save(file, as_pandas(X).to_numpy(dtype=float, na_value=np.nan) if is_frame(X) else X)
+    of = "rows" if is_frame(X) else str(X.dtype)
+    typer.echo(f"{target}  {' × '.join(str(s) for s in X.shape)}, {of}")
+
+
+def _write_sounds(target: Path, X: Any, medium: Any) -> None:
+    from chartae.core.files import atomic_folder
+
+    if target.suffix:
+        waves = medium.decode(X)
+        medium.write(target, waves[0])
+    else:
+        with atomic_folder(target) as folder:
+            waves = medium.decode(X)
+            for i, wave in enumerate(waves):
+                medium.write(folder / f"{i:0{len(str(len(waves) - 1))}}.wav", wave)
+    typer.echo(f"{target}  {len(waves)} × {len(waves[0]) / medium.rate:.2f} s at {medium.rate:,} Hz")
+
+
+def look(estimator: Any) -> dict[str, Any]:
+    from chartae.core.images import look_of
+
+    return look_of(estimator.space_, estimator.medium_)
+
+
+def weights_of(estimator: Any) -> str:
+    """Describe the epoch whose weights the model has."""
+    from chartae.estimators.progress import describe
+
+    if not estimator.history_:
+        return "the first steps; no epoch is complete"
+    row = estimator.history_[estimator.best_epoch_ - 1]
+    place = "best" if row.get("best") else "last"
+    return f"epoch {estimator.best_epoch_}, the {place} of {estimator.n_iter_} epochs: {describe(row)}"
+
+
+def model_of(estimator: Any) -> str:
+    """Name what stands behind every "auto"."""
+    space = estimator.space_
+    return f"{space.likelihood} likelihood, {estimator.network_} network, latent_dim {estimator.latent_dim_}"
+
+
+def titled(*titles: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def print_table(table: Table) -> None:
+    from rich.console import Console
+
+    Console(markup=False, highlight=False).print(table)  # a folder may be named [bold]
