@@ -302,13 +302,13 @@ class NetworkLikelihood(Likelihood):
         return full(out).unflatten(0, (k, n))
 
 
-def _mean(x: Tensor, prior: Any = None) -> Tensor:
+def mean_there(x: Tensor, prior: Any = None) -> Tensor:
     """Mean (*x) of rows (n, *x) over what is there, and one more row, of ``prior``."""
     there = (~x.isnan()).sum(0)
     total = x.nansum(0)
     return total / there.clamp_min(1) if prior is None else (total + prior) / (there + 1)
 
 
-def _beside_spread(location: Tensor, noise: Any) -> Tensor:
+def beside_spread(location: Tensor, noise: Any) -> Tensor:
     """The location, and log spreads of zero where the network gives those as well."""
     return torch.cat([location, torch.zeros_like(location)]) if noise == "item" else location

@@ -12,7 +12,7 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Support, Units
 from chartae.parts.distributions import Bernoulli, Categorical, ContinuousBernoulli
-from chartae.parts.likelihoods.base import NetworkLikelihood, _mean, likelihoods
+from chartae.parts.likelihoods.base import NetworkLikelihood, likelihoods, mean_there
 
 if TYPE_CHECKING:
     from chartae.parts.units import Facts
@@ -88,7 +88,7 @@ class BernoulliLikelihood(NetworkLikelihood):
         return Units(scale=top, support=support)
 
     def resting(self, x: Tensor) -> Tensor | None:
-        return _mean(x, 0.5).logit()
+        return mean_there(x, 0.5).logit()
 
     def distribution(self, out: Tensor) -> Distribution:
         return Bernoulli(out, len(self.shape))
@@ -219,7 +219,8 @@ class CategoricalLikelihood(NetworkLikelihood):
     def resting(self, x: Tensor) -> Tensor | None:
         place = (x / self.step).round()
         each = [
-            _mean((place == i).to(x.dtype).where(~x.isnan(), x), 1 / self.levels) for i in range(self.levels)
+            mean_there((place == i).to(x.dtype).where(~x.isnan(), x), 1 / self.levels)
+            for i in range(self.levels)
         ]
         return torch.cat(each).log()
 

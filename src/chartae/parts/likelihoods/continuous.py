@@ -12,7 +12,7 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import PlanError
 from chartae.core.spaces import Space, Units
 from chartae.parts.distributions import DiagonalNormal, Laplace, NormalMixture, StudentT
-from chartae.parts.likelihoods.base import NetworkLikelihood, _beside_spread, _mean, likelihoods
+from chartae.parts.likelihoods.base import NetworkLikelihood, beside_spread, likelihoods, mean_there
 from chartae.parts.posteriors import bounded
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class LocationLikelihood(NetworkLikelihood):
         return float(noise) / float(scales[0])
 
     def resting(self, x: Tensor) -> Tensor | None:
-        return _beside_spread(_mean(x), self.noise)
+        return beside_spread(mean_there(x), self.noise)
 
     def distribution(self, out: Tensor) -> Distribution:
         if self.noise == "item":
@@ -267,7 +267,7 @@ class LearnedSpread(NetworkLikelihood):
         return 2 if noise == "item" else 1
 
     def resting(self, x: Tensor) -> Tensor | None:
-        return _beside_spread(_mean(x), self.noise)
+        return beside_spread(mean_there(x), self.noise)
 
     def _split(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Tell the location from the log of the spread, bounded; the two broadcast."""

@@ -11,7 +11,7 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import DataError
 from chartae.core.spaces import Support, Units
 from chartae.parts.distributions import NegativeBinomial, Poisson
-from chartae.parts.likelihoods.base import NetworkLikelihood, _beside_spread, _mean, likelihoods
+from chartae.parts.likelihoods.base import NetworkLikelihood, beside_spread, likelihoods, mean_there
 from chartae.parts.likelihoods.continuous import LearnedSpread
 from chartae.parts.posteriors import bounded
 
@@ -71,7 +71,7 @@ class PoissonLikelihood(NetworkLikelihood):
         return _counted(facts, scale)
 
     def resting(self, x: Tensor) -> Tensor | None:
-        return _mean(x, self.step).log()
+        return mean_there(x, self.step).log()
 
     def distribution(self, out: Tensor) -> Distribution:
         return Poisson(bounded(out) - self.step.log(), len(self.shape), step=self.step)
@@ -108,7 +108,7 @@ class NegativeBinomialLikelihood(LearnedSpread):
         return _counted(facts, scale)
 
     def resting(self, x: Tensor) -> Tensor | None:
-        return _beside_spread(_mean(x, self.step).log(), self.noise)
+        return beside_spread(mean_there(x, self.step).log(), self.noise)
 
     def distribution(self, out: Tensor) -> Distribution:
         log_mean, log_spread = self._split(out)
