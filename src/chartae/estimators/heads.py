@@ -126,7 +126,7 @@ CONSTRAINTS: dict[str, Any] = {
 }
 
 
-def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
+def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndarray:
     """Check what is to be told of items.
 
     Parameters
@@ -136,7 +136,9 @@ def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
     X : array_like
         ``(n, *shape)``.
     y : array_like
-        Of shape ``(n,)``; of what takes several labels also ``(n, m)``, of zeros and ones.
+        Of shape ``(n,)``.
+    several : bool
+        Take several labels of an item as well, ``(n, m)``, of zeros and ones.
 
     Returns
     -------
@@ -158,11 +160,11 @@ def targets(estimator: Any, X: Any, y: Any) -> np.ndarray:
         raise DataError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None: give y"
         )
-    several = _several(y) if getattr(estimator, "takes_several", False) else None
-    y = column_or_1d(y, warn=True) if several is None else several
+    matrix = _several(y) if several else None
+    y = column_or_1d(y, warn=True) if matrix is None else matrix
     if _num_samples(X) != len(y):
         raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
-    lost = ~np.isfinite(y) if y.dtype.kind == "f" and several is None else np.zeros(1, bool)
+    lost = ~np.isfinite(y) if y.dtype.kind == "f" and matrix is None else np.zeros(1, bool)
     if lost.any():
         raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
     return y
@@ -224,14 +226,16 @@ class _Head(OnCodes):
 
     _parameter_constraints = CONSTRAINTS
 
-    def _begin(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+    calibrate: bool = True  # held-out rows tell a temperature, or the noise
+
+    def _begin(self, X: Any, y: Any, *, several: bool = False) -> tuple[Any, np.ndarray]:
         """Check parameters and data, and see to an encoder."""
         self._validate_params()
         if is_streamed(X):
             raise DataError("a head is fitted to rows in memory, and these are a stream: give fewer rows")
         if y is not None:  # what is missing is said after what is wrong with items
             X = self._items(X, reset=True)
-        y = targets(self, X, y)
+        y = targets(self, X, y, several=several)
         if self.stochastic and not hasattr(self.encoder, "sample_posterior"):
             refuse_points()
         self.random_state_ = begun_from(self.random_state)
@@ -270,13 +274,12 @@ class _Head(OnCodes):
                 "stochastic"
             )
 
-    def _fit_head(
-        self, X: Any, y: np.ndarray, known: np.ndarray, target: str, *, hold_out: bool = True
-    ) -> np.ndarray:
+    def _fit_head(self, X: Any, y: np.ndarray, known: np.ndarray, target: str) -> np.ndarray:
         """Fit to most rows of those with a target, and say which were held out, if any were."""
         classes = np.bincount(y[known]) if target == "categorical" else None
         several = target == "bernoulli"
-        held = round(self.validation_fraction * len(known)) if hold_out else 0
+        holds_out = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
+        held = round(self.validation_fraction * len(known)) if holds_out else 0
         few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
         rows, held_out = known, known[:0]
         if not few:
@@ -310,7 +313,7 @@ class _Head(OnCodes):
 
     def _halves(self, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows that an epoch is chosen by, and others by which it is judged; the same where they are few."""
-        if len(held_out) < FEWEST_APART or not getattr(self, "calibrate", True):
+        if len(held_out) < FEWEST_APART or not self.calibrate:
             return held_out, held_out
         return held_out[::2], held_out[1::2]
 
@@ -446,8 +449,6 @@ class HeadClassifier(ClassifierMixin, _Head):
 
     _parameter_constraints = CONSTRAINTS | {"calibrate": ["boolean"]}
 
-    takes_several = True
-
     __init__ = constructor({"encoder": None, "calibrate": True}, COMMON, first="encoder")
 
     def __sklearn_tags__(self) -> Any:
@@ -477,7 +478,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         PlanError
             If parameters do not fit together.
         """
-        X, y = self._begin(X, y)
+        X, y = self._begin(X, y, several=True)
         self.temperature_, self.several_ = 1.0, y.ndim == 2
         if self.several_:
             held_out, numbers = self._fit_several(X, y), y
@@ -499,9 +500,7 @@ class HeadClassifier(ClassifierMixin, _Head):
                 f"the label in column {alike.argmax()} (from 0) is the same in all rows: leave it out"
             )
         self.classes_ = np.arange(y.shape[1])
-        return self._fit_head(
-            X, y, np.flatnonzero(~np.isnan(y).all(1)), "bernoulli", hold_out=self._holds_out
-        )
+        return self._fit_head(X, y, np.flatnonzero(~np.isnan(y).all(1)), "bernoulli")
 
     def _fit_classes(self, X: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = np.flatnonzero(labeled(y))
@@ -514,11 +513,7 @@ class HeadClassifier(ClassifierMixin, _Head):
         self.classes_ = classes
         numbers = np.full(len(y), UNLABELED)
         numbers[known] = np.searchsorted(classes, y[known])
-        return self._fit_head(X, numbers, known, "categorical", hold_out=self._holds_out), numbers
-
-    @property
-    def _holds_out(self) -> bool:
-        return bool(self.calibrate or self.training == "fine-tuned")  # which chooses an epoch by them
+        return self._fit_head(X, numbers, known, "categorical"), numbers
 
     def _told(self, probabilities: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of probabilities that add up to one, and what was so: of several labels, each by itself."""
@@ -601,7 +596,7 @@ class HeadClassifier(ClassifierMixin, _Head):
     def _known(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Labels to compare with, and which of them are known."""
         check_is_fitted(self)
-        y = targets(self, X, y)
+        y = targets(self, X, y, several=True)
         wanted = (len(y), len(self.classes_)) if self.several_ else (len(y),)
         if y.shape != wanted:
             raise DataError(f"y of shape {y.shape} is not that of the labels fitted: give {wanted}")
@@ -728,8 +723,6 @@ class HeadRegressor(RegressorMixin, _Head):
         DataError
             If y is not finite, or holds what is no count where it should.
         """
-        if self.training == "generative":
-            raise PlanError("training='generative' sums over classes, which numbers are not: use 'joint'")
         X, y = self._begin(X, y)
         try:
             y = y.astype(np.float64)
@@ -745,6 +738,9 @@ class HeadRegressor(RegressorMixin, _Head):
         left = np.square(found.mean(0) - y).mean() - found.var(0).mean()
         self.noise_ = float(np.sqrt(max(left, 0.0)))
         return self
+
+    def _can_generate(self) -> None:
+        raise PlanError("training='generative' sums over classes, which numbers are not: use 'joint'")
 
     def predict(self, X: Any, *, return_std: bool = False) -> Any:
         """Mean of p(y | x).
