@@ -39,6 +39,7 @@ COMMON: dict[str, Any] = {
     "learning_rate": 1e-3,
     "schedule": "constant",
     "clip": None,
+    "averaging": True,
     "validation_fraction": 0.1,
     "patience": 10,
     "contamination": 0.05,
@@ -103,6 +104,9 @@ schedule : {"constant", "cosine", "linear"}
     Of the learning rate.
 clip : float or None
     Largest norm of a step's gradient.
+averaging : bool
+    Keep of an epoch the average of weights over the steps up to there, most of it over the last tenth of
+    training so far (arXiv:2312.02696, section 3.1): single steps keep weights from settling.
 validation_fraction : float
     Share of rows held out (none if that is fewer than 10 rows); ``validation_rows_`` says which.
 patience : int or None
@@ -167,6 +171,7 @@ CONSTRAINTS: dict[str, Any] = {
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "schedule": [str],
     "clip": [None, Interval(Real, 0, None, closed="neither")],
+    "averaging": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="left")],
     "patience": [None, Interval(Integral, 1, None, closed="left")],
     "contamination": [Interval(Real, 0, 0.5, closed="right")],

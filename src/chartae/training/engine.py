@@ -21,6 +21,7 @@ from chartae.core.errors import PlanError, TrainingError, one_line
 from chartae.core.noise import Noise
 from chartae.parts.networks import MLP
 from chartae.parts.tables import Prepared
+from chartae.training.averages import Average
 from chartae.training.kernels import Gradients, gradients_for, total
 from chartae.training.optimizers import Adam
 from chartae.training.precision import channels_last, flushed_denormals, start_threads
@@ -254,6 +255,7 @@ def train(
     learning_rate: float = 1e-3,
     schedule: str = "constant",
     clip: float | None = None,
+    averaging: bool = False,
     patience: int | None = None,
     precision: torch.dtype = torch.float32,
     compile: bool = False,
@@ -285,6 +287,10 @@ def train(
         Of the learning rate.
     clip : float or None
         Largest norm of the gradient.
+    averaging : bool
+        Whether an epoch's weights are a running average of those of the steps up to there (:class:`Average
+        <chartae.training.averages.Average>`): what is judged, kept and yielded, while training goes on from
+        the last step's.
     patience : int or None
         Epochs without improvement after which to stop; None: never.
     precision : torch.dtype
@@ -346,7 +352,16 @@ def train(
     pace = float(max(1.0, 2 * plan.objective.warmup / max(epochs, 1)))
     arrival = plan.objective.warmup / pace
     loop = _Loop(
-        plan, source, gradients, learning_rate, shrink, pace, batch_size=batch_size, clip=clip, seed=seed
+        plan,
+        source,
+        gradients,
+        learning_rate,
+        shrink,
+        pace,
+        batch_size=batch_size,
+        clip=clip,
+        averaging=averaging,
+        seed=seed,
     )
     if state is not None:
         try:
@@ -369,6 +384,7 @@ def train(
             loop.good = loop.begun if loop.log.steps or loop.good is None else loop.good
             judged = None
             if fault is None:
+                loop.swap()
                 plan.objective.advance(pace * (loop.epoch + 1))
                 if validation is not None:
                     judged, fault = _evaluate(
@@ -377,7 +393,7 @@ def train(
             log, seconds = loop.end()
             if fault is not None:
                 loop.faults += 1
-                _restore(loop.good, model, loop.optimizer)
+                _restore(loop.good, model, loop.optimizer, loop.average)
                 gradients.moved()
                 if loop.faults >= TRIES:
                     raise TrainingError(
@@ -401,8 +417,11 @@ def train(
                 loop.best_loss, loop.best_epoch = entry["val_loss"], loop.epoch
                 (loop.best,) = _snapshot(model)
             yield Epoch(loop.epoch, {**entry, "best": best}, best, model, loop=loop)
+            loop.swap()
         if loop.best is not None:
             _restore([loop.best], model)
+        else:
+            loop.swap()
         settle(plan, source, seed)
     finally:
         gradients.close()
@@ -446,12 +465,15 @@ def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     Examples
     --------
     >>> from chartae.training.engine import best_weights
-    >>> best_weights({"best": None, "begun": None, "epoch": 3, "model": {"w": 1}})
+    >>> best_weights({"best": None, "begun": None, "epoch": 3, "model": {"w": 1}, "average": {"weights": {}}})
     {'w': 1}
     """
     if state["best"] is not None:
         return state["best"]
-    return state["begun"][0] if state["begun"] is not None and state["epoch"] else state["model"]
+    weights, average = state["model"], state["average"]
+    if state["begun"] is not None and state["epoch"]:
+        weights, _, average = state["begun"]
+    return {**weights, **average["weights"]}
 
 
 def finish(plan: Plan, source: Source, state: Mapping[str, Any], *, seed: int = 0) -> None:
@@ -504,11 +526,13 @@ class _Loop:
         *,
         batch_size: int,
         clip: float | None,
+        averaging: bool,
         seed: int,
     ) -> None:
         self.plan, self.source, self.gradients, self.shrink, self.pace = plan, source, gradients, shrink, pace
         self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
+        self.average = Average(plan.model if averaging else None)
         self.order = torch.Generator().manual_seed(seed)
         self.noise = Noise(torch.Generator().manual_seed(seed + 1))
         self.dropout = _Stream(seed + 2, source.device)
@@ -523,7 +547,12 @@ class _Loop:
         self.asked = True  # whoever goes on goes on by one batch at least
 
     def state(self) -> dict[str, Any]:
-        moving = zip(("model", "objective", "optimizer"), _snapshot(*self._moving()), strict=True)
+        swapped = self.average.swapped
+        if swapped:
+            self.average.swap()
+        moving = zip(("model", "objective", "optimizer", "average"), _snapshot(*self._moving()), strict=True)
+        if swapped:
+            self.average.swap()
         streams = {
             "order": self.shuffle,  # as it was before this epoch's order was drawn
             "noise": self.noise.generator.get_state(),
@@ -542,7 +571,7 @@ class _Loop:
             setattr(self, name, then)
         for stream in (state["dropout"] or ())[:1]:  # others are of GPUs, which may not be here
             torch.Generator().set_state(stream)  # which refuses what is no such state
-        _restore([state["model"], state["objective"], state["optimizer"]], *self._moving())
+        _restore([state[name] for name in ("model", "objective", "optimizer", "average")], *self._moving())
         self.gradients.moved()
         self.shuffle = state["order"]
         self.order.set_state(self.shuffle)
@@ -550,15 +579,20 @@ class _Loop:
         self.dropout.states = state["dropout"]
         self.log = _Log.of(state["log"], self.source.device)
 
-    def _moving(self) -> tuple[Any, Any, Any]:
-        return self.plan.model, self.plan.objective, self.optimizer
+    def _moving(self) -> tuple[Any, Any, Any, Any]:
+        return self.plan.model, self.plan.objective, self.optimizer, self.average
+
+    def swap(self) -> None:
+        """Let the model have the average of its weights, or its own again."""
+        self.average.swap()
+        self.gradients.moved()
 
     def steps(self, pause: Callable[[], bool]) -> tuple[bool, str | None]:
         """Take the steps of an epoch up to its end, a pause or a fault, and say which."""
         plan, gradients, optimizer = self.plan, self.gradients, self.optimizer
         if self.batches is None:
             if self.begun is None:
-                self.begun = _snapshot(plan.model, optimizer)
+                self.begun = _snapshot(plan.model, optimizer, self.average)
             self.batches = self.source.batches(self.batch_size, self.order, skip=self.step)
         batches = self.batches if self.held is None else itertools.chain((self.held,), self.batches)
         self.held = None
@@ -586,8 +620,10 @@ class _Loop:
                         torch.nn.utils.clip_grads_with_norm_(gradients.parameters, self.clip, norm)
                     optimizer.step()
                     gradients.moved()
+                    self.average.update()
                     self.log.add(terms, len(batch), loss=loss, grad_norm=norm)
                     self.step += 1
+                self.average.update(last=True)
                 plan.model.eval()
                 # No further step would notice what the last one did.
                 with torch.no_grad():
