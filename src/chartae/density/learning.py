@@ -63,6 +63,7 @@ def learn(
     ...     3 + torch.randn(400, 1, generator=torch.Generator().manual_seed(0)),
     ...     nn.Linear(1, 1, bias=False),
     ... )
+    >>> _ = nn.init.zeros_(mean.weight)
     >>> learn(
     ...     mean,
     ...     mean.requires_grad_(False),
