@@ -25,6 +25,7 @@ from chartae.parts.distributions import (
     Poisson,
     StandardNormal,
     StudentT,
+    Zonal,
     kl,
 )
 from chartae.parts.distributions.divergences import _CLOSED
@@ -671,6 +672,24 @@ def test_shared_noise_of_any_width(event):
     draws = SharedNoise(0).normal((4, 10, *event), torch.zeros(1))
     assert draws.shape == (4, 1, *event)
     assert torch.isfinite(draws).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sets_of_shared_noise_are_independent(seed):
+    noise = SharedNoise(seed)
+    sets = [noise.normal((4096, 1, 2), torch.zeros(1))[:, 0] for _ in range(3)]
+    table = torch.cat(sets, 1).T.numpy()
+    off = ~np.eye(6, dtype=bool)
+    for rows in (table, np.sign(table), table**2):  # 5 standard errors of independent rows
+        assert np.abs(np.corrcoef(rows)[off]).max() < 5 / 4096**0.5
+
+
+@pytest.mark.parametrize("kappa", [0.5, 4.0, 40.0])
+def test_shared_noise_draws_directions_as_they_are_distributed(kappa):
+    q = Zonal(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([kappa]))
+    mean = q.draw(4096, SharedNoise(0)).z.double().mean((0, 1))
+    exact = torch.tensor([0.0, 0.0, 1 / math.tanh(kappa) - 1 / kappa], dtype=torch.float64)
+    torch.testing.assert_close(mean, exact, atol=0.01, rtol=0)
 
 
 def test_shared_noise_is_of_low_discrepancy():

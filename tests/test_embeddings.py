@@ -63,6 +63,8 @@ def test_the_vendi_score_counts_kinds(groups, size):
     assert vendi_score(np.repeat(np.eye(10)[:groups], size, axis=0)) == pytest.approx(groups)
     wide = np.repeat(np.eye(100)[:groups], size, axis=0)  # more dimensions than items
     assert vendi_score(wide) == pytest.approx(groups)
+    both = np.vstack([wide, np.zeros((size, 100))])  # which have no direction, and are a kind of their own
+    assert vendi_score(both) == pytest.approx(groups + 1)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 100))
@@ -268,6 +270,14 @@ def test_draws_that_are_compared_have_their_own_noise():
     assert np.ptp(m.uncertainty(X)) > 0.01  # a draw beside itself would be as sure everywhere
     m.n_samples = 400
     np.testing.assert_allclose(np.diag(m.similarity(X[:5], X[:5])), 1 - m.uncertainty(X[:5]), atol=1e-5)
+
+
+def test_a_match_of_labels_is_of_draws_on_their_own():
+    X, y, _ = blurred(200)
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), n_samples=1, random_state=2**32 - 1)
+    one, other = m.fit(X, y)._labels(X), m._labels(X, 1)
+    assert np.abs(one - other).max() > 0.01
+    np.testing.assert_allclose(m.similarity(X, X), one @ other.T)
 
 
 def test_points_are_compared_by_distance():

@@ -107,6 +107,7 @@ def test_set_output(vae):
     # Items are tables again, whatever set_output says.
     assert list(m.project(frame).columns) == list("abcde")
     assert len(m.interpolate(frame.iloc[0], frame.iloc[1])) == 9
+    assert len(m.interpolate(frame[:1], frame[1:2])) == 9
     codes, std = m.transform(frame, return_std=True)
     assert codes.shape == std.shape
     with pytest.raises(ValueError, match="feature names should match"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -81,6 +81,44 @@ def test_rows_without_a_label_serve_the_encoder():
     assert m.score(X[30:], np.searchsorted(["a", "b", "c"], y[30:])) > 0.85
     two = ct.HeadClassifier().fit(X, np.where(y == "a", -1, 1))
     assert two.classes_.tolist() == [-1, 1]  # beside one other label, -1 is a class
+    truth = np.where(y == "a", -1, 1)
+    right = two.predict(X) == truth
+    truth[0] = 5  # which was not fitted
+    right[0] = False
+    assert two.score(X, truth) == pytest.approx(right.mean())
+
+
+class Narrow(TransformerMixin, BaseEstimator):
+    """An encoder whose draws are hardly apart."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return np.asarray(X)
+
+    def sample_posterior(self, X, n_samples=1, *, shared=False, random_state=None):
+        noise = np.random.default_rng(random_state).normal(size=(n_samples, *np.shape(X)))
+        return np.asarray(X) + 1e-4 * noise
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "knn", "spreading"])
+def test_draws_that_are_hardly_apart_count_for_one(head):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    y = (rng.random(60) < 1 / (1 + np.exp(-2 * X[:, 0]))).astype(int)
+    told = [
+        ct.HeadClassifier(Narrow(), head=head, stochastic=s, calibrate=False, random_state=0).fit(X, y)
+        for s in (False, True)
+    ]
+    one, many = (m.predict_proba(X) for m in told)
+    assert np.abs(one - many).max() < 0.05
+
+
+def test_of_few_rows_fewer_are_neighbors():
+    X, y = np.array([[0.0], [0.1], [5.0]]), np.array([0, 0, 1])
+    assert ct.HeadClassifier(head="knn").fit(X, y).predict_proba(X).shape == (3, 2)
+    np.testing.assert_allclose(ct.HeadRegressor(head="knn").fit(X, y).predict(X), 1 / 3)
 
 
 def test_encoders_of_all_kinds():
@@ -320,6 +358,7 @@ def test_a_head_of_a_run(run, tmp_path):
     np.savez(tmp_path / "rows.npz", X=X, y=numbers)
     said = told(run, f"{tmp_path / 'rows.npz'}:X", "--labels", "y", "--out", tmp_path / "told.csv")
     assert "read      216 labels by a linear head, and told 54 other rows" in said
+    assert "unknown   30 rows have the label -1" in said
     assert float(said.split("accuracy  ")[1].split()[0]) > 0.9
     assert "ECE" in said
     table = pd.read_csv(tmp_path / "told.csv")

@@ -166,9 +166,10 @@ def test_cramer_wold_is_the_distance_of_smoothed_slices(d):
 
 @pytest.mark.parametrize("d", [2, 3, 10, 19])
 def test_the_function_of_cramer_wold(d):
-    s = torch.tensor([0.0, 0.1, 1.0, 5.0, 20.0], dtype=torch.float64)
+    s = torch.tensor([0.0, 0.1, 1.0, 5.0, 20.0, 50.0, 59.0, 61.0, 100.0, 1e3, 1e5], dtype=torch.float64)
     expected = scipy.special.hyp1f1(0.5, 0.5 * d, -s.numpy())
-    np.testing.assert_allclose(CramerWold._phi(s, d), expected, rtol=2e-3)
+    np.testing.assert_allclose(CramerWold._phi(s, d), expected, rtol=1e-6)
+    assert torch.autograd.gradcheck(lambda s: CramerWold._phi(s, d), s[1:].requires_grad_(), atol=1e-8)
 
 
 def test_epps_pulley_is_its_integral():

@@ -311,7 +311,7 @@ def test_csv_with_labels(tmp_path):
     assert data.columns == ("length", "width")
     np.testing.assert_array_equal(data.X, [[1.5, 2.0], [3.5, 4.0]])
     assert data.y.tolist() == ["setosa", "virginica"]
-    assert data.summary == "2 rows of 2 columns, 2 labels, from iris.csv (labels species)"
+    assert data.summary == "2 rows of 2 columns, 2 labels (setosa, virginica), from iris.csv (labels species)"
     assert list(read(file).X.columns) == ["length", "width", "species"]
     refused(file, "did you mean 'species'", labels="specis")
     refused(file, "its columns are length, width", labels="q")
@@ -424,7 +424,7 @@ def test_subfolders_are_labels(tmp_path):
     data = read(tmp_path)
     assert data.y.tolist() == ["cat", "cat", "dog"]
     assert data.X[:, 0, 0].tolist() == [1, 3, 2]
-    assert data.summary.endswith(f"2 labels, from {tmp_path.name} (without 1 other file)")
+    assert data.summary.endswith(f"2 labels (cat, dog), from {tmp_path.name} (without 1 other file)")
     write_image(tmp_path / "loose.png", np.zeros((2, 2), np.uint8))
     refused(tmp_path, "loose.png", "subfolder")
     assert read(tmp_path, labels=[0, 1, 2, 3]).y.tolist() == [0, 1, 2, 3]

@@ -588,7 +588,7 @@ def test_the_command_line_learns_captions_and_says_them(tmp_path, captioner, cap
 def test_the_command_line_fits_texts_and_says_them(tmp_path, capsys):
     run, file = str(tmp_path / "run"), tmp_path / "texts.txt"
     file.write_text("".join(f"{text}\n" for text in TEXTS * 15), encoding="utf-8")
-    tokens = ["--encoder", "bytes", "--likelihood", "sequence"]
+    tokens = ["--encoder", "bytes"]
     words = ["--recipe", "cyclical-vae", "--latent-dim", "2", "--hidden", "8", "--epochs", "1"]
     assert main(["fit", str(file), *tokens, *words, "--out", run]) == 0
     assert main(["sample", run, "--n", "3"]) == 0

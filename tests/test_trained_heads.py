@@ -364,6 +364,26 @@ def test_the_fixed_point_is_that_of_the_paper():
     np.testing.assert_allclose(m.shares_, F / F.sum(1, keepdims=True), atol=1e-4)
 
 
+@pytest.mark.parametrize(("n", "k"), [(200, 4), (1000, 10)])
+def test_labels_spread_to_the_end_of_a_long_line(n, k):
+    """What arrives at the far end is less than a solver's error in what is near."""
+    line = np.linspace(0, 1, n)[:, None]
+    labels = np.full(2 * n, -1)
+    labels[[0, -1]] = [0, 1]
+    m = Spreading(n_neighbors=k).fit(np.vstack([line, line + 2]), labels)
+    assert (m.shares_.argmax(1) == np.repeat([0, 1], n)).all()
+
+
+def test_where_two_labels_meet_the_nearer_one_wins():
+    line = np.linspace(0, 1, 801)[:, None]
+    labels = np.full(801, -1)
+    labels[[0, -1]] = [0, 1]
+    shares = Spreading(n_neighbors=4).fit(line, labels).shares_
+    assert (shares.argmax(1)[:400] == 0).all()
+    assert (shares.argmax(1)[401:] == 1).all()
+    np.testing.assert_allclose(shares[400], 0.5, atol=0.02)
+
+
 def test_heads_that_take_unlabeled_rows_are_given_them():
     X, y = moons(400, 3)
     labels = np.full(400, -1)

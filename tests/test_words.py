@@ -131,6 +131,15 @@ def test_containment_is_an_expectation():
     assert abs(drawn.mean() - sum(terms)) < 5 * drawn.std() / len(drawn) ** 0.5
 
 
+def test_equal_points_contain_each_other():
+    z = np.array([[0.0, 1.0], [0.0, 2.0]])
+    found = containment(z, 0 * z, z, 0 * z)
+    assert np.diag(found).tolist() == [0.0, 0.0]
+    assert (found[~np.eye(2, dtype=bool)] < -1e9).all()
+    part = containment([[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]])  # a point in one dimension
+    assert part.tolist() == [[0.0]]
+
+
 def test_containment_has_a_direction_and_others_have_none():
     rng = np.random.default_rng(1)
     m, s = rng.normal(size=(5, 3)), np.exp(rng.normal(size=(5, 3)))

@@ -155,6 +155,8 @@ def fit(
     if column:
         given["columns"] = dict(kind_of(pair) for pair in column)
     items = to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
+    if getattr(items.medium, "restores", False):  # bytes, one after the other
+        given.setdefault("likelihood", "sequence")
     if before is not None:
         if before.is_trained and (own or given.keys() - {"random_state"}):
             raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")

@@ -116,7 +116,7 @@ def audited(
     if len(test) < FEWEST:
         raise DataError(
             f"{len(test)} rows were held out of the fit, too few to judge it by: fit with a larger "
-            "validation_fraction, or give other rows with --data"
+            "validation_fraction (--param validation_fraction=0.3), or audit other rows (--data FILE)"
         )
     if test.max() >= n:
         raise DataError(

@@ -584,7 +584,9 @@ def _categorical(column: Column, categories: tuple[Any, ...]) -> Column:
 def _as(column: Column, asked: str, values: Iterable[Any], known: Iterable[str]) -> Column:
     """Take a column as the user says, and not as it looks."""
     if asked not in KINDS and asked not in known:
-        raise PlanError(f"column {column.name!r} cannot be {asked!r}: {suggest(asked, [*KINDS, *known])}")
+        raise PlanError(
+            f"column {column.name!r} cannot be {asked!r}: {suggest(asked, dict.fromkeys([*KINDS, *known]))}"
+        )
     kind = _kind(asked)
     if kind == "count" and column.clock:
         raise PlanError(f"column {column.name!r} holds dates and cannot be {asked!r}: use 'continuous'")

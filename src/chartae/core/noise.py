@@ -132,7 +132,8 @@ class SharedNoise(Noise):
     A row's result then depends on that row alone, not on its place in the batch: scikit-learn's
     subset and order invariance. Each call of :meth:`normal` or :meth:`uniform` returns a further
     scrambled Sobol set (Owen 1998, doi:10.1006/jcom.1998.0487) of shape ``(k, 1, ...)``, which
-    broadcasts over rows.
+    broadcasts over rows. Later sets are in an order of their own (Owen 1998, doi:10.1145/272991.273010):
+    of two scrambles of one sequence the leading digits are the same, or the opposite, throughout.
 
     Parameters
     ----------
@@ -159,7 +160,10 @@ class SharedNoise(Noise):
         if size > torch.quasirandom.SobolEngine.MAXDIM:
             return super().uniform((k, 1, *event), like)
         sobol = torch.quasirandom.SobolEngine(size, scramble=True, seed=self.seed + 7919 * (self.calls - 1))
-        return self._on(sobol.draw(k, dtype=torch.float64).reshape(k, 1, *event), like)
+        drawn = sobol.draw(k, dtype=torch.float64)
+        if self.calls > 1:
+            drawn = drawn[torch.randperm(k, generator=self.generator)]
+        return self._on(drawn.reshape(k, 1, *event), like)
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         uniform = self.uniform(shape, torch.zeros((), dtype=torch.float64))

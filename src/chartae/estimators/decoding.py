@@ -128,8 +128,7 @@ class Decoding:
         random_state : int, RandomState or None
             None: different each time.
         observation_noise : bool or None
-            Draw x from p(x | z) instead of showing its mean; None: for tables whose columns differ in kind,
-            of which a mean is no row.
+            Draw x from p(x | z) instead of showing its mean; None: of tables, of which a mean is no row.
         hold : Mapping of int to float or array_like, optional
             Dimensions of z (from 0) that hold a value, or one for each sample; the others are drawn given
             these, as they go together where z is drawn from.
@@ -180,7 +179,7 @@ class Decoding:
             )
         z = _held(p, hold, n_samples, noise) if hold else _drawn(p, n_samples, noise)
         if observation_noise is None:
-            observation_noise = model.space.likelihood == "columns"
+            observation_noise = model.space.schema is not None
         return self._present(self._decode(z, raw, noise if observation_noise else None, guidance))
 
     def _present(self, x: np.ndarray, given: Any = None) -> Any:

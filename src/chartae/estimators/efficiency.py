@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples, column_or_1d
 
 from chartae.core.errors import DataError
 from chartae.estimators.decoding import count, seed_of
-from chartae.transfer import UNLABELED, coded, fitted, takes_unlabeled
+from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, takes_unlabeled
 from chartae.transfer import head as make_head
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def label_efficiency_curve(
                 if takes_unlabeled(made):
                     rows, labels = order, np.full(len(y), UNLABELED)
                     labels[order[:n]] = numbers[order[:n]]
-                made.fit(known[rows], labels[rows])
+                fit_to_draws(made, known[rows][None], labels[rows])
                 scores[name][i, draw] = (classes[made.predict(told)] == np.asarray(test[1])).mean()
     return LabelEfficiency(chosen, scores)
 

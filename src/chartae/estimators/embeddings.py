@@ -216,11 +216,7 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if self.method != "bottleneck":
             raise PlanError(f"method={self.method!r} reads no labels: use 'bottleneck', or a HeadClassifier")
-        z, head = self._draws(X), self.head_
-        assert isinstance(head, Read)
-        each = head.predict_proba(z.reshape(-1, z.shape[2]))
-        found: np.ndarray = each.reshape(*z.shape[:2], -1).mean(0)
-        return found
+        return self._labels(X)
 
     def uncertainty(self, X: Any) -> np.ndarray:
         """Say how uncertain each item is: larger is less sure.
@@ -299,7 +295,7 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
                 "method='reconstruction' knows no match: use by='bhattacharyya', or another method"
             )
         if self.method == "bottleneck":
-            same: np.ndarray = self.predict_proba(X) @ self.predict_proba(Y).T
+            same: np.ndarray = self._labels(X, 0) @ self._labels(Y, 1).T
             return same
         assert isinstance(self.head_, Match)
         a, b = (torch.from_numpy(self._draws(V, i)).float() for i, V in enumerate((X, Y)))
@@ -313,9 +309,18 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         found: np.ndarray = torch.cat(blocks).numpy()
         return found
 
+    def _labels(self, X: Any, which: int = 0) -> np.ndarray:
+        """Probabilities of labels, averaged over draws."""
+        z, head = self._draws(X, which), self.head_
+        assert isinstance(head, Read)
+        each = head.predict_proba(z.reshape(-1, z.shape[2]))
+        found: np.ndarray = each.reshape(*z.shape[:2], -1).mean(0)
+        return found
+
     def _draws(self, X: Any, which: int = 0) -> np.ndarray:
         """Draws of each item: of two sets whose items are compared, each has its own noise, as a whole.
 
         Noise of an item's own would make one item look nearer than another by chance.
         """
-        return self.sample_posterior(X, self.n_samples, shared=True, random_state=self.random_state_ + which)
+        seed = (self.random_state_ + which) % (1 << 32)
+        return self.sample_posterior(X, self.n_samples, shared=True, random_state=seed)

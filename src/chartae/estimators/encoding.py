@@ -383,7 +383,7 @@ class Encoding(Checking):
         Parameters
         ----------
         start, stop : array_like
-            ``(*shape)``, one item each.
+            ``(*shape)`` or ``(1, *shape)``, one item each.
         steps : int
             Points on the path, with its ends.
         path : {"straight", "spherical", "geodesic"}
@@ -417,6 +417,7 @@ class Encoding(Checking):
         """
         self._ready()
         items = [array_of(start), array_of(stop)]
+        items = [item[0] if item.shape == (1, *self.space_.shape) else item for item in items]
         if items[0].shape != items[1].shape:
             raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
         both: Any = np.stack(items)

@@ -22,7 +22,7 @@ from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
 from chartae.core.noise import Noise
 from chartae.density.fitted import fit_density
-from chartae.estimators.checking import brings_items, warn_of_constant
+from chartae.estimators.checking import brings_items, warn_of_constant, warn_of_scales
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.densities import Densities
@@ -242,6 +242,8 @@ class Fitting(Densities, Geometry):
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
         if not model.likelihood.sequential:  # tokens at one place are no column
             warn_of_constant(X, schema)
+            if self.scale == "auto":
+                warn_of_scales(X, self.space_)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)
@@ -391,7 +393,7 @@ class Fitting(Densities, Geometry):
             d = min(2, features)
             return d, " (too few different rows to estimate a dimension)"
         # A manifold of dimension 2 reads a little less or more, which is no reason for a third coordinate.
-        d = int(np.clip(np.ceil(found.dimension - 0.1), 1, features))
+        d = int(np.clip(np.ceil(found.dimension - 0.1), 1, min(features, len(X) - 1)))
         low, high = found.interval
         how = "" if found.verdict == "ok" else ", still changing with scale"
         return (

@@ -39,8 +39,10 @@ from chartae.transfer import (
     Several,
     calibration_error,
     coded,
+    compares,
     drawn,
     fit_temperature,
+    fit_to_draws,
     fitted,
     head,
     in_units,
@@ -325,9 +327,10 @@ class _Head(OnCodes):
             labels = np.full(y.shape, np.nan if several else UNLABELED)
             labels[rows] = y[rows]
             rows, y = np.arange(len(y)), labels
-        made = Several(made) if several else made
-        codes = self._codes(_safe_indexing(X, rows), max(1, min(self.n_samples, DRAWN // len(rows))))
-        self.head_ = made.fit(codes.reshape(-1, codes.shape[2]), np.concatenate([y[rows]] * len(codes)))
+        X, k = _safe_indexing(X, rows), max(1, min(self.n_samples, DRAWN // len(rows)))
+        # Draws of an item would be its own nearest neighbors.
+        codes = coded(self.encoder_, X)[None] if compares(made) else self._codes(X, k)
+        self.head_ = fit_to_draws(Several(made) if several else made, codes, y[rows])
 
     def _widths(self) -> tuple[int, ...]:
         return tuple(self.hidden) if self.head == "mlp" else ()
@@ -600,12 +603,12 @@ class HeadClassifier(ClassifierMixin, _Head):
         wanted = (len(y), len(self.classes_)) if self.several_ else (len(y),)
         if y.shape != wanted:
             raise DataError(f"y of shape {y.shape} is not that of the labels fitted: give {wanted}")
-        # Beside the classes fitted: -1 may be one of them.
-        known = (
-            ~np.isnan(y)
-            if self.several_
-            else labeled(np.concatenate([self.classes_, y]))[len(self.classes_) :]
-        )
+        # -1 may be one of the classes.
+        if self.several_:
+            known = ~np.isnan(y)
+        else:
+            beside = labeled(np.concatenate([self.classes_, y]))[len(self.classes_) :]
+            known = beside | np.isin(y, self.classes_)
         if not known.any():
             raise DataError("no row has a label, so that nothing can be scored: give some")
         return y, known

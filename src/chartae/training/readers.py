@@ -36,6 +36,7 @@ _DAMAGE = (
     *(ValueError, EOFError, OSError, KeyError, SyntaxError, NotImplementedError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
+_NAMED = 6  # labels in a summary; more are counted
 _BLOCK = 1 << 26  # bytes looked at in one go: a memory-mapped file need not fit in memory
 
 
@@ -839,7 +840,9 @@ def _labels(labels: Any, n: int, name: str) -> NDArray[Any]:
 
 def _describe_labels(y: NDArray[Any]) -> str:
     if y.ndim == 1 and y.dtype.kind != "f":
-        return _count(len(np.unique(y)), "label")
+        found = np.unique(y)
+        named = f" ({', '.join(found.tolist())})" if y.dtype.kind == "U" and len(found) <= _NAMED else ""
+        return _count(len(found), "label") + named
     absent = int(np.isnan(y).reshape(len(y), -1).any(1).sum()) if y.dtype.kind == "f" else 0
     size = " × ".join(map(str, y.shape[1:]))
     numbers = "one number" if y.ndim == 1 else f"{size} number" + "s" * (size != "1")

@@ -2,7 +2,16 @@
 
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
 from chartae.transfer.encoders import coded, drawn, fitted, refuse_points
-from chartae.transfer.heads import HEADS, Scaled, Several, head, labeled, takes_unlabeled
+from chartae.transfer.heads import (
+    HEADS,
+    Scaled,
+    Several,
+    compares,
+    fit_to_draws,
+    head,
+    labeled,
+    takes_unlabeled,
+)
 from chartae.transfer.retrieval import (
     COMPARISONS,
     RiskCoverage,
@@ -31,10 +40,12 @@ __all__ = [
     "calibration_error",
     "coded",
     "compare",
+    "compares",
     "containment",
     "drawn",
     "expected_likelihood",
     "fit_temperature",
+    "fit_to_draws",
     "fitted",
     "head",
     "in_units",

@@ -11,17 +11,18 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neighbors._base import NeighborsBase
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
 from chartae.transfer.spreading import UNLABELED, Spreading
 
-__all__ = ["HEADS", "Scaled", "Several", "head", "labeled", "takes_unlabeled"]
+__all__ = ["HEADS", "Scaled", "Several", "compares", "fit_to_draws", "head", "labeled", "takes_unlabeled"]
 
 
 class _Neighbors(KNeighborsClassifier):
@@ -167,7 +168,7 @@ class Several(BaseEstimator):
         Parameters
         ----------
         Z : array_like
-            ``(n, d)`` codes.
+            ``(n, d)`` codes, or ``(k, n, d)`` draws of them.
         y : ndarray
             ``(n, m)`` of zeros and ones, NaN where a label is not known.
 
@@ -180,7 +181,8 @@ class Several(BaseEstimator):
         for column in y.T:
             told = ~np.isnan(column) | takes_unlabeled(self.head)
             numbers = np.where(np.isnan(column), UNLABELED, column).astype(int)
-            self.heads_.append(clone(self.head).fit(Z[told], numbers[told]))
+            draws = Z[None] if Z.ndim == 2 else Z
+            self.heads_.append(fit_to_draws(clone(self.head), draws[:, told], numbers[told]))
         return self
 
     def predict_proba(self, Z: Any) -> np.ndarray:
@@ -293,5 +295,75 @@ def takes_unlabeled(made: Any) -> bool:
     >>> takes_unlabeled(head("categorical", "spreading")), takes_unlabeled(head("categorical", "knn"))
     (True, False)
     """
-    last = made[-1] if isinstance(made, Pipeline) else made
-    return isinstance(last, Spreading | LabelPropagation | LabelSpreading | SelfTrainingClassifier)
+    return isinstance(_last(made), Spreading | LabelPropagation | LabelSpreading | SelfTrainingClassifier)
+
+
+def compares(made: Any) -> bool:
+    """Tell whether a head compares codes with those that it was fitted to.
+
+    Parameters
+    ----------
+    made : estimator
+        As :func:`head` gives it.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+
+    Examples
+    --------
+    >>> from chartae.transfer import compares, head
+    >>> compares(head("categorical", "spreading")), compares(head("categorical", "linear"))
+    (True, False)
+    """
+    return isinstance(_last(made), NeighborsBase | Spreading | LabelPropagation | LabelSpreading)
+
+
+def fit_to_draws(made: Any, codes: np.ndarray, y: np.ndarray) -> Any:
+    """Fit a head to draws of codes, which count together for one row.
+
+    Parameters
+    ----------
+    made : estimator
+        As :func:`head` gives it, or :class:`Several`. Neighbors are no more than there are rows.
+    codes : ndarray
+        ``(k, n, d)``, k draws of each row.
+    y : ndarray
+        ``(n,)``, or ``(n, m)`` of several labels.
+
+    Returns
+    -------
+    estimator
+        The same, fitted.
+
+    References
+    ----------
+    Alemi et al. 2017, arXiv:1612.00410, equation 17 (a mean over draws).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import fit_to_draws, head
+    >>> codes, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
+    >>> one, many = (fit_to_draws(head("categorical", "linear"), codes[None].repeat(k, 0), y) for k in (1, 9))
+    >>> np.abs(one.predict_proba(codes) - many.predict_proba(codes)).max().round(3)
+    0.0
+    """
+    if isinstance(made, Several):
+        return made.fit(codes, y)
+    k, n, d = codes.shape
+    last, how = _last(made), {}
+    if isinstance(last, KNeighborsClassifier | KNeighborsRegressor) and last.n_neighbors > k * n:
+        last.set_params(n_neighbors=k * n)
+    inner = last.regressor if isinstance(last, TransformedTargetRegressor) else last
+    if isinstance(inner, MLPClassifier | MLPRegressor) and inner.batch_size == "auto":
+        inner.set_params(batch_size=k * min(n, 200))  # a step is of as many rows as without draws
+    if k > 1 and has_fit_parameter(inner, "sample_weight"):
+        prefix = f"{made.steps[-1][0]}__" if isinstance(made, Pipeline) else ""
+        how = {f"{prefix}sample_weight": np.full(k * n, 1 / k)}
+    return made.fit(codes.reshape(-1, d), np.concatenate([y] * k), **how)
+
+
+def _last(made: Any) -> Any:
+    return made[-1] if isinstance(made, Pipeline) else made

@@ -136,7 +136,8 @@ def _log_root(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _minus_kl(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     tiny = np.finfo(float).tiny
     floor = np.maximum(b, tiny)
-    out: np.ndarray = -0.5 * ((gap**2 + a) / floor - 1 + np.log(floor) - np.log(np.maximum(a, tiny))).sum(-1)
+    here = np.maximum(a, tiny)
+    out: np.ndarray = -0.5 * ((gap**2 + here) / floor - 1 + np.log(floor) - np.log(here)).sum(-1)
     return np.where(((a == 0) & (b > 0)).any(-1), -np.inf, out)  # a point has no density to be within
 
 
@@ -302,7 +303,8 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
     if width is not None:
         kernel = np.exp(-0.5 * np.square(euclidean_distances(codes) / width))
     else:
-        unit = normalize(codes)
+        nothing = ~codes.any(1, keepdims=True)  # codes of no direction are all alike, and like no other
+        unit = np.hstack([normalize(codes), nothing])
         # The smaller of the two Gram matrices: their eigenvalues other than 0 are the same.
         kernel = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
     shares = np.linalg.eigvalsh(kernel / len(codes)).clip(0)

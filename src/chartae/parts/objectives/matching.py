@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import roots_gegenbauer, roots_legendre
+from scipy.special import factorial, poch, roots_gegenbauer, roots_legendre
 from torch import Tensor
 
 from chartae.core.arrays import constant
@@ -24,6 +24,8 @@ from chartae.core.registry import suggest
 from chartae.parts.distributions import StandardNormal
 
 __all__ = ["MMD", "CramerWold", "EppsPulley", "Matching", "SlicedWasserstein"]
+
+NODES, FAR, SERIES = 32, 60.0, 8  # of an integral, up to which s they do, and terms of the series beyond
 
 
 class Matching(Objective):
@@ -324,8 +326,17 @@ class CramerWold(Matching):
             return (1 + 4 * s / (2 * d - 3)).rsqrt()
         if d == 1:
             return (-s).exp()
-        u, weight = roots_gegenbauer(24, 0.5 * d - 1) if d > 2 else _chebyshev(24)
-        return torch.exp(-s.unsqueeze(-1) * constant(u**2, s)) @ constant(weight / weight.sum(), s)
+        u, weight = roots_gegenbauer(NODES, 0.5 * d - 1) if d > 2 else _chebyshev(NODES)
+        near = torch.exp(-s.clamp_max(FAR).unsqueeze(-1) * constant(u**2, s)) @ constant(
+            weight / weight.sum(), s
+        )
+        # Beyond, the integrand is narrower than the nodes are apart: the series in 1/s (DLMF, 13.7.2).
+        far, b, terms = s.clamp_min(FAR), 0.5 * d, np.arange(SERIES)
+        rest = torch.zeros_like(far)
+        for coefficient in (poch(0.5, terms) * poch(1.5 - b, terms) / factorial(terms))[::-1].tolist():
+            rest = rest / far + coefficient
+        beyond = math.gamma(b) / math.gamma(b - 0.5) * rest * far.rsqrt()
+        return torch.where(s > FAR, beyond, near)
 
 
 def _chebyshev(m: int) -> tuple[np.ndarray, np.ndarray]:
