@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import nn
 
+import chartae as ct
 from chartae.core.spaces import Space
 from chartae.models.recipes import build
 from chartae.parts.units import infer_space
@@ -181,9 +182,57 @@ def test_after_a_fault_the_average_is_of_what_came_before():
             return Source(next(order, X), SPACE).batches(*args, **kwargs)
 
     with pytest.warns(UserWarning, match="back to the last good state"):
-        for _ in train(plan, Once(X, SPACE), epochs=2, batch_size=16, averaging=True):
-            pass
+        states = [
+            e.checkpoint() for e in train(plan, Once(X, SPACE), epochs=2, batch_size=16, averaging=True)
+        ]
     assert all(torch.isfinite(value).all() for value in plan.model.state_dict().values())
+    assert [state["average"]["steps"] for _, state in epochs] == [6, 12]  # and none of what was gone back on
+
+
+def test_a_held_out_row_that_breaks_the_loss_leaves_weights_as_they_were():
+    bad = X[:20].copy()
+    bad[3] = 1e30
+    plan = plan_of(noise=1.0)
+    held = itertools.chain([Source(bad, SPACE)], itertools.repeat(Source(X[:20], SPACE)))
+
+    class Once(Source):
+        def batches(self, *args, **kwargs):
+            return next(held).batches(*args, **kwargs)
+
+    usual = {"epochs": 2, "validation": Once(X[:20], SPACE), "batch_size": 16, "averaging": True}
+    with pytest.warns(UserWarning, match="validation batch"):
+        epochs = list(_checkpoints(train(plan, Source(X[20:], SPACE), **usual)))
+    assert [state["average"]["steps"] for _, state in epochs] == [5, 10]
+    assert [epoch.log["learning_rate"] for epoch, _ in epochs] == [pytest.approx(3e-4)] * 2
+
+
+def _checkpoints(epochs):
+    return ((epoch, epoch.checkpoint()) for epoch in epochs)
+
+
+def test_estimators_keep_averages():
+    kept = {}
+    for averaging in (True, False):
+        options = {"latent_dim": 2, "hidden": (16,), "max_epochs": 2, "random_state": 0}
+        m = ct.VAE(averaging=averaging, **options).fit(X)
+        kept[averaging] = weights(m.model_)
+        assert m.get_params()["averaging"] is averaging
+    assert any(not torch.equal(value, kept[False][name]) for name, value in kept[True].items())
+    default = weights(ct.VAE(**options).fit(X).model_)
+    assert all(torch.equal(value, kept[True][name]) for name, value in default.items())
+
+
+def test_states_that_are_no_tensors_are_left_alone():
+    class Own(nn.Linear):
+        def get_extra_state(self):
+            return {"anything": 1}
+
+        def set_extra_state(self, state):
+            assert state == {"anything": 1}
+
+    torch.manual_seed(0)
+    m = ct.VAE(latent_dim=2, network=(Own(5, 4), Own(2, 5)), max_epochs=2, random_state=0).fit(X)
+    assert m.transform(X).shape == (90, 2)
 
 
 def test_a_state_of_another_model_is_refused():

@@ -97,7 +97,7 @@ class Narrow(TransformerMixin, BaseEstimator):
     def transform(self, X):
         return np.asarray(X)
 
-    def sample_posterior(self, X, n_samples=1, *, shared=False, random_state=None):
+    def sample_posterior(self, X, n_samples=1, *, random_state=None):
         noise = np.random.default_rng(random_state).normal(size=(n_samples, *np.shape(X)))
         return np.asarray(X) + 1e-4 * noise
 

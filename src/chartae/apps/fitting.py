@@ -155,12 +155,12 @@ def fit(
     if column:
         given["columns"] = dict(kind_of(pair) for pair in column)
     items = to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
-    if getattr(items.medium, "restores", False):  # bytes, one after the other
-        given.setdefault("likelihood", "sequence")
     if before is not None:
         if before.is_trained and (own or given.keys() - {"random_state"}):
             raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
         own, given = before.own(entry.name) | own, before.parameters | given
+    if getattr(items.medium, "restores", False):  # bytes, one after the other
+        given.setdefault("likelihood", "sequence")
     estimator = chartae.Autoencoder(
         recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )

@@ -206,8 +206,9 @@ def warn_of_scales(X: np.ndarray, space: Space) -> None:
     if X.ndim != 2 or space.schema is not None or space.scale.numel() != 1 or not bool(space.center.any()):
         return
     rows = X[np.linspace(0, len(X) - 1, min(len(X), LOOKED_AT)).astype(int)].astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = np.nanstd(rows / (np.nanmax(np.abs(rows)) or 1.0), axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without any number
+        spread = np.nan_to_num(np.nanstd(rows / (np.nanmax(np.abs(rows)) or 1.0), axis=0))
     faint = (spread > 0) & (spread < 0.01 * spread.max())
     if 2 * faint.sum() >= (spread > 0).sum() > 1:
         warnings.warn(

@@ -278,6 +278,7 @@ class Fitting(Densities, Geometry):
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             clip=self.clip,
+            averaging=self.averaging,
             patience=self.patience,
             precision=precision,
             compile=self.compile,

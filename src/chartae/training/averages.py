@@ -52,7 +52,8 @@ class Average:
         """What changes, as it is now: buffers may be other tensors than before."""
         if self.model is None:
             return {}
-        return {name: v for name, v in self.model.state_dict().items() if v.is_floating_point()}
+        state = self.model.state_dict().items()  # which may hold more than tensors
+        return {name: v for name, v in state if isinstance(v, Tensor) and v.is_floating_point()}
 
     @torch.no_grad()
     def update(self, *, last: bool = False) -> None:
@@ -69,7 +70,7 @@ class Average:
             return
         live, share = self._live(), 1 - (self.added / self.steps) ** (POWER + 1)
         for name, value in live.items():
-            if value.shape != self.weights[name].shape:
+            if name not in self.weights or value.shape != self.weights[name].shape:
                 self.weights[name] = value.clone()
         names = list(live)
         if names:

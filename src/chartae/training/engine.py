@@ -460,7 +460,7 @@ def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     -------
     dict of str to Tensor
         Those of the best epoch; where there was nothing to judge by, of the last one that is complete, or, in
-        the first, those of the last step.
+        the first, of its steps so far.
 
     Examples
     --------
@@ -473,7 +473,9 @@ def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     weights, average = state["model"], state["average"]
     if state["begun"] is not None and state["epoch"]:
         weights, _, average = state["begun"]
-    return {**weights, **average["weights"]}
+    found: dict[str, Tensor] = copy.copy(weights)  # with what else a module's state has
+    found.update(average["weights"])
+    return found
 
 
 def finish(plan: Plan, source: Source, state: Mapping[str, Any], *, seed: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, NoReturn
 
 import numpy as np
@@ -128,7 +129,7 @@ def drawn(encoder: Any, X: Any, k: int, random_state: Any, *, shared: bool = Fal
     random_state : int or None
         None: different each time.
     shared : bool
-        Spread draws evenly, by the same noise for all items: to average over few of them.
+        Spread draws evenly, by the same noise for all items, if the encoder can: to average over few of them.
 
     Returns
     -------
@@ -151,7 +152,8 @@ def drawn(encoder: Any, X: Any, k: int, random_state: Any, *, shared: bool = Fal
     """
     if not hasattr(encoder, "sample_posterior"):
         refuse_points()
-    found: np.ndarray = encoder.sample_posterior(X, k, shared=shared, random_state=random_state)
+    how = {"shared": True} if shared and "shared" in signature(encoder.sample_posterior).parameters else {}
+    found: np.ndarray = encoder.sample_posterior(X, k, random_state=random_state, **how)
     return found.reshape(*found.shape[:2], -1)
 
 

@@ -152,7 +152,7 @@ def _carried_on(found: np.ndarray, passed: Any, labels: np.ndarray) -> np.ndarra
     """Carry labels on to rows so far from all of them that little arrives, which is below a solver's error.
 
     What is certain of a solution of ``F = passed F + labels``, of which nothing is negative, rises to the
-    rest of it if that is repeated: each time by a neighbor, with no digit lost.
+    rest of it if that is repeated: each time by a neighbor, as far as float64 has small enough numbers.
     """
     certain = np.maximum(found - FAINT * found.max(0), 0.0)
     hops, before, now = 0, -1, int(certain.any(1).sum())
