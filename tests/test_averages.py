@@ -182,9 +182,7 @@ def test_after_a_fault_the_average_is_of_what_came_before():
             return Source(next(order, X), SPACE).batches(*args, **kwargs)
 
     with pytest.warns(UserWarning, match="back to the last good state"):
-        states = [
-            e.checkpoint() for e in train(plan, Once(X, SPACE), epochs=2, batch_size=16, averaging=True)
-        ]
+        epochs = list(_checkpoints(train(plan, Once(X, SPACE), epochs=2, batch_size=16, averaging=True)))
     assert all(torch.isfinite(value).all() for value in plan.model.state_dict().values())
     assert [state["average"]["steps"] for _, state in epochs] == [6, 12]  # and none of what was gone back on
 
