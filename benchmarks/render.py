@@ -13,8 +13,7 @@ HEADER = """# Benchmarks
 <!-- Written by benchmarks/render.py from benchmarks/*/results/*.json; do not edit. -->
 
 Every table was measured by the command under it; the raw numbers lie in `benchmarks/`, and
-`benchmarks/README.md` says how to repeat them. Where a table does not say otherwise, fits kept the weights
-of the last step (`averaging=False`), and not their average, which came later.
+`benchmarks/README.md` says how to repeat them.
 """
 
 
