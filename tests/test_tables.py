@@ -179,20 +179,6 @@ def test_new_rows_of_numbers_vary_as_rows_do():
     assert (means.std() < 0.8 * new.std()).any()
 
 
-def test_columns_beside_whose_scale_others_are_nothing_warn():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(100, 4)) * [1e3, 5.0, 1.0, 0.1]
-    vae = ct.VAE(latent_dim=1, max_epochs=1, random_state=0)
-    with pytest.warns(
-        UserWarning, match=r"3 of 4 columns vary by less than 1 % of column 0 .*scale='feature'"
-    ):
-        vae.fit(X)
-    for fine, scale in ((X[:, 1:], "auto"), (X, "feature"), (X, "global"), (pd.DataFrame(X), "auto")):
-        vae.set_params(scale=scale).fit(fine)  # a warning would fail
-    hundreds = 1e3 * np.exp(-rng.random((100, 60)) * np.linspace(0, 3, 60)) * rng.normal(size=(100, 60))
-    vae.set_params(scale="auto").fit(hundreds)
-
-
 def test_fewer_rows_than_dimensions_have_fewer():
     X = np.random.default_rng(0).normal(size=(30, 500))
     assert ct.VAE(max_epochs=1, random_state=0).fit(X).latent_dim_ < 30

@@ -21,8 +21,6 @@ from chartae.training.readers import array_of, read, refuse_bad_values
 
 __all__ = ["Checking"]
 
-LOOKED_AT = 10_000  # rows that tell how much columns vary
-
 
 class Checking(
     Decoding, ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixin, BaseEstimator
@@ -178,44 +176,6 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
         listed = f"columns {', '.join(names[:-1])} and {names[-1]}{where}"
         but = but.replace("it is a pixel", "they are pixels")
         warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)
-
-
-def warn_of_scales(X: np.ndarray, space: Space) -> None:
-    """Warn where columns of an array share one scale beside which half of them are nothing.
-
-    Parameters
-    ----------
-    X : ndarray
-        ``(n, features)``; of items of other shapes, and of tables, nothing is said.
-    space : Space
-        Their units.
-
-    Examples
-    --------
-    >>> import warnings
-    >>> import numpy as np
-    >>> from chartae.estimators.checking import warn_of_scales
-    >>> from chartae.parts.units import infer_space
-    >>> X = np.random.default_rng(0).normal(size=(99, 3)) * [1000.0, 1.0, 0.1]
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     warn_of_scales(X, infer_space(X))
-    >>> str(caught[0].message)
-    "2 of 3 columns vary by less than 1 % of column 0 (from 0), whose scale all share: use scale='feature'"
-    """
-    if X.ndim != 2 or space.schema is not None or space.scale.numel() != 1 or not bool(space.center.any()):
-        return
-    rows = X[np.linspace(0, len(X) - 1, min(len(X), LOOKED_AT)).astype(int)].astype(np.float64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of columns without any number
-        spread = np.nan_to_num(np.nanstd(rows / (np.nanmax(np.abs(rows)) or 1.0), axis=0))
-    faint = (spread > 0) & (spread < 0.01 * spread.max())
-    if 2 * faint.sum() >= (spread > 0).sum() > 1:
-        warnings.warn(
-            f"{faint.sum()} of {X.shape[1]} columns vary by less than 1 % of column {spread.argmax()} "
-            "(from 0), whose scale all share: use scale='feature'",
-            stacklevel=5,
-        )
 
 
 def _constant(X: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
 from chartae.core.noise import Noise
 from chartae.density.fitted import fit_density
-from chartae.estimators.checking import brings_items, warn_of_constant, warn_of_scales
+from chartae.estimators.checking import brings_items, warn_of_constant
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.densities import Densities
@@ -242,8 +242,6 @@ class Fitting(Densities, Geometry):
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
         if not model.likelihood.sequential:  # tokens at one place are no column
             warn_of_constant(X, schema)
-            if self.scale == "auto":
-                warn_of_scales(X, self.space_)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)
