@@ -165,7 +165,7 @@ def read(
     >>> np.savez("toy.npz", X=np.random.default_rng(0).random((50, 3)), y=np.repeat(["a", "b"], 25))
     >>> data = ct.read("toy.npz")
     >>> data.summary
-    '50 rows of 3 columns, float64, 2 labels, from toy.npz (array X, labels y)'
+    '50 rows of 3 columns, float64, 2 labels (a, b), from toy.npz (array X, labels y)'
     >>> ct.CVAE(latent_dim=1, max_epochs=1).fit(data.X, data.y).sample(2, condition="a").shape
     (2, 3)
     >>> ct.read((np.zeros((4, 2)), [0, 1, 0, 1])).y

@@ -347,7 +347,7 @@ def fit_to_draws(made: Any, codes: np.ndarray, y: np.ndarray) -> Any:
     >>> from chartae.transfer import fit_to_draws, head
     >>> codes, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
     >>> one, many = (fit_to_draws(head("categorical", "linear"), codes[None].repeat(k, 0), y) for k in (1, 9))
-    >>> np.abs(one.predict_proba(codes) - many.predict_proba(codes)).max().round(3)
+    >>> float(np.abs(one.predict_proba(codes) - many.predict_proba(codes)).max().round(3))
     0.0
     """
     if isinstance(made, Several):
