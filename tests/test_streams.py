@@ -594,7 +594,8 @@ def test_reading_parquet(parquet):
     assert is_streamed_table(data.X)
     assert data.columns == tuple(f"c{i}" for i in range(6))
     assert data.y.tolist() == ["a", "b"] * 250
-    assert data.summary == "500 rows of 6 columns, 2 labels (a, b), from big.parquet (read in blocks, labels word)"
+    how = "(read in blocks, labels word)"
+    assert data.summary == f"500 rows of 6 columns, 2 labels (a, b), from big.parquet {how}"
     assert ct.read(path, memory=MEMORY).columns[-1] == "word"
     assert is_streamed_table(ct.read(path.parent, memory=MEMORY).X)
     with pytest.raises(DataError, match="no column 'wrd': did you mean 'word'"):
