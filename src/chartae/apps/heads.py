@@ -80,11 +80,9 @@ def head(
         raise DataError("a curve counts labels, and these are numbers: leave out --curve")
     rows = np.flatnonzero(known)
     if not numbers:
-        told_by_none = len(rows)
         rows = rows[labeled(y[rows])]
-        told_by_none -= len(rows)
-        if told_by_none:
-            typer.echo(f"unknown   {told_by_none:,} rows have the label {UNLABELED}, which stands for none")
+        if unknown := known.sum() - len(rows):
+            typer.echo(f"unknown   {unknown:,} rows have the label {UNLABELED}, which stands for none")
         names, times = np.unique(y[rows], return_counts=True)
         if len(names) < 2 or times.min() < 2:
             which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")

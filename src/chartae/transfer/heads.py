@@ -10,8 +10,12 @@ import pandas as pd
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-from sklearn.neighbors._base import NeighborsBase
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    RadiusNeighborsClassifier,
+    RadiusNeighborsRegressor,
+)
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,6 +27,10 @@ from chartae.core.registry import suggest
 from chartae.transfer.spreading import UNLABELED, Spreading
 
 __all__ = ["HEADS", "Scaled", "Several", "compares", "fit_to_draws", "head", "labeled", "takes_unlabeled"]
+
+
+NEIGHBORS = KNeighborsClassifier | KNeighborsRegressor
+WITHIN_REACH = RadiusNeighborsClassifier | RadiusNeighborsRegressor
 
 
 class _Neighbors(KNeighborsClassifier):
@@ -317,7 +325,7 @@ def compares(made: Any) -> bool:
     >>> compares(head("categorical", "spreading")), compares(head("categorical", "linear"))
     (True, False)
     """
-    return isinstance(_last(made), NeighborsBase | Spreading | LabelPropagation | LabelSpreading)
+    return isinstance(_last(made), NEIGHBORS | WITHIN_REACH | Spreading | LabelPropagation | LabelSpreading)
 
 
 def fit_to_draws(made: Any, codes: np.ndarray, y: np.ndarray) -> Any:
@@ -354,7 +362,7 @@ def fit_to_draws(made: Any, codes: np.ndarray, y: np.ndarray) -> Any:
         return made.fit(codes, y)
     k, n, d = codes.shape
     last, how = _last(made), {}
-    if isinstance(last, KNeighborsClassifier | KNeighborsRegressor) and last.n_neighbors > k * n:
+    if isinstance(last, NEIGHBORS) and last.n_neighbors > k * n:
         last.set_params(n_neighbors=k * n)
     inner = last.regressor if isinstance(last, TransformedTargetRegressor) else last
     if isinstance(inner, MLPClassifier | MLPRegressor) and inner.batch_size == "auto":
