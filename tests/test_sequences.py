@@ -592,6 +592,12 @@ def test_the_command_line_fits_texts_and_says_them(tmp_path, capsys):
     words = ["--recipe", "cyclical-vae", "--latent-dim", "2", "--hidden", "8", "--epochs", "1"]
     assert main(["fit", str(file), *tokens, *words, "--out", run]) == 0
     assert main(["sample", run, "--n", "3"]) == 0
+    assert (
+        ct.Autoencoder(latent_dim=2, hidden=(8,), max_epochs=1)
+        .fit(ct.read(str(file), encoder="bytes"))
+        .space_.likelihood
+        == "sequence"
+    )
     assert main(["encode", run, str(file), "--out", str(tmp_path / "codes.npy")]) == 0
     assert main(["reconstruct", run, str(file)]) == 0
     assert np.load(tmp_path / "codes.npy").shape == (600, 2)

@@ -95,8 +95,8 @@ def fit(
         list[str] | None,
         typer.Option(
             metavar="NAME=KIND",
-            help="What a column of a table holds: continuous, binary, categorical, count, or a likelihood. "
-            "May be repeated.",
+            help="What a column of a table holds: continuous, positive, binary, categorical, count, or a "
+            "likelihood. May be repeated.",
         ),
     ] = None,
     memory: Memory = None,
@@ -159,8 +159,6 @@ def fit(
         if before.is_trained and (own or given.keys() - {"random_state"}):
             raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
         own, given = before.own(entry.name) | own, before.parameters | given
-    if getattr(items.medium, "restores", False):  # bytes, one after the other
-        given.setdefault("likelihood", "sequence")
     estimator = chartae.Autoencoder(
         recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )

@@ -105,7 +105,9 @@ def swept(
     size: Size = None,
     encoder: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of texts: tfidf (the default) or sentence-transformers/NAME."),
+        typer.Option(
+            metavar="NAME", help="Of texts: tfidf (the default), bytes, sentence-transformers/NAME."
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,

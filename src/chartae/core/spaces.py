@@ -89,6 +89,8 @@ class Support:
         The smallest and the largest; None for no bound.
     whole : bool
         Whether they are whole numbers only.
+    positive : bool
+        Whether all lie above zero.
 
     Examples
     --------
@@ -102,6 +104,7 @@ class Support:
     low: float | None = None
     high: float | None = None
     whole: bool = False
+    positive: bool = False
 
     def covers(self, low: float, high: float) -> bool:
         """Tell whether a range lies within the bounds, up to rounding.
@@ -117,8 +120,10 @@ class Support:
             Whether it does.
         """
         slack = 0.0 if self.low is None or self.high is None else SLACK * (self.high - self.low)
-        return (self.low is None or low >= self.low - slack) and (
-            self.high is None or high <= self.high + slack
+        return (
+            (self.low is None or low >= self.low - slack)
+            and (self.high is None or high <= self.high + slack)
+            and (low > 0 or not self.positive)
         )
 
     def holds(self, X: np.ndarray, range: tuple[float, float] | None = None) -> bool:
@@ -141,7 +146,7 @@ class Support:
         return self.covers(*(range or ends(X))) and (not self.whole or whole(X))
 
     def __str__(self) -> str:
-        what = "whole numbers" if self.whole else "values"
+        what = ("positive " if self.positive else "") + ("whole numbers" if self.whole else "values")
         if self.low is None:
             return f"{what} up to {self.high:g}" if self.high is not None else what
         return f"{what} from {self.low:g} " + ("up" if self.high is None else f"to {self.high:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from chartae.parts.likelihoods import likelihoods
 from chartae.training.readers import array_of, read, refuse_bad_values
 
 __all__ = ["Checking"]
+
+MOSTLY, FEW = 0.5, 20  # share of a variance that one row holds, and rows of which it says something
 
 
 class Checking(
@@ -187,6 +190,92 @@ def _constant(X: np.ndarray) -> np.ndarray:
         if not len(columns):
             break
     return columns
+
+
+def warn_of_row_names(schema: Schema) -> None:
+    """Name columns that number or name the rows.
+
+    Parameters
+    ----------
+    schema : Schema
+        What the columns of a table hold.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import pandas as pd
+    >>> from chartae.core.columns import Schema
+    >>> from chartae.estimators.checking import warn_of_row_names
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_row_names(Schema.learn(pd.DataFrame({"id": range(30), "size": [1.5, 2.5] * 15})))
+    >>> str(caught[0].message)
+    "column 'id' numbers the rows, and tells nothing of what is in them: drop it, unless it is a time"
+    """
+    for column in (c for c in schema.columns if c.names_rows):
+        texts = column.kind == "categorical"
+        how = "holds another text in each row" if texts else "numbers the rows"
+        but = "" if texts else ", unless it is a time"
+        warnings.warn(
+            f"column {column.name!r} {how}, and tells nothing of what is in them: drop it{but}", stacklevel=5
+        )
+
+
+def warn_of_outliers(X: np.ndarray, schema: Schema) -> None:
+    """Name values that alone make up most of their column's variance: all others then seem to be the same.
+
+    Parameters
+    ----------
+    X : ndarray
+        ``(n, columns)``, NaN where a value is missing.
+    schema : Schema
+        What the columns hold; of positive ones the variance is that of logarithms.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np, pandas as pd
+    >>> from chartae.core.columns import Schema
+    >>> from chartae.estimators.checking import warn_of_outliers
+    >>> table = pd.DataFrame({"income": np.append(np.linspace(-2.0, 2.0, 99), 99999.0)})
+    >>> schema = Schema.learn(table)
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_outliers(schema.encode(table), schema)
+    >>> print(str(caught[0].message)[:60])
+    column 'income' holds 99999 in row 99 (from 0), which is 99%
+    """
+    asked = [i for i, c in enumerate(schema.columns) if c.kind in ("continuous", "positive")]
+    if not asked or len(X) < FEW:
+        return
+    positive = np.array([schema.columns[i].kind == "positive" for i in asked])
+
+    def numbers() -> Iterator[np.ndarray]:
+        for block in blocks(X):
+            own = block[:, asked].astype(np.float64)
+            own[:, positive] = np.log(own[:, positive])
+            yield own
+
+    there = sum((~np.isnan(own)).sum(0) for own in numbers())
+    center = sum(np.nansum(own, 0) for own in numbers()) / there
+    total, most = np.zeros(len(asked)), np.zeros(len(asked))
+    rows, row = np.zeros(len(asked), dtype=np.int64), 0
+    for own in numbers():
+        far = np.square(np.nan_to_num(own - center))
+        at = far.argmax(0)
+        largest = far[at, range(len(asked))]
+        rows = np.where(largest > most, row + at, rows)
+        total, most, row = total + far.sum(0), np.maximum(most, largest), row + len(own)
+    for i in np.flatnonzero(most > MOSTLY * total):
+        column = schema.columns[asked[i]]
+        value = "an outlier" if column.clock else f"{float(X[rows[i] : rows[i] + 1][0, asked[i]]):g}"
+        of = "the variance of its logarithms" if positive[i] else "the variance"
+        warnings.warn(
+            f"column {column.name!r} holds {value} in row {rows[i]} (from 0), which is "
+            f"{most[i] / total[i]:.0%} of {of}, and leaves little to all other rows: correct it, or leave it "
+            "empty if it stands for a missing value",
+            stacklevel=5,
+        )
 
 
 def brings_items(X: Any) -> bool:

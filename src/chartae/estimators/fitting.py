@@ -22,7 +22,7 @@ from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
 from chartae.core.noise import Noise
 from chartae.density.fitted import fit_density
-from chartae.estimators.checking import brings_items, warn_of_constant
+from chartae.estimators.checking import brings_items, warn_of_constant, warn_of_outliers, warn_of_row_names
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.densities import Densities
@@ -178,6 +178,7 @@ class Fitting(Densities, Geometry):
         name, own = self._recipe()
         X = read(X) if brings_items(X) else X
         self.medium_ = X.medium if isinstance(X, Dataset) else None
+        suited = getattr(self.medium_, "likelihood", "auto")
         X, y = (X.X, X.y if y is None else y) if isinstance(X, Dataset) else (X, y)
         conditional = find(name).conditional
         if conditional and y is None and is_streamed(X):
@@ -190,7 +191,7 @@ class Fitting(Densities, Geometry):
         self.validation_rows_ = held_out
         self.space_ = infer_space(
             X,
-            likelihood=self.likelihood,
+            likelihood=self.likelihood if self.likelihood != "auto" else suited,
             scale=self.scale,
             layout=self.layout,
             columns=None if schema is None else tuple(schema.names),
@@ -242,6 +243,9 @@ class Fitting(Densities, Geometry):
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
         if not model.likelihood.sequential:  # tokens at one place are no column
             warn_of_constant(X, schema)
+            if schema is not None:
+                warn_of_row_names(schema)
+                warn_of_outliers(X, schema)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)

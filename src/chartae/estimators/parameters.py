@@ -65,22 +65,23 @@ conditioning : {"concat", "film"}
     How a conditional recipe's networks take the condition: beside their input, or as what scales and shifts
     their hidden layers (arXiv:1709.07871). Modules of your own get it as their second argument.
 likelihood : str
-    p(x | z): "normal", "laplace", "student-t", "normal-mixture", "bernoulli", "continuous-bernoulli",
-    "categorical", "poisson", "negative-binomial", or "columns" for a table whose columns differ in kind.
-    "auto" takes "columns" for such a table, "bernoulli" for data of two values, "normal" otherwise.
+    p(x | z): "normal", "laplace", "student-t", "normal-mixture", "log-normal-mixture", "bernoulli",
+    "continuous-bernoulli", "categorical", "poisson", "negative-binomial", "sequence" of tokens, or "columns"
+    for a table whose columns differ in kind. "auto" takes "columns" for such a table, "bernoulli" for data of
+    two values, "normal" otherwise.
 noise : {"global", "feature", "item"} or float
     Of a likelihood that has one: the same for all values, one for each feature, given by the decoder for each
     value of each item, or, of a normal or Laplace likelihood, a fixed one in the input's units.
 scale : {"auto", "global", "feature", "none"}
     Of a normal likelihood. "auto": columns are centered and share one scale; those of data frames have
-    their own.
+    their own, and if those of an array seem to, a warning says so.
 layout : {"auto", "flat", "hw", "hwc", "chw", "any"}
     How an item is ordered: as features, as an image (height, width, channels), or as neither. "auto" takes
     two axes of 8 or more for a gray image, three axes for an image if the last or the first counts 1, 3 or
     4 channels, and all else for "any".
 columns : dict or None
     Of a table: what some of its columns hold, by name, where it is not what they look like: "continuous",
-    "binary", "categorical", "count", or the name of a likelihood.
+    "positive", "binary", "categorical", "count", or the name of a likelihood.
 missing : {"auto", "mask", "refuse"}
     What NaN and None mean: values that are left out of encoder and loss, and that :meth:`reconstruct` fills
     in, or an error. "auto" is "mask" for tables, "refuse" for arrays.

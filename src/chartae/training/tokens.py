@@ -30,6 +30,7 @@ class _Tokens(ABC):
     kind: ClassVar[str]
     noun: ClassVar[str] = "text"
     restores: ClassVar[bool] = True  # what a model says is shown as text again
+    likelihood: ClassVar[str] = "sequence"  # that suits what it gives
     unit: ClassVar[str]
 
     @property

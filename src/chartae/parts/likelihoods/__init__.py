@@ -8,6 +8,7 @@ from chartae.parts.likelihoods.categories import (
 )
 from chartae.parts.likelihoods.continuous import (
     LaplaceLikelihood,
+    LogNormalMixtureLikelihood,
     NormalLikelihood,
     NormalMixtureLikelihood,
     StudentTLikelihood,
@@ -19,6 +20,7 @@ __all__ = [
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "LaplaceLikelihood",
+    "LogNormalMixtureLikelihood",
     "NegativeBinomialLikelihood",
     "NetworkLikelihood",
     "NormalLikelihood",
