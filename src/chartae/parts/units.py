@@ -179,6 +179,11 @@ class Facts:
         Units
             Of which positive values are known.
 
+        Raises
+        ------
+        DataError
+            If there are others.
+
         Examples
         --------
         >>> import numpy as np
@@ -186,6 +191,11 @@ class Facts:
         >>> Facts(np.array([[1.0], [4.0]])).proportional("feature").scale
         array([2.])
         """
+        if self.low <= 0:
+            raise DataError(
+                f"positive numbers are needed, and values lie in [{self.low:g}, {self.high:g}]: "
+                "use 'normal-mixture', or 'continuous' for a column of a table"
+            )
         support = Support(positive=True)
         if scale == "none":
             return Units(support=support)

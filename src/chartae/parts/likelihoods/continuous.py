@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import PlanError
 from chartae.core.spaces import Space, Units
 from chartae.parts.distributions import DiagonalNormal, Laplace, LogNormalMixture, NormalMixture, StudentT
 from chartae.parts.likelihoods.base import NetworkLikelihood, beside_spread, likelihoods, mean_there
@@ -397,9 +397,4 @@ class LogNormalMixtureLikelihood(NormalMixtureLikelihood):
 
     @staticmethod
     def units(facts: Facts, scale: str = "auto") -> Units:
-        if facts.low <= 0:
-            raise DataError(
-                f"positive numbers are needed, and values lie in [{facts.low:g}, {facts.high:g}]: "
-                "use 'normal-mixture', or 'continuous' for a column of a table"
-            )
         return facts.proportional(scale)
