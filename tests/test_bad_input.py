@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse
 from PIL import Image
@@ -102,9 +103,13 @@ def test_arrays(kind):
         (changed("many", object), ["'many' in row 4, column 1 (from 0)", "convert it"]),
         (X + 1j, ["Complex data not supported: pass real numbers"]),
         ([[1, 2], [3]], ["give all items one shape"]),
-        ("abc", ["text"]),
-        (None, ["pass real numbers"]),
-        ({"a": [1, 2]}, ["pass real numbers"]),
+        ("abc.csv", ["X is a name", "pass chartae.read('abc.csv')"]),
+        (["a fox", "a dog"], ["chartae.TextVAE learns texts"]),
+        (None, ["X is None"]),
+        ({"a": [1, 2]}, ["X is a dict: pass pandas.DataFrame(X)"]),
+        (pl.DataFrame({"a": [1, 2]}).lazy(), ["pass X.collect()"]),
+        (pd.Series([1.0, 2.0]), ["pass X.to_frame()"]),
+        (pl.Series([1.0, 2.0]), ["pass X.to_frame()"]),
         (np.zeros(5, dtype=[("a", float)]), ["pass real numbers"]),
         (scipy.sparse.csr_matrix(X), ["X.toarray()"]),
         (pd.DataFrame({"a": [1.0, np.inf, 2.0]}), ["column 'a' is infinite in row 1"]),
@@ -453,6 +458,7 @@ def test_a_condition_where_there_is_none(vae):
         ("poisson", X, ["whole numbers from 0 up"]),
         ("poisson", -np.ones((9, 2), int), ["whole numbers from 0 up"]),
         ("negative-binomial", X, ["whole numbers from 0 up"]),
+        ("log-normal-mixture", X, ["positive numbers are needed"]),
         ("columns", X, ["pass a DataFrame"]),
         ("gauss", X, ["unknown likelihood 'gauss'", "normal"]),
     ],
@@ -471,6 +477,7 @@ def test_likelihoods_that_do_not_fit(likelihood, data, words):
         ("word", "count", ["column 'word' holds text", "use 'categorical'"]),
         ("word", "continuous", ["column 'word' holds text"]),
         ("less", "count", ["column 'less' holds -1 in row 1", "whole numbers from 0 up"]),
+        ("less", "positive", ["positive numbers are needed"]),
         ("more", "poisson", ["column 'more' holds 0.142857 in row 1"]),
         ("more", "binary", ["column 'more' holds 30 values and cannot be binary"]),
         ("more", "real", ["column 'more' cannot be 'real'", "continuous"]),

@@ -580,7 +580,7 @@ def test_a_line_that_ends_early_is_no_row_with_gaps(tmp_path):
 def test_zeros_in_front_of_numbers_are_kept(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text(
-        "zip,n,gap,v\n" + "".join(f"0{i % 5},{i},{'007' if i % 2 else ''},0.{i}\n" for i in range(20))
+        "zip,n,gap,v\n" + "".join(f"0{i % 5},{i * i},{'007' if i % 2 else ''},0.{i}\n" for i in range(20))
     )
     table = ct.read(file).X
     assert table["zip"].tolist()[:2] == ["00", "01"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -510,6 +512,30 @@ def test_categories_that_are_missing_are_put_to_the_vote():
     filled = m.fit(gappy).reconstruct(gappy)
     assert set(np.unique(filled)) == {0.0, 2.0}
     assert (filled == X).mean() > 0.95
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_decimals_are_numbers(library):
+    prices = [Decimal("1.50"), None, Decimal("12.25"), Decimal("3.10"), Decimal("80")] * 20
+    table = {"price": prices, "color": ["red", "blue", "red", "blue", "red"] * 20}
+    table = pd.DataFrame(table) if library == "pandas" else pl.DataFrame(table)
+    m = ct.VAE(**SMALL).fit(table)
+    assert [column.kind for column in m.schema_.columns] == ["positive", "categorical"]
+    assert np.isnan(m.schema_.encode(table)[1, 0])
+    assert m.schema_.encode(table)[2, 0] == 12.25
+    assert m.sample(5, random_state=0)["price"].dtype == (float if library == "pandas" else pl.Float64)
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        (pd.to_timedelta(range(30), unit="h"), "as by .dt.total_seconds()"),
+        (pd.period_range("2020", periods=30, freq="M"), "as by .dt.to_timestamp()"),
+    ],
+)
+def test_what_becomes_a_number_is_told_how(values, words):
+    with pytest.raises(DataError, match=re.escape(words)):
+        ct.VAE(**SMALL).fit(pd.DataFrame({"a": values}))
 
 
 def test_a_path_between_rows_is_a_table():

@@ -25,6 +25,12 @@ KINDS: dict[str, str] = {
     "count": "negative-binomial",
 }
 PLAINLY = 0.05  # nats of a value by which a gamma density must be better than a normal one
+#: How columns become numbers or dates whose values pandas has a name for.
+CONVERTED = {
+    "timedelta64": "convert it, as by .dt.total_seconds()",
+    "timedelta": "convert it, as by .dt.total_seconds()",
+    "period": "convert it, as by .dt.to_timestamp()",
+}
 MANY = 20  # rows, of which no two texts alike are no chance
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
 NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
@@ -471,6 +477,10 @@ class _Seen:
         if len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "date":
             values, dtype = pd.to_datetime(values), "date" if dtype == "object" else dtype  # Python's own
             seen = values.dropna().to_numpy()
+        elif len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "decimal":
+            # Money, as a rule. It comes back as float64, which holds sixteen digits.
+            values, dtype = pd.to_numeric(values), "Float64" if dtype.startswith("Decimal") else "float64"
+            seen = values.dropna().to_numpy()
         self.dtypes += [dtype] if dtype not in self.dtypes else []
         if not len(seen):
             return
@@ -507,7 +517,8 @@ class _Seen:
             ):
                 self._mixed()
             what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
-            raise DataError(f"{what}, neither number nor text nor date: convert it, or drop it")
+            how = CONVERTED.get(holds, "convert it")
+            raise DataError(f"{what}, neither number nor text nor date: {how}, or drop it")
         if self.asked is not None and _kind(self.asked) in ("categorical", "binary"):
             self._take(pd.unique(seen))
         self.holds.add(holds)

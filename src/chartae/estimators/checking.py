@@ -22,6 +22,7 @@ from chartae.training.readers import array_of, read, refuse_bad_values
 
 __all__ = ["Checking"]
 
+OF_ROWS = ("columns", "sequence")  # likelihoods of whole rows, not of a column
 MOSTLY, FEW = 0.5, 20  # share of a variance that one row holds, and rows of which it says something
 
 
@@ -114,7 +115,8 @@ class Checking(
         """Turn a table into numbers, NaN where a value is missing."""
         streamed = is_streamed_table(X)
         if reset:
-            self.schema_ = Schema.learn(X, self.columns, likelihoods)
+            of_columns = [name for name in likelihoods if name not in OF_ROWS]
+            self.schema_ = Schema.learn(X, self.columns, of_columns)
             if len(X) < 2:
                 raise DataError("the table has 1 row, and a model needs two or more: give more")
         if named:

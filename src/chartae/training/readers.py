@@ -351,6 +351,7 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     ...
     chartae.core.errors.DataError: X holds NaN in row 0, column 1 (from 0): fill such values, or drop the rows
     """
+    _refuse_containers(X, name)
     X = X if hasattr(X, "rows_of_block") else _as_array(X)
     text = [i for i, value in enumerate(X.ravel()) if isinstance(value, str)] if X.dtype == object else []
     if text:
@@ -771,7 +772,29 @@ def _as_array(source: Any) -> NDArray[Any]:
         raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
 
 
+def _refuse_containers(X: Any, name: str) -> None:
+    """Name what holds data, or says where they are, in place of an array of them."""
+    cure = None
+    if isinstance(X, str | Path):
+        cure = f"a name, and data are needed: pass chartae.read({str(X)!r})"
+    elif isinstance(X, Mapping):
+        cure = "a dict: pass pandas.DataFrame(X)"
+    elif type(X).__name__ == "LazyFrame":
+        cure = "a table that is not read yet: pass X.collect()"
+    elif hasattr(X, "to_frame") and getattr(X, "ndim", 1) == 1:
+        cure = "one column of a table: pass X.to_frame()"
+    elif X is None:
+        cure = "None, and data are needed: pass an array, a table, or what chartae.read gives"
+    if cure is not None:
+        raise DataError(f"{name} is {cure}")
+
+
 def _refuse_other_than_items(X: NDArray[Any], name: str) -> None:
+    if X.dtype.kind == "U" and X.ndim == 1:
+        raise DataError(
+            f"{name} holds texts, not real numbers: chartae.TextVAE learns texts, and chartae.read(FILE) "
+            "makes numbers of them"
+        )
     if X.dtype.kind not in "biuf":
         names = {"O": "Python objects", "U": "text", "S": "bytes", "c": "complex numbers", "M": "dates"}
         what = names.get(X.dtype.kind, str(X.dtype))
