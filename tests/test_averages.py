@@ -96,7 +96,7 @@ def test_a_buffer_of_another_size_begins_anew():
 @pytest.mark.parametrize("name", ["vae", "iwae", "vq-vae", "aae", "hvae", "hierarchical-vae"])
 def test_training_goes_on_from_the_last_step(name):
     paths = []
-    for averaging in (False, True):
+    for averaging in (None, 1):
         plan = plan_of(name)
         epochs = train(plan, Source(X, SPACE), epochs=3, batch_size=16, averaging=averaging)
         paths.append([epoch.checkpoint() for epoch in epochs])
@@ -116,7 +116,7 @@ def test_an_epoch_has_the_average_of_all_steps_so_far():
 
     plan = plan_of()
     plan = type(plan)(plan.model, plan.objective, Seen)
-    for epoch in train(plan, Source(X, SPACE), epochs=4, batch_size=16, averaging=True):
+    for epoch in train(plan, Source(X, SPACE), epochs=4, batch_size=16, averaging=1):
         each = shares(len(path))
         for i, value in enumerate(path[-1]):
             mean = sum(share * step[i] for share, step in zip(each, path, strict=True))
@@ -134,13 +134,13 @@ def _near(a, b):
 def test_what_is_judged_is_kept():
     training, held = (Source(X, SPACE).subset(torch.arange(*cut)) for cut in ((20, 90), (0, 20)))
     plan = plan_of(noise=1.0)
-    for epoch in train(plan, training, epochs=5, validation=held, batch_size=16, averaging=True):
+    for epoch in train(plan, training, epochs=5, validation=held, batch_size=16, averaging=1):
         assert evaluate(plan, held)["loss"] == pytest.approx(epoch.log["val_loss"], rel=1e-5)
         state = epoch.checkpoint()
     assert evaluate(plan, held)["loss"] == pytest.approx(state["best_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("averaging", [False, True])
+@pytest.mark.parametrize("averaging", [None, 1])
 def test_a_consumer_that_leaves_has_what_it_has_seen(averaging):
     plan = plan_of(noise=1.0)
     epochs = train(plan, Source(X, SPACE), epochs=5, batch_size=16, averaging=averaging)
@@ -161,7 +161,7 @@ def test_a_pause_changes_nothing():
         source, state, done = Source(X, SPACE), None, 0
         while done < 3:
             epochs = train(
-                plan, source, epochs=3, batch_size=16, averaging=True, state=state, pause=asks.__next__
+                plan, source, epochs=3, batch_size=16, averaging=1, state=state, pause=asks.__next__
             )
             for epoch in epochs:
                 state, done = epoch.checkpoint(), epoch.number if epoch.complete else done
@@ -183,7 +183,7 @@ def test_after_a_fault_the_average_is_of_what_came_before():
             return Source(next(order, X), SPACE).batches(*args, **kwargs)
 
     with pytest.warns(UserWarning, match="back to the last good state"):
-        epochs = list(_checkpoints(train(plan, Once(X, SPACE), epochs=2, batch_size=16, averaging=True)))
+        epochs = list(_checkpoints(train(plan, Once(X, SPACE), epochs=2, batch_size=16, averaging=1)))
     assert all(torch.isfinite(value).all() for value in plan.model.state_dict().values())
     assert [state["average"]["steps"] for _, state in epochs] == [6, 12]  # and none of what was gone back on
 
@@ -198,7 +198,7 @@ def test_a_held_out_row_that_breaks_the_loss_leaves_weights_as_they_were():
         def batches(self, *args, **kwargs):
             return next(held).batches(*args, **kwargs)
 
-    usual = {"epochs": 2, "validation": Once(X[:20], SPACE), "batch_size": 16, "averaging": True}
+    usual = {"epochs": 2, "validation": Once(X[:20], SPACE), "batch_size": 16, "averaging": 1}
     with pytest.warns(UserWarning, match="validation batch"):
         epochs = list(_checkpoints(train(plan, Source(X[20:], SPACE), **usual)))
     assert [state["average"]["steps"] for _, state in epochs] == [5, 10]
@@ -209,19 +209,53 @@ def _checkpoints(epochs):
     return ((epoch, epoch.checkpoint()) for epoch in epochs)
 
 
-def test_estimators_keep_averages():
+def test_an_average_of_few_steps_is_left_out():
+    module = nn.Linear(1, 1, bias=False).double()
+    average, line = Average(module, fewest=100), np.arange(1, 201.0)
+    for step, point in enumerate(line, 1):
+        module.weight.data.fill_(point)
+        average.update()
+        assert average.ready is (step >= 100)
+        average.swap()
+        if step < 100:
+            assert module.weight.item() == point
+        else:  # what lies before the start counts as its first step
+            assert module.weight.item() == pytest.approx(shares(step) @ line[:step], rel=1e-3)
+        average.swap()
+        assert module.weight.item() == point
+
+
+@pytest.mark.parametrize("fewest, kept", [(7, [False, True, True]), (1000, [False, False, False])])
+def test_epochs_have_averages_once_there_are_enough_steps(fewest, kept):
+    plain, averaged = (
+        [
+            best_weights(epoch.checkpoint())
+            for epoch in train(plan_of(), Source(X, SPACE), epochs=3, batch_size=16, averaging=averaging)
+        ]
+        for averaging in (None, fewest)
+    )
+    differ = [
+        any(not torch.equal(a[name], b[name]) for name in a) for a, b in zip(plain, averaged, strict=True)
+    ]
+    assert differ == kept
+
+
+def test_estimators_keep_averages(monkeypatch):
+    monkeypatch.setattr("chartae.estimators.fitting.FEWEST", 8)
     kept = {}
+    options = {"latent_dim": 2, "hidden": (16,), "max_epochs": 2, "random_state": 0}
     for averaging in (True, False):
-        options = {"latent_dim": 2, "hidden": (16,), "max_epochs": 2, "random_state": 0}
         m = ct.VAE(averaging=averaging, **options).fit(X)
         kept[averaging] = weights(m.model_)
         assert m.get_params()["averaging"] is averaging
     assert any(not torch.equal(value, kept[False][name]) for name, value in kept[True].items())
     default = weights(ct.VAE(**options).fit(X).model_)
-    assert all(torch.equal(value, kept[False][name]) for name, value in default.items())
+    assert all(torch.equal(value, kept[True][name]) for name, value in default.items())
 
 
-def test_states_that_are_no_tensors_are_left_alone():
+def test_states_that_are_no_tensors_are_left_alone(monkeypatch):
+    monkeypatch.setattr("chartae.estimators.fitting.FEWEST", 1)
+
     class Own(nn.Linear):
         def get_extra_state(self):
             return {"anything": 1}
@@ -254,7 +288,7 @@ def test_averages_are_better_where_steps_do_not_shrink():
     rows = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
     training, held = (Source(digits, space).subset(part) for part in (rows[300:], rows[:300]))
     losses = []
-    for averaging in (False, True):
+    for averaging in (None, 1):
         torch.manual_seed(0)
         plan = build("vae", space, latent_dim=8, hidden=(128,))
         for _ in train(plan, training, epochs=15, batch_size=32, learning_rate=3e-3, averaging=averaging):

@@ -35,6 +35,7 @@ from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
+from chartae.training.averages import FEWEST
 from chartae.training.engine import finish, settle, train
 from chartae.training.precision import choose_device, choose_precision, start_threads
 from chartae.training.readers import Dataset, read
@@ -280,7 +281,7 @@ class Fitting(Densities, Geometry):
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             clip=self.clip,
-            averaging=self.averaging,
+            averaging=FEWEST if self.averaging else None,
             patience=self.patience,
             precision=precision,
             compile=self.compile,

@@ -39,7 +39,7 @@ COMMON: dict[str, Any] = {
     "learning_rate": 1e-3,
     "schedule": "constant",
     "clip": None,
-    "averaging": False,
+    "averaging": True,
     "validation_fraction": 0.1,
     "patience": 10,
     "contamination": 0.05,
@@ -107,8 +107,8 @@ clip : float or None
     Largest norm of a step's gradient.
 averaging : bool
     Keep of an epoch the average of weights over the steps up to there, most of it over the last tenth of
-    training so far (arXiv:2312.02696, section 3.1): better after thousands of steps of one size, which keep
-    weights from settling, and a little behind where a training is short.
+    training so far (arXiv:2312.02696, section 3.1), once there are 400 steps: steps of one size keep the
+    weights themselves from settling.
 validation_fraction : float
     Share of rows held out (none if that is fewer than 10 rows); ``validation_rows_`` says which.
 patience : int or None

@@ -255,7 +255,7 @@ def train(
     learning_rate: float = 1e-3,
     schedule: str = "constant",
     clip: float | None = None,
-    averaging: bool = False,
+    averaging: int | None = None,
     patience: int | None = None,
     precision: torch.dtype = torch.float32,
     compile: bool = False,
@@ -287,10 +287,10 @@ def train(
         Of the learning rate.
     clip : float or None
         Largest norm of the gradient.
-    averaging : bool
-        Whether an epoch's weights are a running average of those of the steps up to there (:class:`Average
-        <chartae.training.averages.Average>`): what is judged, kept and yielded, while training goes on from
-        the last step's.
+    averaging : int or None
+        Steps from which on an epoch's weights are a running average of those of the steps up to there
+        (:class:`Average <chartae.training.averages.Average>`): what is judged, kept and yielded, while
+        training goes on from the last step's. None: never.
     patience : int or None
         Epochs without improvement after which to stop; None: never.
     precision : torch.dtype
@@ -465,7 +465,8 @@ def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     Examples
     --------
     >>> from chartae.training.engine import best_weights
-    >>> best_weights({"best": None, "begun": None, "epoch": 3, "model": {"w": 1}, "average": {"weights": {}}})
+    >>> state = {"best": None, "begun": None, "epoch": 3, "model": {"w": 1}}
+    >>> best_weights(state | {"average": {"ready": False}})
     {'w': 1}
     """
     if state["best"] is not None:
@@ -474,7 +475,8 @@ def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     if state["begun"] is not None and state["epoch"]:
         weights, _, average = state["begun"]
     found: dict[str, Tensor] = copy.copy(weights)  # with what else a module's state has
-    found.update(average["weights"])
+    if average["ready"]:
+        found.update(average["weights"])
     return found
 
 
@@ -528,13 +530,13 @@ class _Loop:
         *,
         batch_size: int,
         clip: float | None,
-        averaging: bool,
+        averaging: int | None,
         seed: int,
     ) -> None:
         self.plan, self.source, self.gradients, self.shrink, self.pace = plan, source, gradients, shrink, pace
         self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
-        self.average = Average(plan.model if averaging else None)
+        self.average = Average(None if averaging is None else plan.model, averaging or 1)
         self.order = torch.Generator().manual_seed(seed)
         self.noise = Noise(torch.Generator().manual_seed(seed + 1))
         self.dropout = _Stream(seed + 2, source.device)
