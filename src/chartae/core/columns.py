@@ -19,12 +19,12 @@ __all__ = ["KINDS", "Column", "Schema", "as_pandas", "is_frame", "is_streamed_ta
 #: Kinds of columns, and the likelihood that suits each.
 KINDS: dict[str, str] = {
     "continuous": "normal-mixture",
-    "positive": "log-normal-mixture",
+    "positive": "normal-mixture",  # of logarithms
     "binary": "bernoulli",
     "categorical": "categorical",
     "count": "negative-binomial",
 }
-PLAINLY = 0.05  # nats of a value by which a gamma density must be better than a normal one
+PLAINLY, DOUBT = 0.05, 4.0  # nats of a value by which a gamma density must be better, and more of few: 4 / n
 #: How columns become numbers or dates whose values pandas has a name for.
 CONVERTED = {
     "timedelta64": "convert it, as by .dt.total_seconds()",
@@ -35,7 +35,9 @@ MANY = 20  # rows, of which no two texts alike are no chance
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
 NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
 #: What kind of column a likelihood makes; any other one makes it continuous.
-KIND_OF = {likelihood: kind for kind, likelihood in KINDS.items()} | {"poisson": "count"}
+KIND_OF = {KINDS[kind]: kind for kind in ("continuous", "binary", "categorical", "count")} | {
+    "poisson": "count"
+}
 EXACT = 2**53  # whole numbers up to which float64 holds each
 FIRST, LAST = -62_135_510_400.0, 253_402_214_400.0  # seconds of the years 1 to 9999, but for a day each
 SMALL = {"bool", "int8", "uint8", "int16", "uint16", "float16", "float32"}  # float32 holds all their values
@@ -141,6 +143,11 @@ class Column:
     def levels(self) -> int | None:
         """How many categories there are; None for numbers."""
         return None if self.categories is None else len(self.categories)
+
+    @property
+    def logged(self) -> bool:
+        """Whether its numbers are logarithms of its values."""
+        return self.kind == "positive"
 
     @property
     def clock(self) -> tuple[str, str | None] | None:
@@ -268,9 +275,9 @@ class Schema:
 
     @property
     def uniform(self) -> bool:
-        """Whether all columns are continuous, or all binary, and none is asked to be anything else."""
-        kinds = {(column.kind, column.likelihood) for column in self.columns}
-        return kinds in ({("continuous", KINDS["continuous"])}, {("binary", KINDS["binary"])})
+        """Whether all columns are numbers, or all binary, and none is asked to be anything else."""
+        kinds = {(column.kind in ("continuous", "positive"), column.likelihood) for column in self.columns}
+        return kinds in ({(True, KINDS["continuous"])}, {(False, KINDS["binary"])})
 
     @property
     def wordy(self) -> str | None:
@@ -283,7 +290,9 @@ class Schema:
     @property
     def dtype(self) -> np.dtype:
         """Of the numbers that a table becomes: float32 if it holds all values exactly, or float64."""
-        exact = all(c.categories is not None or c.dtype.lower() in SMALL for c in self.columns)
+        exact = all(
+            c.categories is not None or (c.dtype.lower() in SMALL and not c.logged) for c in self.columns
+        )
         return np.dtype(np.float32 if exact else np.float64)
 
     def encode(self, frame: Any) -> Any:
@@ -297,7 +306,8 @@ class Schema:
         Returns
         -------
         ndarray or Streamed
-            ``(n, columns)``, of :attr:`dtype`; NaN where a value is missing, categories as 0, 1, ...
+            ``(n, columns)``, of :attr:`dtype`; NaN where a value is missing, categories as 0, 1, ..., and
+            positive values as their logarithms.
 
         Raises
         ------
@@ -462,7 +472,7 @@ class _Seen:
         self.categories: dict[Any, None] = {}  # in the order of their coming
         self.few: set[float] = set()  # different numbers, up to three or so
         self.low, self.whole, self.integers = np.inf, True, True
-        self.counting, self.last = True, np.nan  # each number one more than the one before
+        self.high = -np.inf
         self.sum = self.squares = self.logs = 0.0
 
     def add(self, values: Any, dtype: str) -> None:
@@ -532,11 +542,8 @@ class _Seen:
         if len(self.few) < 3:
             start = np.unique(numbers[:1000])
             self.few.update((start if len(start) > 2 else np.unique(numbers)).tolist()[:3])
-        self.low = min(self.low, float(numbers.min()))
+        self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
         self.whole = self.whole and bool((numbers == np.round(numbers)).all())
-        if self.counting:
-            follows = np.isnan(self.last) or numbers[0] == self.last + 1
-            self.counting, self.last = bool(follows and (np.diff(numbers) == 1).all()), numbers[-1]
         with np.errstate(over="ignore"):  # such numbers are no counts
             self.sum, self.squares = self.sum + float(numbers.sum()), self.squares + float(numbers @ numbers)
         if self.low > 0:
@@ -563,7 +570,7 @@ class _Seen:
             ordered=self.ordered,
             missing=missing,
             constant=self.constant,
-            names_rows=self._names_rows,
+            names_rows=self.asked is None and self._names_rows,
             days=self.days and self.holds == {"stamps"},
         )
         mean = self.sum / self.there
@@ -593,7 +600,11 @@ class _Seen:
         if self.there < MANY or self.there < self.rows:
             return False
         if self.holds == {"number"}:
-            return self.whole and self.counting
+            # As the numbers from the smallest to the largest, in any order: none else have these moments.
+            n, mean = self.there, (self.low + self.high) / 2
+            spread = self.squares - self.sum * mean
+            in_turn = self.whole and self.high - self.low == n - 1 and self.sum == n * mean
+            return in_turn and math.isclose(spread, n * (n * n - 1) / 12, rel_tol=1e-9)
         return self.holds == {"string"} and len(self.categories) == self.there
 
     @property
@@ -603,12 +614,13 @@ class _Seen:
             return False
         mean, log_mean = self.sum / self.there, self.logs / self.there
         variance, gap = self.squares / self.there - mean * mean, math.log(mean) - log_mean
-        if not (math.isfinite(variance) and gap > 0.01):
+        if not (0 < variance < math.inf and gap > 0.01):
             return False  # values within some 15 % of each other, to which both densities are alike
         # Minka 2002, "Estimating a gamma distribution": the shape that is most likely, up to 1.5 %.
         shape = (3 - gap + math.sqrt((gap - 3) ** 2 + 24 * gap)) / (12 * gap)
         gamma = shape * math.log(shape / mean) - math.lgamma(shape) + (shape - 1) * log_mean - shape
-        return gamma + 0.5 * math.log(2 * math.pi * math.e * variance) > PLAINLY
+        gain = gamma + 0.5 * math.log(2 * math.pi * math.e * variance)
+        return gain > PLAINLY + DOUBT / self.there
 
     @property
     def _dtype(self) -> str:
@@ -712,16 +724,19 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
     wrong = np.isinf(numbers)
     if column.kind == "count":
         wrong |= (numbers < 0) | (numbers != np.round(numbers)) & ~gaps
-    if column.kind == "positive":
+    if column.logged:
         wrong |= numbers <= 0
     if wrong.any():
         row = int(wrong.argmax())
-        needed = {"count": "whole numbers from 0 up", "positive": "positive numbers"}
+        needed = {
+            "count": "whole numbers from 0 up",
+            "positive": "positive numbers (or columns= that names it 'continuous')",
+        }
         raise DataError(
             f"column {column.name!r} holds {numbers[row]:g} in row {row} (from 0), and "
             f"{needed.get(column.kind, 'finite numbers')} are needed: correct it, or leave it empty"
         )
-    return numbers
+    return np.log(numbers.astype(np.float64)) if column.logged else numbers
 
 
 def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
@@ -729,6 +744,9 @@ def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
     import pandas as pd
 
     gaps = ~np.isfinite(numbers)
+    if column.logged:
+        limits = np.finfo(small[0] if (small := re.match(r"float(16|32)", column.dtype.lower())) else float)
+        numbers = np.exp(np.clip(numbers.astype(np.float64), math.log(limits.tiny), math.log(limits.max)))
     if column.kind == "count":  # what was drawn is whole up to rounding, what is expected need not be
         near = np.abs(numbers - np.round(numbers)) < 1e-5 * np.maximum(1.0, np.abs(numbers))
         numbers = np.where(near, np.round(numbers), numbers)
@@ -758,7 +776,7 @@ def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
         return stamps if library == "polars" else stamps.astype(asked)
     if whole := _whole(column.dtype):
         # The range in float64, whose nearest to the largest of 64 bits is one more than that.
-        least = 1.0 if column.kind == "positive" else float(whole.min)
+        least = 1.0 if column.logged else float(whole.min)
         low, high = least, np.nextafter(float(whole.max), 0) if whole.bits == 64 else whole.max
         numbers = np.clip(np.round(numbers.astype(np.float64)), low, high)
     elif small := re.match(r"float(16|32)", column.dtype.lower()):

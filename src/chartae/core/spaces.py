@@ -89,8 +89,6 @@ class Support:
         The smallest and the largest; None for no bound.
     whole : bool
         Whether they are whole numbers only.
-    positive : bool
-        Whether all lie above zero.
 
     Examples
     --------
@@ -104,7 +102,6 @@ class Support:
     low: float | None = None
     high: float | None = None
     whole: bool = False
-    positive: bool = False
 
     def covers(self, low: float, high: float) -> bool:
         """Tell whether a range lies within the bounds, up to rounding.
@@ -120,10 +117,8 @@ class Support:
             Whether it does.
         """
         slack = 0.0 if self.low is None or self.high is None else SLACK * (self.high - self.low)
-        return (
-            (self.low is None or low >= self.low - slack)
-            and (self.high is None or high <= self.high + slack)
-            and (low > 0 or not self.positive)
+        return (self.low is None or low >= self.low - slack) and (
+            self.high is None or high <= self.high + slack
         )
 
     def holds(self, X: np.ndarray, range: tuple[float, float] | None = None) -> bool:
@@ -146,7 +141,7 @@ class Support:
         return self.covers(*(range or ends(X))) and (not self.whole or whole(X))
 
     def __str__(self) -> str:
-        what = ("positive " if self.positive else "") + ("whole numbers" if self.whole else "values")
+        what = "whole numbers" if self.whole else "values"
         if self.low is None:
             return f"{what} up to {self.high:g}" if self.high is not None else what
         return f"{what} from {self.low:g} " + ("up" if self.high is None else f"to {self.high:g}")
@@ -226,6 +221,7 @@ class Space(nn.Module):
 
     center: Tensor
     scale: Tensor
+    logged: Tensor | None
 
     def __init__(
         self,
@@ -251,6 +247,8 @@ class Space(nn.Module):
         # float64: the center of a large offset must not be rounded before it is subtracted.
         self.register_buffer("center", torch.as_tensor(np.asarray(center, dtype=np.float64)))
         self.register_buffer("scale", torch.as_tensor(np.asarray(scale, dtype=np.float64)))
+        logged = [False] if schema is None else [column.logged for column in schema.columns]
+        self.register_buffer("logged", torch.tensor(logged) if any(logged) else None, persistent=False)
 
     @property
     def model_shape(self) -> tuple[int, ...]:
@@ -359,6 +357,24 @@ class Space(nn.Module):
             return x.squeeze(-3)
         return x.movedim(-3, -1) if self.layout == "hwc" else x
 
+    def log_slope(self, x: Tensor) -> Tensor | None:
+        """Log of how fast values of a table change with the numbers that stand for them: those of logarithms.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(..., *model_shape)``, in the model's units; NaN where a value is missing.
+
+        Returns
+        -------
+        Tensor or None
+            ``(...)`` in nats, which a density of values is less by; None where all numbers are the values.
+        """
+        if self.logged is None:
+            return None
+        logs = x * self.scale.to(x) + self.center.to(x)  # exp is its own derivative
+        return torch.where(self.logged, logs, 0.0).nansum(-1)
+
     @property
     def _is_fine(self) -> bool:
         """Whether the data had more digits than float32: a small change of a large value must survive."""
@@ -406,7 +422,7 @@ class Space(nn.Module):
         }.get(self.layout, f"images of {size}")
         low, high = self.value_range
         values = f"{self.dtype} in [{low:.4g}, {high:.4g}], {self._scaling()}"
-        if self.schema is not None and self.likelihood == "columns":
+        if self.schema is not None and (self.likelihood == "columns" or self.logged is not None):
             kinds = Counter(column.kind for column in self.schema.columns)
             what = f"{self.shape[0]} columns"
             values = ", ".join(f"{count} {kind}" for kind, count in kinds.items())

@@ -13,7 +13,7 @@ from sklearn.utils.validation import assert_all_finite, check_array, check_is_fi
 from torch import Tensor
 
 from chartae.core.arrays import blocks, ends, is_streamed
-from chartae.core.columns import Schema, is_frame, is_streamed_table
+from chartae.core.columns import KINDS, Schema, is_frame, is_streamed_table
 from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import Decoding
@@ -23,7 +23,8 @@ from chartae.training.readers import array_of, read, refuse_bad_values
 __all__ = ["Checking"]
 
 OF_ROWS = ("columns", "sequence")  # likelihoods of whole rows, not of a column
-MOSTLY, FEW = 0.5, 20  # share of a variance that one row holds, and rows of which it says something
+MOSTLY, OUTSIDE = 0.9, 0.1  # share of a variance that one value holds, in fewer than this share of the rows
+FEW = 20  # rows of which that says something
 
 
 class Checking(
@@ -215,7 +216,7 @@ def warn_of_row_names(schema: Schema) -> None:
     "column 'id' numbers the rows, and tells nothing of what is in them: drop it, unless it is a time"
     """
     for column in (c for c in schema.columns if c.names_rows):
-        texts = column.kind == "categorical"
+        texts = column.categories is not None
         how = "holds another text in each row" if texts else "numbers the rows"
         but = "" if texts else ", unless it is a time"
         warnings.warn(
@@ -224,7 +225,7 @@ def warn_of_row_names(schema: Schema) -> None:
 
 
 def warn_of_outliers(X: np.ndarray, schema: Schema) -> None:
-    """Name values that alone make up most of their column's variance: all others then seem to be the same.
+    """Name values that alone make up their column's variance: all others then seem to be the same.
 
     Parameters
     ----------
@@ -239,42 +240,40 @@ def warn_of_outliers(X: np.ndarray, schema: Schema) -> None:
     >>> import numpy as np, pandas as pd
     >>> from chartae.core.columns import Schema
     >>> from chartae.estimators.checking import warn_of_outliers
-    >>> table = pd.DataFrame({"income": np.append(np.linspace(-2.0, 2.0, 99), 99999.0)})
+    >>> table = pd.DataFrame({"income": np.append(np.linspace(-2.0, 2.0, 98), [9999.0, 9999.0])})
     >>> schema = Schema.learn(table)
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
     ...     warn_of_outliers(schema.encode(table), schema)
-    >>> print(str(caught[0].message)[:60])
-    column 'income' holds 99999 in row 99 (from 0), which is 99%
+    >>> print(str(caught[0].message)[:72])
+    column 'income' holds 9999 in row 98 (from 0) and in 1 more, which is 98
     """
-    asked = [i for i, c in enumerate(schema.columns) if c.kind in ("continuous", "positive")]
+    usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
+    asked = [i for i, c in enumerate(schema.columns) if c.categories is None and c.likelihood in usual]
     if not asked or len(X) < FEW:
         return
-    positive = np.array([schema.columns[i].kind == "positive" for i in asked])
 
     def numbers() -> Iterator[np.ndarray]:
-        for block in blocks(X):
-            own = block[:, asked].astype(np.float64)
-            own[:, positive] = np.log(own[:, positive])
-            yield own
+        return (block[:, asked].astype(np.float64) for block in blocks(X))
 
-    there = sum((~np.isnan(own)).sum(0) for own in numbers())
-    center = sum(np.nansum(own, 0) for own in numbers()) / there
-    total, most = np.zeros(len(asked)), np.zeros(len(asked))
-    rows, row = np.zeros(len(asked), dtype=np.int64), 0
-    for own in numbers():
-        far = np.square(np.nan_to_num(own - center))
-        at = far.argmax(0)
-        largest = far[at, range(len(asked))]
-        rows = np.where(largest > most, row + at, rows)
-        total, most, row = total + far.sum(0), np.maximum(most, largest), row + len(own)
-    for i in np.flatnonzero(most > MOSTLY * total):
-        column = schema.columns[asked[i]]
-        value = "an outlier" if column.clock else f"{float(X[rows[i] : rows[i] + 1][0, asked[i]]):g}"
-        of = "the variance of its logarithms" if positive[i] else "the variance"
+    with np.errstate(over="ignore", invalid="ignore"):
+        there = sum((~np.isnan(own)).sum(0) for own in numbers())
+        center = sum(np.nansum(own, 0) for own in numbers()) / np.maximum(there, 1)
+        far = np.max([np.nan_to_num(np.abs(own - center)).max(0) for own in numbers()], 0)
+        shares = ((own - center) / np.where(far > 0, far, 1.0) for own in numbers())
+        total = sum(np.nansum(np.square(share), 0) for share in shares)
+    for i in np.flatnonzero((there >= FEW) & (far > 0) & (MOSTLY * total < OUTSIDE * there)):
+        column, values = schema.columns[asked[i]], np.concatenate([own[:, i] for own in numbers()])
+        found = np.flatnonzero(np.abs(values - center[i]) >= far[i] * (1 - 1e-12))
+        if not MOSTLY * total[i] < len(found) < OUTSIDE * there[i]:
+            continue
+        row, others = found[0], f" and in {len(found) - 1} more" * (len(found) > 1)
+        value = schema.decode(np.asarray(X[row : row + 1]))[column.name].to_list()[0]
+        value = value if column.clock else f"{value:g}"
+        of = "the variance of its logarithms" if column.logged else "its variance"
         warnings.warn(
-            f"column {column.name!r} holds {value} in row {rows[i]} (from 0), which is "
-            f"{most[i] / total[i]:.0%} of {of}, and leaves little to all other rows: correct it, or leave it "
+            f"column {column.name!r} holds {value} in row {row} (from 0){others}, which is "
+            f"{len(found) / total[i]:.0%} of {of} and leaves little to the rest: correct it, or leave it "
             "empty if it stands for a missing value",
             stacklevel=5,
         )

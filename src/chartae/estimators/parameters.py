@@ -65,10 +65,10 @@ conditioning : {"concat", "film"}
     How a conditional recipe's networks take the condition: beside their input, or as what scales and shifts
     their hidden layers (arXiv:1709.07871). Modules of your own get it as their second argument.
 likelihood : str
-    p(x | z): "normal", "laplace", "student-t", "normal-mixture", "log-normal-mixture", "bernoulli",
-    "continuous-bernoulli", "categorical", "poisson", "negative-binomial", "sequence" of tokens, or "columns"
-    for a table whose columns differ in kind. "auto" takes "columns" for such a table, "bernoulli" for data of
-    two values, "normal" otherwise.
+    p(x | z): "normal", "laplace", "student-t", "normal-mixture", "bernoulli", "continuous-bernoulli",
+    "categorical", "poisson", "negative-binomial", "sequence" of tokens, or "columns" for a table with several
+    kinds of columns. "auto" takes "columns" for such a table, "bernoulli" for data of two values, "normal"
+    otherwise.
 noise : {"global", "feature", "item"} or float
     Of a likelihood that has one: the same for all values, one for each feature, given by the decoder for each
     value of each item, or, of a normal or Laplace likelihood, a fixed one in the input's units.

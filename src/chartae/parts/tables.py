@@ -230,7 +230,7 @@ def _groups(space: Space) -> list[tuple[type[NetworkLikelihood], list[int], Spac
 
 
 class Inputs(nn.Module):
-    """What an encoder sees of an item: categories one-hot, logarithms of counts and positives, and gaps.
+    """What an encoder sees of an item: categories one-hot, counts as logarithms, and what is missing.
 
     Where values may be missing, zeros stand in their place, and as many flags follow that are 1 where a value
     was there. In training some of the others are hidden as well, though the loss counts them: codes come to
@@ -268,7 +268,6 @@ class Inputs(nn.Module):
 
     rest: Tensor
     counts: Tensor
-    positive: Tensor
 
     def __init__(self, space: Space, hide: float = 0.0) -> None:
         super().__init__()
@@ -282,9 +281,8 @@ class Inputs(nn.Module):
         }
         rest = [i for i in range(len(columns)) if i not in self.one_hot]
         self.register_buffer("rest", torch.tensor(rest, dtype=torch.int64), persistent=False)
-        for name, kind in (("counts", "count"), ("positive", "positive")):
-            of_kind = torch.tensor([columns[i].kind == kind for i in rest], dtype=torch.bool)
-            self.register_buffer(name, of_kind, persistent=False)
+        counts = torch.tensor([columns[i].kind == "count" for i in rest], dtype=torch.bool)
+        self.register_buffer("counts", counts, persistent=False)
         first, *others = space.model_shape
         width = len(rest) + sum(self.one_hot.values()) if columns else first
         self.shape = (width + (first if self.gaps else 0), *others)
@@ -348,10 +346,9 @@ class Inputs(nn.Module):
         return torch.cat([numbers, *(chances[place] for place in self.one_hot)], -1)
 
     def _numbers(self, x: Tensor) -> Tensor:
-        """Take the columns that are no categories; of positive numbers, zeros stand in gaps, as elsewhere."""
+        """Take the columns that are no categories, counts as logarithms."""
         rest: Tensor = x[..., self.rest]
-        logs = torch.where(self.positive & (rest > 0), rest, 1.0).log()
-        return torch.where(self.counts, rest.clamp_min(0).log1p(), torch.where(self.positive, logs, rest))
+        return torch.where(self.counts, rest.clamp_min(0).log1p(), rest)
 
 
 class Prepared(Posterior):

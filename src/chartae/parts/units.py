@@ -11,12 +11,13 @@ import numpy as np
 from chartae.core.arrays import blocks, ends, whole
 from chartae.core.columns import Schema
 from chartae.core.errors import DataError, PlanError
-from chartae.core.spaces import Space, Support, Units, layout_of
+from chartae.core.spaces import Space, Units, layout_of
 from chartae.parts.likelihoods import likelihoods
 
 __all__ = ["Facts", "infer_space"]
 
 HUGE = 1e100  # squares of values up to here, and of their roundings, are far from float64's ends
+NARROW = 100  # columns: wider items are spectra, embeddings or pixels, and have one unit
 SMALL = 0.01  # of the scale that all columns share: a column of this size is next to noise
 ROUNDING = 16 * np.finfo(np.float64).eps
 #: Axes of ``(n, *shape)`` over which a value has the same meaning; each column of other layouts has its own.
@@ -166,53 +167,6 @@ class Facts:
         least = np.finfo(self.dtype if self.dtype in (np.float32, np.float64) else np.float64).tiny
         return center, np.where(scale >= least, scale, 0.0)
 
-    def proportional(self, scale: str = "auto") -> Units:
-        """Give the units of positive numbers in which one is their geometric mean.
-
-        Parameters
-        ----------
-        scale : {"auto", "global", "feature", "none"}
-            As in :meth:`standardized`.
-
-        Returns
-        -------
-        Units
-            Of which positive values are known.
-
-        Raises
-        ------
-        DataError
-            If there are others.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from chartae.parts.units import Facts
-        >>> Facts(np.array([[1.0], [4.0]])).proportional("feature").scale
-        array([2.])
-        """
-        if self.low <= 0:
-            raise DataError(
-                f"positive numbers are needed, and values lie in [{self.low:g}, {self.high:g}]: "
-                "use 'normal-mixture', or 'continuous' for a column of a table"
-            )
-        support = Support(positive=True)
-        if scale == "none":
-            return Units(support=support)
-        axes = POOLED.get(self.layout, (0,))
-        total: Any = 0.0
-        count: Any = 0
-        for block in blocks(self._X, self._rows):
-            logs = np.log(block.astype(np.float64))
-            total, count = total + np.nansum(logs, axes), count + (~np.isnan(logs)).sum(axes)
-        each = total / np.maximum(count, 1)
-        shape = (-1, 1, 1) if self.layout in POOLED else self._X.shape[1:]
-        unit = np.exp(each).reshape(shape) if self._by_column(scale) else float(np.exp(np.mean(each)))
-        return Units(scale=unit, support=support)
-
-    def _by_column(self, scale: str) -> bool:
-        return scale == "feature" or (scale == "auto" and self.named)
-
     def standardized(self, scale: str = "auto") -> Units:
         """Give the units in which data are centered and of size one.
 
@@ -238,12 +192,12 @@ class Facts:
         if scale == "none":
             return Units()
         center, spread = self.moments
-        if self._by_column(scale):
+        if scale == "feature" or (scale == "auto" and self.named):
             return Units(center, np.where(spread > 0, spread, 1.0))
         # In units of the largest: squares may overflow or vanish.
         largest = spread.max() or 1.0
         shared = largest * (np.sqrt(np.mean(np.square(spread / largest))) or 1.0)
-        if scale == "auto" and self.layout == "flat":
+        if scale == "auto" and self.layout == "flat" and len(spread) <= NARROW:
             # Columns of one unit may vary little, but then about zero (scores of a PCA), or are of its size.
             small = (spread < np.abs(center)) & (np.abs(center) + spread < SMALL * shared) & (spread > 0)
             _warn_of_small(np.flatnonzero(small))
@@ -258,7 +212,7 @@ def _warn_of_small(places: np.ndarray) -> None:
             f"column{'s' * (len(names) > 1)} {listed} (from 0) will hardly count, since all columns share "
             "one scale, a hundred times their size: fit with scale='feature' if columns have units of "
             "their own, or with scale='global' if they have one",
-            stacklevel=7,
+            stacklevel=8,
         )
 
 

@@ -475,7 +475,7 @@ def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     if state["begun"] is not None and state["epoch"]:
         weights, _, average = state["begun"]
     found: dict[str, Tensor] = copy.copy(weights)  # with what else a module's state has
-    if average["ready"]:
+    if average.get("ready", True):
         found.update(average["weights"])
     return found
 
@@ -536,7 +536,7 @@ class _Loop:
         self.plan, self.source, self.gradients, self.shrink, self.pace = plan, source, gradients, shrink, pace
         self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
-        self.average = Average(None if averaging is None else plan.model, averaging or 1)
+        self.average = Average(plan.model if averaging else None, averaging or 1)
         self.order = torch.Generator().manual_seed(seed)
         self.noise = Noise(torch.Generator().manual_seed(seed + 1))
         self.dropout = _Stream(seed + 2, source.device)

@@ -777,12 +777,12 @@ def _refuse_containers(X: Any, name: str) -> None:
     cure = None
     if isinstance(X, str | Path):
         cure = f"a name, and data are needed: pass chartae.read({str(X)!r})"
-    elif isinstance(X, Mapping):
+    elif isinstance(X, Mapping) and not hasattr(X, "toarray"):
         cure = "a dict: pass pandas.DataFrame(X)"
     elif type(X).__name__ == "LazyFrame":
         cure = "a table that is not read yet: pass X.collect()"
-    elif hasattr(X, "to_frame") and getattr(X, "ndim", 1) == 1:
-        cure = "one column of a table: pass X.to_frame()"
+    elif hasattr(X, "to_frame") and getattr(X, "ndim", 1) == 1 and not any(isinstance(v, str) for v in X):
+        cure = "one column of a table, or one row: pass X.to_frame(), or of a row X.to_frame().T"
     elif X is None:
         cure = "None, and data are needed: pass an array, a table, or what chartae.read gives"
     if cure is not None:

@@ -18,7 +18,6 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "Laplace",
-    "LogNormalMixture",
     "NegativeBinomial",
     "NormalMixture",
     "Poisson",
@@ -451,38 +450,3 @@ class NormalMixture(_Independent):
 
     def point(self) -> Tensor:
         return (self.logits.softmax(-1) * self.mean).sum(-1)
-
-
-class LogNormalMixture(NormalMixture):
-    """Independent positive values, whose logarithms are each from a mixture of m normals of its own.
-
-    Parameters
-    ----------
-    logits, mean, log_scale : Tensor
-        Of the components, of logarithms: ``(*batch, *event, m)``, or broadcasting to it.
-    event_dims : int
-        How many dimensions before the last are one event.
-
-    References
-    ----------
-    Aitchison and Brown 1957, "The lognormal distribution", chapter 2 (density and mean).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.parts.distributions import LogNormalMixture
-    >>> p = LogNormalMixture(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1))
-    >>> p.point(), p.log_prob(torch.ones(1))
-    (tensor([1.6487]), tensor(-0.9189))
-    """
-
-    def draw(self, k: int, noise: Noise) -> Draw:
-        return Draw(super().draw(k, noise).z.exp())
-
-    def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
-        logs = v.clamp_min(torch.finfo(v.dtype).tiny).log()  # of a value that rounding has brought to zero
-        each = super().log_prob(logs, per_dim=True) - logs
-        return _sum_event(each, self.event_dims, per_dim)
-
-    def point(self) -> Tensor:
-        return (self.logits.softmax(-1) * (self.mean + 0.5 * (2 * self.log_scale).exp()).exp()).sum(-1)

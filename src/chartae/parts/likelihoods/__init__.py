@@ -8,7 +8,6 @@ from chartae.parts.likelihoods.categories import (
 )
 from chartae.parts.likelihoods.continuous import (
     LaplaceLikelihood,
-    LogNormalMixtureLikelihood,
     NormalLikelihood,
     NormalMixtureLikelihood,
     StudentTLikelihood,
@@ -20,7 +19,6 @@ __all__ = [
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "LaplaceLikelihood",
-    "LogNormalMixtureLikelihood",
     "NegativeBinomialLikelihood",
     "NetworkLikelihood",
     "NormalLikelihood",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chartae.core.contracts import Distribution
 from chartae.core.errors import PlanError
 from chartae.core.spaces import Space, Units
-from chartae.parts.distributions import DiagonalNormal, Laplace, LogNormalMixture, NormalMixture, StudentT
+from chartae.parts.distributions import DiagonalNormal, Laplace, NormalMixture, StudentT
 from chartae.parts.likelihoods.base import NetworkLikelihood, beside_spread, likelihoods, mean_there
 from chartae.parts.posteriors import bounded
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LaplaceLikelihood",
-    "LogNormalMixtureLikelihood",
     "NormalLikelihood",
     "NormalMixtureLikelihood",
     "StudentTLikelihood",
 ]
 
 SMALLEST = 1e-3  # spread, in units of the data's scale: below it, likelihoods only reward rounding
-WIDEST = 3.0  # spread of a logarithm: the mean of what it is of is 90 times the median
 
 
 class LocationLikelihood(NetworkLikelihood):
@@ -347,8 +345,6 @@ class NormalMixtureLikelihood(NetworkLikelihood):
 
     starts: Tensor
     components = 5
-    mixture: type[NormalMixture] = NormalMixture
-    widest = math.inf
 
     def __init__(self, network: nn.Module, shape: tuple[int, ...], **options: Any) -> None:
         super().__init__(network, shape)
@@ -366,35 +362,5 @@ class NormalMixtureLikelihood(NetworkLikelihood):
     def distribution(self, out: Tensor) -> Distribution:
         parts = out.unflatten(2, (3, self.components, self.shape[0])).movedim(3, -1).unbind(2)
         logits, mean, log_scale = parts
-        log_scale = bounded(log_scale - 0.5).clamp(math.log(SMALLEST), math.log(self.widest))
-        return self.mixture(logits, mean + self.starts, log_scale, len(self.shape))
-
-
-@likelihoods.register("log-normal-mixture")
-class LogNormalMixtureLikelihood(NormalMixtureLikelihood):
-    """A mixture of normals for the logarithm of each value: for prices, durations and all that is positive.
-
-    Parameters
-    ----------
-    network, shape, noise, levels, step
-        As in :class:`NormalMixtureLikelihood`.
-
-    References
-    ----------
-    Bishop 1994, "Mixture density networks", equation 22, of logarithms.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.parts.likelihoods import LogNormalMixtureLikelihood
-    >>> from chartae.parts.networks import MLP
-    >>> p = LogNormalMixtureLikelihood(MLP((2,), (15 * 4,), hidden=(8,)), (4,))
-    >>> bool((p(torch.zeros(1, 5, 2)).point() > 0).all())
-    True
-    """
-
-    mixture, widest = LogNormalMixture, WIDEST
-
-    @staticmethod
-    def units(facts: Facts, scale: str = "auto") -> Units:
-        return facts.proportional(scale)
+        log_scale = bounded(log_scale - 0.5).clamp_min(math.log(SMALLEST))
+        return NormalMixture(logits, mean + self.starts, log_scale, len(self.shape))
