@@ -369,6 +369,15 @@ class Space(nn.Module):
         -------
         Tensor or None
             ``(...)`` in nats, which a density of values is less by; None where all numbers are the values.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from chartae.core.columns import Column, Schema
+        >>> from chartae.core.spaces import Space
+        >>> schema = Schema((Column("price", "positive", "normal-mixture", "float64"),))
+        >>> Space((1,), scale=2.0, schema=schema).log_slope(torch.tensor([[0.0], [1.5]]))
+        tensor([0., 3.])
         """
         if self.logged is None:
             return None
