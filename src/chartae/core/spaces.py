@@ -363,12 +363,12 @@ class Space(nn.Module):
         Parameters
         ----------
         x : Tensor
-            ``(..., *model_shape)``, in the model's units; NaN where a value is missing.
+            ``(n, *model_shape)``, in the model's units; NaN where a value is missing.
 
         Returns
         -------
         Tensor or None
-            ``(...)`` in nats, which a density of values is less by; None where all numbers are the values.
+            ``(n,)`` in nats, which a density of values is less by; None where all numbers are the values.
 
         Examples
         --------
