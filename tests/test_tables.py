@@ -11,6 +11,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow
 import pytest
 import torch
 
@@ -575,16 +576,18 @@ def test_categories_that_are_missing_are_put_to_the_vote():
     assert (filled == X).mean() > 0.95
 
 
-@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_decimals_are_numbers(library):
     prices = [Decimal("1.50"), None, Decimal("12.25"), Decimal("3.10"), Decimal("80")] * 20
     table = {"price": prices, "color": ["red", "blue", "red", "blue", "red"] * 20}
-    table = pd.DataFrame(table) if library == "pandas" else pl.DataFrame(table)
+    table = pl.DataFrame(table) if library == "polars" else pd.DataFrame(table)
+    if library == "pyarrow":
+        table["price"] = pd.array(prices, dtype=pd.ArrowDtype(pyarrow.decimal128(6, 2)))
     m = ct.VAE(**SMALL).fit(table)
     assert [column.kind for column in m.schema_.columns] == ["positive", "categorical"]
     assert np.isnan(m.schema_.encode(table)[1, 0])
     assert m.schema_.encode(table)[2, 0] == math.log(12.25)
-    assert m.sample(5, random_state=0)["price"].dtype == (float if library == "pandas" else pl.Float64)
+    assert m.sample(5, random_state=0)["price"].dtype == (pl.Float64 if library == "polars" else float)
 
 
 @pytest.mark.parametrize(

@@ -489,7 +489,7 @@ class _Seen:
             seen = values.dropna().to_numpy()
         elif len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "decimal":
             # Money, as a rule. It comes back as float64, which holds sixteen digits.
-            values, dtype = pd.to_numeric(values), "Float64" if dtype.startswith("Decimal") else "float64"
+            values, dtype = values.astype("float64"), "Float64" if dtype.startswith("Decimal") else "float64"
             seen = values.dropna().to_numpy()
         self.dtypes += [dtype] if dtype not in self.dtypes else []
         if not len(seen):
@@ -711,7 +711,8 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
         return np.where(gaps, np.nan, stamps.astype("int64").to_numpy() / 1e6)
     try:
         plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf"
-        numbers = values if plain else pd.to_numeric(values)
+        decimals = str(values.dtype).startswith("decimal")  # of Arrow, whose gaps to_numeric stumbles over
+        numbers = values if plain else values.astype("float64") if decimals else pd.to_numeric(values)
         plain = isinstance(numbers.dtype, np.dtype)
         numbers = numbers.to_numpy() if plain else numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError):
