@@ -16,7 +16,8 @@ from PIL import Image
 
 import chartae as ct
 from chartae.core.errors import DataError
-from chartae.training.readers import Dataset, array_of, read, refuse_bad_values
+from chartae.training.items import array_of, refuse_bad_values
+from chartae.training.readers import Dataset, read
 
 RNG = np.random.default_rng(0)
 

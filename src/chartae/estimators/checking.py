@@ -18,7 +18,8 @@ from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import Decoding
 from chartae.parts.likelihoods import likelihoods
-from chartae.training.readers import array_of, read, refuse_bad_values
+from chartae.training.items import array_of, refuse_bad_values
+from chartae.training.readers import read
 
 __all__ = ["Checking"]
 

@@ -13,7 +13,7 @@ import torch
 
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
-from chartae.training.readers import array_of
+from chartae.training.items import array_of
 
 __all__ = ["ConditionSchema"]
 

@@ -16,7 +16,7 @@ from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.estimators.conditions import ConditionSchema
 from chartae.models.autoencoder import Autoencoder
-from chartae.training.readers import array_of
+from chartae.training.items import array_of
 
 __all__ = ["Decoding", "Generator"]
 

@@ -22,8 +22,8 @@ from chartae.estimators.decoding import count, seed_of
 from chartae.geometry.charts import Chart
 from chartae.geometry.interpolation import interpolate
 from chartae.parts.distributions import carried
+from chartae.training.items import array_of
 from chartae.training.precision import autocast
-from chartae.training.readers import array_of
 from chartae.training.sources import Source
 
 __all__ = ["Encoding"]

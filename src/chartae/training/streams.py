@@ -20,7 +20,8 @@ import numpy as np
 from chartae.core.columns import Schema, is_frame
 from chartae.core.errors import DataError, one_line
 from chartae.core.registry import suggest
-from chartae.training.readers import array_of, read_array
+from chartae.training.items import array_of
+from chartae.training.readers import read_array
 
 __all__ = ["Streamed", "StreamedTable", "available_memory", "parse_bytes", "stream"]
 
