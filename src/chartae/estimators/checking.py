@@ -25,7 +25,7 @@ __all__ = ["Checking"]
 
 OF_ROWS = ("columns", "sequence")  # likelihoods of whole rows, not of a column
 MOSTLY, OUTSIDE = 0.9, 0.1  # share of a variance that one value holds, in fewer than this share of the rows
-FEW = 20  # rows of which that says something
+FEW, LOOKED_AT = 20, 1 << 25  # rows of which that says something, and values from the start, of more
 
 
 class Checking(
@@ -230,8 +230,8 @@ def warn_of_outliers(X: np.ndarray, schema: Schema) -> None:
 
     Parameters
     ----------
-    X : ndarray
-        ``(n, columns)``, NaN where a value is missing.
+    X : ndarray or Streamed
+        ``(n, columns)``, NaN where a value is missing; of a long one, its first rows.
     schema : Schema
         What the columns hold; of positive ones the variance is that of logarithms.
 
@@ -253,6 +253,8 @@ def warn_of_outliers(X: np.ndarray, schema: Schema) -> None:
     asked = [i for i, c in enumerate(schema.columns) if c.categories is None and c.likelihood in usual]
     if not asked or len(X) < FEW:
         return
+    most = LOOKED_AT // len(schema.columns)
+    X = X[: min(most, X.rows_to_hold) if is_streamed(X) else most]
 
     def numbers() -> Iterator[np.ndarray]:
         return (block[:, asked].astype(np.float64) for block in blocks(X))
