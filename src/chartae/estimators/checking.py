@@ -225,7 +225,7 @@ def warn_of_row_names(schema: Schema) -> None:
         )
 
 
-def warn_of_outliers(X: np.ndarray, schema: Schema) -> None:
+def warn_of_outliers(X: Any, schema: Schema) -> None:
     """Name values that alone make up their column's variance: all others then seem to be the same.
 
     Parameters
