@@ -614,6 +614,7 @@ def test_kinds_are_listed_before_training(capsys):
     ct.VAE(verbose=1, **SMALL).fit(mixed())
     said = capsys.readouterr().out
     assert "visits   count        negative-binomial" in said
+    assert "price    positive     normal-mixture of logs" in said
     assert "3: blue, green, red" in said
 
 

@@ -375,7 +375,8 @@ class Schema:
                 some = ", ".join(map(str, column.categories[:4]))
                 shown = f"{column.levels}: {some}" + (", ..." if len(column.categories) > 4 else "")
             missing = f"{column.missing:.1%}" if column.missing else ""
-            rows.append((column.name, column.kind, column.likelihood, missing, shown))
+            likelihood = column.likelihood + " of logs" * column.logged
+            rows.append((column.name, column.kind, likelihood, missing, shown))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
         return "\n".join(line.rstrip() for line in lines)
