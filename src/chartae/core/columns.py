@@ -213,8 +213,8 @@ class Schema:
 
         Truth values, and whole numbers of two values, are binary; text and pandas' categories categorical;
         whole numbers from 0 up that vary about as much as a Poisson variable, or more, are counts; numbers
-        above 0 that a gamma density suits better than a normal one, by .05 nats each, are positive; all
-        other numbers and dates are continuous.
+        above 0 that a gamma density suits better than a normal one, by .05 nats each and more of few rows,
+        are positive; all other numbers and dates are continuous.
 
         Parameters
         ----------
@@ -275,7 +275,7 @@ class Schema:
 
     @property
     def uniform(self) -> bool:
-        """Whether all columns are numbers, or all binary, and none is asked to be anything else."""
+        """Whether all are continuous or positive, or all binary, and none is asked to be anything else."""
         kinds = {(column.kind in ("continuous", "positive"), column.likelihood) for column in self.columns}
         return kinds in ({(True, KINDS["continuous"])}, {(False, KINDS["binary"])})
 

@@ -9,6 +9,7 @@ __all__ = [
     "PlanError",
     "RunFolderError",
     "TrainingError",
+    "enumerated",
     "one_line",
 ]
 
@@ -83,6 +84,29 @@ class TrainingError(ChartaeError, RuntimeError):
     >>> issubclass(TrainingError, RuntimeError)
     True
     """
+
+
+def enumerated(names: list[str]) -> str:
+    """Put names into a sentence: up to five of them, or four and how many there are besides.
+
+    Parameters
+    ----------
+    names : list of str
+        One or more.
+
+    Returns
+    -------
+    str
+        With commas, and an "and" before the last.
+
+    Examples
+    --------
+    >>> from chartae.core.errors import enumerated
+    >>> enumerated(["a"]), enumerated(["a", "b", "c"]), enumerated(list("abcdefg"))
+    ('a', 'a, b and c', 'a, b, c, d and 3 others')
+    """
+    names = names if len(names) <= 5 else [*names[:4], f"{len(names) - 4} others"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def one_line(error: object, most: int = 120) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chartae.core.arrays import blocks, ends, is_streamed
 from chartae.core.columns import KINDS, Schema, is_frame, is_streamed_table
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import Decoding
 from chartae.parts.likelihoods import likelihoods
@@ -179,8 +179,7 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
     if len(names) == 1:
         warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=5)
     elif names:
-        names = names if len(names) <= 5 else [*names[:4], f"{len(names) - 4} others"]
-        listed = f"columns {', '.join(names[:-1])} and {names[-1]}{where}"
+        listed = f"columns {enumerated(names)}{where}"
         but = but.replace("it is a pixel", "they are pixels")
         warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)
 

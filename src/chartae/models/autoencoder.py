@@ -292,15 +292,15 @@ class Autoencoder(Model):
             ``(k, n)`` in nats.
         """
         each, whole = self._unit()
-        slope = self.space.log_slope(x)
-        if not self.space.gaps:
+        if self.space.gaps:
+            missing = x.isnan()
+            # Filled before, masked after: the density of NaN has a gradient of NaN, masked or not.
+            rows = px.log_prob(x.masked_fill(missing, 0.0), per_dim=True) - each.to(x)
+            rows = rows.masked_fill(missing, 0.0).flatten(2).sum(2)
+        else:
             rows = px.log_prob(x)
             rows = rows - whole if whole else rows
-            return rows if slope is None else rows - slope
-        missing = x.isnan()
-        # Filled before, masked after: the density of NaN has a gradient of NaN, masked or not.
-        rows = px.log_prob(x.masked_fill(missing, 0.0), per_dim=True) - each.to(x)
-        rows = rows.masked_fill(missing, 0.0).flatten(2).sum(2)
+        slope = self.space.log_slope(x)
         return rows if slope is None else rows - slope
 
     def _unit(self) -> tuple[Tensor, float]:

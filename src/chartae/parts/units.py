@@ -10,7 +10,7 @@ import numpy as np
 
 from chartae.core.arrays import blocks, ends, whole
 from chartae.core.columns import Schema
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.core.spaces import Space, Units, layout_of
 from chartae.parts.likelihoods import likelihoods
 
@@ -206,10 +206,9 @@ class Facts:
 
 def _warn_of_small(places: np.ndarray) -> None:
     if len(places):
-        names = [str(place) for place in places[:4]] + [f"{len(places) - 4} others"] * (len(places) > 4)
-        listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+        listed = enumerated([str(place) for place in places])
         warnings.warn(
-            f"column{'s' * (len(names) > 1)} {listed} (from 0) will hardly count, since all columns share "
+            f"column{'s' * (len(places) > 1)} {listed} (from 0) will hardly count, since all columns share "
             "one scale, a hundred times their size: fit with scale='feature' if columns have units of "
             "their own, or with scale='global' if they have one",
             stacklevel=8,
