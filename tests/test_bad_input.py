@@ -114,7 +114,10 @@ def test_arrays(kind):
         (scipy.sparse.csr_matrix(X), ["X.toarray()"]),
         (pd.DataFrame({"a": [1.0, np.inf, 2.0]}), ["column 'a' is infinite in row 1"]),
         (pd.DataFrame({"a": [1.0], "b": [2.0]}), ["1 row", "two or more"]),
-        (pd.DataFrame({"a": [1, 2], "b": [None, None]}), ["column 'b' holds no values: drop it"]),
+        (
+            pd.DataFrame({"a": [1, 2], "b": [None, None]}),
+            ["column 'b' holds no values: leave it out (columns={'b': 'drop'})"],
+        ),
         (pd.DataFrame({"a": [1, "x", 2]}), ["column 'a' mixes numbers and text"]),
         (pd.DataFrame({"a": [[1], [2]]}), ["column 'a' holds '[1]'"]),
         (pd.DataFrame({"a": []}), ["(0, 1)"]),
@@ -191,7 +194,7 @@ def test_a_constant_column_is_a_warning():
     result = run(*fit("a.csv"))
     assert (result.exit_code, result.stderr) == (
         0,
-        "Warning: column 'b' is constant and tells nothing: drop it\n",
+        "Warning: column 'b' is constant and tells nothing: drop it (--column b=drop)\n",
     )
 
 
@@ -257,7 +260,11 @@ FILES = [
     ("marks.csv", "a;b\n1;2\n3;4\n", ["put commas between its columns"]),
     ("empty.csv", "a,b\n1.5,\n2.5,\n", ["column 'b' holds no values"]),
     ("one.csv", "a,b\n1.5,2\n", ["two or more"]),
-    ("ids.csv", "a,b\n" + "".join(f"n{i},{i / 7}\n" for i in range(1500)), ["column 'a'", "drop it"]),
+    (
+        "ids.csv",
+        "a,b\n" + "".join(f"n{i},{i / 7}\n" for i in range(1500)),
+        ["column 'a'", "different texts", "leave it out"],
+    ),
     ("cut.npy", NPY[:-50], ["cannot read cut.npy"]),
     ("head.npy", NPY[:20], ["cannot read head.npy"]),
     ("other.npy", b"something" * 9, ["other.npy (it is no array of NumPy)"]),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import datetime as dt
+import json
 import math
 import re
+import shlex
 import warnings
 from decimal import Decimal
 
@@ -14,8 +17,11 @@ import polars as pl
 import pyarrow
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import chartae as ct
+from chartae.apps.options import as_column_options
 from chartae.core.columns import Schema
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
@@ -240,6 +246,101 @@ def test_columns_that_name_rows_are_named():
     )
     few = pd.DataFrame({"city": ["Rom", "Riga", "Oslo", "Bern"], "size": size[:4]})
     assert not heard(lambda: ct.VAE(**SMALL).fit(few))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "stream"])
+def test_columns_that_are_left_out_are_no_part_of_the_model(library, tmp_path):
+    rng = np.random.default_rng(0)
+    bare = pd.DataFrame({"size": rng.normal(size=60), "kind": np.repeat(["a", "b", "c"], 20)})
+    names = pd.DataFrame({"id": [f"n{i}" for i in range(60)]})
+    names["both"] = {"pandas": [1j] * 60, "polars": [[1]] * 60, "stream": [f"m{i}" for i in range(60)]}[
+        library
+    ]
+    whole = pd.concat([names, bare], axis=1)
+    if library == "polars":
+        bare, whole = pl.from_pandas(bare), pl.from_pandas(whole)
+    elif library == "stream":
+        for name, table in (("whole", whole), ("bare", bare)):
+            table.to_parquet(tmp_path / f"{name}.parquet")
+        bare, whole = (ct.stream(tmp_path / f"{name}.parquet") for name in ("bare", "whole"))
+    columns = {"id": "drop", "both": "drop"}
+    model = ct.VAE(columns=columns, **SMALL)
+    assert not heard(lambda: model.fit(whole))
+    assert model.feature_names_in_.tolist() == ["size", "kind"] == model.schema_.names
+    kept = ct.load(model.save(tmp_path / "run"))
+    twin = ct.VAE(**SMALL).fit(bare)
+    for fitted in (model, kept):  # with these columns or without
+        np.testing.assert_array_equal(fitted.transform(whole), twin.transform(bare))
+        np.testing.assert_array_equal(fitted.transform(bare), twin.transform(bare))
+    assert list(kept.sample(3).columns) == ["size", "kind"]
+    with pytest.raises(PlanError, match="no column 'od'"):
+        ct.VAE(columns={"od": "drop"}, **SMALL).fit(whole)
+    with pytest.raises(DataError, match="holds no values"):
+        ct.VAE(columns=dict.fromkeys(whole.columns, "drop"), **SMALL).fit(whole)
+
+
+def test_what_is_refused_or_warned_of_is_left_out_as_it_says():
+    table = pd.DataFrame({"a b's": [f"n{i}" for i in range(1100)], "one": 1.0, "size": np.arange(1100) % 7})
+    with pytest.raises(DataError, match="1,100 different") as refused:
+        ct.VAE(**SMALL).fit(table)
+    said = re.search(r"columns=(\{.*\})", str(refused.value))
+    columns = ast.literal_eval(said[1])
+    (line,) = heard(lambda: ct.VAE(columns=columns, **SMALL).fit(table))
+    columns |= ast.literal_eval(re.search(r"columns=(\{.*\})", line)[1])
+    assert columns == {"a b's": "drop", "one": "drop"}
+    assert not heard(lambda: ct.VAE(columns=columns, **SMALL).fit(table))
+    assert as_column_options(line).endswith("drop it (--column one=drop)")
+    words = shlex.split(as_column_options(str(refused.value)).partition("(")[2][:-1])
+    assert words == ["--column", "a b's=drop"]
+
+
+@given(
+    st.integers(0, 6),
+    st.sampled_from(["float64", "float32", "Float64", "object"]),
+    st.integers(-4, 8),
+    st.booleans(),
+)
+def test_numbers_come_back_with_as_many_digits_as_they_had(digits, dtype, size, gaps):
+    rng = np.random.default_rng(digits + 10 * size + 40)
+    assume(dtype != "float32" or digits + size <= 5)  # it holds some seven digits
+    assume(digits + size >= 2)
+    values = np.round(rng.normal(scale=10.0**size, size=50), digits)
+    written = pd.Series(values, dtype=dtype if dtype != "object" else None)
+    if gaps:
+        written[3] = None
+    if dtype == "object":
+        written = written.map(lambda v: None if v != v else Decimal(f"{v:.{digits}f}"))
+    table = pd.DataFrame({"x": written})
+    schema = Schema.learn(table)
+    (column,) = schema.columns
+    assert column.digits == digits or (
+        column.digits < digits and (np.round(values, column.digits) == values).all()
+    )
+    numbers = schema.encode(table)
+    noisy = numbers + 0.3 * 10.0**-digits * (rng.random(numbers.shape) - 0.5)
+    again = schema.decode(noisy)["x"].to_numpy(dtype=float, na_value=np.nan)
+    np.testing.assert_array_equal(again, written.to_numpy(dtype=float, na_value=np.nan))
+    assert Schema.from_config(json.loads(json.dumps(schema.config()))) == schema
+
+
+def test_numbers_that_were_measured_keep_all_their_digits():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=2000), "large": 1e300 * rng.normal(size=2000)})
+    assert [c.digits for c in Schema.learn(table).columns] == [None, 0]
+    late = np.append(np.zeros(1500), rng.normal(size=500))
+    assert Schema.learn(pd.DataFrame({"x": late})).columns[0].digits is None
+    schema = Schema.learn(table)
+    pd.testing.assert_frame_equal(schema.decode(schema.encode(table)), table)
+
+
+def test_prices_are_sampled_in_cents_and_above_zero():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"price": np.maximum(np.round(rng.lognormal(-3, 1.5, 400), 2), 0.01)})
+    table["degrees"] = np.round(rng.normal(20, 5, 400)).astype(float)
+    drawn = ct.VAE(latent_dim=1, max_epochs=5, random_state=0).fit(table).sample(500, random_state=0)
+    assert drawn["price"].min() == 0.01
+    for name, digits in (("price", 2), ("degrees", 0)):
+        assert (np.round(drawn[name], digits) == drawn[name]).all()
 
 
 def test_columns_of_arrays_that_have_units_of_their_own_are_named():

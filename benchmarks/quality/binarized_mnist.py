@@ -44,6 +44,7 @@ class Run(NamedTuple):
 
 RUNS = {
     "vae": Run("vae", {}, (200, 200), 50, 88.71),
+    "vae, tanh": Run("vae", {"activation": "tanh"}, (200, 200), 50, 88.71),
     "iwae-50": Run("iwae", {"k": 50}, (200, 200), 50, 87.10),
     "two-layer iwae-50": Run("hierarchical-vae", {"levels": 2, "k": 50}, (200, 200), 150, 85.32),
     "ladder": Run("ladder-vae", {"levels": 2, "warmup": 10.0}, (300, 300), 60, None),

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 import chartae
 from chartae.apps import captions, fitting, heads, sweeping, using
+from chartae.apps.options import as_column_options
 from chartae.core.errors import ChartaeError
 
 __all__ = ["app", "main"]
@@ -58,7 +59,7 @@ class _Commands(TyperGroup):
                 known, message = True, "the memory is not enough: use a smaller --batch-size or --hidden"
             if not known or os.environ.get("CHARTAE_DEBUG"):
                 raise
-            typer.echo(f"Error: {' '.join(message.split())}", err=True)
+            typer.echo(f"Error: {_said(message)}", err=True)
             code = 2
         if code == 130:
             typer.echo("Interrupted.", err=True)
@@ -69,7 +70,12 @@ def _warn(
     message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Say a warning in one line, and not where in the code it was raised."""
-    typer.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    typer.echo(f"Warning: {_said(str(message))}", err=True)
+
+
+def _said(message: str) -> str:
+    """Put a message into one line, in the words of the command line."""
+    return as_column_options(" ".join(message.split()))
 
 
 app = typer.Typer(

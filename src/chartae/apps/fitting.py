@@ -96,7 +96,7 @@ def fit(
         typer.Option(
             metavar="NAME=KIND",
             help="What a column of a table holds: continuous, positive, binary, categorical, count, or a "
-            "likelihood. May be repeated.",
+            "likelihood; drop leaves it out. May be repeated.",
         ),
     ] = None,
     memory: Memory = None,
@@ -153,7 +153,8 @@ def fit(
     }
     own, given = sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
-        given["columns"] = dict(kind_of(pair) for pair in column)
+        known = (before.parameters.get("columns") if before else None) or {}
+        given["columns"] = known | dict(kind_of(pair) for pair in column)
     items = to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
     if before is not None:
         if before.is_trained and (own or given.keys() - {"random_state"}):

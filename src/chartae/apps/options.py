@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,6 +118,19 @@ def as_options(message: str, names: Collection[str]) -> str:
         return words[0] if value is None else f"{words[0]}{words[1]}{value}"
 
     return re.sub(r"The '(\w+)' parameter of \w+|\b(\w+)='?([\w.+-]*\w)'?", option, message)
+
+
+def as_column_options(message: str) -> str:
+    """Say what a column holds as it is said here: ``columns={'id': 'drop'}`` is ``--column id=drop``."""
+
+    def options(found: re.Match[str]) -> str:
+        try:
+            kinds = ast.literal_eval(found[1])
+        except (ValueError, SyntaxError):  # a brace in a name
+            return found[0]
+        return " ".join(f"--column {shlex.quote(f'{name}={kind}')}" for name, kind in kinds.items())
+
+    return re.sub(r"columns=(\{.*?'\})", options, message)
 
 
 DATA = typer.Argument(

@@ -14,7 +14,7 @@ import numpy as np
 from chartae.core.errors import DataError, PlanError, one_line
 from chartae.core.registry import suggest
 
-__all__ = ["KINDS", "Column", "Schema", "as_pandas", "is_frame", "is_streamed_table"]
+__all__ = ["KINDS", "Column", "Schema", "as_pandas", "is_frame", "is_streamed_table", "leave_out", "without"]
 
 #: Kinds of columns, and the likelihood that suits each.
 KINDS: dict[str, str] = {
@@ -24,6 +24,7 @@ KINDS: dict[str, str] = {
     "categorical": "categorical",
     "count": "negative-binomial",
 }
+DROP = "drop"  # said of a column that no model is to see
 PLAINLY, DOUBT = 0.05, 4.0  # nats of a value by which a gamma density must be better, and more of few: 4 / n
 #: How columns become numbers or dates whose values pandas has a name for.
 CONVERTED = {
@@ -31,6 +32,7 @@ CONVERTED = {
     "timedelta": "convert it, as by .dt.total_seconds()",
     "period": "convert it, as by .dt.to_timestamp()",
 }
+DIGITS = 6  # after the point; numbers that have more are measured rather than written
 MANY = 20  # rows, of which no two texts alike are no chance
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
 NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
@@ -94,6 +96,56 @@ def is_streamed_table(X: Any) -> bool:
     return hasattr(X, "frames")
 
 
+def leave_out(*names: str) -> str:
+    """Say how columns are left out of a fit.
+
+    Parameters
+    ----------
+    *names : str
+        Of the columns.
+
+    Returns
+    -------
+    str
+        The parameter of an estimator, as it is written.
+
+    Examples
+    --------
+    >>> from chartae.core.columns import leave_out
+    >>> leave_out("id")
+    "columns={'id': 'drop'}"
+    """
+    return f"columns={dict.fromkeys(names, DROP)}"
+
+
+def without(frame: Any, kinds: Mapping[str, str] | None) -> Any:
+    """Leave columns out of a table.
+
+    Parameters
+    ----------
+    frame : DataFrame or StreamedTable
+        ``(n, columns)``.
+    kinds : Mapping of str to str or None
+        What the user says that columns are; those that are "drop" go, where the table has them.
+
+    Returns
+    -------
+    DataFrame or StreamedTable
+        The others, in their order.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from chartae.core.columns import without
+    >>> list(without(pd.DataFrame({"id": [1], "size": [2]}), {"id": "drop"}))
+    ['size']
+    """
+    kept = [name for name in frame.columns if (kinds or {}).get(str(name)) != DROP]
+    if len(kept) == len(frame.columns):
+        return frame
+    return frame.select(kept) if is_streamed_table(frame) else frame[kept]
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table.
@@ -120,6 +172,9 @@ class Column:
         Whether values number the rows, or are as many texts as there are rows, so that they tell nothing.
     days : bool
         Whether all values are dates without a time of day, so that what is decoded is rounded to such dates.
+    digits : int or None
+        Of numbers that are no counts: digits after the point that are enough to write each of them, to which
+        what is decoded is rounded; None if they have more than six.
 
     Examples
     --------
@@ -138,6 +193,7 @@ class Column:
     constant: bool = False
     names_rows: bool = False
     days: bool = False
+    digits: int | None = None
 
     @property
     def levels(self) -> int | None:
@@ -221,7 +277,7 @@ class Schema:
         frame : DataFrame or StreamedTable
             ``(n, columns)``, of pandas or polars; all blocks of a stream are seen, one after the other.
         kinds : Mapping of str to str or None
-            What the user says that columns are: a kind, or the name of a likelihood.
+            What the user says that columns are: a kind, the name of a likelihood, or "drop", to leave it out.
         known : iterable of str
             Names of likelihoods that may be asked for.
 
@@ -237,28 +293,28 @@ class Schema:
         PlanError
             If ``kinds`` names a column or a kind that is not there.
         """
+        if (levels := getattr(frame.columns, "nlevels", 1)) > 1:
+            raise DataError(
+                f"the names of the columns have {levels} levels: make one of them, as by table.columns = "
+                "table.columns.map(str)"
+            )
+        given = [str(name) for name in frame.columns]
+        for name in kinds or {}:
+            if name not in given:
+                raise PlanError(f"the table has no column {name!r}: {suggest(name, given)}")
+        frame = without(frame, kinds)
+        if 0 in frame.shape:
+            raise DataError(f"the table has shape {frame.shape}, and holds no values: give rows and columns")
         frames = frame.frames() if is_streamed_table(frame) else [frame]
         kept: list[_Seen] = []
         for frame in frames:
             library = "polars" if type(frame).__module__.startswith("polars") else "pandas"
             table = as_pandas(frame)
             if not kept:
-                if table.columns.nlevels > 1:
-                    raise DataError(
-                        f"the names of the columns have {table.columns.nlevels} levels: make one of them, as "
-                        "by table.columns = table.columns.map(str)"
-                    )
                 names, numbered = [str(name) for name in table.columns], table.columns.dtype.kind in "iu"
                 twice = next((name for name in names if names.count(name) > 1), None)
                 if twice:
                     raise DataError(f"column {twice!r} is there twice: rename one of them")
-                if not len(table) or not names:
-                    raise DataError(
-                        f"the table has shape {table.shape}, and holds no values: give rows and columns"
-                    )
-                for name in kinds or {}:
-                    if name not in names:
-                        raise PlanError(f"the table has no column {name!r}: {suggest(name, names)}")
                 kept = [_Seen(name, (kinds or {}).get(name)) for name in names]
             for seen, dtype, (_, values) in zip(kept, list(frame.dtypes), table.items(), strict=True):
                 seen.add(values, str(dtype))
@@ -473,7 +529,7 @@ class _Seen:
         self.categories: dict[Any, None] = {}  # in the order of their coming
         self.few: set[float] = set()  # different numbers, up to three or so
         self.low, self.whole, self.integers = np.inf, True, True
-        self.high = -np.inf
+        self.high, self.digits = -np.inf, 0
         self.sum = self.squares = self.logs = 0.0
 
     def add(self, values: Any, dtype: str) -> None:
@@ -511,7 +567,7 @@ class _Seen:
             if self.integers and max(abs(int(seen.min())), abs(int(seen.max()))) > EXACT:
                 raise DataError(
                     f"column {self.name!r} holds whole numbers beyond 2^53, which float64 cannot tell apart: "
-                    "subtract a constant, or drop it"
+                    f"subtract a constant, or leave it out ({leave_out(self.name)})"
                 )
             numbers = np.asarray(seen, dtype=np.float64)
             if not np.isfinite(numbers).all():
@@ -520,6 +576,8 @@ class _Seen:
                     f"column {self.name!r} is infinite in row {row} (from 0): correct it, or leave it empty"
                 )
             self._number(numbers)
+            if not self.integers:
+                self._write(seen if plain else numbers)
         elif holds == "string":
             self._take(pd.unique(seen))
         elif holds not in ("categorical", "stamps", "boolean"):
@@ -529,7 +587,9 @@ class _Seen:
                 self._mixed()
             what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
             how = CONVERTED.get(holds, "convert it")
-            raise DataError(f"{what}, neither number nor text nor date: {how}, or drop it")
+            raise DataError(
+                f"{what}, neither number nor text nor date: {how}, or leave it out ({leave_out(self.name)})"
+            )
         if self.asked is not None and _kind(self.asked) in ("categorical", "binary"):
             self._take(pd.unique(seen))
         self.holds.add(holds)
@@ -550,6 +610,13 @@ class _Seen:
         if self.low > 0:
             self.logs += float(np.log(numbers).sum())
 
+    def _write(self, numbers: np.ndarray) -> None:
+        """See how many digits it takes to write numbers, in the precision in which they come."""
+        for part in (numbers[:1000], numbers):  # mostly a few of them tell
+            full = part.astype(np.float64)
+            while self.digits <= DIGITS and (_rounded(full, self.digits).astype(part.dtype) != part).any():
+                self.digits += 1
+
     def _take(self, categories: Any) -> None:
         self.categories.update(dict.fromkeys(_plain(value, self.name) for value in categories))
         # Now, and not in the end: the names of a large table's rows would fill the memory.
@@ -561,7 +628,7 @@ class _Seen:
     def column(self, known: Iterable[str]) -> Column:
         """Tell what the column holds by its type and its values."""
         if not self.there:
-            raise DataError(f"column {self.name!r} holds no values: drop it")
+            raise DataError(f"column {self.name!r} holds no values: leave it out ({leave_out(self.name)})")
         missing = 1.0 - self.there / self.rows
         column = Column(
             self.name,
@@ -594,6 +661,8 @@ class _Seen:
             column = replace(column, kind="count", likelihood=KINDS["count"])
         elif self.holds == {"number"} and len(self.few) > 2 and self._skewed:
             column = replace(column, kind="positive", likelihood=KINDS["positive"])
+        if self.holds == {"number"} and not self.integers and self.digits <= DIGITS:
+            column = replace(column, digits=self.digits)
         return column if self.asked is None else _as(column, self.asked, tuple(self.categories), known)
 
     @property
@@ -635,7 +704,7 @@ def _refuse_names(name: str, categories: Sized) -> None:
     if len(categories) > MOST_CATEGORIES:
         raise DataError(
             f"column {name!r} holds {len(categories):,} different texts, which name rows rather than "
-            "describe them: drop it"
+            f"describe them: leave it out ({leave_out(name)})"
         )
 
 
@@ -647,9 +716,8 @@ def _categorical(column: Column, categories: tuple[Any, ...]) -> Column:
 def _as(column: Column, asked: str, values: Iterable[Any], known: Iterable[str]) -> Column:
     """Take a column as the user says, and not as it looks."""
     if asked not in KINDS and asked not in known:
-        raise PlanError(
-            f"column {column.name!r} cannot be {asked!r}: {suggest(asked, dict.fromkeys([*KINDS, *known]))}"
-        )
+        may_be = suggest(asked, dict.fromkeys([*KINDS, DROP, *known]))
+        raise PlanError(f"column {column.name!r} cannot be {asked!r}: {may_be}")
     kind = _kind(asked)
     if kind in ("count", "positive") and column.clock:
         raise PlanError(f"column {column.name!r} holds dates and cannot be {asked!r}: use 'continuous'")
@@ -732,7 +800,7 @@ def _numbers(column: Column, values: Any) -> np.ndarray:
         row = int(wrong.argmax())
         needed = {
             "count": "whole numbers from 0 up",
-            "positive": "positive numbers (or columns= that names it 'continuous')",
+            "positive": f"positive numbers (or columns={{{column.name!r}: 'continuous'}} in the fit)",
         }
         raise DataError(
             f"column {column.name!r} holds {numbers[row]:g} in row {row} (from 0), and "
@@ -781,10 +849,18 @@ def _values(column: Column, numbers: np.ndarray, library: str) -> Any:
         least = 1.0 if column.logged else float(whole.min)
         low, high = least, np.nextafter(float(whole.max), 0) if whole.bits == 64 else whole.max
         numbers = np.clip(np.round(numbers.astype(np.float64)), low, high)
-    elif small := re.match(r"float(16|32)", column.dtype.lower()):
+    elif column.digits is not None and column.kind != "count":  # of which an expected one need not be whole
+        least = 10.0**-column.digits if column.logged else -np.inf
+        numbers = np.maximum(_rounded(numbers.astype(np.float64), column.digits), least)
+    if small := re.match(r"float(16|32)", column.dtype.lower()):
         most = float(np.finfo(small[0]).max)
         numbers = np.clip(numbers, -most, most)
     return pd.Series(numbers) if library == "polars" else _typed(pd.Series(numbers), column.dtype, gaps)
+
+
+def _rounded(numbers: np.ndarray, digits: int) -> np.ndarray:
+    """Round to digits after the point; numbers beyond 2^53 have none."""
+    return np.where(np.abs(numbers) < EXACT, np.round(np.clip(numbers, -EXACT, EXACT), digits), numbers)
 
 
 def _whole(dtype: str) -> np.iinfo[Any] | None:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import assert_all_finite, check_array, check_is_fi
 from torch import Tensor
 
 from chartae.core.arrays import blocks, ends, is_streamed
-from chartae.core.columns import KINDS, Schema, is_frame, is_streamed_table
+from chartae.core.columns import KINDS, Schema, is_frame, is_streamed_table, leave_out, without
 from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import Decoding
@@ -25,6 +25,7 @@ __all__ = ["Checking"]
 
 OF_ROWS = ("columns", "sequence")  # likelihoods of whole rows, not of a column
 MOSTLY, OUTSIDE = 0.9, 0.1  # share of a variance that one value holds, in fewer than this share of the rows
+SAID = 5  # constant columns of which it is said how they are left out
 FEW, LOOKED_AT = 20, 1 << 25  # rows of which that says something, and values from the start, of more
 
 
@@ -121,6 +122,7 @@ class Checking(
             self.schema_ = Schema.learn(X, self.columns, of_columns)
             if len(X) < 2:
                 raise DataError("the table has 1 row, and a model needs two or more: give more")
+        X = without(X, self.columns)
         if named:
             validate_data(self, next(iter(X.frames())) if streamed else X, reset=reset, skip_check_array=True)
         schema = self.schema_ if reset else self.space_.schema
@@ -172,15 +174,16 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
     'columns 0 and 1 (from 0) are constant and tell nothing: drop them, unless they are pixels'
     """
     if schema is not None:
-        names, where, but = [repr(column.name) for column in schema.columns if column.constant], "", ""
+        constant = [column.name for column in schema.columns if column.constant]
+        names, where = [repr(name) for name in constant], ""
+        but = f" ({leave_out(*constant)})" if len(constant) <= SAID else ""
     else:
         names = [str(i) for i in _constant(X)] if X.ndim == 2 else []
-        where, but = " (from 0)", ", unless it is a pixel"
+        where, but = " (from 0)", ", unless it is a pixel" if len(names) == 1 else ", unless they are pixels"
     if len(names) == 1:
         warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=5)
     elif names:
         listed = f"columns {enumerated(names)}{where}"
-        but = but.replace("it is a pixel", "they are pixels")
         warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)
 
 
@@ -213,15 +216,13 @@ def warn_of_row_names(schema: Schema) -> None:
     ...     warnings.simplefilter("always")
     ...     warn_of_row_names(Schema.learn(pd.DataFrame({"id": range(30), "size": [1.5, 2.5] * 15})))
     >>> str(caught[0].message)
-    "column 'id' numbers the rows, and tells nothing of what is in them: drop it, unless it is a time"
+    "column 'id' numbers the rows: drop it (columns={'id': 'drop'}), unless it is a time"
     """
     for column in (c for c in schema.columns if c.names_rows):
         texts = column.categories is not None
         how = "holds another text in each row" if texts else "numbers the rows"
         but = "" if texts else ", unless it is a time"
-        warnings.warn(
-            f"column {column.name!r} {how}, and tells nothing of what is in them: drop it{but}", stacklevel=5
-        )
+        warnings.warn(f"column {column.name!r} {how}: drop it ({leave_out(column.name)}){but}", stacklevel=5)
 
 
 def warn_of_outliers(X: Any, schema: Schema) -> None:

@@ -81,7 +81,7 @@ layout : {"auto", "flat", "hw", "hwc", "chw", "any"}
     4 channels, and all else for "any".
 columns : dict or None
     Of a table: what some of its columns hold, by name, where it is not what they look like: "continuous",
-    "positive", "binary", "categorical", "count", or the name of a likelihood.
+    "positive", "binary", "categorical", "count", or the name of a likelihood; "drop" leaves a column out.
 missing : {"auto", "mask", "refuse"}
     What NaN and None mean: values that are left out of encoder and loss, and that :meth:`reconstruct` fills
     in, or an error. "auto" is "mask" for tables, "refuse" for arrays.

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
-from chartae.core.columns import Schema, as_pandas, is_frame, is_streamed_table
+from chartae.core.columns import as_pandas, is_frame, is_streamed_table
 from chartae.core.errors import DataError, one_line
 from chartae.core.files import SOUNDS, folder_labels, visible_files
 from chartae.training.items import array_of, as_array, refuse_non_finite, refuse_other_than_items
@@ -647,7 +647,6 @@ def _table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
         labels = _label_column(column, labels, name)
     if not len(frame.columns):
         raise DataError(f"{name} is empty, it has no columns but the labels: pass one feature at least")
-    Schema.learn(frame)  # refuses what no model can use, by the column's name
     y = None if labels is None else _labels(labels, len(frame), name)
     return Dataset(frame, y, tuple(frame.columns), name, note)
 
