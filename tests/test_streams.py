@@ -477,7 +477,7 @@ def test_columns_of_parquet(parquet, monkeypatch):
     with pytest.raises(DataError, match="did you mean"):
         stream(path, columns=["wrd"])
     names = stream(parquet(word=[str(i) for i in range(500)]), memory=TABLE)
-    monkeypatch.setattr("chartae.core.columns.MOST_CATEGORIES", 9)
+    monkeypatch.setattr("chartae.core.columns.seen.MOST_CATEGORIES", 9)
     with pytest.raises(DataError, match=r"\d+ different texts"):
         Schema.learn(names)
 

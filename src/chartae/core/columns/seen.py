@@ -1,0 +1,257 @@
+"""What is seen of columns, from which their kinds follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sized
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from chartae.core.columns.kinds import DROP, KINDS, Column, kind_of, leave_out
+from chartae.core.columns.values import EXACT, rounded
+from chartae.core.errors import DataError, PlanError
+from chartae.core.registry import suggest
+
+__all__: list[str] = []
+
+PLAINLY, DOUBT = 0.05, 4.0  # nats of a value by which a gamma density must be better, and more of few: 4 / n
+#: How columns become numbers or dates whose values pandas has a name for.
+CONVERTED = {
+    "timedelta64": "convert it, as by .dt.total_seconds()",
+    "timedelta": "convert it, as by .dt.total_seconds()",
+    "period": "convert it, as by .dt.to_timestamp()",
+}
+DIGITS = 6  # after the point; numbers that have more are measured rather than written
+MANY = 20  # rows, of which no two texts alike are no chance
+MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
+NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
+
+
+class Seen:
+    """What is seen of a column, one block of its values after the other."""
+
+    def __init__(self, name: str, asked: str | None = None) -> None:
+        self.name, self.asked = name, asked
+        self.rows = self.there = 0
+        self.dtypes: list[str] = []
+        self.holds: set[str] = set()  # kinds of values, as pandas names them
+        self.first: Any = None
+        self.constant, self.days, self.ordered = True, True, False
+        self.categories: dict[Any, None] = {}  # in the order of their coming
+        self.few: set[float] = set()  # different numbers, up to three or so
+        self.low, self.whole, self.integers = np.inf, True, True
+        self.high, self.digits = -np.inf, 0
+        self.sum = self.squares = self.logs = 0.0
+
+    def add(self, values: Any, dtype: str) -> None:
+        """See a block of values, a pandas Series."""
+        import pandas as pd
+
+        # Plain numbers are many, and NumPy has them without a copy.
+        plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf"
+        seen = values.to_numpy() if plain else values.dropna().to_numpy()
+        seen = seen[~np.isnan(seen)] if plain and seen.dtype.kind == "f" else seen
+        first_row, self.rows = self.rows, self.rows + len(values)
+        if len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "date":
+            values, dtype = pd.to_datetime(values), "date" if dtype == "object" else dtype  # Python's own
+            seen = values.dropna().to_numpy()
+        elif len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "decimal":
+            # Money, as a rule. It comes back as float64, which holds sixteen digits.
+            values, dtype = values.astype("float64"), "Float64" if dtype.startswith("Decimal") else "float64"
+            seen = values.dropna().to_numpy()
+        self.dtypes += [dtype] if dtype not in self.dtypes else []
+        if not len(seen):
+            return
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            holds, self.ordered = "categorical", self.ordered or bool(values.dtype.ordered)
+            self._take(values.dtype.categories)
+        elif pd.api.types.is_datetime64_any_dtype(values.dtype):
+            holds = "stamps"
+            there = values.dropna()
+            self.days = self.days and bool((there == there.dt.normalize()).all())
+        else:
+            holds = "floating" if plain else pd.api.types.infer_dtype(seen, skipna=True)
+        if holds in NUMBERS:
+            holds = "number"
+            values = values if pd.api.types.is_numeric_dtype(values.dtype) else pd.to_numeric(values)
+            self.integers = self.integers and pd.api.types.is_integer_dtype(values.dtype)
+            if self.integers and max(abs(int(seen.min())), abs(int(seen.max()))) > EXACT:
+                raise DataError(
+                    f"column {self.name!r} holds whole numbers beyond 2^53, which float64 cannot tell apart: "
+                    f"subtract a constant, or leave it out ({leave_out(self.name)})"
+                )
+            numbers = np.asarray(seen, dtype=np.float64)
+            if not np.isfinite(numbers).all():
+                row = first_row + int(np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)).argmax())
+                raise DataError(
+                    f"column {self.name!r} is infinite in row {row} (from 0): correct it, or leave it empty"
+                )
+            self._number(numbers)
+            if not self.integers:
+                self._write(seen if plain else numbers)
+        elif holds == "string":
+            self._take(pd.unique(seen))
+        elif holds not in ("categorical", "stamps", "boolean"):
+            if any(isinstance(v, str) for v in seen) and any(
+                isinstance(v, int | float | np.number) for v in seen
+            ):
+                self._mixed()
+            what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
+            how = CONVERTED.get(holds, "convert it")
+            raise DataError(
+                f"{what}, neither number nor text nor date: {how}, or leave it out ({leave_out(self.name)})"
+            )
+        if self.asked is not None and kind_of(self.asked) in ("categorical", "binary"):
+            self._take(pd.unique(seen))
+        self.holds.add(holds)
+        if len(self.holds) > 1:
+            self._mixed()
+        self.first = self.first if self.there else seen[0]
+        self.constant = self.constant and bool((seen == self.first).all())
+        self.there += len(seen)
+
+    def _number(self, numbers: np.ndarray) -> None:
+        if len(self.few) < 3:
+            start = np.unique(numbers[:1000])
+            self.few.update((start if len(start) > 2 else np.unique(numbers)).tolist()[:3])
+        self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
+        self.whole = self.whole and bool((numbers == np.round(numbers)).all())
+        with np.errstate(over="ignore"):  # such numbers are no counts
+            self.sum, self.squares = self.sum + float(numbers.sum()), self.squares + float(numbers @ numbers)
+        if self.low > 0:
+            self.logs += float(np.log(numbers).sum())
+
+    def _write(self, numbers: np.ndarray) -> None:
+        """See how many digits it takes to write numbers, in the precision in which they come."""
+        for part in (numbers[:1000], numbers):  # mostly a few of them tell
+            full = part.astype(np.float64)
+            while self.digits <= DIGITS and (rounded(full, self.digits).astype(part.dtype) != part).any():
+                self.digits += 1
+
+    def _take(self, categories: Any) -> None:
+        self.categories.update(dict.fromkeys(_plain(value, self.name) for value in categories))
+        # Now, and not in the end: the names of a large table's rows would fill the memory.
+        _refuse_names(self.name, self.categories)
+
+    def _mixed(self) -> NoReturn:
+        raise DataError(f"column {self.name!r} mixes numbers and text: make all its values text, or numbers")
+
+    def column(self, known: Iterable[str]) -> Column:
+        """Tell what the column holds by its type and its values."""
+        if not self.there:
+            raise DataError(f"column {self.name!r} holds no values: leave it out ({leave_out(self.name)})")
+        missing = 1.0 - self.there / self.rows
+        column = Column(
+            self.name,
+            "continuous",
+            KINDS["continuous"],
+            self._dtype,
+            ordered=self.ordered,
+            missing=missing,
+            constant=self.constant,
+            names_rows=self.asked is None and self._names_rows,
+            days=self.days and self.holds == {"stamps"},
+        )
+        mean = self.sum / self.there
+        if self.holds == {"categorical"}:
+            column = _categorical(column, tuple(self.categories))
+        elif self.holds == {"string"}:
+            column = _categorical(column, tuple(sorted(self.categories)))
+        elif self.holds == {"boolean"}:
+            column = replace(column, kind="binary", likelihood=KINDS["binary"], categories=(False, True))
+        elif self.holds == {"number"} and len(self.few) == 2 and self.whole:
+            pair = tuple(sorted(int(v) for v in self.few))
+            column = replace(column, kind="binary", likelihood=KINDS["binary"], categories=pair)
+        # pandas keeps whole numbers as floats where some are missing.
+        elif (
+            self.holds == {"number"}
+            and (self.integers or missing > 0)
+            and (len(self.few) > 2 and self.low >= 0 and self.whole)
+            and self.squares / self.there - mean * mean >= 0.5 * mean
+        ):
+            column = replace(column, kind="count", likelihood=KINDS["count"])
+        elif self.holds == {"number"} and len(self.few) > 2 and self._skewed:
+            column = replace(column, kind="positive", likelihood=KINDS["positive"])
+        if self.holds == {"number"} and not self.integers and self.digits <= DIGITS:
+            column = replace(column, digits=self.digits)
+        return column if self.asked is None else _as(column, self.asked, tuple(self.categories), known)
+
+    @property
+    def _names_rows(self) -> bool:
+        if self.there < MANY or self.there < self.rows:
+            return False
+        if self.holds == {"number"}:
+            # As the numbers from the smallest to the largest, in any order: none else have these moments.
+            n, mean = self.there, (self.low + self.high) / 2
+            spread = self.squares - self.sum * mean
+            in_turn = self.whole and self.high - self.low == n - 1 and self.sum == n * mean
+            return in_turn and math.isclose(spread, n * (n * n - 1) / 12, rel_tol=1e-9)
+        return self.holds == {"string"} and len(self.categories) == self.there
+
+    @property
+    def _skewed(self) -> bool:
+        """Whether values are positive, and a gamma density suits them better than a normal one."""
+        if self.low <= 0:
+            return False
+        mean, log_mean = self.sum / self.there, self.logs / self.there
+        variance, gap = self.squares / self.there - mean * mean, math.log(mean) - log_mean
+        if not (0 < variance < math.inf and gap > 0.01):
+            return False  # values within some 15 % of each other, to which both densities are alike
+        # Minka 2002, "Estimating a gamma distribution": the shape that is most likely, up to 1.5 %.
+        shape = (3 - gap + math.sqrt((gap - 3) ** 2 + 24 * gap)) / (12 * gap)
+        gamma = shape * math.log(shape / mean) - math.lgamma(shape) + (shape - 1) * log_mean - shape
+        gain = gamma + 0.5 * math.log(2 * math.pi * math.e * variance)
+        return gain > PLAINLY + DOUBT / self.there
+
+    @property
+    def _dtype(self) -> str:
+        if len(self.dtypes) == 1:
+            return self.dtypes[0]
+        # A block of whole numbers that has no gaps is of another type than one that has some.
+        return str(np.result_type(*self.dtypes)) if self.holds == {"number"} else "object"
+
+
+def _refuse_names(name: str, categories: Sized) -> None:
+    if len(categories) > MOST_CATEGORIES:
+        raise DataError(
+            f"column {name!r} holds {len(categories):,} different texts, which name rows rather than "
+            f"describe them: leave it out ({leave_out(name)})"
+        )
+
+
+def _categorical(column: Column, categories: tuple[Any, ...]) -> Column:
+    _refuse_names(column.name, categories)
+    return replace(column, kind="categorical", likelihood=KINDS["categorical"], categories=categories)
+
+
+def _as(column: Column, asked: str, values: Iterable[Any], known: Iterable[str]) -> Column:
+    """Take a column as the user says, and not as it looks."""
+    if asked not in KINDS and asked not in known:
+        may_be = suggest(asked, dict.fromkeys([*KINDS, DROP, *known]))
+        raise PlanError(f"column {column.name!r} cannot be {asked!r}: {may_be}")
+    kind = kind_of(asked)
+    if kind in ("count", "positive") and column.clock:
+        raise PlanError(f"column {column.name!r} holds dates and cannot be {asked!r}: use 'continuous'")
+    made = replace(column, kind=kind, likelihood=KINDS.get(asked, asked))
+    if kind in ("categorical", "binary"):
+        categories = column.categories or tuple(sorted(values))
+        if kind == "binary" and len(categories) != 2:
+            what = f"column {column.name!r} holds {len(categories)} values"
+            raise PlanError(f"{what} and cannot be binary: use 'categorical'")
+        return replace(_categorical(made, categories), kind=kind, likelihood=made.likelihood)
+    if column.categories is not None and any(isinstance(c, str) for c in column.categories):
+        raise PlanError(f"column {column.name!r} holds text and cannot be {asked!r}: use 'categorical'")
+    return replace(made, categories=None)
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Give a category as a JSON value."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, str | int | float | bool):
+        raise DataError(
+            f"column {name!r} holds {str(value)!r:.40}, which cannot be a category: use text, numbers or "
+            "truth values"
+        )
+    return value
