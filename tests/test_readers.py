@@ -426,6 +426,16 @@ def test_subfolders_are_labels(tmp_path):
     assert read(tmp_path, labels=[0, 1, 2, 3]).y.tolist() == [0, 1, 2, 3]
 
 
+def test_subfolders_that_split_the_data_are_no_labels(tmp_path):
+    for place in ("Train/cat/1", "Train/dog/2", "test/cat/3"):
+        write_image(tmp_path / f"{place}.png", np.full((2, 2), 1, np.uint8))
+    refused(tmp_path, "Train and test", f"pass one of them, {tmp_path / 'Train'}")
+    assert read(tmp_path / "Train").y.tolist() == ["cat", "dog"]
+    assert read(tmp_path, labels=[0, 1, 2]).y.tolist() == [0, 1, 2]
+    write_image(tmp_path / "plane" / "4.png", np.full((2, 2), 1, np.uint8))
+    assert read(tmp_path).y.tolist() == ["Train", "Train", "plane", "test"]
+
+
 def test_one_size_is_chosen_where_sizes_differ(tmp_path):
     for i, shape in enumerate([(4, 6), (5, 6), (5, 8)]):
         write_image(tmp_path / f"{i}.png", np.full(shape, 7, np.uint8))

@@ -248,6 +248,32 @@ def test_columns_that_name_rows_are_named():
     assert not heard(lambda: ct.VAE(**SMALL).fit(few))
 
 
+def test_values_that_make_up_the_scale_of_an_array_are_named():
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(300, 5))
+    far = plain.copy()
+    far[7, 3] = 1e6
+    (said,) = heard(lambda: ct.VAE(**SMALL).fit(far))
+    assert said.startswith("column 3 holds 1e+06 in row 7 (from 0), which is 100% of the variance of all")
+    far[7, 3] = np.nan  # as it says
+    assert not heard(lambda: ct.VAE(missing="mask", **SMALL).fit(far))
+    edge = np.c_[plain, np.zeros(300)]
+    edge[9, 5] = 1.0  # all of its column's variance, and little of the items'
+    for X in (plain, edge, rng.standard_t(3, (300, 5)), rng.poisson(2.0, (300, 5)) + 0.5):
+        assert not heard(lambda X=X: ct.VAE(**SMALL).fit(X))
+
+
+def test_zeros_and_ones_beside_large_numbers_are_named():
+    rng = np.random.default_rng(0)
+    income = rng.normal(50_000, 20_000, 300)
+    flags = rng.random((300, 3)) < [0.5, 0.2, 0.9]
+    (said,) = heard(lambda: ct.VAE(**SMALL).fit(np.c_[income, flags]))
+    assert said.startswith("columns 1, 2 and 3 (from 0) will hardly count")
+    rare = np.c_[rng.integers(0, 256, 300), rng.random(300) < 0.01]  # as a pixel at the edge has them
+    for X in (rare, np.c_[3 * income / 20_000, flags]):
+        assert not heard(lambda X=X: ct.VAE(**SMALL).fit(X))
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars", "stream"])
 def test_columns_that_are_left_out_are_no_part_of_the_model(library, tmp_path):
     rng = np.random.default_rng(0)

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, enumerated
 
 __all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "visible_files"]
 
 SOUNDS = (".wav", ".flac")  # what is read as sound
+#: How folders are called that split data rather than label them.
+SPLITS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
 
 
 @contextmanager
@@ -137,7 +139,7 @@ def folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
     Raises
     ------
     DataError
-        If some files are in subfolders and some are not.
+        If some files are in subfolders and some are not, or subfolders split the data, as train and test do.
 
     Examples
     --------
@@ -154,4 +156,14 @@ def folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
             f"{loose} lies beside subfolders and {deep} in one: put every file into a subfolder"
             " named after its label, or none"
         )
-    return [p[0] for p in parts] if any(nested) else None
+    if not any(nested):
+        return None
+    labels = [p[0] for p in parts]
+    found = sorted(set(labels))
+    if len(found) > 1 and SPLITS.issuperset(name.lower() for name in found):
+        largest = max(found, key=labels.count)
+        raise DataError(
+            f"the subfolders of {folder}, {enumerated(found)}, split the data and are no labels: pass one of "
+            f"them, {folder / largest}, or the labels"
+        )
+    return labels

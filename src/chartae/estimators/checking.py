@@ -18,6 +18,7 @@ from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import Decoding
 from chartae.parts.likelihoods import likelihoods
+from chartae.parts.units import NARROW
 from chartae.training.items import array_of, refuse_bad_values
 from chartae.training.readers import read
 
@@ -225,15 +226,17 @@ def warn_of_row_names(schema: Schema) -> None:
         warnings.warn(f"column {column.name!r} {how}: drop it ({leave_out(column.name)}){but}", stacklevel=5)
 
 
-def warn_of_outliers(X: Any, schema: Schema) -> None:
-    """Name values that alone make up their column's variance: all others then seem to be the same.
+def warn_of_outliers(X: Any, schema: Schema | None) -> None:
+    """Name values that alone make up the variance that scales them: all others then seem to be the same.
 
     Parameters
     ----------
     X : ndarray or Streamed
-        ``(n, columns)``, NaN where a value is missing; of a long one, its first rows.
-    schema : Schema
-        What the columns hold; of positive ones the variance is that of logarithms.
+        ``(n, columns)``, NaN where a value is missing; of a long one, its first rows. Of other shapes, and of
+        arrays of more than 100 columns, nothing is said.
+    schema : Schema or None
+        What the columns of a table hold; of positive ones the variance is that of logarithms. The columns of
+        an array share one scale, and the variance is that of all.
 
     Examples
     --------
@@ -249,11 +252,15 @@ def warn_of_outliers(X: Any, schema: Schema) -> None:
     >>> print(str(caught[0].message)[:72])
     column 'income' holds 9999 in row 98 (from 0) and in 1 more, which is 98
     """
-    usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
-    asked = [i for i, c in enumerate(schema.columns) if c.categories is None and c.likelihood in usual]
-    if not asked or len(X) < FEW:
+    if len(X.shape) != 2 or len(X) < FEW or (schema is None and X.shape[1] > NARROW):
         return
-    most = LOOKED_AT // len(schema.columns)
+    usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
+    columns = schema.columns if schema is not None else ()
+    asked = [i for i, c in enumerate(columns) if c.categories is None and c.likelihood in usual]
+    asked = asked if schema is not None else list(range(X.shape[1]))
+    if not asked:
+        return
+    most = LOOKED_AT // X.shape[1]
     X = X[: min(most, X.rows_to_hold) if is_streamed(X) else most]
 
     def numbers() -> Iterator[np.ndarray]:
@@ -263,21 +270,28 @@ def warn_of_outliers(X: Any, schema: Schema) -> None:
         there = sum((~np.isnan(own)).sum(0) for own in numbers())
         center = sum(np.nansum(own, 0) for own in numbers()) / np.maximum(there, 1)
         far = np.max([np.nan_to_num(np.abs(own - center)).max(0) for own in numbers()], 0)
-        shares = ((own - center) / np.where(far > 0, far, 1.0) for own in numbers())
+        unit = far if schema is not None else np.full_like(far, far.max())
+        shares = ((own - center) / np.where(unit > 0, unit, 1.0) for own in numbers())
         total = sum(np.nansum(np.square(share), 0) for share in shares)
-    for i in np.flatnonzero((there >= FEW) & (far > 0) & (MOSTLY * total < OUTSIDE * there)):
-        column, values = schema.columns[asked[i]], np.concatenate([own[:, i] for own in numbers()])
+        total = total if schema is not None else np.full_like(total, total.sum())
+    for i in np.flatnonzero((there >= FEW) & (far > 0) & (far == unit) & (MOSTLY * total < OUTSIDE * there)):
+        values = np.concatenate([own[:, i] for own in numbers()])
         found = np.flatnonzero(np.abs(values - center[i]) >= far[i] * (1 - 1e-12))
         if not MOSTLY * total[i] < len(found) < OUTSIDE * there[i]:
             continue
         row, others = found[0], f" and in {len(found) - 1} more" * (len(found) > 1)
-        value = schema.decode(np.asarray(X[row : row + 1]))[column.name].to_list()[0]
-        value = value if column.clock else f"{value:g}"
-        of = "the variance of its logarithms" if column.logged else "its variance"
+        name, value, of = f"{i}", f"{values[row]:g}", "the variance of all columns"
+        empty = "write NaN with missing='mask'"
+        if schema is not None:
+            column = schema.columns[asked[i]]
+            decoded = schema.decode(np.asarray(X[row : row + 1]))[column.name].to_list()[0]
+            name, value = repr(column.name), decoded if column.clock else f"{decoded:g}"
+            of = "the variance of its logarithms" if column.logged else "its variance"
+            empty = "leave it empty"
         warnings.warn(
-            f"column {column.name!r} holds {value} in row {row} (from 0){others}, which is "
-            f"{len(found) / total[i]:.0%} of {of} and leaves little to the rest: correct it, or leave it "
-            "empty if it stands for a missing value",
+            f"column {name} holds {value} in row {row} (from 0){others}, which is "
+            f"{len(found) / total[i]:.0%} of {of} and leaves little to the rest: correct it, or {empty} "
+            "if it stands for a missing value",
             stacklevel=5,
         )
 

@@ -246,6 +246,7 @@ class Fitting(Densities, Geometry):
             warn_of_constant(X, schema)
             if schema is not None:
                 warn_of_row_names(schema)
+            if schema is not None or self.space_.likelihood == "normal":
                 warn_of_outliers(X, schema)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None

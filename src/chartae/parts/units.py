@@ -19,6 +19,7 @@ __all__ = ["Facts", "infer_space"]
 HUGE = 1e100  # squares of values up to here, and of their roundings, are far from float64's ends
 NARROW = 100  # columns: wider items are spectra, embeddings or pixels, and have one unit
 SMALL = 0.01  # of the scale that all columns share: a column of this size is next to noise
+RARE = 0.05  # share of ones, or zeros, up to which these may be a noisy pixel
 ROUNDING = 16 * np.finfo(np.float64).eps
 #: Axes of ``(n, *shape)`` over which a value has the same meaning; each column of other layouts has its own.
 POOLED = {"hw": (0, 1, 2), "hwc": (0, 1, 2), "chw": (0, 2, 3)}
@@ -200,7 +201,11 @@ class Facts:
         if scale == "auto" and self.layout == "flat" and len(spread) <= NARROW:
             # Columns of one unit may vary little, but then about zero (scores of a PCA), or are of its size.
             small = (spread < np.abs(center)) & (np.abs(center) + spread < SMALL * shared) & (spread > 0)
-            _warn_of_small(np.flatnonzero(small))
+            # Of zeros and ones, and of nothing else that is whole, the mean square is the mean.
+            with np.errstate(over="ignore"):
+                flag = np.isclose(np.square(spread), center * (1 - center), rtol=1e-9, atol=0)
+            flag &= (np.abs(center - 0.5) < 0.5 - RARE) & (SMALL * shared > 1)
+            _warn_of_small(np.flatnonzero(small | flag))
         return Units(center, shared)
 
 
