@@ -126,7 +126,7 @@ def test_the_first_value_that_is_not_finite_is_named(value, row, column, later):
 
 
 def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
-    monkeypatch.setattr("chartae.training.readers._BLOCK", 64)
+    monkeypatch.setattr("chartae.training.items._BLOCK", 64)
     X = np.zeros((100, 3, 2))
     X[77, 2, 1] = np.nan
     refused(X, "NaN in row 77, column 2, 1")

@@ -1,0 +1,175 @@
+"""Tables in files and in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import difflib
+import mmap
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chartae.core.columns import is_streamed_table
+from chartae.core.errors import DataError, one_line
+from chartae.training.readers.dataset import Dataset, count, labels_of
+
+__all__: list[str] = []
+
+
+def csv_table(path: Path, labels: Any) -> Dataset:
+    import pandas as pd
+
+    try:
+        # Read apart and as it stands: among names, pandas renames the second of two equal numbers.
+        head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        headless = _is_number_line(head)
+        frame = _with_codes(
+            pd.read_csv(path, low_memory=False, header=None if headless else 0), path, headless
+        )
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
+    except ValueError as e:
+        raise DataError(f"cannot read {path} ({one_line(e)}): write one row an item, with commas") from None
+    first = frame.columns[0]
+    if len(frame.columns) == 1 and any(mark in str(first) for mark in ";\t|"):
+        raise DataError(f"{path} has one column, {str(first)!r:.40}: put commas between its columns")
+    if not np.array_equal(
+        frame.index, np.arange(len(frame))
+    ):  # pandas takes the surplus for row names, silently
+        raise DataError(f"the rows of {path} have more values than its header has names: name every column")
+    twice = head[head.duplicated()]
+    if len(twice) and not headless:  # pandas renames it, silently
+        raise DataError(f"column {twice.iloc[0]!r} is there twice in {path}: rename one of them")
+    if frame.iloc[:, -1].isna().any():
+        _refuse_short_lines(path, len(frame.columns))
+    note = "no header, its first line is a row" if headless else ""
+    if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
+        frame, note = frame.drop(columns=first), "without its index column"
+    return table(_with_dates(frame, but=labels), labels, path.name, note)
+
+
+def _with_codes(frame: Any, path: Path, headless: bool) -> Any:
+    """Keep whole numbers that are written with zeros in front, as postal codes are, as texts."""
+    import pandas as pd
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if not re.search(rb"(^|[,\n\"])0\d", content):
+            return frame
+    numbers = [i for i, kind in enumerate(frame.dtypes) if kind.kind in "if"]
+    texts = pd.read_csv(path, usecols=numbers, dtype=str, header=None if headless else 0)
+    for i, name in zip(numbers, texts, strict=True):
+        if texts[name].str.fullmatch(r"0\d+").any() and texts[name].dropna().str.fullmatch(r"\d+").all():
+            frame.isetitem(i, texts[name])
+    return frame
+
+
+#: A date with its year first, as ISO 8601 has it, and perhaps a time of day.
+_ISO_DATE = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?"
+
+
+def _with_dates(frame: Any, *, but: Any) -> Any:
+    """Take columns of nothing but dates as such; other orders of day and month could mean two dates."""
+    import pandas as pd
+
+    for name in frame.columns:
+        texts = frame[name].dropna()
+        if str(name) == but or pd.api.types.infer_dtype(texts) != "string":
+            continue
+        if texts.str.fullmatch(_ISO_DATE).all():
+            with contextlib.suppress(ValueError):  # no such day, or several time zones: they stay texts
+                frame[name] = pd.to_datetime(frame[name], format="ISO8601")
+    return frame
+
+
+def _refuse_short_lines(path: Path, width: int) -> None:
+    """Tell lines that end early, which pandas fills up silently, from missing values between commas."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        for row in lines:
+            if row and len(row) < width:
+                raise DataError(
+                    f"line {lines.line_num} of {path} ends after {count(len(row), 'value')}, and there are "
+                    f"{width} columns: complete it, with a comma before each missing value"
+                )
+
+
+def parquet(path: Path, labels: Any, memory: Any) -> Dataset:
+    from chartae.training.streams import StreamedTable
+
+    X = StreamedTable(path, memory)
+    return table(X.whole(), labels, path.name) if X.fits else streamed(X, labels)
+
+
+def streamed(X: Any, labels: Any) -> Dataset:
+    """Labels are read whole; a column of them is no feature."""
+    note = "read in blocks"
+    if not is_streamed_table(X):
+        labels = X.labels if labels is None else labels
+    elif _names_column(labels, X.columns):
+        column = X.select([labels]).whole()[labels]
+        X = X.select([c for c in X.columns if c != labels])
+        labels, note = _label_column(column, labels, X.name), f"{note}, labels {labels}"
+    y = None if labels is None else labels_of(labels, len(X), X.name)
+    return Dataset(X, y, X.columns, X.name, note)
+
+
+def _is_number_line(names: Iterable[Any]) -> bool:
+    """Tell whether a header is a row of data; names 0, 1, 2 … are what pandas writes by default."""
+    texts = [str(name) for name in names]
+    if texts == [str(i) for i in range(len(texts))]:
+        return False
+    try:
+        return bool([float(text) for text in texts])
+    except ValueError:
+        return False
+
+
+def table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
+    frame = frame.rename(columns=str)
+    names = list(frame.columns)
+    if not len(frame):
+        raise DataError(f"{name} is empty, it has no rows: pass at least one")
+    twice = [c for c, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"column {twice[0]!r} is there twice in {name}: rename one of them")
+    if _names_column(labels, names):
+        note = f"{note}, labels {labels}".lstrip(", ")
+        column = frame.pop(labels) if labels in frame else None
+        labels = _label_column(column, labels, name)
+    if not len(frame.columns):
+        raise DataError(f"{name} is empty, it has no columns but the labels: pass one feature at least")
+    y = None if labels is None else labels_of(labels, len(frame), name)
+    return Dataset(frame, y, tuple(frame.columns), name, note)
+
+
+def _names_column(labels: Any, names: Sequence[str]) -> bool:
+    """Tell the name of a column from what else labels may be; it must be there."""
+    if not isinstance(labels, str) or (labels.endswith(".npy") and labels not in names):
+        return False
+    if labels not in names:
+        near = difflib.get_close_matches(labels, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"its columns are {_some(names)}"
+        raise DataError(f"the table has no column {labels!r}: {hint}")
+    return True
+
+
+def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
+    numbers = column.dropna()
+    measured = column.dtype.kind == "f" and bool((numbers != numbers.round()).any())
+    if column.isna().any() and not measured:  # of measured numbers, a missing one is no condition
+        row = int(column.isna().to_numpy().argmax())
+        raise DataError(
+            f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row"
+        )
+    array = column.to_numpy()
+    return array.astype(str) if array.dtype == object else array
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
