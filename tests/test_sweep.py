@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 import chartae as ct
 from chartae.apps.cli import app
 from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError
-from chartae.estimators import sweeps
 from chartae.estimators.fitting import Fitting
-from chartae.estimators.sweeps import Cell, recommended
+from chartae.estimators.sweeps import Cell, recommended, results, running
 from chartae.models.persistence import OpenRun, is_unfinished
 
 TINY = {"hidden": (8,), "max_epochs": 2, "batch_size": 64}
@@ -316,10 +315,10 @@ def test_a_folder_of_something_else_is_refused(X, tmp_path):
 
 def test_sizes_by_default_surround_the_dimension_of_the_data(tmp_path, monkeypatch):
     X, _ = linear(400, d=3, noise=0.0)
-    monkeypatch.setattr(sweeps, "_fitted", lambda work, *_: (c for c, _ in work))
-    monkeypatch.setattr(sweeps, "recommended", lambda cells: (cells[0], "", ()))
-    monkeypatch.setattr(sweeps, "_best", lambda cells: cells[0])
-    monkeypatch.setattr(sweeps, "_behind", lambda best, cell: (0.0, 0.0))
+    monkeypatch.setattr(running, "_fitted", lambda work, *_: (c for c, _ in work))
+    monkeypatch.setattr(running, "recommended", lambda cells: (cells[0], "", ()))
+    monkeypatch.setattr(results, "best_of", lambda cells: cells[0])
+    monkeypatch.setattr(results, "behind_of", lambda best, cell: (0.0, 0.0))
     found = ct.sweep(X, run=tmp_path / "s", **TINY)
     d = ct.VAE(**TINY, random_state=0).fit(X).latent_dim_
     assert d in (3, 4)

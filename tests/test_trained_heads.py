@@ -235,7 +235,7 @@ def test_codes_that_depend_on_the_decoder_are_not_tuned():
 @pytest.mark.parametrize(("share", "apart"), [(0.4, True), (0.2, False)])
 def test_an_epoch_is_chosen_by_other_rows_than_the_temperature(monkeypatch, share, apart):
     """Of 240 held-out rows; of 120 all serve both. None of them is trained on."""
-    from chartae.estimators import heads
+    from chartae.estimators.heads import classifier, reading
 
     X, y = turned()
     seen = {}
@@ -248,8 +248,8 @@ def test_an_epoch_is_chosen_by_other_rows_than_the_temperature(monkeypatch, shar
         seen.update(temperature=len(y))
         return 1.0
 
-    monkeypatch.setattr(heads, "tune", watched_tune)
-    monkeypatch.setattr(heads, "fit_temperature", watched_fit)
+    monkeypatch.setattr(reading, "tune", watched_tune)
+    monkeypatch.setattr(classifier, "fit_temperature", watched_fit)
     options = {"training": "fine-tuned", "validation_fraction": share, **FAST, "max_epochs": 1}
     vae = ct.VAE(latent_dim=1, **QUICK).fit(X)
     ct.HeadClassifier(vae, **options).fit(X, y)

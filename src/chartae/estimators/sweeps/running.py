@@ -1,4 +1,4 @@
-"""Sweeps: a fit for each latent size, weight of the KL term and noise, and which of them to take."""
+"""The fits of a sweep, which go on where they were stopped."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from chartae import __version__
-from chartae.audits.maps import COLORS
 from chartae.audits.prior import ACTIVE
 from chartae.core.arrays import is_streamed
 from chartae.core.columns import is_streamed_table
@@ -35,409 +32,23 @@ from chartae.estimators.fitting import _sum
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import COMMON, plain
 from chartae.estimators.runs import load
+from chartae.estimators.sweeps.cells import CELLS, MEASURES, Cell
+from chartae.estimators.sweeps.choice import recommended
+from chartae.estimators.sweeps.results import FORMAT, RECORD, Sweep, finite, head_of
 from chartae.models.persistence import config_of, is_unfinished
 from chartae.models.recipes import find
 from chartae.parts.objectives import KL, importance_bound
 from chartae.training.readers import Dataset, read
 from chartae.training.sources import Source
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = ["sweep"]
 
-__all__ = ["FIGURE", "RECORD", "Cell", "Sweep", "recommended", "sweep"]
-
-FORMAT = 1
-RECORD, FIGURE = "sweep.json", "sweep.png"
-CELLS, MEASURES = "cells", "cell.json"
 BETAS = (0.5, 1.0, 2.0)  # the weight that the bound itself has, half of it and twice
 ROWS = 4096  # held-out rows that cells are compared on, at most
 SAMPLES = 64  # importance samples of each
-ERRORS = 2.0  # standard errors within which a bound counts as good as the best
 #: What may differ when a sweep goes on: where, and what is said of it.
 FREE = ("device", "verbose")
 SWEPT = ("latent_dim", "noise")
-CAVEAT = (
-    "The rule knows one fit of each cell, and not how much another seed would change; the rows have also "
-    "chosen each fit's epoch. It asks for the likelihood of new rows alone, which beta 1 is made for: "
-    "where codes are to be few and independent, a larger beta may suit at the price that the table shows."
-)
-POINTS = (
-    "Codes without a density have no rate: sizes are compared by distortion alone, which says how well rows "
-    "come back and nothing of how well new ones are made."
-)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One fit of a sweep, and what it is worth on rows that it was not trained on.
-
-    Parameters
-    ----------
-    latent_dim : int
-        d.
-    beta : float or None
-        Weight of the KL term; None in a recipe that has none.
-    noise : str or float
-        Of the likelihood.
-    run : Path
-        Its run folder, as :func:`chartae.load` opens it.
-    rate : float or None
-        KL(q(z | x) || p(z)), nats a row; None where codes have no density.
-    distortion : float
-        -E_q log p(x | z), nats a row, in the input's units.
-    rmse : float or None
-        Of reconstructions from posterior means, in the input's units; None in a table of mixed kinds.
-    elbo, bound : float or None
-        -(rate + distortion), and the bound of 64 importance samples, nats a row; None as for ``rate``.
-    active : int or None
-        Latent dimensions that are used: eigenvalues of the posterior means' covariance above 0.01, in units
-        of the prior's variance.
-    epochs, parameters : int
-        Of the training, and numbers that were trained.
-    seconds : float
-        Of the training.
-    cut : bool
-        Whether it was still improving in the last tenth of its epochs when they were over.
-    failed : str
-        Why there is no model; empty where there is one.
-    nats : ndarray
-        ``(m,)`` what cells are compared by: each row's bound, or minus its distortion where there is none.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from chartae.estimators.sweeps import Cell
-    >>> Cell(4, 0.5, "global", Path("runs/a")).name
-    'latent_dim 4, beta 0.5'
-    """
-
-    latent_dim: int
-    beta: float | None
-    noise: str | float
-    run: Path
-    rate: float | None = None
-    distortion: float = math.nan
-    rmse: float | None = None
-    elbo: float | None = None
-    bound: float | None = None
-    active: int | None = None
-    epochs: int = 0
-    seconds: float = 0.0
-    parameters: int = 0
-    cut: bool = False
-    failed: str = ""
-    nats: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
-
-    @property
-    def name(self) -> str:
-        """What tells it from the others."""
-        beta = "" if self.beta is None else f", beta {self.beta:g}"
-        return (
-            f"latent_dim {self.latent_dim}{beta}{'' if self.noise == 'global' else f', noise {self.noise}'}"
-        )
-
-    @property
-    def folder(self) -> str:
-        """Name of its folder."""
-        beta = "" if self.beta is None else f"_beta{_digits(self.beta)}"
-        noise = self.noise if isinstance(self.noise, str) else _digits(self.noise)
-        return f"d{self.latent_dim}{beta}_noise-{noise}"
-
-    def describe(self) -> str:
-        """Say in a line what was measured.
-
-        Returns
-        -------
-        str
-            One line.
-        """
-        if self.failed:
-            return f"{self.name}: failed ({self.failed})"
-        rate = "" if self.rate is None else f"rate {self.rate:.2f} · "
-        bound = "" if self.bound is None else f" · bound {self.bound:.2f}"
-        return f"{self.name}: {rate}distortion {self.distortion:.2f}{bound} · {self.seconds:.0f} s"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values, without the rows.
-
-        Returns
-        -------
-        dict
-            Of its parameters.
-        """
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "nats"}
-        return values | {"run": f"{CELLS}/{self.folder}"}
-
-
-def _digits(value: float) -> str:
-    return np.format_float_positional(value, trim="-")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a sweep has found.
-
-    Parameters
-    ----------
-    run : Path
-        Its folder.
-    cells : tuple of Cell
-        All of the grid, by size, noise and beta.
-    recommended : Cell
-        Which to take; ``chartae.load(sweep.recommended.run)`` opens it.
-    reason : str
-        Why, in one or two sentences.
-    notes : tuple of str
-        What the rule does not know, and what to mind.
-    facts : dict
-        What all cells share: data, recipe, parameters.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np, chartae as ct
-    >>> X = np.random.default_rng(0).normal(size=(200, 1)) @ np.ones((1, 4))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     found = ct.sweep(X, run=folder + "/s", latent_dims=(1, 2), betas=(1,), max_epochs=2)
-    >>> [cell.latent_dim for cell in found.cells], len(found.recommended.nats)
-    ([1, 2], 20)
-    """
-
-    run: Path
-    cells: tuple[Cell, ...]
-    recommended: Cell
-    reason: str
-    notes: tuple[str, ...]
-    facts: dict[str, Any]
-
-    @property
-    def best(self) -> Cell:
-        """The cell with the best mean over rows, whatever its size."""
-        return _best(self.cells)
-
-    def behind(self, cell: Cell) -> tuple[float, float]:
-        """Say how far a cell is behind the best.
-
-        Parameters
-        ----------
-        cell : Cell
-            One of this sweep's.
-
-        Returns
-        -------
-        nats, standard_error : float
-            Mean over rows of the difference, and its standard error; NaN for a cell that failed.
-        """
-        return _behind(self.best, cell)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all as JSON values.
-
-        Returns
-        -------
-        dict
-            As ``sweep.json`` has it.
-        """
-        cells = []
-        for cell in self.cells:
-            gap, error = self.behind(cell)
-            behind = None if cell.failed else {"nats": gap, "standard_error": error}
-            cells.append(_finite(cell.to_dict()) | {"behind": behind})
-        return {
-            **_head(self.facts),
-            "cells": cells,
-            "recommended": self.recommended.to_dict()["run"],
-            "reason": self.reason,
-            "notes": list(self.notes),
-        }
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw distortion against rate, a line for each latent size; against the size where there is no rate.
-
-        Parameters
-        ----------
-        ax : Axes or None
-            Of matplotlib, to draw into; None: a new one.
-
-        Returns
-        -------
-        Axes
-            With the curves.
-
-        References
-        ----------
-        Alemi et al. 2018, arXiv:1711.00464 (rate and distortion of a VAE).
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> import numpy as np, chartae as ct
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = ct.sweep(np.eye(100), run=folder + "/s", latent_dims=(1, 2), betas=(1,), max_epochs=1)
-        >>> found.plot().get_xlabel()
-        'rate: KL, nats a row'
-        """
-        from matplotlib.figure import Figure
-
-        if ax is None:
-            ax = Figure(figsize=(6.4, 4.6), layout="constrained").subplots()
-        done = [cell for cell in self.cells if not cell.failed]
-        rated = done[0].rate is not None
-        noises = list(dict.fromkeys(cell.noise for cell in done))
-        sizes = list(dict.fromkeys(cell.latent_dim for cell in done))
-
-        def place(cell: Cell) -> tuple[float, float]:
-            return float(cell.rate if cell.rate is not None else cell.latent_dim), cell.distortion
-
-        for noise, mark in zip(noises, _marks(len(noises)), strict=True):
-            named = f", noise {noise}" if len(noises) > 1 else ""
-            for i, d in enumerate(sizes if rated else [None]):
-                mine = [c for c in done if c.noise == noise and d in (c.latent_dim, None)]
-                if not mine:
-                    continue
-                color = COLORS[(i if rated else noises.index(noise)) % len(COLORS)]
-                label = f"latent_dim {d}{named}" if rated else named[2:]
-                ax.plot(*zip(*map(place, mine), strict=True), marker=mark, color=color, label=label, ms=5)
-                for cell in mine if rated and len(sizes) * len(noises) <= 4 else []:
-                    near: dict[str, Any] = {
-                        "textcoords": "offset points",
-                        "xytext": (5, 4),
-                        "fontsize": 7,
-                        "color": color,
-                    }
-                    if cell.beta is not None:
-                        ax.annotate(f"β {cell.beta:g}", place(cell), **near)
-        ring: dict[str, Any] = {
-            "marker": "o",
-            "ms": 13,
-            "mfc": "none",
-            "mec": "#1f1f1f",
-            "mew": 1.4,
-            "ls": "",
-        }
-        ax.plot(*place(self.recommended), label="recommended", **ring)
-        ax.set_ylabel("distortion: −E log p(x | z), nats a row")
-        ax.set_xlabel("rate: KL, nats a row" if rated else "latent dimensions")
-        if rated:
-            best = max(done, key=lambda c: c.elbo if c.elbo is not None else -math.inf)
-            low, high = ax.get_ylim()
-            rates = np.array(ax.get_xlim())
-            look: dict[str, Any] = {"ls": "--", "lw": 0.8, "color": "#828282", "zorder": 0}
-            ax.plot(rates, -(best.elbo or 0.0) - rates, label="ELBO of the best", **look)
-            ax.set(xlim=tuple(rates), ylim=(low, high))
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False, fontsize=8)
-        return ax
-
-
-def _marks(n: int) -> list[str]:
-    return [("o", "s", "^", "D", "v")[i % 5] for i in range(n)]
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-
-def _head(facts: dict[str, Any]) -> dict[str, Any]:
-    return {"format": FORMAT, "chartae": __version__, "facts": facts}
-
-
-# --------------------------------------------------------------------------------------------- the rule
-
-
-def _best(cells: Sequence[Cell]) -> Cell:
-    return max((cell for cell in cells if not cell.failed), key=lambda cell: float(cell.nats.mean()))
-
-
-def _behind(best: Cell, cell: Cell) -> tuple[float, float]:
-    if cell.failed:
-        return math.nan, math.nan
-    gap = best.nats - cell.nats
-    return float(gap.mean()), float(gap.std(ddof=1) / math.sqrt(len(gap)))
-
-
-def recommended(cells: Sequence[Cell]) -> tuple[Cell, str, tuple[str, ...]]:
-    """Take the smallest latent size that is as good as the best, as far as the rows can tell.
-
-    As good is a cell whose rows are behind those of the best by a mean within two of its standard errors;
-    rows are paired, since all cells see the same ones. Of several such cells of that size the one with the
-    best mean is taken.
-
-    Parameters
-    ----------
-    cells : sequence of Cell
-        Of a sweep; one that failed is left out.
-
-    Returns
-    -------
-    cell : Cell
-        Which to take.
-    reason : str
-        Why.
-    notes : tuple of str
-        What the rule does not know.
-
-    Raises
-    ------
-    TrainingError
-        If all of them failed.
-
-    References
-    ----------
-    Hastie, Tibshirani and Friedman 2009, "The elements of statistical learning", section 7.10 (the simplest
-    model within an error of the best).
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from chartae.estimators.sweeps import Cell, recommended
-    >>> rows = np.random.default_rng(0).normal(size=100)
-    >>> nats = {1: rows - 3, 2: rows - 0.01 * rows**2, 4: rows}
-    >>> cells = [Cell(d, 1.0, "global", Path(), rate=1.0, bound=v.mean(), nats=v) for d, v in nats.items()]
-    >>> recommended(cells)[0].latent_dim
-    4
-    """
-    done = [cell for cell in cells if not cell.failed]
-    if not done:
-        raise TrainingError(f"every fit failed ({cells[0].failed}): scale the data, or lower learning_rate")
-    best = _best(done)
-    gaps = [(cell, *_behind(best, cell)) for cell in done]
-    good = [cell for cell, gap, error in gaps if gap <= ERRORS * error or cell is best]
-    d = min(cell.latent_dim for cell in good)
-    chosen = _best([cell for cell in good if cell.latent_dim == d])
-    rated = chosen.rate is not None
-    what = "bound on log p(x)" if rated else "distortion"
-    sign = 1 if rated else -1
-    mean, top = (sign * float(cell.nats.mean()) for cell in (chosen, best))
-    rows = f"paired over {len(best.nats):,} held-out rows"
-    if chosen is best:
-        smaller = any(cell.latent_dim < d for cell in done)
-        why = f"its {what} is the best, {top:.2f} nats a row"
-        why += f", and no smaller size is within two standard errors of it ({rows})" if smaller else ""
-    else:
-        gap, error = _behind(best, chosen)
-        why = (
-            f"it is the smallest size whose {what} is within two standard errors of the best: {mean:.2f} "
-            f"nats a row against {top:.2f} ({best.name}), {gap:.2f} ± {error:.2f} behind, {rows}"
-        )
-    notes = [CAVEAT if rated else POINTS + " " + CAVEAT.partition(" It asks")[0]]
-    sizes, betas = ({getattr(cell, name) for cell in done} for name in ("latent_dim", "beta"))
-    if len(sizes) > 1 and d == max(sizes):
-        notes.append(f"{d} is the largest size of the grid: larger ones may be better still.")
-    if len(betas) > 1 and chosen.beta in (min(betas), max(betas)):
-        notes.append(f"beta {chosen.beta:g} is at the end of the grid: try further ones.")
-    cut = sum(cell.cut for cell in done)
-    if cut:
-        notes.append(
-            f"{cut} of {len(done)} fits were still improving when their epochs were over: raise max_epochs."
-        )
-    notes += [f"{cell.describe()}." for cell in cells if cell.failed]
-    return chosen, f"Take {chosen.name}: {why}.", tuple(notes)
-
-
-# -------------------------------------------------------------------------------------------- the fits
 
 
 def sweep(
@@ -558,7 +169,7 @@ def sweep(
                 Autoencoder(**estimator.get_params())._prepare(X, y, keeping)
         work.append((cell, estimator))
     if before is None:
-        _write(home, _head(facts))
+        _write(home, head_of(facts))
     done: dict[str, Cell] = {}
     with _ending(), contextlib.closing(_fitted(work, X, y, jobs, recipe)) as results:
         for cell in results:
@@ -754,7 +365,7 @@ def _one(cell: Cell, estimator: Autoencoder, X: Any, y: Any, module: str | None 
         torch.set_num_threads(threads)
     nats = values.pop("nats")
     with atomic(kept) as file:
-        file.write(json.dumps({**_finite(values), "nats": nats.tolist()}).encode())
+        file.write(json.dumps({**finite(values), "nats": nats.tolist()}).encode())
     return Cell(cell.latent_dim, cell.beta, cell.noise, cell.run, **values, nats=nats)
 
 

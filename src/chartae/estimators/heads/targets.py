@@ -1,0 +1,86 @@
+"""What is to be told of items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import (
+    _num_samples,
+    column_or_1d,
+)
+
+from chartae.core.errors import DataError
+from chartae.transfer import (
+    UNLABELED,
+)
+
+__all__ = ["targets"]
+
+
+def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndarray:
+    """Check what is to be told of items.
+
+    Parameters
+    ----------
+    estimator : object
+        Whose y it is.
+    X : array_like
+        ``(n, *shape)``.
+    y : array_like
+        Of shape ``(n,)``.
+    several : bool
+        Take several labels of an item as well, ``(n, m)``, of zeros and ones.
+
+    Returns
+    -------
+    ndarray
+        Of shape ``(n,)``, or ``(n, m)``, NaN where a label is not known.
+
+    Raises
+    ------
+    DataError
+        If there is none, or not one for each item, or a number is not finite.
+
+    Examples
+    --------
+    >>> from chartae.estimators.heads import targets
+    >>> targets(None, [[1.0], [2.0]], ["a", "b"]).tolist()
+    ['a', 'b']
+    """
+    if y is None:
+        raise DataError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None: give y"
+        )
+    matrix = _several(y) if several else None
+    y = column_or_1d(y, warn=True) if matrix is None else matrix
+    if _num_samples(X) != len(y):
+        raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
+    lost = ~np.isfinite(y) if y.dtype.kind == "f" and matrix is None else np.zeros(1, bool)
+    if lost.any():
+        raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
+    return y
+
+
+def _several(y: Any) -> np.ndarray | None:
+    """Several labels of an item, as zeros and ones and NaN where one is not known; None: it is one."""
+    y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    if y.ndim != 2 or y.shape[1] < 2:
+        return None
+    try:
+        found = np.where(pd.isna(y), np.nan, y).astype(np.float64)
+    except (TypeError, ValueError):  # words, say
+        found = np.full(y.shape, np.inf)
+    found[found == UNLABELED] = np.nan
+    if not (np.isin(found, (0, 1)) | np.isnan(found)).all():
+        raise DataError(
+            "several labels of an item are zeros and ones, and -1 where one is not known: give those"
+        )
+    return found
+
+
+def vary(y: np.ndarray) -> np.ndarray:
+    """Whether a label is there in some rows and not in others, ``(m,)``."""
+    found: np.ndarray = (y == 0).any(0) & (y == 1).any(0)
+    return found
