@@ -18,8 +18,8 @@ import chartae as ct
 from chartae.audits import Finding, Remedy, Report
 from chartae.audits.findings import VERDICTS
 from chartae.audits.maps import CLASSES, Coloring, Plane
-from chartae.audits.page import figures as drawing
 from chartae.audits.page import render, table
+from chartae.audits.page.figures import View, drawing
 from chartae.core.errors import DataError
 
 LIMIT = 5_000_000  # characters
@@ -91,10 +91,11 @@ def test_figures_that_a_model_cannot_have_are_left_out(saved):
 
 
 def test_a_figure_that_fails_does_not_take_the_page_with_it(pair, monkeypatch):
-    def _torn(view: drawing.View) -> None:
+    def torn(view: View) -> None:
         raise np.linalg.LinAlgError(f"singular {NASTY}")
 
-    monkeypatch.setattr(drawing, "DRAWN", (_torn, *drawing.DRAWN[:1]))
+    first = {"reconstructions": drawing.DRAWN["reconstructions"]}
+    monkeypatch.setattr(drawing, "DRAWN", {"torn": torn} | first)
     page = render(pair)
     assert named(page) == ["reconstructions"]
     assert "Torn could not be drawn: LinAlgError: singular &lt;script" in page
@@ -117,7 +118,7 @@ def test_the_same_report_gives_the_same_page(pair, saved):
 @pytest.fixture
 def bare(monkeypatch) -> None:
     """No figures: they take time."""
-    monkeypatch.setattr(drawing, "DRAWN", ())
+    monkeypatch.setattr(drawing, "DRAWN", {})
 
 
 def planted(report: Report, *findings: Finding) -> Report:
@@ -167,9 +168,9 @@ def test_details_of_a_finding(images, bare):
         assert part in made
 
 
-def drawn(report: Report, name: str) -> drawing.Figure:
+def drawn(report, name):
     with torch.no_grad():
-        return getattr(drawing, f"_{name}")(drawing.View(report))
+        return drawing.DRAWN[name](View(report))
 
 
 def labels(report: Report) -> list[str]:
