@@ -638,3 +638,32 @@ def test_a_refused_fit_leaves_the_estimator_as_it_was():
     with pytest.raises(ValueError):
         model.fit(changed(np.inf))
     assert np.array_equal(model.transform(X), before)
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_what_a_command_says_to_do_can_be_done():
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    rows[5, 2] = 1e6
+    np.save("a.npy", rows)
+    said = run(*fit("a.npy")).stderr
+    assert "write NaN with --param missing=mask if it" in said
+    rows[5, 2] = np.nan
+    np.save("a.npy", rows)
+    command_refuses(fit("a.npy", "--overwrite"), "row 5, column 2", "or fit with --param missing=mask")
+    result = run(*fit("a.npy", "--overwrite", "--param", "missing=mask"))
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows[7, 0] = np.inf
+    np.save("c.npy", rows)
+    command_refuses(fit("c.npy", "--overwrite", "--param", "missing=mask"), "infinity in row 7, column 0")
+
+
+def test_labels_that_codes_hold_are_no_labels_of_a_head():
+    frame = pd.DataFrame(X, columns=list("abc")).assign(kind=np.repeat(["u", "v"], len(X) // 2))
+    frame.to_csv("t.csv", index=False)
+    assert run(*fit("t.csv")).exit_code == 0
+    cure = "--labels kind, or --column kind=drop"
+    command_refuses(["head", "run", "t.csv", "--labels", "kind"], "its codes hold these labels", cure)
+    for how in (("--labels", "kind"), ("--column", "kind=drop")):  # as it says
+        assert run(*fit("t.csv", "--overwrite", *how)).exit_code == 0
+        result = run("head", "run", "t.csv", "--labels", "kind")
+        assert result.exit_code == 0, result.output

@@ -122,14 +122,19 @@ def test_the_first_value_that_is_not_finite_is_named(value, row, column, later):
     X[row + 1 + later :] = np.nan
     X[row, column:] = value
     shown = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity"}[str(value)]
-    refused(X, f"holds {shown} in row {row}, column {column} (from 0)", "fill")
+    with pytest.raises(DataError, match=rf"^X holds {shown} in row {row}, column {column} \(from 0\): fill"):
+        refuse_bad_values(X)
+    if np.isnan(value):  # a missing value, of which a fit may know
+        assert np.isnan(read(X).X[row, column])
+    else:
+        refused(X, f"holds {shown} in row {row}, column {column} (from 0)", "fill")
 
 
 def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
     monkeypatch.setattr("chartae.training.items._BLOCK", 64)
     X = np.zeros((100, 3, 2))
-    X[77, 2, 1] = np.nan
-    refused(X, "NaN in row 77, column 2, 1")
+    X[77, 2, 1] = np.inf
+    refused(X, "infinity in row 77, column 2, 1")
 
 
 # ------------------------------------------------------------------------------------------------- labels

@@ -259,8 +259,27 @@ def test_values_that_make_up_the_scale_of_an_array_are_named():
     assert not heard(lambda: ct.VAE(missing="mask", **SMALL).fit(far))
     edge = np.c_[plain, np.zeros(300)]
     edge[9, 5] = 1.0  # all of its column's variance, and little of the items'
-    for X in (plain, edge, rng.standard_t(3, (300, 5)), rng.poisson(2.0, (300, 5)) + 0.5):
+    flag = np.c_[rng.random(300) < 0.02, 0.01 * plain]  # a rare event is no mistake
+    for X in (plain, edge, flag, rng.standard_t(3, (300, 5)), rng.poisson(2.0, (300, 5)) + 0.5):
         assert not heard(lambda X=X: ct.VAE(**SMALL).fit(X))
+    holes = np.where(rng.random((300, 5)) < 0.01, -999.0, plain)
+    (said,) = heard(lambda: ct.VAE(**SMALL).fit(holes))
+    assert f"holds -999 in row {np.flatnonzero((holes == -999).any(1))[0]} (from 0)" in said
+    assert f"and in {(holes == -999).sum() - 1} more" in said
+
+
+def test_two_values_of_which_one_is_rare_are_no_outliers():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"tax": rng.choice([0.19, 0.07], 600, p=[0.95, 0.05]), "x": rng.normal(size=600)})
+    assert not heard(lambda: ct.VAE(**SMALL).fit(table))
+
+
+def test_constant_columns_of_arrays_are_named_beside_gaps():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    X[:, 1] = 2.0
+    X[::7, 1] = X[:9, 0] = np.nan
+    (said,) = heard(lambda: ct.VAE(missing="mask", **SMALL).fit(X))
+    assert said.startswith("column 1 (from 0) is constant")
 
 
 def test_zeros_and_ones_beside_large_numbers_are_named():
@@ -301,7 +320,7 @@ def test_columns_that_are_left_out_are_no_part_of_the_model(library, tmp_path):
     assert list(kept.sample(3).columns) == ["size", "kind"]
     with pytest.raises(PlanError, match="no column 'od'"):
         ct.VAE(columns={"od": "drop"}, **SMALL).fit(whole)
-    with pytest.raises(DataError, match="holds no values"):
+    with pytest.raises(DataError, match="all of whose columns are dropped"):
         ct.VAE(columns=dict.fromkeys(whole.columns, "drop"), **SMALL).fit(whole)
 
 
@@ -357,6 +376,131 @@ def test_numbers_that_were_measured_keep_all_their_digits():
     assert Schema.learn(pd.DataFrame({"x": late})).columns[0].digits is None
     schema = Schema.learn(table)
     pd.testing.assert_frame_equal(schema.decode(schema.encode(table)), table)
+
+
+def test_what_is_computed_has_the_digits_of_what_it_stands_for():
+    rng = np.random.default_rng(0)
+    sums = rng.integers(1, 9, 200) * np.round(rng.uniform(0.1, 9, 200), 2)  # 3 * 1.1 is 3.3000000000000003
+    assert (np.round(sums, 2) != sums).any()
+    (column,) = Schema.learn(pd.DataFrame({"x": sums})).columns
+    assert column.digits == 2
+
+
+def test_no_zero_is_negative():
+    table = pd.DataFrame({"x": np.round(np.random.default_rng(0).normal(size=100), 1)})
+    schema = Schema.learn(table)
+    assert not np.signbit(schema.decode(np.array([[-0.04], [-0.0], [0.04]]))["x"]).any()
+
+
+@pytest.mark.parametrize("zone", [None, "Asia/Kolkata", "Europe/Berlin"])
+@pytest.mark.parametrize("step, grain", [("s", 1), ("min", 60), ("30min", 60), ("h", 3600), ("500ms", None)])
+def test_stamps_come_back_as_coarse_as_they_were(step, grain, zone):
+    rng = np.random.default_rng(0)
+    width = pd.Timedelta(step if step[0].isdigit() else f"1{step}")
+    after = pd.to_timedelta(rng.integers(0, 90, 60), unit="h") + rng.integers(0, 99, 60) * width
+    stamps = pd.Timestamp("2024-03-30 05:00", tz="UTC") + after
+    table = pd.DataFrame({"t": stamps.tz_convert(zone) if zone else stamps.tz_localize(None)})
+    schema = Schema.learn(table)
+    assert schema.columns[0].grain == grain
+    noise = 0.3 * (grain or 0) * (rng.random((60, 1)) - 0.5)
+    assert schema.decode(schema.encode(table) + noise).equals(table)
+
+
+@pytest.mark.parametrize("fitted", ["pandas", "polars"])
+def test_what_is_there_stays_as_it_is_whatever_its_type(fitted, tmp_path):
+    rng = np.random.default_rng(0)
+    n = 200
+    table = pd.DataFrame(
+        {"amount": np.round(rng.lognormal(3, 1, n)) + 1.0, "degrees": np.round(rng.normal(size=n), 1)}
+    )
+    table["when"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="h")
+    table["kind"] = np.repeat(["a", "b"], n // 2)
+    table.loc[::9, "degrees"] = np.nan
+    convert = pl.from_pandas if fitted == "polars" else (lambda frame: frame)
+    model = ct.VAE(**SMALL).fit(convert(table))
+    new = pd.DataFrame({"amount": [0.25, 0.4, 12.75, 99.49], "degrees": [1.2345, np.nan, -0.5, 3.0]})
+    new["when"] = pd.to_datetime("2024-01-01 10:11:12.250")
+    new["kind"] = list("abab")
+    new.to_parquet(tmp_path / "new.parquet")
+    kinds = {
+        "as it is": new,
+        "polars": pl.from_pandas(new),
+        "objects": new.astype(object),
+        "nullable": new.convert_dtypes(),
+        "milliseconds": new.astype({"when": "datetime64[ms]"}),
+        "stream": ct.stream(tmp_path / "new.parquet"),
+    }
+    for kind in kinds.values():
+        full = model.reconstruct(kind)
+        full = full.to_pandas() if fitted == "polars" else full
+        assert full.iloc[[0, 2, 3]].astype(str).equals(new.iloc[[0, 2, 3]].astype(str))
+        assert full["amount"].tolist() == new["amount"].tolist()
+        assert np.isfinite(full["degrees"][1])
+
+
+def test_a_path_takes_rows_by_the_names_of_their_values():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.normal(size=60), "id": np.arange(60), "b": rng.choice(["u", "v"], 60)})
+    model = ct.VAE(columns={"id": "drop"}, **SMALL).fit(table)
+    path = model.interpolate(table.iloc[0], table.iloc[1], steps=3)
+    assert (list(path.columns), len(path)) == (["a", "b"], 3)
+    for first, last in (
+        (table.iloc[[0]], table.iloc[[1]]),
+        (table[["b", "a"]].iloc[0], table[["b", "a"]].iloc[1]),
+        (table[["a", "b"]].iloc[0].to_numpy(), table[["a", "b"]].iloc[1].tolist()),
+        (pl.from_pandas(table)[0], pl.from_pandas(table)[1]),
+    ):
+        pd.testing.assert_frame_equal(model.interpolate(first, last, steps=3), path)
+    with pytest.raises(DataError, match="two rows with the columns a, b"):
+        model.interpolate([1.0], [2.0])
+
+
+def spelled(kind):
+    rng = np.random.default_rng(0)
+    numbers, days = (
+        rng.lognormal(7, 1, 300),
+        pd.Timestamp("2020-01-01") + pd.to_timedelta(range(300), unit="D"),
+    )
+    return {
+        "thousands": [f"{v:,.2f}" for v in numbers],
+        "currency": [f"${v:,.2f}" for v in numbers],
+        "code": [f"{v:.2f} EUR" for v in numbers],
+        "european": [f"{v:.2f}".replace(".", ",") for v in numbers],
+        "percent": [f"{v:.1f}%" for v in numbers],
+        "a few gaps": ["?" if i % 20 == 0 else f"{v:.1f}" for i, v in enumerate(numbers)],
+        "day first": days.strftime("%d/%m/%Y").tolist(),
+        "iso": days.strftime("%Y-%m-%d").tolist(),
+        "zip": [f"{v:05d}" for v in rng.integers(1000, 99999, 300)],
+        "sku": [str(v) for v in rng.integers(10_000, 99_999, 300)],
+        "address": [f"10.0.{a}.{b}" for a, b in rng.integers(0, 255, (300, 2))],
+        "security": [f"{a}-{b}-{c}" for a, b, c in rng.integers((100, 10, 1000), (999, 99, 9999), (300, 3))],
+        "grade": rng.choice(["1.0", "1.3", "1.7", "2.0"], 300).tolist(),
+        "name": [f"n{i}" for i in range(300)],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind, what",
+    [
+        *(
+            (kind, "numbers")
+            for kind in ("thousands", "currency", "code", "european", "percent", "a few gaps")
+        ),
+        *((kind, "dates") for kind in ("day first", "iso")),
+        *((kind, None) for kind in ("zip", "sku", "address", "security", "grade", "name")),
+    ],
+)
+def test_texts_that_spell_numbers_or_dates_are_named(kind, what):
+    texts = spelled(kind)
+    table = pd.DataFrame({"x": texts, "size": np.random.default_rng(1).normal(size=300)})
+    said = heard(lambda: ct.VAE(**SMALL).fit(table))
+    assert [f"spell {what}" in line for line in said if "spell" in line] == ([True] if what else [])
+    assert not any(
+        "spell" in line for line in heard(lambda: ct.VAE(columns={"x": "categorical"}, **SMALL).fit(table))
+    )
+    if what:
+        with pytest.raises(PlanError, match=f"cannot be 'continuous': they spell {what}"):
+            ct.VAE(columns={"x": "continuous"}, **SMALL).fit(table)
 
 
 def test_prices_are_sampled_in_cents_and_above_zero():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,11 @@ def read_for(
 
     from chartae.training.readers import is_encoded
 
+    if labels is not None and labels in getattr(estimator, "feature_names_in_", []):
+        raise DataError(
+            f"the model was fitted to {labels!r} as well, and its codes hold these labels: fit it again with "
+            f"--labels {shlex.quote(labels)}, or --column {shlex.quote(f'{labels}=drop')}"
+        )
     space = estimator.space_
     images = Path(data).is_dir() and space.is_image and not is_encoded(data)
     if images and size is None:

@@ -117,7 +117,7 @@ def as_options(message: str, names: Collection[str]) -> str:
         words = (OPTIONS[name], " ") if name in OPTIONS else (f"--param {name}", "=")
         return words[0] if value is None else f"{words[0]}{words[1]}{value}"
 
-    return re.sub(r"The '(\w+)' parameter of \w+|\b(\w+)='?([\w.+-]*\w)'?", option, message)
+    return re.sub(r"The '(\w+)' parameter of \w+|(?<!--param )\b(\w+)='?([\w.+-]*\w)'?", option, message)
 
 
 def as_column_options(message: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from chartae.core.arrays import blocks, ends, is_streamed
 from chartae.core.columns import KINDS, Schema, is_frame, is_streamed_table, leave_out, without
+from chartae.core.columns.seen import spells
 from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import Decoding
@@ -99,7 +100,8 @@ class Checking(
                         short = block.astype(np.float64) if X.dtype.itemsize > 8 else block
                         assert_all_finite(short, allow_nan=gaps, input_name="X")
         except (ValueError, TypeError) as error:
-            refuse_bad_values(given)  # says where they are
+            cure = ", or fit with missing='mask'" if reset else ""
+            refuse_bad_values(given, gaps=gaps, cure=cure)  # says where they are
             first, *more = str(error).splitlines()
             if more:  # the array itself
                 raise DataError(
@@ -190,17 +192,21 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
 
 def _constant(X: np.ndarray) -> np.ndarray:
     columns: np.ndarray = np.arange(X.shape[1])
-    first = X[:1]
+    first = X[0].copy()
     for block in blocks(X):
         # Only those that are constant so far: mostly none after the first block.
-        columns = columns[(block[:, columns] == first[:, columns]).all(0)]
+        own = block[:, columns]
+        there = ~np.isnan(own)
+        begun = there.any(0) & np.isnan(first[columns])
+        first[columns[begun]] = own[there.argmax(0), np.arange(len(columns))][begun]
+        columns = columns[((own == first[columns]) | ~there).all(0)]
         if not len(columns):
             break
     return columns
 
 
 def warn_of_row_names(schema: Schema) -> None:
-    """Name columns that number or name the rows.
+    """Name columns that number or name the rows, and texts that spell numbers or dates.
 
     Parameters
     ----------
@@ -219,7 +225,9 @@ def warn_of_row_names(schema: Schema) -> None:
     >>> str(caught[0].message)
     "column 'id' numbers the rows: drop it (columns={'id': 'drop'}), unless it is a time"
     """
-    for column in (c for c in schema.columns if c.names_rows):
+    for column in (c for c in schema.columns if c.spelled is not None):
+        warnings.warn(f"the texts of column {column.name!r} {spells(str(column.spelled))}", stacklevel=5)
+    for column in (c for c in schema.columns if c.names_rows and c.spelled is None):
         texts = column.categories is not None
         how = "holds another text in each row" if texts else "numbers the rows"
         but = "" if texts else ", unless it is a time"
@@ -254,44 +262,57 @@ def warn_of_outliers(X: Any, schema: Schema | None) -> None:
     """
     if len(X.shape) != 2 or len(X) < FEW or (schema is None and X.shape[1] > NARROW):
         return
-    usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
-    columns = schema.columns if schema is not None else ()
-    asked = [i for i, c in enumerate(columns) if c.categories is None and c.likelihood in usual]
-    asked = asked if schema is not None else list(range(X.shape[1]))
-    if not asked:
-        return
+    if schema is None:
+        groups = [list(range(X.shape[1]))]
+    else:
+        usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
+        known = enumerate(schema.columns)
+        groups = [[i] for i, c in known if c.categories is None and c.likelihood in usual]
     most = LOOKED_AT // X.shape[1]
     X = X[: min(most, X.rows_to_hold) if is_streamed(X) else most]
 
-    def numbers() -> Iterator[np.ndarray]:
-        return (block[:, asked].astype(np.float64) for block in blocks(X))
+    def numbers(places: list[int]) -> Iterator[np.ndarray]:
+        return (block[:, places].astype(np.float64) for block in blocks(X))
 
+    asked = [i for group in groups for i in group]
+    if not asked:
+        return
     with np.errstate(over="ignore", invalid="ignore"):
-        there = sum((~np.isnan(own)).sum(0) for own in numbers())
-        center = sum(np.nansum(own, 0) for own in numbers()) / np.maximum(there, 1)
-        far = np.max([np.nan_to_num(np.abs(own - center)).max(0) for own in numbers()], 0)
+        there = sum((~np.isnan(own)).sum(0) for own in numbers(asked))
+        center = sum(np.nansum(own, 0) for own in numbers(asked)) / np.maximum(there, 1)
+        far = np.max([np.nan_to_num(np.abs(own - center)).max(0) for own in numbers(asked)], 0)
         unit = far if schema is not None else np.full_like(far, far.max())
-        shares = ((own - center) / np.where(unit > 0, unit, 1.0) for own in numbers())
+        shares = ((own - center) / np.where(unit > 0, unit, 1.0) for own in numbers(asked))
         total = sum(np.nansum(np.square(share), 0) for share in shares)
-        total = total if schema is not None else np.full_like(total, total.sum())
-    for i in np.flatnonzero((there >= FEW) & (far > 0) & (far == unit) & (MOSTLY * total < OUTSIDE * there)):
-        values = np.concatenate([own[:, i] for own in numbers()])
-        found = np.flatnonzero(np.abs(values - center[i]) >= far[i] * (1 - 1e-12))
-        if not MOSTLY * total[i] < len(found) < OUTSIDE * there[i]:
+    for group in groups:
+        at = np.searchsorted(asked, group)
+        n, variance = there[at].sum(), total[at].sum()
+        if n < FEW or not unit[at[0]] > 0 or MOSTLY * variance >= OUTSIDE * n:
             continue
-        row, others = found[0], f" and in {len(found) - 1} more" * (len(found) > 1)
-        name, value, of = f"{i}", f"{values[row]:g}", "the variance of all columns"
+        own = np.concatenate(list(numbers(group)))
+        away = np.abs(own - center[at]) / unit[at]
+        row, place = np.unravel_index(np.nanargmax(away), own.shape)
+        found = own == own[row, place]
+        share = np.square(away[found]).sum() / variance
+        rows = np.flatnonzero(found.any(1))
+        # Of two values one may well be rare, and no mistake.
+        pairs = (np.unique(own[~np.isnan(own[:, i]), i]) for i in np.flatnonzero(found.any(0)))
+        count = int(found.sum())
+        if share < MOSTLY or count >= OUTSIDE * n or all(len(values) <= 2 for values in pairs):
+            continue
+        row, place = rows[0], np.flatnonzero(found[rows[0]])[0]
+        name, value, of = f"{place}", f"{own[row, place]:g}", "the variance of all columns"
         empty = "write NaN with missing='mask'"
         if schema is not None:
-            column = schema.columns[asked[i]]
+            column = schema.columns[group[0]]
             decoded = schema.decode(np.asarray(X[row : row + 1]))[column.name].to_list()[0]
             name, value = repr(column.name), decoded if column.clock else f"{decoded:g}"
             of = "the variance of its logarithms" if column.logged else "its variance"
             empty = "leave it empty"
+        others = f" and in {count - 1} more" if count > 1 else ""
         warnings.warn(
-            f"column {name} holds {value} in row {row} (from 0){others}, which is "
-            f"{len(found) / total[i]:.0%} of {of} and leaves little to the rest: correct it, or {empty} "
-            "if it stands for a missing value",
+            f"column {name} holds {value} in row {row} (from 0){others}, which is {share:.0%} of {of} and "
+            f"leaves little to the rest: correct it, or {empty} if it stands for a missing value",
             stacklevel=5,
         )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chartae.core.arrays import blocks
+from chartae.core.columns import as_pandas, is_frame
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise, SharedNoise
@@ -343,6 +344,8 @@ class Encoding(Checking):
             for batch in source.batches(self._rows_at_once(k))
         ]
         filled, start = np.concatenate(made, 1), 0
+        if model.space.schema is not None:  # dates and large numbers are not what float32 makes of them
+            filled = filled.astype(np.float64)
         for block in blocks(X):
             there = ~np.isnan(block)
             filled[:, start : start + len(block)][:, there] = block[there]
@@ -416,22 +419,33 @@ class Encoding(Checking):
         (5, 20)
         """
         self._ready()
-        items = [array_of(start), array_of(stop)]
-        items = [item[0] if item.shape == (1, *self.space_.shape) else item for item in items]
-        if items[0].shape != items[1].shape:
-            raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
-        both: Any = np.stack(items)
-        if self.space_.schema is not None:
-            import pandas as pd
-
-            both = pd.DataFrame(items, columns=self.space_.schema.names)
-        both = self._check(both, reset=False, named=False)
+        both = self._check(self._pair(start, stop), reset=False, named=False)
         a, b = self._encode(both, condition)[0]
         chart = self.chart() if path == "geodesic" else None  # the other two need none
         codes = interpolate(
             chart, a, b, count(steps, "steps"), path=path, codes=self.codes_, condition=condition
         )
         return self.inverse_transform(codes.astype(np.float32), condition)
+
+    def _pair(self, start: Any, stop: Any) -> Any:
+        """Two items as an array, or as a table, of which rows that have names are taken by them."""
+        schema = self.space_.schema
+        if schema is not None:
+            import pandas as pd
+
+            rows = [as_pandas(one).iloc[0] if is_frame(one) and len(one) else one for one in (start, stop)]
+            names = [set(map(str, row.index)) for row in rows if isinstance(row, pd.Series)]
+            if len(names) == 2 and all(own.issuperset(schema.names) for own in names):
+                return pd.DataFrame(rows).infer_objects()
+        items = [array_of(start), array_of(stop)]
+        items = [item[0] if item.shape == (1, *self.space_.shape) else item for item in items]
+        if items[0].shape != items[1].shape:
+            raise DataError(f"a path needs two items of one shape, not {items[0].shape} and {items[1].shape}")
+        if schema is None:
+            return np.stack(items)
+        if items[0].shape != self.space_.shape:
+            raise DataError(f"a path needs two rows with the columns {', '.join(schema.names)}")
+        return pd.DataFrame(items, columns=schema.names)
 
     # ---------------------------------------------------------------- scores
 

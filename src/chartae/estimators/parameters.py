@@ -84,7 +84,7 @@ columns : dict or None
     "positive", "binary", "categorical", "count", or the name of a likelihood; "drop" leaves a column out.
 missing : {"auto", "mask", "refuse"}
     What NaN and None mean: values that are left out of encoder and loss, and that :meth:`reconstruct` fills
-    in, or an error. "auto" is "mask" for tables, "refuse" for arrays.
+    in, or an error. "auto" is "mask" for tables with gaps, and "refuse" for all else.
 hide : float
     Share of values that the encoder does not see in training, where values may be missing: it learns to fill
     in. Of texts, share of tokens that the decoder does not see before the next: it learns to ask the code.

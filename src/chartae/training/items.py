@@ -44,7 +44,7 @@ def array_of(values: Any) -> NDArray[Any]:
     return np.asarray(values)
 
 
-def refuse_bad_values(X: Any, name: str = "X") -> None:
+def refuse_bad_values(X: Any, name: str = "X", *, gaps: bool = False, cure: str = "") -> None:
     """Say what is wrong with data that make no array of finite real numbers, and where.
 
     Parameters
@@ -53,6 +53,10 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
         The data.
     name : str
         What they are called, for the message.
+    gaps : bool
+        Whether NaN is a missing value, and no fault.
+    cure : str
+        What else helps against NaN.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def refuse_bad_values(X: Any, name: str = "X") -> None:
     if X.dtype.kind in "biufUSM":
         refuse_other_than_items(X, name)
         if X.size:
-            refuse_non_finite(X, None, name)
+            refuse_non_finite(X, name, gaps=gaps, cure=cure)
 
 
 def as_array(source: Any) -> NDArray[Any]:
@@ -172,17 +176,19 @@ def refuse_other_than_items(X: NDArray[Any], name: str) -> None:
         )
 
 
-def refuse_non_finite(X: NDArray[Any], columns: tuple[str, ...] | None, name: str) -> None:
+def refuse_non_finite(X: NDArray[Any], name: str, *, gaps: bool = False, cure: str = "") -> None:
     """Say where an array is not finite; it is looked at in blocks.
 
     Parameters
     ----------
     X : ndarray or memmap
         ``(n, ...)``.
-    columns : tuple of str or None
-        Names of the second axis.
     name : str
         What it is called, for the message.
+    gaps : bool
+        Whether NaN is a missing value, and no fault.
+    cure : str
+        What else helps against NaN.
 
     Raises
     ------
@@ -193,20 +199,20 @@ def refuse_non_finite(X: NDArray[Any], columns: tuple[str, ...] | None, name: st
     --------
     >>> import numpy as np
     >>> from chartae.training.items import refuse_non_finite
-    >>> refuse_non_finite(np.array([[1.0, np.inf]]), ("a", "b"), "X")
+    >>> refuse_non_finite(np.array([[1.0, np.inf]]), "X")
     Traceback (most recent call last):
     ...
-    chartae.core.errors.DataError: X holds infinity in row 0, column 'b' (from 0): fill such values, ...
+    chartae.core.errors.DataError: X holds infinity in row 0, column 1 (from 0): fill such values, or drop ...
     """
     if X.dtype.kind != "f":
         return
     rows = max(1, _BLOCK // X[:1].nbytes)
     for start in range(0, len(X), rows):
-        bad = ~np.isfinite(X[start : start + rows])
+        bad = np.isinf(X[start : start + rows]) if gaps else ~np.isfinite(X[start : start + rows])
         if bad.any():
             at = np.argwhere(bad)[0]
             value = X[start : start + rows][tuple(at)]
-            column = repr(columns[at[1]]) if columns else ", ".join(str(i) for i in at[1:])
-            where = f"row {start + at[0]}, column {column} (from 0)"
+            where = f"row {start + at[0]}, column {', '.join(str(i) for i in at[1:])} (from 0)"
             shown = str(value).replace("nan", "NaN").replace("inf", "infinity")
-            raise DataError(f"{name} holds {shown} in {where}: fill such values, or drop the rows")
+            cure = cure if np.isnan(value) else ""
+            raise DataError(f"{name} holds {shown} in {where}: fill such values, or drop the rows{cure}")

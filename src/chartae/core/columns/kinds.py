@@ -80,6 +80,10 @@ class Column:
     digits : int or None
         Of numbers that are no counts: digits after the point that are enough to write each of them, to which
         what is decoded is rounded; None if they have more than six.
+    grain : int or None
+        Of dates: 3600, 60 or 1 seconds, of which all are multiples, and what is decoded is; None if none is.
+    spelled : str or None
+        Of texts that spell numbers or dates: one of them.
 
     Examples
     --------
@@ -99,6 +103,8 @@ class Column:
     names_rows: bool = False
     days: bool = False
     digits: int | None = None
+    grain: int | None = None
+    spelled: str | None = None
 
     @property
     def levels(self) -> int | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from chartae.core.columns.frames import as_pandas, is_streamed_table, without
+from chartae.core.columns.frames import as_pandas, is_frame, is_streamed_table, without
 from chartae.core.columns.kinds import KINDS, Column
 from chartae.core.columns.seen import Seen
-from chartae.core.columns.values import numbers_of, polars_series, values_of
+from chartae.core.columns.values import given, numbers_of, polars_series, values_of
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 
@@ -85,13 +85,14 @@ class Schema:
                 f"the names of the columns have {levels} levels: make one of them, as by table.columns = "
                 "table.columns.map(str)"
             )
-        given = [str(name) for name in frame.columns]
+        names = [str(name) for name in frame.columns]
         for name in kinds or {}:
-            if name not in given:
-                raise PlanError(f"the table has no column {name!r}: {suggest(name, given)}")
-        frame = without(frame, kinds)
+            if name not in names:
+                raise PlanError(f"the table has no column {name!r}: {suggest(name, names)}")
+        shape, frame = frame.shape, without(frame, kinds)
         if 0 in frame.shape:
-            raise DataError(f"the table has shape {frame.shape}, and holds no values: give rows and columns")
+            why = "" if 0 in shape else ", all of whose columns are dropped"
+            raise DataError(f"the table has shape {shape}{why}, and holds no values: give rows and columns")
         frames = frame.frames() if is_streamed_table(frame) else [frame]
         kept: list[Seen] = []
         for frame in frames:
@@ -177,9 +178,9 @@ class Schema:
         ----------
         X : ndarray
             ``(n, columns)``, as :meth:`encode` gives them, up to rounding.
-        frame : DataFrame or None
-            A table of ``n`` rows whose values, where there are some, are taken as they are, since numbers may
-            have rounded them, and whose row names are kept.
+        frame : DataFrame, StreamedTable or None
+            A table of ``n`` rows, of any library and types, whose values, where there are some, are taken as
+            they are, since numbers may have rounded them, and whose row names are kept.
 
         Returns
         -------
@@ -188,15 +189,17 @@ class Schema:
         """
         import pandas as pd
 
-        made = {
-            column.name: values_of(column, X[:, i], self.library) for i, column in enumerate(self.columns)
-        }
+        frame = frame.whole() if is_streamed_table(frame) else frame
+        own = as_pandas(frame).rename(columns=str) if is_frame(frame) else None
+        made = {}
+        for i, column in enumerate(self.columns):
+            kept = None if own is None else given(column, own[column.name])
+            made[column.name] = values_of(column, X[:, i], self.library, kept)
         if self.library == "pandas":
             table = pd.DataFrame(made)
-            if isinstance(frame, pd.DataFrame):
+            if own is not None and isinstance(frame, pd.DataFrame):
                 table.index = frame.index
-                own = frame.rename(columns=str)
-                for name in self.names:
+                for name in self.names:  # to the last bit, and of dates to the last nanosecond
                     if own[name].dtype == table[name].dtype:
                         table[name] = own[name].where(own[name].notna(), table[name])
             if self.numbered:
@@ -207,9 +210,9 @@ class Schema:
         series = [polars_series(column, made[column.name]) for column in self.columns]
         if isinstance(frame, pl.DataFrame):
             for i, name in enumerate(self.names):
-                given = frame[name].fill_nan(None) if frame[name].dtype.is_float() else frame[name]
-                if given.dtype == series[i].dtype:
-                    series[i] = given.zip_with(given.is_not_null(), series[i])
+                there = frame[name].fill_nan(None) if frame[name].dtype.is_float() else frame[name]
+                if there.dtype == series[i].dtype:
+                    series[i] = there.zip_with(there.is_not_null(), series[i])
         return pl.DataFrame(series)
 
     def __str__(self) -> str:

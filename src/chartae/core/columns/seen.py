@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sized
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -24,6 +25,16 @@ CONVERTED = {
     "period": "convert it, as by .dt.to_timestamp()",
 }
 DIGITS = 6  # after the point; numbers that have more are measured rather than written
+GRAINS = (3600, 60, 1)  # seconds
+ULPS = 4  # by which what is computed, such as a price times a number, may miss what it is written as
+#: Numbers with a sign, a currency or a percent, and perhaps commas; and days with the year first or last.
+NUMBER = re.compile(
+    r"\(?[-+]?\s*([^\w\s.,]|[A-Z]{3})?\s*[-+]?(\d+([.,]\d*)?|\d{1,3}([.,' ]\d{3})+([.,]\d+)?)(e[-+]?\d+)?"
+    r"\s*([^\w\s]|[A-Z]{3})?\)?",
+    re.IGNORECASE,
+)
+DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d\d))([T ]+\d.*)?")
+SPELLED = 0.9  # share of different texts
 MANY = 20  # rows, of which no two texts alike are no chance
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
 NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
@@ -43,6 +54,7 @@ class Seen:
         self.few: set[float] = set()  # different numbers, up to three or so
         self.low, self.whole, self.integers = np.inf, True, True
         self.high, self.digits = -np.inf, 0
+        self.grains: tuple[int, ...] = GRAINS
         self.sum = self.squares = self.logs = 0.0
 
     def add(self, values: Any, dtype: str) -> None:
@@ -71,6 +83,9 @@ class Seen:
             holds = "stamps"
             there = values.dropna()
             self.days = self.days and bool((there == there.dt.normalize()).all())
+            ticks = pd.to_datetime(there, utc=True).astype("datetime64[us, UTC]").astype("int64")
+            while self.grains and (ticks % (self.grains[0] * 1_000_000)).any():
+                self.grains = self.grains[1:]
         else:
             holds = "floating" if plain else pd.api.types.infer_dtype(seen, skipna=True)
         if holds in NUMBERS:
@@ -127,7 +142,8 @@ class Seen:
         """See how many digits it takes to write numbers, in the precision in which they come."""
         for part in (numbers[:1000], numbers):  # mostly a few of them tell
             full = part.astype(np.float64)
-            while self.digits <= DIGITS and (rounded(full, self.digits).astype(part.dtype) != part).any():
+            slack = ULPS * np.finfo(part.dtype).eps * np.abs(full)
+            while self.digits <= DIGITS and (np.abs(rounded(full, self.digits) - full) > slack).any():
                 self.digits += 1
 
     def _take(self, categories: Any) -> None:
@@ -153,6 +169,8 @@ class Seen:
             constant=self.constant,
             names_rows=self.asked is None and self._names_rows,
             days=self.days and self.holds == {"stamps"},
+            grain=self.grains[0] if self.holds == {"stamps"} and self.grains else None,
+            spelled=_spelled(self.categories) if self.holds == {"string"} else None,
         )
         mean = self.sum / self.there
         if self.holds == {"categorical"}:
@@ -176,7 +194,9 @@ class Seen:
             column = replace(column, kind="positive", likelihood=KINDS["positive"])
         if self.holds == {"number"} and not self.integers and self.digits <= DIGITS:
             column = replace(column, digits=self.digits)
-        return column if self.asked is None else _as(column, self.asked, tuple(self.categories), known)
+        if self.asked is None:
+            return column
+        return _as(column, self.asked, tuple(self.categories), known)
 
     @property
     def _names_rows(self) -> bool:
@@ -213,12 +233,37 @@ class Seen:
         return str(np.result_type(*self.dtypes)) if self.holds == {"number"} else "object"
 
 
-def _refuse_names(name: str, categories: Sized) -> None:
+def _refuse_names(name: str, categories: Collection[Any]) -> None:
     if len(categories) > MOST_CATEGORIES:
+        what = f"column {name!r} holds {len(categories):,} different texts"
+        if (spelled := _spelled(categories)) is not None:
+            raise DataError(f"{what}, which {spells(spelled)}, or leave it out ({leave_out(name)})")
         raise DataError(
-            f"column {name!r} holds {len(categories):,} different texts, which name rows rather than "
-            f"describe them: leave it out ({leave_out(name)})"
+            f"{what}, which name rows rather than describe them: leave it out ({leave_out(name)})"
         )
+
+
+def _spelled(texts: Collection[Any]) -> str | None:
+    """One of the texts, if there are many and almost all of them spell numbers or dates."""
+    if len(texts) <= MANY or not all(isinstance(text, str) for text in texts):
+        return None
+    if any(re.fullmatch(r"0\d+", text) for text in texts) or all(text.isdecimal() for text in texts):
+        return None  # codes, which are texts on purpose
+    for pattern in (DATE, NUMBER):
+        found = [text for text in texts if pattern.fullmatch(text.strip())]
+        if len(found) > SPELLED * len(texts):
+            return str(found[0])
+    return None
+
+
+def spells(text: str) -> str:
+    """Say of texts what they spell, and the cure."""
+    if DATE.fullmatch(text.strip()):
+        return f"spell dates, such as {text!r:.40}: convert them first, by pandas.to_datetime"
+    bare = re.fullmatch(r"[-+]?\d+(\.\d*)?", text.strip()) is not None
+    how = "pandas.to_numeric(..., errors='coerce')"
+    how = how if bare else f"leaving a sign, digits and a point of each, and {how}"
+    return f"spell numbers, such as {text!r:.40}: convert them first, by {how}"
 
 
 def _categorical(column: Column, categories: tuple[Any, ...]) -> Column:
@@ -240,9 +285,11 @@ def _as(column: Column, asked: str, values: Iterable[Any], known: Iterable[str])
         if kind == "binary" and len(categories) != 2:
             what = f"column {column.name!r} holds {len(categories)} values"
             raise PlanError(f"{what} and cannot be binary: use 'categorical'")
+        made = replace(made, spelled=None)  # as the user wants them
         return replace(_categorical(made, categories), kind=kind, likelihood=made.likelihood)
     if column.categories is not None and any(isinstance(c, str) for c in column.categories):
-        raise PlanError(f"column {column.name!r} holds text and cannot be {asked!r}: use 'categorical'")
+        cure = "use 'categorical'" if column.spelled is None else f"they {spells(column.spelled)}"
+        raise PlanError(f"column {column.name!r} holds text and cannot be {asked!r}: {cure}")
     return replace(made, categories=None)
 
 

@@ -47,6 +47,28 @@ def numbers_of(column: Column, values: Any) -> np.ndarray:
                 f"column {column.name!r} holds other values than dates ({one_line(e, 80)}): correct them"
             ) from None
         return np.where(gaps, np.nan, stamps.astype("int64").to_numpy() / 1e6)
+    numbers = written(column, values)
+    wrong = np.isinf(numbers)
+    if column.kind == "count":
+        wrong |= (numbers < 0) | (numbers != np.round(numbers)) & ~gaps
+    if column.logged:
+        wrong |= numbers <= 0
+    if wrong.any():
+        row = int(wrong.argmax())
+        needed = {"count": "whole numbers from 0 up", "positive": "positive numbers"}.get(column.kind)
+        other = f" (or columns={{{column.name!r}: 'continuous'}} in the fit)" if needed else ""
+        raise DataError(
+            f"column {column.name!r} holds {numbers[row]:g} in row {row} (from 0), and "
+            f"{needed or 'finite numbers'} are needed{other}: correct it, or leave it empty"
+        )
+    return np.log(numbers.astype(np.float64)) if column.logged else numbers
+
+
+def written(column: Column, values: Any) -> np.ndarray:
+    """Give the values of a column of numbers as ``(n,)`` numbers, NaN where one is missing."""
+    import pandas as pd
+
+    gaps = values.isna().to_numpy()
     try:
         plain = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf"
         decimals = str(values.dtype).startswith("decimal")  # of Arrow, whose gaps to_numeric stumbles over
@@ -60,26 +82,16 @@ def numbers_of(column: Column, values: Any) -> np.ndarray:
         raise DataError(
             f"column {column.name!r} holds {shown} in row {row} (from 0), and numbers are needed: correct it"
         ) from None
-    wrong = np.isinf(numbers)
-    if column.kind == "count":
-        wrong |= (numbers < 0) | (numbers != np.round(numbers)) & ~gaps
-    if column.logged:
-        wrong |= numbers <= 0
-    if wrong.any():
-        row = int(wrong.argmax())
-        needed = {
-            "count": "whole numbers from 0 up",
-            "positive": f"positive numbers (or columns={{{column.name!r}: 'continuous'}} in the fit)",
-        }
-        raise DataError(
-            f"column {column.name!r} holds {numbers[row]:g} in row {row} (from 0), and "
-            f"{needed.get(column.kind, 'finite numbers')} are needed: correct it, or leave it empty"
-        )
-    return np.log(numbers.astype(np.float64)) if column.logged else numbers
+    return numbers
 
 
-def values_of(column: Column, numbers: np.ndarray, library: str) -> Any:
-    """Give ``(n,)`` numbers as a series of a column's type."""
+def given(column: Column, values: Any) -> np.ndarray:
+    """Give ``(n,)`` numbers for :func:`values_of` to keep, NaN where one is missing."""
+    return written(column, values) if column.logged else numbers_of(column, values)
+
+
+def values_of(column: Column, numbers: np.ndarray, library: str, kept: np.ndarray | None = None) -> Any:
+    """Give ``(n,)`` numbers as a series of a column's type; where :func:`given` ones are kept, these."""
     import pandas as pd
 
     gaps = ~np.isfinite(numbers)
@@ -101,6 +113,9 @@ def values_of(column: Column, numbers: np.ndarray, library: str) -> Any:
     if column.clock:
         unit, zone = column.clock
         most = 2**63 / 1e9 - 172_800.0 if unit == "ns" else LAST  # two days: of rounding, and of zones
+        if column.grain is not None:
+            numbers = np.round(numbers / column.grain) * column.grain
+        numbers = numbers if kept is None else np.where(np.isnan(kept), numbers, kept)
         seconds = np.clip(np.where(gaps, 0.0, numbers), max(FIRST, -most), most)
         stamps = pd.Series(np.round(seconds * 1e6).astype(np.int64).astype("datetime64[us]")).mask(gaps)
         stamps = stamps.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else stamps
@@ -113,14 +128,15 @@ def values_of(column: Column, numbers: np.ndarray, library: str) -> Any:
         if asked == "date":
             return stamps.dt.date.where(~gaps, None)
         return stamps if library == "polars" else stamps.astype(asked)
+    if column.digits is not None and column.kind != "count":  # of which an expected one need not be whole
+        least = 10.0**-column.digits if column.logged else -np.inf
+        numbers = np.maximum(rounded(numbers.astype(np.float64), column.digits), least)
+    numbers = numbers if kept is None else np.where(np.isnan(kept), numbers, kept)
     if whole := _whole(column.dtype):
         # The range in float64, whose nearest to the largest of 64 bits is one more than that.
         least = 1.0 if column.logged else float(whole.min)
         low, high = least, np.nextafter(float(whole.max), 0) if whole.bits == 64 else whole.max
         numbers = np.clip(np.round(numbers.astype(np.float64)), low, high)
-    elif column.digits is not None and column.kind != "count":  # of which an expected one need not be whole
-        least = 10.0**-column.digits if column.logged else -np.inf
-        numbers = np.maximum(rounded(numbers.astype(np.float64), column.digits), least)
     if small := re.match(r"float(16|32)", column.dtype.lower()):
         most = float(np.finfo(small[0]).max)
         numbers = np.clip(numbers, -most, most)
@@ -129,7 +145,8 @@ def values_of(column: Column, numbers: np.ndarray, library: str) -> Any:
 
 def rounded(numbers: np.ndarray, digits: int) -> np.ndarray:
     """Round to digits after the point; numbers beyond 2^53 have none."""
-    return np.where(np.abs(numbers) < EXACT, np.round(np.clip(numbers, -EXACT, EXACT), digits), numbers)
+    near = np.round(np.clip(numbers, -EXACT, EXACT), digits) + 0.0  # and no -0.0
+    return np.where(np.abs(numbers) < EXACT, near, numbers)
 
 
 def _whole(dtype: str) -> np.iinfo[Any] | None:

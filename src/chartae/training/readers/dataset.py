@@ -25,7 +25,7 @@ class Dataset:
     Parameters
     ----------
     X : ndarray, memmap, DataFrame or stream of shape (n, features), (n, H, W) or (n, H, W, C)
-        The items, in their own units and dtype; arrays are finite, and tables stay tables.
+        The items, in their own units and dtype, NaN where a value is missing; tables stay tables.
     y : ndarray of shape (n,) or (n, ...), optional
         Labels, or one number, vector or map an item.
     columns : tuple of str, optional
@@ -90,15 +90,14 @@ def dataset(
     X: NDArray[Any],
     labels: Any,
     *,
-    columns: tuple[str, ...] | None = None,
     name: str,
     note: str = "",
 ) -> Dataset:
     refuse_other_than_items(X, name)
     if X.size == 0:
         raise DataError(f"{name} is empty (shape {X.shape}): pass at least one item with one feature")
-    refuse_non_finite(X, columns, name)
-    return Dataset(X, None if labels is None else labels_of(labels, len(X), name), columns, name, note)
+    refuse_non_finite(X, name, gaps=True)  # a fit may know missing values
+    return Dataset(X, None if labels is None else labels_of(labels, len(X), name), None, name, note)
 
 
 def labels_of(labels: Any, n: int, name: str) -> NDArray[Any]:

@@ -71,7 +71,7 @@ def read(
     Raises
     ------
     DataError
-        If there is nothing to read, if something is not a finite number (the first such row and column are
+        If there is nothing to read, if a number of an array is infinite (the first such row and column are
         named; rows count from 0), or if shapes do not agree. Python objects in ``.npy`` and ``.npz`` files
         are refused: they could run code.
 
