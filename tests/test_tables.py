@@ -27,7 +27,7 @@ from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
-from chartae.estimators.checking import warn_of_outliers
+from chartae.estimators.suspicions import warn_of_outliers
 from chartae.models.recipes import build
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space

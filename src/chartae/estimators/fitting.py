@@ -22,7 +22,7 @@ from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
 from chartae.core.noise import Noise
 from chartae.density.fitted import fit_density
-from chartae.estimators.checking import brings_items, warn_of_constant, warn_of_outliers, warn_of_row_names
+from chartae.estimators.checking import brings_items
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.densities import Densities
@@ -31,6 +31,7 @@ from chartae.estimators.geometry import Geometry
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import CONSTRAINTS, plain
 from chartae.estimators.progress import show_progress
+from chartae.estimators.suspicions import warn_of_constant, warn_of_outliers, warn_of_row_names
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
 from chartae.parts.tables import Inputs
