@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 import chartae
 from chartae.apps import captions, fitting, heads, sweeping, using
-from chartae.apps.options import as_column_options, as_options
+from chartae.apps.options import as_bare_options, as_column_options, as_options
 from chartae.core.errors import ChartaeError
 
 __all__ = ["app", "main"]
@@ -76,7 +76,8 @@ def _warn(
 def _said(message: str) -> str:
     """Put a message into one line, in the words of the command line."""
     fits = sys.modules.get("chartae.estimators.parameters")  # what has not been imported has said nothing
-    return as_column_options(as_options(" ".join(message.split()), fits.COMMON if fits else ()))
+    said = as_options(" ".join(message.split()), fits.COMMON if fits else ())
+    return as_column_options(as_bare_options(said))
 
 
 app = typer.Typer(

@@ -71,9 +71,11 @@ def head(
         raise DataError(f"{items.name} is read in blocks, and a head needs it at once: give fewer rows")
     y = np.asarray(items.y)
     if y.ndim > 1:
-        raise DataError(
-            f"{items.name} has several labels of each item: name one column, or use HeadClassifier in Python"
+        several = bool(np.isin(y, (0, 1, -1)).all())
+        cure = (
+            "or HeadClassifier in Python, which takes several" if several else "one number or label an item"
         )
+        raise DataError(f"the labels of {items.name} have shape {y.shape}: give one column of them, {cure}")
     known = ~np.asarray(pd.isna(y))
     numbers = type_of_target(y[known]) == "continuous"
     if numbers and curve is not None:

@@ -120,6 +120,11 @@ def as_options(message: str, names: Collection[str]) -> str:
     return re.sub(r"The '(\w+)' parameter of \w+|(?<!--param )\b(\w+)='?([\w.+-]*\w)'?", option, message)
 
 
+def as_bare_options(message: str) -> str:
+    """Say what to pass as it is said here: ``condition=`` is ``--condition``."""
+    return re.sub(r"(?<![-\w])(condition|guidance|labels)=(?=[\s,.:;)]|$)", r"--\1", message)
+
+
 def as_column_options(message: str) -> str:
     """Say what a column holds as it is said here: ``columns={'id': 'drop'}`` is ``--column id=drop``."""
 

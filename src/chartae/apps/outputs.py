@@ -34,16 +34,20 @@ def target_of(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     if target.suffix in _SOUNDS and hasattr(estimator.medium_, "write"):
         return target
     if target.suffix == ".wav":
-        raise DataError(f"the model was not fitted on sounds, and {target} is one: name it .npy")
+        raise DataError(f"the model was not fitted on sounds, and {target} is one: let its name end in .npy")
     if target.suffix in (".csv", ".parquet") and space.schema is None:
-        raise DataError(f"the model was fitted on arrays, and {target} is a table: name it .npy")
+        raise DataError(f"the model was fitted on arrays, and {target} is a table: let its name end in .npy")
     if target.suffix == ".npy" and (words := _words(space)):
-        raise DataError(f"column {words!r} is no number, and {target} holds numbers alone: name it .csv")
+        raise DataError(
+            f"column {words!r} is no number, and {target} holds numbers alone: let its name end in .csv"
+        )
     if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
         others = ".png (images), .csv and .parquet (tables), .wav (a sound)"
         raise DataError(f"{target} ends in none of .npy (arrays), {others}")
     if target.suffix == ".png" and not is_picture(space):
-        raise DataError(f"items of shape {space.shape} are no images: name {target} .npy")
+        raise DataError(
+            f"items of shape {space.shape} are no images, and {target} is one: let its name end in .npy"
+        )
     return target
 
 

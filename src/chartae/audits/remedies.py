@@ -69,6 +69,8 @@ class Setting:
         Kind and amount, of what the encoder sees in training.
     widths : tuple of int or None
         Of the hidden layers, or their channels; None where a number of layers is not all there is.
+    fitted_prior : bool
+        Whether samples take their codes from a density that was fitted to codes.
 
     Examples
     --------
@@ -84,6 +86,7 @@ class Setting:
     dimension: float | None = None
     corruption: tuple[str, float] | None = None
     widths: tuple[int, ...] | None = None
+    fitted_prior: bool = False
 
 
 #: Functions from a :class:`Setting` to words and changes; None where it would change nothing.
@@ -162,6 +165,8 @@ def _contractive(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("fit-density")
 def _fit_density(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.fitted_prior:
+        return None
     return "sample from a density fitted to the codes: fit_prior('auto')", {"prior": "auto"}
 
 

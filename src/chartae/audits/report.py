@@ -298,6 +298,11 @@ def audit(
     x = chart.items(X_test)
     if len(x) < FEWEST:
         raise DataError(f"{len(x)} items are too few to judge a model by: give {FEWEST} or more")
+    if X_train is not None and np.ndim(X_train) == 1:
+        raise DataError(
+            f"X_train has shape {np.shape(X_train)} and holds no items: give labels as labels=, and what the "
+            "model was conditioned on as condition="
+        )
     train = None if X_train is None else chart.items(X_train)
     if labels is None and condition is not None and np.ndim(condition) == 1 and len(condition) == len(x):
         labels, labels_train = condition, condition_train
@@ -429,6 +434,7 @@ def _setting(evidence: Evidence) -> Setting:
         dimension=dimension,
         corruption=evidence.corruption,
         widths=_widths(estimator.model_.posterior.plain.network),
+        fitted_prior=getattr(estimator.model_, "fitted_prior", None) is not None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from chartae.parts.objectives import importance_bound
 
 __all__ = ["annealed_log_likelihood", "log_likelihood", "log_likelihood_bound"]
 
+FEWEST = 5.0  # effective samples of which a mean says something
+TAILED = 100  # samples of which the tail says something
+EXACT = 1e-6  # nats, an error below which weights differ by rounding
 LEAPFROG, ACCEPTED = 5, 0.65  # steps of a proposal, and the share of proposals that is aimed at
 
 
@@ -69,12 +72,104 @@ def _refuse_points(model: Model) -> None:
         raise PlanError("a plain autoencoder gives x no density: fit a VAE, or compare its score_samples")
 
 
-def _log_mean(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the mean of weights (k, n), and its standard error by the delta method."""
+class Estimate(NamedTuple):
+    """Log p(x) of rows, and how far to trust it.
+
+    Parameters
+    ----------
+    value : Tensor
+        ``(n,)`` nats.
+    error : Tensor
+        ``(n,)`` nats, its standard error.
+    trusted : Tensor
+        ``(n,)`` whether the weights' tail is light enough for both to say something.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.density.bounds import Estimate
+    >>> Estimate.of(torch.zeros(50, 2, dtype=torch.double)).value.tolist()
+    [0.0, 0.0]
+    """
+
+    value: Tensor
+    error: Tensor
+    trusted: Tensor
+
+    @classmethod
+    def of(cls, log_weights: Tensor) -> Estimate:
+        """Take the mean of weights.
+
+        Weights of which few make up the mean, or whose tail is so heavy that their variance is not what it
+        seems, mislead: most of p(x, z) may be where no sample has fallen.
+
+        Parameters
+        ----------
+        log_weights : Tensor
+            ``(k, n)`` of ``k`` samples of each row.
+
+        Returns
+        -------
+        Estimate
+            Errors are by the delta method.
+
+        References
+        ----------
+        Vehtari, Simpson, Gelman, Yao and Gabry 2024, arXiv:1507.02646, section 3.2 (tails and their bounds).
+        """
+        k = len(log_weights)
+        value = importance_bound(log_weights)
+        share = (log_weights - value).exp()  # of mean one
+        error = share.std(0) / math.sqrt(k)
+        trusted = 1 / (1 / k + error.square()) >= FEWEST  # effective samples
+        if k >= TAILED:
+            heaviest = min(1 - 1 / math.log10(k), 0.7)
+            trusted &= (tail_shape(log_weights) <= heaviest) | (error < EXACT)
+        return cls(value, error, trusted)
+
+
+def tail_shape(log_weights: Tensor) -> Tensor:
+    """Estimate how heavy the upper tail of weights is: the shape k of a generalized Pareto distribution.
+
+    Moments of order 1 / k and more do not exist: from 0.5 on the variance, from 1 on the mean.
+
+    Parameters
+    ----------
+    log_weights : Tensor
+        ``(k, n)``, of which the largest 3 √k are looked at, but no more than a fifth.
+
+    Returns
+    -------
+    Tensor
+        ``(n,)``, drawn a little towards 0.5; -inf where the largest are all alike.
+
+    References
+    ----------
+    Zhang and Stephens 2009, doi:10.1198/tech.2009.08017; Vehtari et al. 2024, arXiv:1507.02646, appendix G.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.density.bounds import tail_shape
+    >>> uniform = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    >>> [round(float(tail_shape(-power * uniform.log())), 1) for power in (0.2, 1.0)]
+    [0.2, 0.9]
+    """
     k = len(log_weights)
-    value = importance_bound(log_weights)
-    share = (log_weights - value).exp()  # of mean one
-    return value, share.std(0) / math.sqrt(k)
+    m = min(k // 5, math.ceil(3 * math.sqrt(k)))
+    top = log_weights.topk(m + 1, 0).values
+    above = ((top[:m] - top[0]).exp() - (top[m] - top[0]).exp()).flip(0)  # in rising order
+    alike = above[-1] <= 0
+    above = torch.where(alike, 1.0, above)
+    points = 30 + int(math.sqrt(m))
+    grid = torch.arange(1, points + 1, dtype=above.dtype, device=above.device) - 0.5
+    quarter = above[int(m / 4 + 0.5) - 1].clamp_min(torch.finfo(above.dtype).tiny)
+    b = (1 - (points / grid).sqrt())[:, None] / (3 * quarter) + 1 / above[-1]
+    shapes = torch.stack([torch.log1p(-one * above).mean(0) for one in b])
+    evidence = m * (torch.log(-b / shapes) - shapes - 1)
+    best = (b * torch.softmax(evidence, 0)).sum(0)
+    shape = (m * torch.log1p(-best * above).mean(0) + 10 * 0.5) / (m + 10)
+    return torch.where(alike, -math.inf, shape)
 
 
 @torch.no_grad()
@@ -127,6 +222,12 @@ def log_likelihood(
     >>> value.shape, bool((error < 0.5).all())
     (torch.Size([3]), True)
     """
+    return importance_estimate(model, batch, k=k, noise=noise, block=block)[:2]
+
+
+@torch.no_grad()
+def importance_estimate(model: Model, batch: Batch, *, k: int, noise: Noise, block: int = 64) -> Estimate:
+    """Estimate log p(x) as :func:`log_likelihood` does, and say whether to trust it."""
     _refuse_points(model)
     if k < 2:
         raise PlanError(f"{k} importance sample has no standard error: take two or more")
@@ -134,7 +235,7 @@ def log_likelihood(
         model.trace(batch, k=min(block, k - start), noise=noise).log_joint_ratio.double()
         for start in range(0, k, block)
     ]
-    return _log_mean(torch.cat(parts))
+    return Estimate.of(torch.cat(parts))
 
 
 def annealed_log_likelihood(
@@ -186,6 +287,11 @@ def annealed_log_likelihood(
     >>> value.shape, bool((error < 0.5).all())
     (torch.Size([3]), True)
     """
+    return annealed_estimate(model, batch, k=k, noise=noise, steps=steps)[:2]
+
+
+def annealed_estimate(model: Model, batch: Batch, *, k: int, noise: Noise, steps: int = 100) -> Estimate:
+    """Estimate log p(x) as :func:`annealed_log_likelihood` does, and say whether to trust it."""
     _refuse_points(model)
     if "log_prob" not in model.posterior.offers:
         raise PlanError(
@@ -201,7 +307,7 @@ def annealed_log_likelihood(
     n = len(batch)
     leaps = torch.full((steps, n), 0.3, dtype=batch.x.dtype, device=batch.x.device)
     _anneal(model, batch, min(k, 8), noise, leaps, adapt=True)
-    return _log_mean(_anneal(model, batch, k, noise, leaps, adapt=False))
+    return Estimate.of(_anneal(model, batch, k, noise, leaps, adapt=False))
 
 
 def _anneal(model: Any, batch: Batch, k: int, noise: Noise, leaps: Tensor, *, adapt: bool) -> Tensor:

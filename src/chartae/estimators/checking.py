@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class Checking(
         }
         given = X
         if not reset and len(self.space_.shape) > 1:  # scikit-learn would call the second axis features
-            self._refuse_shape(np.shape(X)[1:])
+            self._refuse_shape(np.shape(X))
         try:
             # A stream's first rows stand for all of them where types and shapes are looked at.
             seen = X[:2] if is_streamed(X) else X
@@ -102,13 +103,20 @@ class Checking(
                 ) from None
             raise
         if not reset:
-            self._refuse_shape(X.shape[1:])
+            self._refuse_shape(X.shape)
             self.space_.check(X, None if np.isnan(low) else (low, high))
         return X
 
-    def _refuse_shape(self, shape: tuple[int, ...]) -> None:
+    def _refuse_shape(self, whole: tuple[int, ...]) -> None:
+        shape = whole[1:]
         if shape != self.space_.shape:
-            raise DataError(f"items have shape {shape}, and the model was fitted on {self.space_.shape}")
+            fitted = self.space_.shape
+            cure = ""
+            if whole == fitted:
+                cure = ": that is one item, pass X[None]"
+            elif len(shape) and math.prod(shape) == math.prod(fitted):
+                cure = f": pass X.reshape(-1, {', '.join(map(str, fitted))})"
+            raise DataError(f"items have shape {shape}, and the model was fitted on {fitted}{cure}")
 
     def _check_table(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Turn a table into numbers, NaN where a value is missing."""

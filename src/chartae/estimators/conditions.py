@@ -159,7 +159,7 @@ class ConditionSchema:
             return None
         if self.parameters is None:
             raise DataError(
-                "this model was fitted without a condition: pass y to fit, with a recipe such as 'cvae'"
+                "this model was fitted without a condition: give fit labels (y), and a recipe such as 'cvae'"
             )
         condition = _named(condition, self._has)
         label, vector, vectors, _ = _split(condition)
@@ -334,7 +334,7 @@ def _numbers(vector: Any, dtype: Any = np.float64) -> np.ndarray:
             return np.asarray(vector, dtype=dtype)  # a date in seconds has more digits than float32
     except (TypeError, ValueError):
         raise DataError(
-            "condition vectors must be numbers, as many in each: pass anything else as labels"
+            "condition vectors must be numbers, as many in each, [1, 2, 3] say: pass anything else as labels"
         ) from None
 
 

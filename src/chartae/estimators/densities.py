@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
 
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
-from chartae.density.bounds import annealed_log_likelihood, log_likelihood
+from chartae.density.bounds import annealed_estimate, importance_estimate
 from chartae.density.fitted import fit_density
 from chartae.estimators.decoding import count, seed_of
 from chartae.estimators.encoding import Encoding
@@ -127,8 +128,10 @@ class Densities(Encoding):
         """Estimate log p(x) of each row, with a standard error.
 
         Every row has noise of its own, unlike in :meth:`score_samples`. The mean weight has no bias, its
-        logarithm has one downwards, of about half the squared standard error. Where that error is not small,
-        it cannot be trusted itself: take more samples, or "ais". It is the model's own prior that counts.
+        logarithm has one downwards, of about half the squared standard error. Where q misses much of
+        p(z | x), few weights make up the mean, and neither it nor its error can be trusted: a warning says of
+        how many rows, by the tails of their weights, and "ais" is what helps. It is the model's own prior
+        that counts.
 
         Parameters
         ----------
@@ -158,7 +161,8 @@ class Densities(Encoding):
 
         References
         ----------
-        Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519; Wu et al. 2017, arXiv:1611.04273.
+        Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519; Wu et al. 2017, arXiv:1611.04273; Vehtari et
+        al. 2024, arXiv:1507.02646 (heavy tails of weights).
 
         Examples
         --------
@@ -180,10 +184,17 @@ class Densities(Encoding):
         noise = Noise(seed_of(random_state))
         model, dtype = self._model_for(X)
         source = Source(X, model.space, self._raw(condition, len(X)), device=self._device, dtype=dtype)
-        estimate = annealed_log_likelihood if annealed else log_likelihood
+        estimate = annealed_estimate if annealed else importance_estimate
         rows = self._rows_at_once(k if annealed else min(k, AT_ONCE))
         parts = [estimate(model, batch, k=k, noise=noise) for batch in source.batches(rows)]
-        values, errors = (
+        values, errors, trusted = (
             np.concatenate([t.cpu().numpy() for t in part]) for part in zip(*parts, strict=True)
         )
+        if not trusted.all():
+            cure = f"take more chains, n_importance={4 * k}" if annealed else "use method='ais'"
+            warnings.warn(
+                f"the weights of {(~trusted).sum():,} of {len(values):,} rows have tails so heavy that the "
+                f"values are likely too low there, and more so than the errors say: {cure}",
+                stacklevel=2,
+            )
         return values, errors

@@ -157,6 +157,8 @@ class Keeping:
             config, tensors = described(estimator)
             try:
                 self._compare(json.loads(json.dumps(config)), tensors)
+            except RunFolderError:
+                raise
             except DAMAGE as error:
                 raise damaged(self.path, error) from None
             # By which a stream shuffles.

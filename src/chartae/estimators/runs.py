@@ -50,7 +50,7 @@ DAMAGE = (
 #: What a folder holds, and what opens it.
 HELD = {
     "model": "a model: open it with chartae.load",
-    "captioner": "a captioner: open it with Captioner.load",
+    "captioner": "a captioner: open it with Captioner.load, or use it by chartae caption",
     "words": "words: open it with WordEmbedding.load",
 }
 DECODER = ("likelihood.", "prior.", "fitted_prior.", "condition.", "space.", "medium.")

@@ -63,7 +63,8 @@ def load_images(files: Sequence[Path], size: tuple[int, int] | None) -> tuple[ND
     kind = "RGB" if set(kinds) == {"L", "RGB"} else kinds[0]
     odd = [i for i, k in enumerate(kinds) if k != kind]
     if odd and set(kinds) != {"L", "RGB"}:
-        types = f"{files[0]} has pixels of type {kind} and {files[odd[0]]} of type {kinds[odd[0]]}"
+        other = next(i for i in odd if {kind, kinds[i]} != {"L", "RGB"})  # of which there is one
+        types = f"{files[0]} has pixels of type {kind} and {files[other]} of type {kinds[other]}"
         raise DataError(f"{types}: save all images as one type")
     if odd:
         notes.append(f"{len(odd):,} gray image{'s' * (len(odd) > 1)} as color")

@@ -87,9 +87,10 @@ def _convolutions(
 @networks.register("conv2d")
 def _conv2d(in_shape: Shape, *rest: Any) -> tuple[nn.Module, nn.Module]:
     if len(in_shape) != 3:
+        cure = "give items as (n, height, width)"
+        cure = cure if len(in_shape) == 1 else "say how its axes are ordered, as in layout='hw'"
         raise PlanError(
-            f"conv2d needs images, and an item has shape {in_shape}: use network='mlp', or say how its axes "
-            "are ordered, as in layout='hw'"
+            f"conv2d needs images, and an item has shape {in_shape}: use network='mlp', or {cure}"
         )
     return _convolutions(in_shape, *rest)
 
