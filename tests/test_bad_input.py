@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app
+from chartae.core.errors import DataError
 
 SMALL = {"latent_dim": 2, "hidden": (4,), "max_epochs": 1, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(30, 3))
@@ -367,7 +369,7 @@ LABELS = {
     "one": (np.array(3), ["()"]),
     "a table of text": (
         np.full((30, 2), "a"),
-        ["must be numbers, as many in each: pass anything else as labels"],
+        ["must be numbers, as many in each, [1, 2, 3] say: pass anything else as labels"],
     ),
     "infinite": (changed(np.inf)[:, 1], ["row 4", "NaN for no condition"]),
     "complex": (Y + 1j, ["complex128"]),
@@ -447,7 +449,7 @@ def test_labels_after_the_fit(cvae):
 
 def test_a_condition_where_there_is_none(vae):
     vae.save("run")
-    with pytest.raises(ValueError, match="fitted without a condition: pass y to fit"):
+    with pytest.raises(ValueError, match="fitted without a condition: give fit labels"):
         vae.sample(2, condition="a")
     command_refuses(["sample", "run", "--condition", "a"], "fitted without a condition")
 
@@ -667,3 +669,30 @@ def test_labels_that_codes_hold_are_no_labels_of_a_head():
         assert run(*fit("t.csv", "--overwrite", *how)).exit_code == 0
         result = run("head", "run", "t.csv", "--labels", "kind")
         assert result.exit_code == 0, result.output
+
+
+def test_what_a_command_lacks_is_named_as_an_option(vae, cvae):
+    cvae.save("labelled", overwrite=True)
+    vae.save("plain", overwrite=True)
+    command_refuses(["sample", "labelled", "--guidance", "2"], "none was given: pass --condition")
+    command_refuses(["sample", "plain", "--condition", "1"], "give fit labels")
+    command_refuses(["sample", "plain", "--out", "v.png"], "v.png is one: let its name end in .npy")
+    np.save("rows.npy", X)
+    np.save("several.npy", np.eye(len(X))[:, :3] + 0.5)
+    command_refuses(["head", "plain", "rows.npy", "--labels", "several.npy"], "one number or label an item")
+
+
+def test_items_of_another_shape_are_told_the_cure(vae):
+    square = ct.VAE(**SMALL).fit(np.random.default_rng(0).random((30, 4, 2)))
+    for given, cure in (
+        (np.zeros((4, 2)), "that is one item, pass X[None]"),
+        (np.zeros((5, 8)), "pass X.reshape(-1, 4, 2)"),
+    ):
+        with pytest.raises(DataError, match=re.escape(cure)):
+            square.transform(given)
+    assert square.transform(np.zeros((4, 2))[None]).shape == (1, 2)
+    with pytest.raises(DataError, match="give labels as labels="):
+        ct.audit(vae, np.tile(X, (2, 1)), np.arange(2 * len(X)))
+    flat = ct.VAE(network="conv2d", max_epochs=1)
+    with pytest.raises(ValueError, match=re.escape("give items as (n, height, width)")):
+        flat.fit(np.zeros((30, 64)) + np.arange(64))

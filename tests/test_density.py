@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from chartae.density import (
     fit_density,
     log_likelihood,
 )
+from chartae.density.bounds import Estimate, tail_shape
 from chartae.density.fitted import Density
 from chartae.estimators.decoding import _held
 from chartae.models.persistence import read_run, write_run
@@ -363,6 +366,7 @@ def exact(m: ct.VAE, rows: np.ndarray) -> np.ndarray:
     return stats.multivariate_normal(b, W @ W.T + 0.7**2 * np.eye(4)).logpdf(rows)
 
 
+@pytest.mark.filterwarnings("ignore:the weights of")
 def test_importance_sampling_finds_the_likelihood_of_a_linear_model(linear):
     rows, true = X[:60], exact(linear, X[:60])
     value, error = linear.log_likelihood(rows, n_importance=4000, random_state=0)
@@ -379,6 +383,7 @@ def test_importance_sampling_finds_the_likelihood_of_a_linear_model(linear):
     assert not np.allclose(value, linear.log_likelihood(rows, n_importance=4000, random_state=1)[0])
 
 
+@pytest.mark.filterwarnings("ignore:the weights of")
 def test_few_samples_are_biased_downwards_and_many_less_so(linear):
     rows = X[:40]
     few = np.mean([linear.log_likelihood(rows, n_importance=2, random_state=s)[0].mean() for s in range(20)])
@@ -400,11 +405,44 @@ def test_annealing_finds_it_where_the_posterior_misses(linear):
         far = [p for name, p in lost.model_.posterior.named_parameters() if name.endswith("bias")]
         far[-1][2:] = -3.0  # narrow, and at the origin
     rows, true = X[:12], exact(lost, X[:12])
-    plain, _ = lost.log_likelihood(rows, n_importance=320, random_state=0)
+    with pytest.warns(UserWarning, match="weights of 1[12] of 12 rows have tails so heavy .* method='ais'"):
+        plain, _ = lost.log_likelihood(rows, n_importance=320, random_state=0)
     value, error = lost.log_likelihood(rows, n_importance=32, method="ais", random_state=0)
     assert (true - plain).mean() > 3 * abs((true - value).mean())
     assert np.mean(np.abs(value - true)) < 0.3
     assert np.mean(np.abs(value - true) < 4 * error + 0.05) > 0.8
+
+
+@given(
+    shape=st.floats(0.05, 1.5),
+    scale=st.floats(-40.0, 40.0),
+    k=st.sampled_from([1000, 5000]),
+    seed=st.integers(0, 99),
+)
+def test_the_shape_of_a_pareto_tail_is_found(shape, scale, k, seed):
+    uniform = torch.rand((k, 40), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    found = tail_shape(scale - shape * uniform.log())  # of weights u^-shape, whose tail is Pareto to the end
+    m = min(k // 5, math.ceil(3 * math.sqrt(k)))
+    expected = (m * shape + 5) / (m + 10)  # drawn towards a half
+    spread = (1 + shape) / math.sqrt(m)  # of the likeliest shape
+    assert abs(float(found.mean()) - expected) < 4 * spread / math.sqrt(40) + 0.04
+    assert float(found.std()) < 2 * spread
+
+
+def test_weights_are_trusted_where_their_mean_is_right():
+    """Draws from N(0, 1) in place of N(a, 1): log weights a z - a²/2, whose mean weight is 1."""
+    z = torch.randn((1000, 400), generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    near, far = (Estimate.of(a * z - a * a / 2) for a in (1.0, 5.0))
+    assert near.trusted.double().mean() > 0.99  # a false alarm in a hundred at the most
+    assert (near.value.abs() < 5 * near.error).all()
+    assert not far.trusted.any()
+    assert (far.value.abs() > 4 * far.error).double().mean() > 0.3
+    alike = Estimate.of(torch.full((1000, 3), -7.0, dtype=torch.double))
+    assert alike.trusted.all()
+    assert torch.isneginf(tail_shape(torch.full((1000, 3), -7.0, dtype=torch.double))).all()
+    one = torch.zeros((16, 2), dtype=torch.double)
+    one[0] = 40.0  # a chain that alone makes up the mean
+    assert not Estimate.of(one).trusted.any()
 
 
 def test_annealing_agrees_with_the_closed_form(linear):

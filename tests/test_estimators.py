@@ -619,7 +619,7 @@ def test_a_condition_that_is_not_known(cvae, condition, message):
 
 
 def test_a_condition_where_there_is_none(vae):
-    with pytest.raises(DataError, match="fitted without a condition: pass y to fit"):
+    with pytest.raises(DataError, match="fitted without a condition: give fit labels"):
         vae.sample(3, condition="cat")
     # scikit-learn passes y to every fit and score; a recipe without a condition does not look at it.
     y = np.arange(200) % 2

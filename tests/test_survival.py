@@ -214,8 +214,9 @@ def cut(tmp_path, monkeypatch):
 )
 def test_resume_refuses_another_fit(cut, change, y, data, said):
     before = files(cut)
-    with pytest.raises(RunFolderError, match=said):
+    with pytest.raises(RunFolderError, match=said) as refused:
         ct.CVAE(**{**SMALL, **change}).fit(data, y, run=cut, resume=True)
+    assert "damaged" not in str(refused.value)
     assert files(cut) == before
 
 

@@ -70,7 +70,7 @@ class Setting:
     widths : tuple of int or None
         Of the hidden layers, or their channels; None where a number of layers is not all there is.
     fitted_prior : bool
-        Whether samples take their codes from a density that was fitted to codes.
+        Whether samples take codes from a density that was fitted, and not from the model's own prior.
 
     Examples
     --------

@@ -434,7 +434,7 @@ def _setting(evidence: Evidence) -> Setting:
         dimension=dimension,
         corruption=evidence.corruption,
         widths=_widths(estimator.model_.posterior.plain.network),
-        fitted_prior=getattr(estimator.model_, "fitted_prior", None) is not None,
+        fitted_prior=None not in (estimator.model_.prior, estimator.model_.fitted_prior),
     )
 
 

@@ -121,7 +121,7 @@ class Estimate(NamedTuple):
         value = importance_bound(log_weights)
         share = (log_weights - value).exp()  # of mean one
         error = share.std(0) / math.sqrt(k)
-        trusted = 1 / (1 / k + error.square()) >= FEWEST  # effective samples
+        trusted = 1 / (1 / k + error.square()) >= min(FEWEST, k / 2)  # effective samples
         if k >= TAILED:
             heaviest = min(1 - 1 / math.log10(k), 0.7)
             trusted &= (tail_shape(log_weights) <= heaviest) | (error < EXACT)
