@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse
+import torch
 from PIL import Image
 from scipy.io import wavfile
 from typer.testing import CliRunner
@@ -682,6 +683,14 @@ def test_what_a_command_lacks_is_named_as_an_option(vae, cvae):
     command_refuses(["head", "plain", "rows.npy", "--labels", "several.npy"], "one number or label an item")
 
 
+def test_names_of_files_stay_as_they_are():
+    assert run(*fit("digits")).exit_code == 0
+    command_refuses(["encode", "run", "hidden=3.npy", "--out", "c.npy"], "there is no hidden=3.npy")
+    command_refuses(
+        ["encode", "run", "a/latent_dim=8/x.npy", "--out", "c.npy"], "there is no a/latent_dim=8/x.npy"
+    )
+
+
 def test_items_of_another_shape_are_told_the_cure(vae):
     square = ct.VAE(**SMALL).fit(np.random.default_rng(0).random((30, 4, 2)))
     for given, cure in (
@@ -691,6 +700,8 @@ def test_items_of_another_shape_are_told_the_cure(vae):
         with pytest.raises(DataError, match=re.escape(cure)):
             square.transform(given)
     assert square.transform(np.zeros((4, 2))[None]).shape == (1, 2)
+    items = torch.utils.data.TensorDataset(torch.from_numpy(np.tile(X, (2, 1))))
+    assert ct.audit(vae, items, items, only=["reconstruction"]).findings
     with pytest.raises(DataError, match="give labels as labels="):
         ct.audit(vae, np.tile(X, (2, 1)), np.arange(2 * len(X)))
     flat = ct.VAE(network="conv2d", max_epochs=1)

@@ -260,6 +260,15 @@ def test_values_that_make_up_the_scale_of_an_array_are_named():
     edge = np.c_[plain, np.zeros(300)]
     edge[9, 5] = 1.0  # all of its column's variance, and little of the items'
     flag = np.c_[rng.random(300) < 0.02, 0.01 * plain]  # a rare event is no mistake
+    ink = rng.choice([0, 128, 255], p=[0.94, 0.005, 0.055], size=(300, 64))
+    for X in (ink.astype(np.uint8), ink / 255.0):
+        assert not heard(lambda X=X: ct.VAE(**SMALL).fit(X))
+    wide = np.c_[1e4 * plain, rng.normal(size=300)]
+    wide[7, 5] = -999.0  # beside columns of that size nothing, and of its own scale all
+    assert not any("-999" in line for line in heard(lambda: ct.VAE(**SMALL).fit(wide)))
+    (said,) = heard(lambda: ct.VAE(scale="feature", **SMALL).fit(wide))
+    assert said.startswith("column 5 holds -999 in row 7 (from 0), which is 100% of its variance")
+    assert not heard(lambda: ct.VAE(scale="none", **SMALL).fit(wide))
     for X in (plain, edge, flag, rng.standard_t(3, (300, 5)), rng.poisson(2.0, (300, 5)) + 0.5):
         assert not heard(lambda X=X: ct.VAE(**SMALL).fit(X))
     holes = np.where(rng.random((300, 5)) < 0.01, -999.0, plain)
@@ -453,6 +462,8 @@ def test_a_path_takes_rows_by_the_names_of_their_values():
         pd.testing.assert_frame_equal(model.interpolate(first, last, steps=3), path)
     with pytest.raises(DataError, match="two rows with the columns a, b"):
         model.interpolate([1.0], [2.0])
+    with pytest.raises(DataError, match="two items of one shape"):
+        model.interpolate(table[:2], table[2:5])
 
 
 def spelled(kind):
@@ -471,6 +482,10 @@ def spelled(kind):
         "day first": days.strftime("%d/%m/%Y").tolist(),
         "iso": days.strftime("%Y-%m-%d").tolist(),
         "zip": [f"{v:05d}" for v in rng.integers(1000, 99999, 300)],
+        "article": [f"SKU{v}" for v in rng.integers(10_000, 99_999, 300)],
+        "model": [f"BMW {v}" for v in rng.integers(100, 999, 300)],
+        "number": [f"#{v}" for v in range(300)],
+        "phone": [f"555 {a} {b}" for a, b in rng.integers(100, 999, (300, 2))],
         "sku": [str(v) for v in rng.integers(10_000, 99_999, 300)],
         "address": [f"10.0.{a}.{b}" for a, b in rng.integers(0, 255, (300, 2))],
         "security": [f"{a}-{b}-{c}" for a, b, c in rng.integers((100, 10, 1000), (999, 99, 9999), (300, 3))],
@@ -488,6 +503,7 @@ def spelled(kind):
         ),
         *((kind, "dates") for kind in ("day first", "iso")),
         *((kind, None) for kind in ("zip", "sku", "address", "security", "grade", "name")),
+        *((kind, None) for kind in ("article", "model", "number", "phone")),
     ],
 )
 def test_texts_that_spell_numbers_or_dates_are_named(kind, what):

@@ -248,7 +248,10 @@ def write(out: Path, kept: dict[str, Any]) -> None:
         notes=[
             "5,000 importance samples of each of 10,000 test images; ± is the standard error over images.",
             "Published: Burda et al. 2016 (arXiv:1509.00519) for VAE and IWAE, Tomczak and Welling 2018 "
-            "(arXiv:1705.07120) for the VampPrior, with tanh or gated networks and more epochs; ReLU here.",
+            "(arXiv:1705.07120) for the VampPrior, with tanh or gated networks and more epochs; ReLU here "
+            "unless tanh is named.",
+            "The rate has fallen to zero at the end of each run, so that a curve has no slope to go on from: "
+            "what more time would give is told by runs of other lengths alone.",
         ],
         raw=kept,
     )

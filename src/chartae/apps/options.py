@@ -111,13 +111,16 @@ def as_options(message: str, names: Collection[str]) -> str:
     """Name parameters as they are given here: ``scale='global'`` is ``--param scale=global``."""
 
     def option(found: re.Match[str]) -> str:
-        name, value = found[1] or found[2], found[3]
+        name, value = found[1] or found[2], found[3] and found[3].strip("'")
         if name not in names:
             return found[0]
         words = (OPTIONS[name], " ") if name in OPTIONS else (f"--param {name}", "=")
         return words[0] if value is None else f"{words[0]}{words[1]}{value}"
 
-    return re.sub(r"The '(\w+)' parameter of \w+|(?<!--param )\b(\w+)='?([\w.+-]*\w)'?", option, message)
+    # Neither a part of a path nor what has been put into the words of the command line already.
+    value = r"'[^']*'|[-+\w]+(?:\.\d[-+\w]*)?"
+    pair = rf"(?<!--param )(?<![-\w/.])(\w+)=({value})(?=[\s,:;)]|\.(?:\s|$)|$)"
+    return re.sub(rf"The '(\w+)' parameter of \w+|{pair}", option, message)
 
 
 def as_bare_options(message: str) -> str:

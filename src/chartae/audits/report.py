@@ -298,10 +298,10 @@ def audit(
     x = chart.items(X_test)
     if len(x) < FEWEST:
         raise DataError(f"{len(x)} items are too few to judge a model by: give {FEWEST} or more")
-    if X_train is not None and np.ndim(X_train) == 1:
+    if getattr(X_train, "ndim", None) == 1:
         raise DataError(
-            f"X_train has shape {np.shape(X_train)} and holds no items: give labels as labels=, and what the "
-            "model was conditioned on as condition="
+            f"X_train has shape {tuple(X_train.shape)} and holds no items: give labels as labels=, and "
+            "what the model was conditioned on as condition="
         )
     train = None if X_train is None else chart.items(X_train)
     if labels is None and condition is not None and np.ndim(condition) == 1 and len(condition) == len(x):

@@ -121,7 +121,7 @@ def visible_files(folder: Path) -> list[Path]:
     return [p for p in found if not any(part.startswith(hidden) for part in p.relative_to(folder).parts)]
 
 
-def folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
+def folder_labels(folder: Path, files: Sequence[Path]) -> tuple[list[str] | None, str]:
     """Label files by the subfolder that holds them.
 
     Parameters
@@ -133,20 +133,25 @@ def folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
 
     Returns
     -------
-    list of str or None
-        The name of each file's first subfolder; None if there are no subfolders.
+    labels : list of str or None
+        The name of each file's first subfolder; None if there are none, or if they split the data, as train
+        and test do.
+    note : str
+        What is to be said of that, or nothing.
 
     Raises
     ------
     DataError
-        If some files are in subfolders and some are not, or subfolders split the data, as train and test do.
+        If some files are in subfolders and some are not.
 
     Examples
     --------
     >>> from pathlib import Path
     >>> from chartae.core.files import folder_labels
     >>> folder_labels(Path("pets"), [Path("pets/cat/1.png"), Path("pets/dog/1.png")])
-    ['cat', 'dog']
+    (['cat', 'dog'], '')
+    >>> folder_labels(Path("pets"), [Path("pets/train/cat/1.png"), Path("pets/test/dog/1.png")])
+    (None, 'test and train split the data and are no labels')
     """
     parts = [file.relative_to(folder).parts for file in files]
     nested = [len(p) > 1 for p in parts]
@@ -157,13 +162,9 @@ def folder_labels(folder: Path, files: Sequence[Path]) -> list[str] | None:
             " named after its label, or none"
         )
     if not any(nested):
-        return None
+        return None, ""
     labels = [p[0] for p in parts]
     found = sorted(set(labels))
     if len(found) > 1 and SPLITS.issuperset(name.lower() for name in found):
-        largest = max(found, key=labels.count)
-        raise DataError(
-            f"the subfolders of {folder}, {enumerated(found)}, split the data and are no labels: pass one of "
-            f"them, {folder / largest}, or the labels"
-        )
-    return labels
+        return None, f"{enumerated(found)} split the data and are no labels"
+    return labels, ""

@@ -16,7 +16,7 @@ from chartae.parts.objectives import importance_bound
 __all__ = ["annealed_log_likelihood", "log_likelihood", "log_likelihood_bound"]
 
 FEWEST = 5.0  # effective samples of which a mean says something
-TAILED = 100  # samples of which the tail says something
+TAILED = 500  # samples of which the tail says something
 EXACT = 1e-6  # nats, an error below which weights differ by rounding
 LEAPFROG, ACCEPTED = 5, 0.65  # steps of a proposal, and the share of proposals that is aimed at
 
@@ -163,7 +163,7 @@ def tail_shape(log_weights: Tensor) -> Tensor:
     above = torch.where(alike, 1.0, above)
     points = 30 + int(math.sqrt(m))
     grid = torch.arange(1, points + 1, dtype=above.dtype, device=above.device) - 0.5
-    quarter = above[int(m / 4 + 0.5) - 1].clamp_min(torch.finfo(above.dtype).tiny)
+    quarter = above[int(m / 4 + 0.5) - 1].clamp_min(1e-12 * above[-1])  # many may be alike
     b = (1 - (points / grid).sqrt())[:, None] / (3 * quarter) + 1 / above[-1]
     shapes = torch.stack([torch.log1p(-one * above).mean(0) for one in b])
     evidence = m * (torch.log(-b / shapes) - shapes - 1)

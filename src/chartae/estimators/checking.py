@@ -77,8 +77,10 @@ class Checking(
             "ensure_all_finite": False,
         }
         given = X
-        if not reset and len(self.space_.shape) > 1:  # scikit-learn would call the second axis features
-            self._refuse_shape(np.shape(X))
+        # scikit-learn would call the second axis features.
+        shape = () if reset or hasattr(X, "toarray") else getattr(X, "shape", ())
+        if len(shape) > 1 and len(self.space_.shape) > 1:
+            self._refuse_shape(tuple(shape))
         try:
             # A stream's first rows stand for all of them where types and shapes are looked at.
             seen = X[:2] if is_streamed(X) else X

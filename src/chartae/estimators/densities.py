@@ -191,7 +191,8 @@ class Densities(Encoding):
             np.concatenate([t.cpu().numpy() for t in part]) for part in zip(*parts, strict=True)
         )
         if not trusted.all():
-            cure = f"take more chains, n_importance={4 * k}" if annealed else "use method='ais'"
+            more = f"n_importance={4 * k}"
+            cure = f"take more chains, {more}" if annealed else f"take more samples, {more}, or method='ais'"
             warnings.warn(
                 f"the weights of {(~trusted).sum():,} of {len(values):,} rows have tails so heavy that the "
                 f"values are likely too low there, and more so than the errors say: {cure}",

@@ -433,7 +433,9 @@ class Encoding(Checking):
         if schema is not None:
             import pandas as pd
 
-            rows = [as_pandas(one).iloc[0] if is_frame(one) and len(one) else one for one in (start, stop)]
+            rows = [
+                as_pandas(one).iloc[0] if is_frame(one) and len(one) == 1 else one for one in (start, stop)
+            ]
             names = [set(map(str, row.index)) for row in rows if isinstance(row, pd.Series)]
             if len(names) == 2 and all(own.issuperset(schema.names) for own in names):
                 return pd.DataFrame(rows).infer_objects()

@@ -247,8 +247,8 @@ class Fitting(Densities, Geometry):
             warn_of_constant(X, schema)
             if schema is not None:
                 warn_of_row_names(schema)
-            if schema is not None or self.space_.likelihood == "normal":
-                warn_of_outliers(X, schema)
+            if schema is not None or (self.space_.likelihood == "normal" and self.scale != "none"):
+                warn_of_outliers(X, schema, shared=schema is None and self.scale != "feature")
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)

@@ -17,7 +17,8 @@ __all__ = ["warn_of_constant", "warn_of_outliers", "warn_of_row_names"]
 
 SAID = 5  # constant columns of which it is said how they are left out
 MOSTLY, OUTSIDE = 0.9, 0.1  # share of a variance that one value holds, in fewer than this share of the rows
-FEW, LOOKED_AT = 20, 1 << 25  # rows of which that says something, and values from the start, of more
+PIXELS = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))  # ranges of images, most of which may be empty
+FEW, LOOKED_AT = 20, 1 << 22  # rows of which that says something, and values from the start, of more
 
 
 def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
@@ -99,7 +100,7 @@ def warn_of_row_names(schema: Schema) -> None:
         warnings.warn(f"column {column.name!r} {how}: drop it ({leave_out(column.name)}){but}", stacklevel=5)
 
 
-def warn_of_outliers(X: Any, schema: Schema | None) -> None:
+def warn_of_outliers(X: Any, schema: Schema | None, *, shared: bool = True) -> None:
     """Name values that alone make up the variance that scales them: all others then seem to be the same.
 
     Parameters
@@ -108,8 +109,9 @@ def warn_of_outliers(X: Any, schema: Schema | None) -> None:
         ``(n, columns)``, NaN where a value is missing; of a long one, its first rows. Of other shapes, and of
         arrays of more than 100 columns, nothing is said.
     schema : Schema or None
-        What the columns of a table hold; of positive ones the variance is that of logarithms. The columns of
-        an array share one scale, and the variance is that of all.
+        What the columns of a table hold; of positive ones the variance is that of logarithms.
+    shared : bool
+        Whether the columns of an array share one scale, so that the variance is that of all.
 
     Examples
     --------
@@ -127,17 +129,20 @@ def warn_of_outliers(X: Any, schema: Schema | None) -> None:
     """
     if len(X.shape) != 2 or (schema is None and X.shape[1] > NARROW):
         return
-    most = LOOKED_AT // X.shape[1]
+    most = max(FEW, LOOKED_AT // X.shape[1])
     X = X[: min(most, X.rows_to_hold) if is_streamed(X) else most]
     usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
     of: list[tuple[Any, Column | None]] = [(slice(None), None)]
+    if not shared:
+        of = [([i], None) for i in range(X.shape[1])]
     if schema is not None:
         of = [([i], c) for i, c in enumerate(schema.columns) if not c.categories and c.likelihood in usual]
     for places, column in of:
         found = _outlier(np.asarray(X[:, places], dtype=np.float64))
         if found is None:
             continue
-        name, value, variance = str(found.column), f"{found.value:g}", "the variance of all columns"
+        name, value = str(found.column if shared else places[0]), f"{found.value:g}"
+        variance = "the variance of all columns" if shared else "its variance"
         empty = "write NaN with missing='mask'"
         if schema is not None and column is not None:
             decoded = schema.decode(np.asarray(X[found.row : found.row + 1]))[column.name].to_list()[0]
@@ -164,7 +169,7 @@ class _Outlier(NamedTuple):
 def _outlier(X: np.ndarray) -> _Outlier | None:
     """Find the value that in few places makes up the variance of ``(n, columns)``; None if none does."""
     there = ~np.isnan(X)
-    if there.sum() < FEW:
+    if there.sum() < FEW or (np.nanmin(X), np.nanmax(X)) in PIXELS:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         away = np.abs(X - np.nansum(X, 0) / np.maximum(there.sum(0), 1))

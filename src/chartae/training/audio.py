@@ -423,9 +423,10 @@ def _folder(folder: Path, labels: Any) -> tuple[list[_Sound], Any, list[str]]:
     files = [file for file in visible if file.suffix.lower() in SOUNDS]
     if not files:
         raise DataError(f"folder {folder} holds no sounds ({', '.join(SOUNDS)}): pass another folder")
-    y = folder_labels(folder, files) if labels is None else labels
+    y, note = folder_labels(folder, files) if labels is None else (labels, "")
     others = len(visible) - len(files)
     notes = [f"without {others:,} other file{'s' * (others != 1)}"] if others else []
+    notes += filter(None, [note])
     return [(*_load(file), str(file)) for file in files], y, notes
 
 

@@ -193,7 +193,7 @@ class Schema:
         own = as_pandas(frame).rename(columns=str) if is_frame(frame) else None
         made = {}
         for i, column in enumerate(self.columns):
-            kept = None if own is None else given(column, own[column.name])
+            kept = None if own is None or column.categories else given(column, own[column.name])
             made[column.name] = values_of(column, X[:, i], self.library, kept)
         if self.library == "pandas":
             table = pd.DataFrame(made)

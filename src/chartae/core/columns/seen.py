@@ -29,9 +29,8 @@ GRAINS = (3600, 60, 1)  # seconds
 ULPS = 4  # by which what is computed, such as a price times a number, may miss what it is written as
 #: Numbers with a sign, a currency or a percent, and perhaps commas; and days with the year first or last.
 NUMBER = re.compile(
-    r"\(?[-+]?\s*([^\w\s.,]|[A-Z]{3})?\s*[-+]?(\d+([.,]\d*)?|\d{1,3}([.,' ]\d{3})+([.,]\d+)?)(e[-+]?\d+)?"
-    r"\s*([^\w\s]|[A-Z]{3})?\)?",
-    re.IGNORECASE,
+    r"\(?[-+]?\s*([$€£¥₹]|[A-Z]{3}\s)?\s*[-+]?(\d+([.,]\d*)?|\d{1,3}([.,']\d{3})+([.,]\d+)?)([eE][-+]?\d+)?"
+    r"\s*(%|[$€£¥₹]|[A-Z]{3})?\)?"
 )
 DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d\d))([T ]+\d.*)?")
 SPELLED = 0.9  # share of different texts
@@ -142,8 +141,11 @@ class Seen:
         """See how many digits it takes to write numbers, in the precision in which they come."""
         for part in (numbers[:1000], numbers):  # mostly a few of them tell
             full = part.astype(np.float64)
-            slack = ULPS * np.finfo(part.dtype).eps * np.abs(full)
-            while self.digits <= DIGITS and (np.abs(rounded(full, self.digits) - full) > slack).any():
+            slack = ULPS * np.finfo(np.float64).eps * np.abs(full)
+            while self.digits <= DIGITS:
+                near = rounded(full, self.digits)
+                if ((near.astype(part.dtype) == part) | (np.abs(near - full) <= slack)).all():
+                    break
                 self.digits += 1
 
     def _take(self, categories: Any) -> None:
@@ -247,7 +249,9 @@ def _spelled(texts: Collection[Any]) -> str | None:
     """One of the texts, if there are many and almost all of them spell numbers or dates."""
     if len(texts) <= MANY or not all(isinstance(text, str) for text in texts):
         return None
-    if any(re.fullmatch(r"0\d+", text) for text in texts) or all(text.isdecimal() for text in texts):
+    if any(re.fullmatch(r"0\d+", text) for text in texts):
+        return None
+    if all(re.fullmatch(r"([A-Z]{3}\s)?\d+", text) for text in texts):
         return None  # codes, which are texts on purpose
     for pattern in (DATE, NUMBER):
         found = [text for text in texts if pattern.fullmatch(text.strip())]
@@ -258,12 +262,8 @@ def _spelled(texts: Collection[Any]) -> str | None:
 
 def spells(text: str) -> str:
     """Say of texts what they spell, and the cure."""
-    if DATE.fullmatch(text.strip()):
-        return f"spell dates, such as {text!r:.40}: convert them first, by pandas.to_datetime"
-    bare = re.fullmatch(r"[-+]?\d+(\.\d*)?", text.strip()) is not None
-    how = "pandas.to_numeric(..., errors='coerce')"
-    how = how if bare else f"leaving a sign, digits and a point of each, and {how}"
-    return f"spell numbers, such as {text!r:.40}: convert them first, by {how}"
+    what = "dates" if DATE.fullmatch(text.strip()) else "numbers"
+    return f"spell {what}, such as {text!r:.40}: make {what} of them first"
 
 
 def _categorical(column: Column, categories: tuple[Any, ...]) -> Column:

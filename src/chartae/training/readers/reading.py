@@ -182,7 +182,9 @@ def _folder(folder: Path, labels: Any, size: tuple[int, int] | None) -> Dataset:
         raise DataError(f"folder {folder} holds no images ({', '.join(IMAGES)}) or sounds: {cure}")
     others = len(visible) - len(files)
     notes = [f"without {count(others, 'other file')}"] if others else []
-    labels = folder_labels(folder, files) if labels is None else labels
+    if labels is None:
+        labels, note = folder_labels(folder, files)
+        notes += filter(None, [note])
     X, more = load_images(files, size)
     return dataset(X, labels, name=folder.resolve().name, note=", ".join(notes + more))
 
