@@ -771,7 +771,7 @@ def test_a_table_is_filled_and_not_changed(people):
 def test_an_array_of_words_is_refused_and_one_of_numbers_written(people):
     said = refused("sample", people / "words", "--out", people / "s.npy")
     assert "column 'city' is no number" in said
-    assert "name it .csv" in said
+    assert "let its name end in .csv" in said
     done("sample", people / "run", "--n", 5, "--out", people / "s.npy")
     assert np.load(people / "s.npy").dtype == np.float64
 

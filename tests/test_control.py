@@ -149,7 +149,7 @@ def test_guidance_on_the_command_line(cvae, tmp_path, capsys):
     assert CliRunner().invoke(app, asked).exit_code == 0
     np.testing.assert_allclose(np.load(made), cvae.sample(9, "b", guidance=3, random_state=0), rtol=1e-5)
     assert main(["sample", run, "--guidance", "3", "--out", str(made)]) == 2
-    assert "pass condition=" in capsys.readouterr().err
+    assert "pass --condition" in capsys.readouterr().err
 
 
 def test_a_likelihood_that_guidance_cannot_look_into():

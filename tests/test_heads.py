@@ -395,7 +395,7 @@ def test_numbers_of_a_run(run, tmp_path, capsys):
         (["--curve", "a.png", "--training", "joint"], [0, 1] * 150, "--training joint moves them"),
         ([], [0] * 300, "holds the label 0 alone"),
         ([], [0] * 299 + [7], "7 once: a head needs two rows"),
-        ([], [[0, 1]] * 300, "several labels of each item: name one column"),
+        ([], [[0, 1]] * 300, "give one column of them, or HeadClassifier in Python"),
     ],
 )
 def test_a_head_says_what_is_wrong(run, tmp_path, capsys, more, labels, message):

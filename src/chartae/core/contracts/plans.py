@@ -24,7 +24,7 @@ CURES = {
     "prior.standard": "use a recipe whose prior is N(0, I), or match by samples (MMD, sliced Wasserstein)",
     "likelihood.point": "use a likelihood that has a mean",
     "likelihood.located": "use noise='global', 'feature' or a number, or a likelihood of logits",
-    "space.images": "use another recipe, or give items as (n, height, width), or with channels",
+    "space.images": "use another recipe, or give items as (n, height, width), layout='hw', or with channels",
     "posterior.codebook": "use the posterior 'vq' or 'rq', with gradients for its entries (ema=0)",
     "posterior.commitment": "use the posterior 'vq' or 'rq'",
     "posterior.code_kl": "use the posterior 'hrq'",
