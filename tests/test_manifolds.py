@@ -560,6 +560,7 @@ def test_a_fitted_density_is_sampled_where_codes_can_lie(fitted, digits):
     np.testing.assert_array_equal(fitted.sample(200, random_state=0), before)
 
 
+@pytest.mark.filterwarnings("ignore:the weights of")
 def test_scores_agree_with_many_samples(fitted, digits):
     """The bound by shared noise, against importance sampling with noise of its own."""
     bound = fitted.score_samples(digits[600:620], n_importance=256)

@@ -195,7 +195,7 @@ class Densities(Encoding):
             cure = f"take more chains, {more}" if annealed else f"take more samples, {more}, or method='ais'"
             warnings.warn(
                 f"the weights of {(~trusted).sum():,} of {len(values):,} rows have tails so heavy that the "
-                f"values are likely too low there, and more so than the errors say: {cure}",
+                f"values may be too low there by more than the errors say: {cure}",
                 stacklevel=2,
             )
         return values, errors
