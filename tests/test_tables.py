@@ -447,6 +447,16 @@ def test_what_is_there_stays_as_it_is_whatever_its_type(fitted, tmp_path):
         assert np.isfinite(full["degrees"][1])
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_a_time_of_day_stays_in_a_column_of_days(zone):
+    days = pd.DataFrame({"day": pd.date_range("2024-03-01", periods=60, tz=zone)})
+    schema = Schema.learn(days)
+    later = days.iloc[:3] + pd.Timedelta(hours=20)
+    unit = later["day"].dt.as_unit("ms").to_frame()  # of another type than the days that were learned
+    assert schema.decode(schema.encode(unit), unit)["day"].tolist() == later["day"].tolist()
+    assert schema.decode(schema.encode(unit))["day"].tolist() == days["day"][1:4].tolist()
+
+
 def test_a_path_takes_rows_by_the_names_of_their_values():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"a": rng.normal(size=60), "id": np.arange(60), "b": rng.choice(["u", "v"], 60)})

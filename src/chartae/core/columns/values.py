@@ -120,10 +120,9 @@ def values_of(column: Column, numbers: np.ndarray, library: str, kept: np.ndarra
         stamps = pd.Series(np.round(seconds * 1e6).astype(np.int64).astype("datetime64[us]")).mask(gaps)
         stamps = stamps.dt.tz_localize("UTC").dt.tz_convert(zone) if zone else stamps
         if column.days:  # by the local clock: where it is changed, a day has more or less than 24 hours
-            stamps = (stamps.dt.tz_localize(None) + pd.Timedelta(hours=12)).dt.normalize()
-            stamps = (
-                stamps.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward") if zone else stamps
-            )
+            days = (stamps.dt.tz_localize(None) + pd.Timedelta(hours=12)).dt.normalize()
+            days = days.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward") if zone else days
+            stamps = days if kept is None else days.where(np.isnan(kept), stamps)
         asked: Any = column.dtype
         if asked == "date":
             return stamps.dt.date.where(~gaps, None)
