@@ -130,6 +130,16 @@ def test_networks_are_widened_from_what_they_are(network, hidden, wider):
     assert ct.AE(latent_dim=2, max_epochs=1, **{"network": network, **changes}).fit(X).n_iter_ == 1
 
 
+def test_a_density_that_stands_in_for_the_prior_is_not_proposed_again():
+    X = np.random.default_rng(0).random((80, 6))
+    for recipe, before, after in (("vae", 1, 0), ("ae", 1, 1)):  # an autoencoder has no prior of its own
+        model = ct.Autoencoder(recipe=recipe, latent_dim=2, max_epochs=1, random_state=0).fit(X)
+        for n in (before, after):
+            setting = _setting(Evidence(model.chart(), model.chart().items(X)))
+            assert len(proposed(("fit-density",), setting)) == n
+            model.fit_prior("gmm", random_state=0)
+
+
 def test_nothing_is_changed_in_a_model_of_another_library():
     assert all(not r.changes for r in proposed(tuple(remedies), Setting(latent_dim=2, dimension=5.0)))
 
