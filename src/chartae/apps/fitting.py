@@ -180,7 +180,7 @@ def fit(
             typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
         raise
     except ValueError as error:
-        message = as_options(str(error), {*entry.parameters, *COMMON})
+        message = as_options(str(error), entry.parameters)
         if "model_" not in vars(estimator):
             raise PlanError(message) from error
         kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))

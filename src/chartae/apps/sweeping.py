@@ -157,7 +157,7 @@ def swept(
             typer.echo(f"{out} holds what was fitted so far: the same command goes on", err=True)
         raise
     except ValueError as error:
-        raise PlanError(as_options(_as_swept(str(error)), {*entry.parameters, *COMMON})) from error
+        raise PlanError(as_options(_as_swept(str(error)), entry.parameters)) from error
     for cell in found.cells:
         if not cell.failed:
             write_source(cell.run, **words)  # so that its audit need not be told

@@ -248,7 +248,7 @@ class Fitting(Densities, Geometry):
             if schema is not None:
                 warn_of_row_names(schema)
             if schema is not None or (self.space_.likelihood == "normal" and self.scale != "none"):
-                warn_of_outliers(X, schema, shared=schema is None and self.scale != "feature")
+                warn_of_outliers(X, schema, shared=self.scale != "feature")
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)

@@ -111,7 +111,8 @@ def warn_of_outliers(X: Any, schema: Schema | None, *, shared: bool = True) -> N
     schema : Schema or None
         What the columns of a table hold; of positive ones the variance is that of logarithms.
     shared : bool
-        Whether the columns of an array share one scale, so that the variance is that of all.
+        Whether the columns of an array share one scale, so that the variance is that of all; those of a table
+        never do.
 
     Examples
     --------
@@ -131,12 +132,12 @@ def warn_of_outliers(X: Any, schema: Schema | None, *, shared: bool = True) -> N
         return
     most = max(FEW, LOOKED_AT // X.shape[1])
     X = X[: min(most, X.rows_to_hold) if is_streamed(X) else most]
-    usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
-    of: list[tuple[Any, Column | None]] = [(slice(None), None)]
-    if not shared:
-        of = [([i], None) for i in range(X.shape[1])]
+    of: list[tuple[Any, Column | None]]
     if schema is not None:
+        usual = set(KINDS.values())  # a likelihood that the user has named may be one for outliers
         of = [([i], c) for i, c in enumerate(schema.columns) if not c.categories and c.likelihood in usual]
+    else:
+        of = [(slice(None), None)] if shared else [([i], None) for i in range(X.shape[1])]
     for places, column in of:
         found = _outlier(np.asarray(X[:, places], dtype=np.float64))
         if found is None:
