@@ -372,6 +372,80 @@ def test_a_draw_that_knows_its_density_passes_all_gradients_on():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
+# ------------------------------------------------------------------- a gradient of some samples
+
+
+class At(Noise):
+    """Codes of a seed, of which samples are picked by one number between 0 and 1."""
+
+    def __init__(self, seed: int, u: float) -> None:
+        super().__init__(seed)
+        self.u = u
+
+    def uniform(self, shape, like):
+        return torch.full(tuple(shape), self.u)
+
+
+def gradient(p: Plan, noise: Noise) -> tuple[Tensor, Tensor]:
+    p.model.train()
+    calculated = Gradients(p)
+    loss, _ = calculated(rows(), noise)
+    return loss, torch.cat([q.grad.flatten() for q in calculated.parameters])
+
+
+@pytest.mark.parametrize("recipe", ["iwae", "hierarchical-vae"])
+@pytest.mark.parametrize("kept", [1, 3])
+def test_the_mean_gradient_of_kept_samples_is_that_of_all(recipe, kept):
+    def of(**given):
+        torch.manual_seed(0)
+        return build(recipe, (5,), latent_dim=3, hidden=(8,), noise=0.7, k=8, warmup=0.0, **given)
+
+    loss, exact = gradient(of(), Noise(0))
+    p, steps = of(kept=kept), 400
+    found = [gradient(p, At(0, (i + 0.5) / steps)) for i in range(steps)]
+    assert all(torch.allclose(value, loss) for value, _ in found)  # what is logged is the bound of all
+    each = torch.stack([grad for _, grad in found])
+    # Of a share s of m, systematic draws pick m s in the mean; a grid of numbers leaves 1 / steps of one.
+    assert float((each.mean(0) - exact).norm()) < 0.01 * float(exact.norm())
+    assert float((each[0] - exact).norm()) > 0.05 * float(exact.norm())
+
+
+def test_all_kept_samples_are_no_more_than_the_likeliest_where_one_has_all_the_weight():
+    p = plan(IWAE(4, kept=3))
+    trace = p.model.trace(rows(), k=4, noise=Noise(0))
+    trace.__dict__["log_lik"] = torch.tensor([-900.0, 0.0, -900.0, -900.0])[:, None].expand(4, N)
+    assert torch.equal(p.objective.pick(trace), torch.ones(3, N, dtype=torch.long))
+
+
+def test_samples_are_picked_by_their_weights_within_one():
+    p = plan(IWAE(50, kept=7))
+    trace = p.model.trace(rows(n=40), k=50, noise=Noise(0))
+    expected = 7 * trace.log_joint_ratio.softmax(0)
+    index = p.objective.pick(trace)
+    assert index.shape == (7, 40)
+    counts = torch.zeros(50, 40).scatter_add_(0, index, torch.ones(7, 40))
+    assert bool(((counts - expected).abs() < 1 + 1e-4).all())
+
+
+def test_layers_by_hand_give_the_gradient_of_kept_samples():
+    torch.manual_seed(0)
+    p, ways = build("iwae", (5,), latent_dim=3, hidden=(8,), noise=0.7, k=6, kept=2), []
+    p.model.train()
+    for way in (Gradients, LayerGradients):
+        calculated = way(p)
+        loss, _ = calculated(rows(), Noise(3))
+        ways.append([loss, *(q.grad.clone() for q in p.model.parameters())])
+        calculated.close()
+    for one, other in zip(*ways, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_bound_whose_gradient_keeps_samples_is_judged_by_all():
+    p, whole = plan(IWAE(6, kept=2)), IWAE(6)
+    torch.testing.assert_close(value(p.objective, p), value(whole, p))
+    assert repr(2.0 * p.objective) == "2 * iwae(k=6, kept=2)"
+
+
 # ------------------------------------------------------------------- what is refused
 
 
@@ -384,6 +458,11 @@ def test_a_draw_that_knows_its_density_passes_all_gradients_on():
         (lambda: CIWAE(5, -0.1), "from 0 to 1"),
         (lambda: IWAE(5, gradient="drag"), "did you mean 'dreg'"),
         (lambda: build("iwae", (5,), gradient="none"), "unknown gradient 'none': known: plain, dreg"),
+        (lambda: IWAE(5, kept=6), "kept=6: keep 1 to 5 of the samples"),
+        (lambda: IWAE(5, kept=0), "keep 1 to 5"),
+        (lambda: elbo(kept=2), "keep 1 to 1"),
+        (lambda: IWAE(5, kept=2, gradient="dreg"), "for gradient='plain'"),
+        (lambda: IWAE(5, kept=2) + CodeNorm(), "goes back through some of its samples.*use it alone"),
         (lambda: build("miwae", (5,), covariance="ful"), "did you mean 'full'"),
         (lambda: assemble((5,), objective=PIWAE(), posterior="delta"), "use a Normal posterior"),
     ],

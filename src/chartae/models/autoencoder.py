@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from chartae.core.contracts import (
     Batch,
     Distribution,
+    Draw,
     Level,
     Likelihood,
     Model,
@@ -239,16 +241,29 @@ class Autoencoder(Model):
     def _p(self, c: Tensor | None) -> Distribution | None:
         return None if self.prior is None else self.prior(c, posterior=self.posterior.plain)
 
-    def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
+    def trace(
+        self, batch: Batch, *, k: int, noise: Noise, pick: Callable[[Trace], Tensor] | None = None
+    ) -> Trace:
         c = self.conditioned(batch.c, len(batch))
         p = self._p(c)
         q = self.completed(self.posterior(batch.x, c), batch.x, c, p)
+
+        def passed(drawn: Draw, screened: Trace | None = None) -> Trace:
+            px = self.likelihood(drawn.z, c)
+            log_lik = self.log_likelihood(px, batch.x)
+            return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c, noise=noise, screened=screened)
+
         drawn = q.draw(k, noise)
-        px = self.likelihood(drawn.z, c)
-        log_lik = self.log_likelihood(px, batch.x)
+        if pick is None:
+            trace = passed(drawn)
+        else:
+            with torch.no_grad():
+                screened = passed(drawn)
+                index = pick(screened)
+            trace = passed(drawn.at(index), screened)
         if self.training:
-            self.likelihood.observe(px, batch.x)
-        return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c, noise=noise)
+            self.likelihood.observe(trace.px, batch.x)
+        return trace
 
     @property
     def width(self) -> int:

@@ -121,9 +121,11 @@ class Gradients:
 
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
         self.clear()
+        pick = self.objective.pick if self.objective.picks else None
         with torch.enable_grad():
             with autocast(batch.x.device, self.dtype):
-                terms = self.objective(self.model.trace(batch, k=self.objective.samples, noise=noise))
+                trace = self.model.trace(batch, k=self.objective.samples, noise=noise, pick=pick)
+                terms = self.objective(trace)
             loss = total(terms)
         loss.backward()
         return loss.detach(), terms

@@ -38,6 +38,30 @@ class Draw(NamedTuple):
     log_prob: Tensor | None = None
     auxiliary: Mapping[str, Tensor] = {}
 
+    def at(self, index: Tensor) -> Draw:
+        """Keep some of the samples.
+
+        Parameters
+        ----------
+        index : Tensor
+            ``(m, *batch)``, which of the ``k`` of each.
+
+        Returns
+        -------
+        Draw
+            Of ``m`` samples, without what is auxiliary.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from chartae.core.contracts import Draw
+        >>> Draw(torch.arange(6.0).reshape(3, 2, 1)).at(torch.tensor([[2, 0]])).z[..., 0]
+        tensor([[4., 1.]])
+        """
+        wide = index.reshape(*index.shape, *(1,) * (self.z.dim() - index.dim()))
+        z = self.z.gather(0, wide.expand(*index.shape, *self.z.shape[index.dim() :]))
+        return Draw(z, None if self.log_prob is None else self.log_prob.gather(0, index))
+
 
 class Distribution(ABC):
     """Where a value may lie: ``batch_shape`` many distributions over values of ``event_shape``.

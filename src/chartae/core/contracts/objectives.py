@@ -97,6 +97,8 @@ class Trace:
         ``(k, n)`` log weights of the samples; None: 1/k each.
     noise : Noise
         Where an objective takes further randomness from.
+    screened : Trace or None
+        Without a graph, the pass of all samples of which those here were picked; None: these are all.
 
     Examples
     --------
@@ -118,6 +120,7 @@ class Trace:
     c: Tensor | None = None
     log_weight: Tensor | None = None
     noise: Noise = field(default_factory=Noise)
+    screened: Trace | None = None
 
     def expect(self, f: Tensor) -> Tensor:
         """Average over posterior samples.
@@ -211,8 +214,8 @@ class Objective(nn.Module, ABC):
     ``needs`` names what the parts must offer ("posterior.density"); ``samples`` how many posterior
     samples a training pass draws; ``differentiates_networks`` whether its value holds derivatives of a
     network, so that its gradient differentiates the network twice, or its weights themselves: gradients that
-    hand-written layers do not know of; ``alone`` whether it weighs whatever flows back to the codes, so that
-    no other term can stand beside it.
+    hand-written layers do not know of; ``picks`` whether its gradient needs some of the samples only, which
+    :meth:`pick` tells; ``alone`` why no other term can stand beside it, if none can.
 
     Examples
     --------
@@ -224,7 +227,8 @@ class Objective(nn.Module, ABC):
     needs: frozenset[str] = frozenset()
     samples: int = 1
     differentiates_networks: bool = False
-    alone: bool = False
+    picks: bool = False
+    alone: str = ""
 
     @abstractmethod
     def forward(self, trace: Trace) -> dict[str, Term]:
@@ -240,6 +244,26 @@ class Objective(nn.Module, ABC):
         dict of str to Term
             Its terms by name.
         """
+
+    def pick(self, trace: Trace) -> Tensor:
+        """Tell which samples a training pass goes back through, where it ``picks``.
+
+        Parameters
+        ----------
+        trace : Trace
+            One pass of ``k`` samples, without a graph.
+
+        Returns
+        -------
+        Tensor
+            ``(m, n)``, indices from 0 to ``k - 1``.
+
+        Raises
+        ------
+        NotImplementedError
+            Where it goes back through all.
+        """
+        raise NotImplementedError(f"{self!r} goes back through all samples")
 
     def advance(self, epoch: float) -> None:
         """Move scheduled weights to a point of training.
@@ -303,15 +327,16 @@ class Sum(Objective):
         lonely = next((part for part in flat if part.alone), None)
         if lonely is not None and len(flat) > 1:
             raise PlanError(
-                f"{lonely!r} weighs what flows back to the codes, and would weigh that of other terms, too: "
-                "use it alone, or a bound with gradient='plain'"
+                f"{lonely!r} {lonely.alone}: use it alone, or a bound with gradient='plain' that keeps all "
+                "samples"
             )
-        self.alone = lonely is not None
+        self.alone = "" if lonely is None else lonely.alone
         self.parts = nn.ModuleList(flat)
         self.factors = tuple(scales)
         self.needs = frozenset().union(*(part.needs for part in flat))
         self.samples = max(part.samples for part in flat)
         self.differentiates_networks = any(part.differentiates_networks for part in flat)
+        self.picks = any(part.picks for part in flat)
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         """Terms of all parts, each by its factor.
@@ -338,6 +363,10 @@ class Sum(Objective):
                     raise PlanError(f"two terms are called {name!r}: give one of them another name")
                 out[name] = term.scaled(factor)
         return out
+
+    def pick(self, trace: Trace) -> Tensor:
+        (part,) = self.parts  # what picks stands alone
+        return part.pick(trace)  # type: ignore[operator]
 
     def advance(self, epoch: float) -> None:
         for part in self.parts:

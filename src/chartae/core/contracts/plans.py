@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from chartae.core.contracts.batches import Batch
 from chartae.core.contracts.objectives import Objective, Trace
@@ -59,7 +59,9 @@ class Model(nn.Module, ABC):
         """
 
     @abstractmethod
-    def trace(self, batch: Batch, *, k: int, noise: Noise) -> Trace:
+    def trace(
+        self, batch: Batch, *, k: int, noise: Noise, pick: Callable[[Trace], Tensor] | None = None
+    ) -> Trace:
         """Pass a batch through.
 
         Parameters
@@ -70,6 +72,9 @@ class Model(nn.Module, ABC):
             Posterior samples of each.
         noise : Noise
             Where the randomness comes from.
+        pick : callable or None
+            Given a pass of all samples, which is made without a graph, tells which of them are to be passed
+            through again with one, ``(m, n)``. None: all are, at once.
 
         Returns
         -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chartae.core.contracts import Plan
+from chartae.core.contracts import Objective, Plan
 from chartae.models.assembly import assemble, recipe
 from chartae.parts.objectives import elbo
 from chartae.parts.posteriors import layer_sizes
@@ -25,6 +25,7 @@ def hierarchical_vae(
     *,
     levels: int = 2,
     k: int = 1,
+    kept: int | None = None,
     sizes: Sequence[int] | None = None,
     inner: Sequence[int] | None = None,
     free_bits: float = 0.0,
@@ -38,7 +39,9 @@ def hierarchical_vae(
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equations 1 and 2.
     """
     layers = {"levels": levels, "sizes": sizes, "inner": inner}
-    return _layered("bottom-up", shape, layers, k, free_bits, warmup, **common)
+    return _layered(
+        "bottom-up", shape, layers, elbo(k, kept=kept, free_bits=free_bits, warmup=warmup), **common
+    )
 
 
 @recipe(
@@ -51,6 +54,7 @@ def ladder_vae(
     *,
     levels: int = 2,
     k: int = 1,
+    kept: int | None = None,
     sizes: Sequence[int] | None = None,
     inner: Sequence[int] | None = None,
     free_bits: float = 0.0,
@@ -64,18 +68,16 @@ def ladder_vae(
     Sønderby et al. 2016, arXiv:1602.02282 (without batch normalization).
     """
     layers = {"levels": levels, "sizes": sizes, "inner": inner}
-    return _layered("ladder", shape, layers, k, free_bits, warmup, **common)
+    return _layered("ladder", shape, layers, elbo(k, kept=kept, free_bits=free_bits, warmup=warmup), **common)
 
 
-def _layered(
-    posterior: str, shape: Any, layers: dict[str, Any], k: int, free_bits: float, warmup: float, **common: Any
-) -> Plan:
+def _layered(posterior: str, shape: Any, layers: dict[str, Any], objective: Objective, **common: Any) -> Plan:
     layers |= {"activation": common.get("activation", "relu")}
     return assemble(
         shape,
         posterior=(posterior, layers),
         prior=("top-down", layers),
         decoded=layer_sizes(common.get("latent_dim", 2), layers["levels"], layers["sizes"])[0],
-        objective=elbo(k, free_bits=free_bits, warmup=warmup),
+        objective=objective,
         **common,
     )

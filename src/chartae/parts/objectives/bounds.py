@@ -185,6 +185,9 @@ class _Weighted(Warmed):
 
     The bound is the mean over ``m`` groups of the log of the mean weight of ``k`` samples, mixed by ``beta``
     with the mean of the logs of all. In a warm-up, weights are ``p(x | z) (p(z) / q(z | x))^share``.
+
+    Its gradient is a mean of the gradients of log weights, each by its share in the bound. With ``kept``, it
+    is estimated by that many samples which are drawn by their shares, so that only these need a graph.
     """
 
     needs = frozenset({"posterior.density", "posterior.reparameterized", "prior.log_prob"})
@@ -193,7 +196,14 @@ class _Weighted(Warmed):
     split = False  # whether decoder and encoder follow bounds of their own
 
     def __init__(
-        self, k: int, *, m: int = 1, beta: float = 0.0, gradient: str = "plain", warmup: float = 0.0
+        self,
+        k: int,
+        *,
+        m: int = 1,
+        beta: float = 0.0,
+        gradient: str = "plain",
+        kept: int | None = None,
+        warmup: float = 0.0,
     ) -> None:
         super().__init__(warmup)
         if min(k, m) < 1:
@@ -204,8 +214,20 @@ class _Weighted(Warmed):
         if gradient not in GRADIENTS:
             raise PlanError(f"unknown gradient {gradient!r}: {suggest(gradient, GRADIENTS)}")
         self.k, self.m, self.beta, self.gradient, self.samples = k, m, beta, gradient, k * m
-        self.alone = self.split or gradient == "dreg"
-        if self.alone:
+        self.weighs = self.split or gradient == "dreg"
+        self.kept, self.picks = kept, kept is not None
+        if kept is not None:
+            if not 1 <= kept <= self.samples:
+                raise PlanError(f"kept={kept}: keep 1 to {self.samples} of the samples")
+            if self.weighs:
+                raise PlanError(
+                    f"kept={kept} is for gradient='plain', which goes by each sample's share alone"
+                )
+        if self.weighs:
+            self.alone = "weighs what flows back to the codes, and would weigh that of other terms, too"
+        elif self.picks:
+            self.alone = "goes back through some of its samples, which are not those of other terms"
+        if self.weighs:
             self.needs = self.needs | {"posterior.log_prob"}
 
     def _bound(self, log_weights: Tensor) -> Tensor:
@@ -222,18 +244,33 @@ class _Weighted(Warmed):
         within = log_weights.unflatten(0, (self.m, self.k)).softmax(1) ** power
         return (torch.lerp(within, torch.full_like(within, 1 / self.k), self.beta) / self.m).flatten(0, 1)
 
+    def _log_weights(self, trace: Trace) -> Tensor:
+        log_weights = trace.log_joint_ratio
+        return torch.lerp(trace.log_lik, log_weights, self.share) if self._warmup else log_weights
+
+    def pick(self, trace: Trace) -> Tensor:
+        # By systematic draws: of a share s of m, one is picked floor(s m) times or once more.
+        assert self.kept is not None
+        ends = self._shares(self._log_weights(trace)).float().cumsum(0).T.contiguous()
+        first = trace.noise.uniform((len(ends), 1), ends)
+        at = (first + torch.arange(self.kept, device=ends.device)) / self.kept * ends[:, -1:]
+        return torch.searchsorted(ends, at, right=True).T.clamp_max(self.samples - 1)
+
     def forward(self, trace: Trace) -> dict[str, Term]:
         # First: levels keep what they have once been asked for, with or without its graph.
-        log_weights = trace.log_joint_ratio
-        if self._warmup:
-            log_weights = torch.lerp(trace.log_lik, log_weights, self.share)
+        log_weights = self._log_weights(trace)
+        whole = trace if trace.screened is None else trace.screened
         with torch.no_grad():
-            values = _kl_values(trace)
-            nll = Term(-trace.expect(trace.log_lik), 0.0)
+            values = _kl_values(whole)
+            nll = Term(-whole.expect(whole.log_lik), 0.0)
         kl_term = Term(values.sum(1), 0.0, per_dim=values.mean(0))
-        bound = self._bound(log_weights)
-        if self.alone and torch.is_grad_enabled():
-            bound = bound.detach() + self._slopes(trace, log_weights.detach())
+        if whole is not trace:
+            rows = log_weights.mean(0)
+            bound = self._bound(self._log_weights(whole)) + (rows - rows.detach())
+        else:
+            bound = self._bound(log_weights)
+            if self.weighs and torch.is_grad_enabled():
+                bound = bound.detach() + self._slopes(trace, log_weights.detach())
         return {self.name: Term(-bound), "nll": nll, "kl": kl_term}
 
     def _slopes(self, trace: Trace, log_weights: Tensor) -> Tensor:
@@ -268,8 +305,10 @@ class _Weighted(Warmed):
         return self._shares(log_weights)
 
     def __repr__(self) -> str:
-        given = {"m": self.m, "k": self.k, "beta": self.beta, "gradient": self.gradient}
-        shown = {"k", *self.shown} - ({"gradient"} if self.gradient == "plain" else set())
+        given = {"m": self.m, "k": self.k, "beta": self.beta, "gradient": self.gradient, "kept": self.kept}
+        shown = {"k", "kept", *self.shown}
+        shown -= {"gradient"} if self.gradient == "plain" else set()
+        shown -= set() if self.picks else {"kept"}
         options = [f"{n}={v}" for n, v in given.items() if n in shown]
         return f"{self.name}({', '.join(options + [f'warmup={self._warmup:g}'] * (self._warmup > 0))})"
 
@@ -287,6 +326,10 @@ class IWAE(_Weighted):
         What the encoder learns from: the bound's own gradient, whose noise drowns it as ``k`` grows, or the
         doubly reparameterized one, of the same mean and less noise. With the latter no other term can be
         added.
+    kept : int or None
+        How many of the samples, drawn by their weights, a step goes back through: for large ``k``, a gradient
+        of the same mean in less time and memory, and with more noise. None: all, by their weights. With
+        some, no other term can be added.
     warmup : float
         Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
         training at most.
@@ -294,24 +337,26 @@ class IWAE(_Weighted):
     Raises
     ------
     PlanError
-        If ``k < 1``, or there is no such gradient.
+        If ``k < 1``, there is no such gradient, or more samples are kept than drawn.
 
     References
     ----------
-    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8; "dreg": Tucker et al. 2019,
-    arXiv:1810.04152.
+    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8, and ``kept`` in section 3; "dreg":
+    Tucker et al. 2019, arXiv:1810.04152.
 
     Examples
     --------
     >>> from chartae.parts.objectives import IWAE
-    >>> IWAE(k=5), IWAE(k=5, gradient="dreg")
-    (iwae(k=5), iwae(k=5, gradient=dreg))
+    >>> IWAE(k=5), IWAE(k=5, gradient="dreg"), IWAE(k=50, kept=5)
+    (iwae(k=5), iwae(k=5, gradient=dreg), iwae(k=50, kept=5))
     """
 
     name = "iwae"
 
-    def __init__(self, k: int = 5, *, gradient: str = "plain", warmup: float = 0.0) -> None:
-        super().__init__(k, gradient=gradient, warmup=warmup)
+    def __init__(
+        self, k: int = 5, *, gradient: str = "plain", kept: int | None = None, warmup: float = 0.0
+    ) -> None:
+        super().__init__(k, gradient=gradient, kept=kept, warmup=warmup)
 
 
 class MIWAE(_Weighted):
@@ -439,7 +484,7 @@ class PIWAE(_Weighted):
         return log_weights.softmax(0)
 
 
-def elbo(k: int = 1, *, free_bits: float = 0.0, warmup: float = 0.0) -> Objective:
+def elbo(k: int = 1, *, free_bits: float = 0.0, kept: int | None = None, warmup: float = 0.0) -> Objective:
     """Give the bound of k importance samples: for one of them the ELBO, in two terms.
 
     Source: Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8.
@@ -450,6 +495,8 @@ def elbo(k: int = 1, *, free_bits: float = 0.0, warmup: float = 0.0) -> Objectiv
         Importance samples.
     free_bits, warmup : float
         Of :class:`KL`, or of :class:`IWAE`.
+    kept : int or None
+        Of :class:`IWAE`.
 
     Returns
     -------
@@ -467,11 +514,11 @@ def elbo(k: int = 1, *, free_bits: float = 0.0, warmup: float = 0.0) -> Objectiv
     >>> elbo(), elbo(5, warmup=2.0)
     (nll + kl, iwae(k=5, warmup=2))
     """
-    if k == 1:
+    if k == 1 and kept in (None, 1):
         return NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
     if free_bits:
         raise PlanError(f"free_bits act on the kl term, and the bound of k={k} samples has none: use k=1")
-    return IWAE(k, warmup=warmup)
+    return IWAE(k, kept=kept, warmup=warmup)
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:

@@ -98,8 +98,8 @@ class SummedLabels(Objective):
         super().__init__()
         if bound.alone:
             raise PlanError(
-                f"labels cannot be summed out of {bound!r}, which weighs what flows back to the codes: use a "
-                "bound with gradient='plain'"
+                f"labels cannot be summed out of {bound!r}, which {bound.alone}: use a bound with "
+                "gradient='plain' that keeps all samples"
             )
         self.bound, self.again = bound, again
         self.register_buffer("log_shares", shares.log())
