@@ -25,6 +25,7 @@ from chartae.transfer import (
     risk_coverage,
     vendi_score,
     votes,
+    votes_of_draws,
 )
 
 QUICK = {"hidden": (32,), "max_epochs": 20, "learning_rate": 5e-3, "patience": None, "random_state": 0}
@@ -94,6 +95,34 @@ def test_who_is_left_out_has_no_vote():
     similarity = np.array([[-np.inf, 0.5, 0.2], [-np.inf, -np.inf, -np.inf]])
     assert votes(similarity, ["a", "b", "a"], 3).tolist() == [[0.5, 0.5], [0, 0]]
     assert votes(similarity, ["a", "b", "a"], 1).tolist() == [[0, 1], [0, 0]]
+
+
+@given(st.integers(0, 1000), st.integers(1, 12))
+def test_votes_of_points_are_those_of_their_distances(seed, k):
+    rng = np.random.default_rng(seed)
+    X, T, y = rng.normal(size=(12, 2)), rng.normal(size=(7, 2)), rng.integers(0, 3, 12)
+    gaps = np.linalg.norm(T[:, None] - X, axis=2)
+    np.testing.assert_allclose(votes_of_draws(np.stack([T] * 3), y, X[None], k), votes(-gaps, y, k))
+    among = np.linalg.norm(X[:, None] - X, axis=2)
+    np.fill_diagonal(among, np.inf)
+    np.testing.assert_allclose(votes_of_draws(X[None], y, k=k), votes(-among, y, k))
+
+
+def test_votes_of_draws_are_the_probability_of_being_on_a_side():
+    """A query N(m, 1) between items at -1 and 1 is nearer to the right one with probability Φ(m)."""
+    draws = np.random.default_rng(0).normal([[-1.0], [0.0], [0.5]], 1, (4000, 3, 1))
+    shares = votes_of_draws(draws, ["left", "right"], [[[-1.0], [1.0]]], k=1)
+    np.testing.assert_allclose(shares[:, 1], norm.cdf([-1.0, 0.0, 0.5]), atol=4 * 0.5 / 4000**0.5)
+    # Midway between items that lie at 5 ± 1 on either side, neither is the likelier.
+    both = np.random.default_rng(1).normal([[-5.0], [5.0]], 1, (40, 2, 1))
+    assert votes_of_draws(draws[:40, 1:2], ["left", "right"], both, k=1)[0, 1] == pytest.approx(0.5, abs=0.15)
+
+
+def test_votes_need_a_label_of_each_item_and_a_vote():
+    with pytest.raises(DataError, match="2 labels of 3 items"):
+        votes_of_draws(np.zeros((1, 3, 2)), [0, 1])
+    with pytest.raises(PlanError, match="let one item vote"):
+        votes_of_draws(np.zeros((1, 2, 2)), [0, 1], k=0)
 
 
 def test_recall_looks_at_the_nearest():
@@ -181,6 +210,11 @@ def test_what_cannot_be_told_is_uncertain(method):
     assert match[np.ix_(clear, clear)][same].min() > match[np.ix_(clear, clear)][~same].max()
     assert ((match >= 0) & (match <= 1 + 1e-6)).all()
     np.testing.assert_array_equal(match, m.similarity(X[500:], X[500:]))
+    shares = m.votes(X[500:], y[:500], X[:500])
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert roc_auc_score(lost[500:], 1 - shares.max(1)) > 0.95
+    np.testing.assert_allclose(m.votes(X[510:520], y[:500], X[:500]), shares[10:20], atol=0.02)
+    assert (m.votes(X[500:], y[500:]).argmax(1) == y[500:])[clear].mean() > 0.95
     if method == "hedged":
         _, std = m.transform(X[500:], return_std=True)
         assert roc_auc_score(lost[500:], std.sum(1)) > 0.8
@@ -218,6 +252,8 @@ def test_points_have_one_uncertainty():
     X, y, _ = blurred(300)
     m = ct.ProbabilisticEmbedding(ct.AE(latent_dim=2, **QUICK), method="hedged", random_state=0).fit(X, y)
     assert np.ptp(m.uncertainty(X)) < 1e-6
+    shares = KNeighborsClassifier(5).fit(m.transform(X[100:]), y[100:]).predict_proba(m.transform(X[:100]))
+    np.testing.assert_allclose(m.votes(X[:100], y[100:], X[100:]), shares, atol=1e-6)
     order = np.argsort(m.similarity(X[:1], X)[0])
     by_distance = np.argsort(m.similarity(X[:1], X, by="distance")[0])
     np.testing.assert_array_equal(order[-20:], by_distance[-20:])

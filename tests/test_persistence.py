@@ -372,7 +372,7 @@ def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch, ov
     if step == "save_file":
         monkeypatch.setattr("safetensors.torch.save_file", full)
     else:
-        monkeypatch.setattr("chartae.models.persistence.json.dumps", full)
+        monkeypatch.setattr("chartae.models.persistence.files.json.dumps", full)
     target = run if overwrite else tmp_path / "new"
     with pytest.raises(RunFolderError, match="No space left on device"):
         write_run(target, {"a": 1}, {"w": torch.ones(3)}, [{"epoch": 1}], overwrite=overwrite)

@@ -16,7 +16,7 @@ import chartae as ct
 from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError
 from chartae.estimators import keeping
 from chartae.models import persistence
-from chartae.models.persistence import is_unfinished
+from chartae.models.persistence import is_unfinished, writing
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(120, 3)) @ RNG.normal(size=(3, 6))).astype(np.float32)
@@ -258,12 +258,12 @@ def test_a_stream_goes_on_with_its_memory_alone(tmp_path, monkeypatch):
 
 
 def test_what_is_free_may_change_a_little(monkeypatch):
-    from chartae.training import streams
+    from chartae.training.streams import memory
 
     given = []
     for free in (9_000_000_000, 9_100_000_000, 15_999_999_999):
-        monkeypatch.setattr(streams, "available_memory", lambda free=free: free)
-        given.append(streams.parse_bytes(None))
+        monkeypatch.setattr(memory, "available_memory", lambda free=free: free)
+        given.append(memory.parse_bytes(None))
     assert given == [2**32] * 3
 
 
@@ -417,7 +417,7 @@ def test_a_second_fit_in_the_same_folder_is_refused(tmp_path, monkeypatch):
 
 def full(monkeypatch, first):
     """Let the disk be full from some file on."""
-    write, seen = persistence._write, [0]
+    write, seen = writing._write, [0]
 
     def refuse(file, how):
         seen[0] += 1
@@ -426,7 +426,7 @@ def full(monkeypatch, first):
             raise OSError(28, "No space left on device")
         write(file, how)
 
-    monkeypatch.setattr(persistence, "_write", refuse)
+    monkeypatch.setattr(writing, "_write", refuse)
 
 
 def test_a_disk_that_is_full_is_known_before_training(tmp_path, monkeypatch):
@@ -523,16 +523,16 @@ def test_drafts_of_a_killed_program_are_cleared(cut):
 KILLED = """
 import os, sys, signal, threading, numpy as np, chartae as ct
 from chartae.estimators import keeping
-from chartae.models import persistence
+from chartae.models.persistence import writing
 keeping.SELDOM, keeping.SHARE = 0.0, 0
 os.fsync = lambda handle: None
-X, left, write = np.load(sys.argv[1]), [float(sys.argv[3])], persistence._write
+X, left, write = np.load(sys.argv[1]), [float(sys.argv[3])], writing._write
 def counted(file, how):
     left[0] -= 1
     write(file, how)
     if left[0] == 0:
         threading.Timer(float(sys.argv[4]), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-persistence._write = counted
+writing._write = counted
 ct.VAE(latent_dim=2, hidden=(16,), max_epochs=6, batch_size=16, patience=None, random_state=0).fit(
     X, run=sys.argv[2], resume=True
 )

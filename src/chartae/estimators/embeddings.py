@@ -22,7 +22,7 @@ from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
 from chartae.parts.objectives import Labels, Match, Matches
 from chartae.parts.readouts import readout
-from chartae.transfer import COMPARISONS, Read, compare, in_units, labeled, target_space
+from chartae.transfer import COMPARISONS, Read, compare, in_units, labeled, target_space, votes_of_draws
 
 __all__ = ["ProbabilisticEmbedding"]
 
@@ -288,6 +288,53 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
             raise PlanError(f"by={by!r} compares nothing: {suggest(by, ('match', *COMPARISONS))}")
         (a, s), (b, t) = (self.transform(V, return_std=True) for V in (X, Y))
         return compare(by, a, s, b, t)
+
+    def votes(self, X: Any, labels: Any, gallery: Any = None, *, k: int = 5) -> np.ndarray:
+        """Ask the nearest items for a label, as often as there are draws.
+
+        The largest share is the answer, and how far it is from one says how uncertain: also of an item whose
+        neighbors agree, and whose draws do not. Labels need not be those of training.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)`` queries.
+        labels : array_like
+            ``(m,)`` of the items that are asked.
+        gallery : array_like or None
+            ``(m, *shape)``, those items; None: the queries themselves, of which none votes for itself.
+        k : int
+            How many vote in a draw.
+
+        Returns
+        -------
+        ndarray
+            ``(n, classes)`` shares, of the labels in their order.
+
+        Raises
+        ------
+        DataError
+            If there are not as many labels as items.
+        PlanError
+            If none is to vote.
+
+        References
+        ----------
+        Oh et al. 2019, arXiv:1810.00319, section 2.2 (draws of both sides).
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from chartae import VAE, ProbabilisticEmbedding
+        >>> X, y = load_iris(return_X_y=True)
+        >>> encoder = VAE(latent_dim=2, max_epochs=30, random_state=0)
+        >>> embedding = ProbabilisticEmbedding(encoder, method="hedged", random_state=0).fit(X, y)
+        >>> embedding.votes(X[:5], y, X).shape
+        (5, 3)
+        """
+        check_is_fitted(self)
+        asked = None if gallery is None else self._draws(gallery, 1)
+        return votes_of_draws(self._draws(X, 0), labels, asked, k)
 
     def _match(self, X: Any, Y: Any) -> np.ndarray:
         if self.head_ is None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import math
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +16,12 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Batch, Model, Part, Plan, Term
 from chartae.core.errors import PlanError, TrainingError, one_line
-from chartae.core.noise import Noise
-from chartae.parts.networks import MLP
+from chartae.core.noise import LentGenerator, Noise
 from chartae.parts.tables import Prepared
 from chartae.training.averages import Average
+from chartae.training.faults import diagnose
 from chartae.training.kernels import Gradients, gradients_for, total
+from chartae.training.logs import Log
 from chartae.training.optimizers import Adam
 from chartae.training.precision import channels_last, flushed_denormals, start_threads
 from chartae.training.sources import Source
@@ -33,7 +32,6 @@ TRIES = 3
 EVALUATED, VALUES = 1024, 1 << 24  # rows, and values of them, in a batch that needs no gradients
 BEGUN = 1024  # rows that parts may look at before the first step
 SETTLED = 16384  # rows that are enough for a variance: its relative error is under 2 %, of one value
-TAKEN = {"epoch", "seconds", "rows_per_second", "loss", "grad_norm", "learning_rate", "best"}  # in the log
 GRADIENT_LIMIT = math.sqrt(torch.finfo(torch.float32).max)
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -112,83 +110,6 @@ class Epoch:
         return self.loop.state()
 
 
-class _Mean:
-    """A mean over rows that stays on the device; batches are added up a few dozen at a time."""
-
-    def __init__(self) -> None:
-        self.rows, self.sum = 0, torch.zeros(())
-        self.sizes: list[int] = []
-        self.values: list[Tensor] = []
-
-    def add(self, value: Tensor, n: int) -> None:
-        self.sizes.append(n)
-        self.values.append(value)
-        if len(self.sizes) == 64:
-            self._flush()
-
-    def _flush(self) -> None:
-        # float64: a long epoch's sum has more digits than one of its steps.
-        stacked = torch.stack(self.values).double()
-        sizes = torch.tensor(self.sizes, dtype=torch.float64, device=stacked.device)
-        self.sum = self.sum.to(stacked) + torch.tensordot(sizes, stacked, 1)
-        self.rows += sum(self.sizes)
-        self.sizes, self.values = [], []
-
-    def value(self) -> Any:
-        if self.sizes:
-            self._flush()
-        return (self.sum / self.rows).tolist()
-
-    def state(self) -> dict[str, Any]:
-        # As they are: added up now, the sum would be rounded in other places.
-        values = torch.stack(self.values) if self.values else None
-        return {"rows": self.rows, "sum": self.sum.clone(), "sizes": list(self.sizes), "values": values}
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any], device: torch.device) -> _Mean:
-        mean = cls()
-        mean.rows, mean.sum, mean.sizes = state["rows"], state["sum"], list(state["sizes"])
-        mean.values = [] if state["values"] is None else list(state["values"].to(device).unbind())
-        return mean
-
-
-class _Log:
-    """Means over an epoch, each over the rows of those batches that it was given for."""
-
-    def __init__(self) -> None:
-        self.rows, self.steps = 0, 0
-        self.kept: defaultdict[str, _Mean] = defaultdict(_Mean)
-
-    def add(self, terms: Mapping[str, Term], n: int, **more: Tensor) -> None:
-        taken = TAKEN & terms.keys()
-        if taken:
-            raise PlanError(
-                f"a term may not be called {min(taken)!r}, which the log keeps for itself: rename it"
-            )
-        self.steps += 1
-        self.rows += n
-        for name, term in terms.items():
-            more[name] = term.rows.detach().mean()
-            if term.per_dim is not None:
-                more[f"{name}_per_dim"] = term.per_dim.detach().clone()  # it may be a buffer that moves on
-        for name, value in more.items():
-            self.kept[name].add(value, n)
-
-    def means(self) -> dict[str, Any]:
-        return {name: mean.value() for name, mean in self.kept.items()}
-
-    def state(self) -> dict[str, Any]:
-        kept = {name: mean.state() for name, mean in self.kept.items()}
-        return {"rows": self.rows, "steps": self.steps, "kept": kept}
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any], device: torch.device) -> _Log:
-        log = cls()
-        log.rows, log.steps = state["rows"], state["steps"]
-        log.kept.update({name: _Mean.of(mean, device) for name, mean in state["kept"].items()})
-        return log
-
-
 def evaluate(plan: Plan, source: Source, *, batch_size: int = EVALUATED, seed: int = 0) -> dict[str, Any]:
     """Average an objective's terms over rows, in evaluation mode and with the same noise each time.
 
@@ -224,17 +145,17 @@ def evaluate(plan: Plan, source: Source, *, batch_size: int = EVALUATED, seed: i
 @torch.no_grad()
 def _evaluate(
     plan: Plan, source: Source, batch_size: int, seed: int, place: str | None = None
-) -> tuple[_Log, str | None]:
+) -> tuple[Log, str | None]:
     """Go through rows in evaluation mode; if a place is named, up to the first batch that is not finite."""
     was_training = plan.model.training
     plan.model.eval()
-    log, noise, fault = _Log(), Noise(seed), None
+    log, noise, fault = Log(), Noise(seed), None
     for step, batch in enumerate(source.batches(_rows(plan, source, batch_size))):
         terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
         loss = total(terms, judged=True)
         log.add(terms, len(batch), loss=loss)
         if place and not math.isfinite(loss):
-            fault = _diagnose(plan, batch, terms, f"{place} {step}")
+            fault = diagnose(plan, batch, terms, f"{place} {step}")
             break
     plan.model.train(was_training)
     return log, fault
@@ -435,7 +356,7 @@ def _begin(plan: Plan, source: Source, seed: int) -> None:
     if not any(type(m).begin is not Part.begin for m in _parts(model)):
         return
     model.eval()
-    with _Stream(seed + 5, source.device):
+    with LentGenerator(seed + 5, source.device):
         for batch in source.sample(BEGUN, seed + 5).batches(BEGUN):
             model.begin(batch)
 
@@ -539,13 +460,13 @@ class _Loop:
         self.average = Average(plan.model if averaging else None, averaging or 1)
         self.order = torch.Generator().manual_seed(seed)
         self.noise = Noise(torch.Generator().manual_seed(seed + 1))
-        self.dropout = _Stream(seed + 2, source.device)
+        self.dropout = LentGenerator(seed + 2, source.device)
         self.epoch, self.step, self.rate, self.faults = 0, 0, float(learning_rate), 0
         self.best_loss, self.best_epoch, self.seconds = math.inf, 0, 0.0
         self.best: Any = None
         self.good: Any = None
         self.begun: Any = None
-        self.log, self.shuffle = _Log(), self.order.get_state()
+        self.log, self.shuffle = Log(), self.order.get_state()
         self.batches: Iterator[Batch] | None = None
         self.held: Batch | None = None
         self.asked = True  # whoever goes on goes on by one batch at least
@@ -581,7 +502,7 @@ class _Loop:
         self.order.set_state(self.shuffle)
         self.noise.generator.set_state(state["noise"])
         self.dropout.states = state["dropout"]
-        self.log = _Log.of(state["log"], self.source.device)
+        self.log = Log.of(state["log"], self.source.device)
 
     def _moving(self) -> tuple[Any, Any, Any, Any]:
         return self.plan.model, self.plan.objective, self.optimizer, self.average
@@ -639,46 +560,14 @@ class _Loop:
             self.seconds += time.perf_counter() - start
 
     def _diagnosis(self, batch: Batch, terms: Mapping[str, Term], step: int) -> str:
-        return _diagnose(self.plan, batch, terms, f"epoch {self.epoch + 1}, batch {step}")
+        return diagnose(self.plan, batch, terms, f"epoch {self.epoch + 1}, batch {step}")
 
-    def end(self) -> tuple[_Log, float]:
+    def end(self) -> tuple[Log, float]:
         """Leave an epoch, whatever became of it, and say what was seen in it and how long it took."""
         seen = self.log, self.seconds
-        self.log, self.seconds, self.step = _Log(), 0.0, 0
+        self.log, self.seconds, self.step = Log(), 0.0, 0
         self.begun, self.batches, self.shuffle = None, None, self.order.get_state()
         return seen
-
-
-class _Stream:
-    """torch's global generator, lent to this run for the length of an epoch and given back after it.
-
-    Dropout, corruption and condition dropout draw from the global generator; between epochs, when
-    the consumer's code runs, it is the consumer's.
-    """
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.devices = [device] if device.type == "cuda" else []
-        self.states: Any = None
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.fork = torch.random.fork_rng(self.devices)
-        self.fork.__enter__()
-        if self.states is None:
-            # One by one: torch.manual_seed would also seed the devices that are not given back.
-            torch.default_generator.manual_seed(self.seed)
-            for device in self.devices:
-                index = torch.cuda.current_device() if device.index is None else device.index
-                torch.cuda.default_generators[index].manual_seed(self.seed)
-        else:
-            torch.set_rng_state(self.states[0])
-            # Not strictly: what was begun on a GPU may go on elsewhere.
-            for device, state in zip(self.devices, self.states[1:], strict=False):
-                torch.cuda.set_rng_state(state, device)
-
-    def __exit__(self, *error: object) -> None:
-        self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self.devices)]
-        self.fork.__exit__(*error)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -723,54 +612,3 @@ def _restore(states: list[Any], *parts: Any) -> None:
     for state, part in zip(states, parts, strict=True):
         # A copy: torch's optimizers keep what they are given, and change it in their next step.
         part.load_state_dict(copy.deepcopy(state))
-
-
-def _diagnose(plan: Plan, batch: Batch, terms: Mapping[str, Term], place: str) -> str:
-    """Name the batch, the term and the first layer that is not finite."""
-
-    def broken(t: object) -> bool:
-        return isinstance(t, Tensor) and not bool(torch.isfinite(t).all())
-
-    found: list[str] = []
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            if not found and isinstance(out, Tensor) and broken(out):
-                found.append(f"{name} ({type(module).__name__})")
-
-        return hook
-
-    log_lik = torch.zeros(())
-    # Modules of the user's may not be made for copies or hooks: the fault is reported all the same.
-    with contextlib.suppress(Exception), torch.no_grad(), _Stream(0, batch.x.device):
-        # A copy, without kernels that hide layers: another pass must not move running estimates.
-        model = copy.deepcopy(plan.model)
-        for name, module in model.named_modules():
-            if isinstance(module, MLP):
-                module.kernel = None
-            if not list(module.children()):
-                module.register_forward_hook(watch(name))
-        # What dropout, corruption or batch statistics break shows in training only.
-        for training in (False, True):
-            if not (found or broken(log_lik)):
-                trace = model.train(training).trace(batch, k=plan.objective.samples, noise=Noise(0))
-                log_lik = trace.log_lik
-    term = next((name for name, t in terms.items() if broken(t.rows) or broken(t.value())), None)
-    what = f"the term {term!r} is not finite" if term else "the gradient is not finite"
-    weights = next((name for name, p in plan.model.named_parameters() if broken(p)), None)
-    grads = next((name for name, p in plan.model.named_parameters() if broken(p.grad)), None)
-    if broken(batch.x.nan_to_num(nan=0.0) if plan.model.likelihood.gaps else batch.x):
-        where = "the data themselves are not finite"
-    elif found:
-        where = f"first seen in the output of layer {found[0]}"
-    elif weights:
-        where = f"first seen in the weights {weights}"
-    elif broken(log_lik):
-        where = "first seen in the likelihood"
-    elif grads:
-        where = f"first seen in the gradient of {grads}"
-    elif term:
-        where = "seen once, and not again"
-    else:
-        what, where = "the gradient is too large for float32", "clip, or a smaller learning_rate, may help"
-    return f"{what} in {place} ({where})"

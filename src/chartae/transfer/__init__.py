@@ -23,6 +23,7 @@ from chartae.transfer.retrieval import (
     risk_coverage,
     vendi_score,
     votes,
+    votes_of_draws,
 )
 from chartae.transfer.spreading import UNLABELED, Spreading
 from chartae.transfer.tuning import Read, in_units, target_space, tune
@@ -59,4 +60,5 @@ __all__ = [
     "tune",
     "vendi_score",
     "votes",
+    "votes_of_draws",
 ]

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from chartae.core.errors import PlanError
+from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "risk_coverage",
     "vendi_score",
     "votes",
+    "votes_of_draws",
 ]
 
 AT_ONCE = 1 << 24  # numbers of an array of pairs
@@ -262,6 +264,74 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     np.add.at(found, (np.arange(len(near))[:, None], numbers[near]), left)
     shares: np.ndarray = found / left.sum(1, keepdims=True).clip(1)
     return shares
+
+
+def votes_of_draws(
+    draws: ArrayLike, labels: ArrayLike, gallery: ArrayLike | None = None, k: int = 5
+) -> np.ndarray:
+    """Shares of labels among the k nearest items, averaged over where queries and items may lie.
+
+    Each draw of the queries looks for its neighbors among each draw of the items. What can be one thing or
+    another is then split between the two, also where its mean lies among items of one label.
+
+    Parameters
+    ----------
+    draws : array_like
+        ``(s, n, d)`` codes of the queries.
+    labels : array_like
+        ``(m,)`` of the items.
+    gallery : array_like or None
+        ``(t, m, d)`` codes of the items; None: the queries are the items, and none votes for itself.
+    k : int
+        How many vote; fewer where fewer are left.
+
+    Returns
+    -------
+    ndarray
+        ``(n, classes)``, of the labels in their order; rows add up to one, or to zero where none is left.
+
+    Raises
+    ------
+    DataError
+        If there are not as many labels as items.
+    PlanError
+        If none is to vote.
+
+    References
+    ----------
+    Cover and Hart 1967, doi:10.1109/TIT.1967.1053964, of codes that are drawn as in Oh et al. 2019,
+    arXiv:1810.00319, section 2.2.
+
+    Examples
+    --------
+    >>> from chartae.transfer import votes_of_draws
+    >>> queries, items = [[[0.1]], [[0.9]], [[0.2]], [[0.3]]], [[[0.0], [1.0]]]
+    >>> votes_of_draws(queries, ["a", "b"], items, k=1)
+    array([[0.75, 0.25]])
+    """
+    own, draws = gallery is None, _different(draws)
+    items = draws if gallery is None else _different(gallery)
+    classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    (s, n, d), m = draws.shape, items.shape[1]
+    if k < 1:
+        raise PlanError(f"k={k}: let one item vote, or more")
+    if len(numbers) != m:
+        raise DataError(f"there are {len(numbers)} labels of {m} items: give one for each")
+    queries, rows = draws.reshape(-1, d), np.tile(np.arange(n), s)[:, None]
+    found = np.zeros((n, len(classes)))
+    for drawn in items:
+        near = NearestNeighbors(n_neighbors=min(k + own, m)).fit(drawn).kneighbors(queries)[1]
+        votes = near != rows if own else np.ones(near.shape, dtype=bool)
+        votes &= votes.cumsum(1) <= k
+        np.add.at(found, (rows, numbers[near]), votes)
+    shares: np.ndarray = found / found.sum(1, keepdims=True).clip(1)
+    return shares
+
+
+def _different(draws: ArrayLike) -> np.ndarray:
+    """Leave out draws of points, which are all the same."""
+    draws = np.asarray(draws)
+    return draws[:1] if np.array_equal(draws, np.broadcast_to(draws[:1], draws.shape)) else draws
 
 
 def _nearest(similarity: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -191,7 +191,8 @@ def _folder(folder: Path, labels: Any, size: tuple[int, int] | None) -> Dataset:
 
 def _items_of(source: Any, labels: Any, memory: Any) -> Dataset:
     """Items of a torch Dataset: read once where all fit, and asked for each time where not."""
-    from chartae.training.streams import TABLE, stream
+    from chartae.training.streams import stream
+    from chartae.training.streams.memory import TABLE
 
     X: Any = stream(source, memory=memory)
     if X.nbytes > TABLE * X.memory:
