@@ -707,3 +707,17 @@ def test_items_of_another_shape_are_told_the_cure(vae):
     flat = ct.VAE(network="conv2d", max_epochs=1)
     with pytest.raises(ValueError, match=re.escape("give items as (n, height, width)")):
         flat.fit(np.zeros((30, 64)) + np.arange(64))
+
+
+@pytest.mark.parametrize("dtype", [float, np.float32, int])
+def test_what_a_masked_array_hides_is_missing(dtype):
+    X = np.random.default_rng(0).normal(0, 5, size=(60, 3)).astype(dtype)
+    X[:9, 0] = -999
+    hidden, gaps = np.ma.masked_equal(X, -999), np.where(X == -999, np.nan, X.astype(float))
+    with pytest.raises(DataError, match="X holds NaN in row 0, column 0"):
+        ct.VAE(max_epochs=1).fit(hidden)
+    fits = [ct.VAE(max_epochs=1, missing="mask", random_state=0).fit(data) for data in (hidden, gaps)]
+    codes = [fit.transform(data) for fit, data in zip(fits, (hidden, gaps), strict=True)]
+    np.testing.assert_allclose(*codes, rtol=1e-4, atol=1e-4)
+    seen = ct.VAE(max_epochs=1, random_state=0).fit(np.ma.masked_array(X[9:], mask=False))
+    assert seen.sample(2, random_state=0).shape == (2, 3)

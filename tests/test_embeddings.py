@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import chartae as ct
 from chartae.core.contracts import Batch, Plan
@@ -334,3 +337,14 @@ def test_labels_are_as_many_as_items():
 def test_pairs_that_are_left_out_are_not_found():
     assert recall_at([[-np.inf, 0.5], [0.5, -np.inf]], ["a", "b"], ["a", "b"], k=2) == 0.0
     assert recall_at(np.array([[0, 2, 1]], np.uint8), [1], [0, 1, 0]) == 1.0
+
+
+def test_embeddings_have_names_in_a_pipeline():
+    X, y, _ = blurred(60)
+    table = pd.DataFrame(X.reshape(60, -1)).rename(columns="x{}".format)
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK | {"max_epochs": 1}), random_state=0)
+    pipe = make_pipeline(StandardScaler(), m).set_output(transform="pandas")
+    assert list(pipe.fit_transform(table, y)) == ["probabilisticembedding0", "probabilisticembedding1"]
+    assert list(pipe.get_feature_names_out()) == ["probabilisticembedding0", "probabilisticembedding1"]
+    assert pipe[1].n_features_in_ == table.shape[1]
+    assert list(pipe[1].feature_names_in_) == list(table)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 import chartae as ct
 from chartae.core.arrays import as_tensor
-from chartae.core.contracts import Objective, Plan, Term, Trace
+from chartae.core.contracts import Batch, Objective, Plan, Term, Trace
 from chartae.core.errors import PlanError, TrainingError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.models.recipes import build
+from chartae.parts.objectives import NegLogLik
 from chartae.parts.units import infer_space
 from chartae.training import engine
 from chartae.training.engine import Epoch, _begin, evaluate, train
@@ -785,3 +786,30 @@ def test_what_is_gone_back_to_stays_as_it_was():
     step()
     for now, then in zip(good[1]["state"].values(), kept[1]["state"].values(), strict=True):
         assert all(torch.equal(now[name], then[name]) for name in then)
+
+
+class Odd(Objective):
+    """What a user may write by mistake."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def forward(self, trace):
+        return self.made(trace)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            lambda t: {"odd": Term(t.levels[0].z[0].abs())},
+            r"'odd' has the shape \(5, 2\).*sum over the other",
+        ),
+        (lambda t: t.log_lik.mean(), "Odd gives Tensor, and terms by name are needed"),
+    ],
+)
+def test_objectives_of_the_users_are_told_what_is_wrong(made, message):
+    plan = build("vae", (4,), latent_dim=2, hidden=(8,))
+    with pytest.raises(PlanError, match=message):
+        Gradients(Plan(plan.model, NegLogLik() + Odd(made)))(Batch(torch.ones(5, 4)), Noise(0))

@@ -956,3 +956,14 @@ def test_a_prior_made_of_the_posterior_samples():
     finally:
         _RECIPES._items.pop("of-posterior-vae")
         priors._items.pop("of-posterior")
+
+
+def test_a_grid_may_name_parameters_of_the_recipe():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = ct.Autoencoder(recipe="beta-vae", recipe_params={"warmup": 1.0}, latent_dim=2, max_epochs=2)
+    search = GridSearchCV(model, {"recipe_params__beta": [1.0, 4.0]}, cv=2).fit(X)
+    beta = search.best_params_["recipe_params__beta"]
+    assert search.best_estimator_.recipe_params == {"warmup": 1.0, "beta": beta}
+    assert model.recipe_params == {"warmup": 1.0}
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        model.set_params(recipe_param__beta=1.0)

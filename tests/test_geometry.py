@@ -17,6 +17,7 @@ from chartae.geometry import (
     decoder_jacobian,
     distortion,
     encoder_jacobian,
+    interpolate,
     linearize,
     manifold_log_density,
     metric,
@@ -242,3 +243,84 @@ def test_what_is_no_chart_is_refused():
     ]:
         with pytest.raises((PlanError, DataError), match=message):
             wrong()
+
+
+# ------------------------------------------------------------- maps and codes that do not do
+
+
+def looked_at():
+    """A small model, and some of its codes."""
+    X = 100 + np.random.default_rng(0).normal(size=(60, 4)) @ np.diag([1.0, 2.0, 3.0, 4.0])
+    model = ct.VAE(latent_dim=2, hidden=(8,), max_epochs=2, random_state=0).fit(X)
+    return model, X, model.transform(X[:3])
+
+
+def no_grad(f):
+    def within(v):
+        with torch.no_grad():
+            return f(v)
+
+    return within
+
+
+def test_maps_that_cut_gradients_are_refused():
+    model, X, Z = looked_at()
+    chart = model.chart()
+    cut = Chart.of_pair(lambda x: chart.encode(x).detach(), lambda z: chart.decode(z).detach())
+    bare = Chart.of_pair(no_grad(chart.encode), no_grad(chart.decode))
+    rows = chart.items(X[:3])
+    for measure in (
+        lambda: metric(cut, Z),
+        lambda: linearize(cut, Z[0]),
+        lambda: encoder_jacobian(cut, rows),
+        lambda: encoder_jacobian(bare, rows),
+    ):
+        with pytest.raises(DataError, match=r"cuts gradients: take torch\.no_grad"):
+            measure()
+    np.testing.assert_allclose(metric(bare, Z), metric(chart, Z), rtol=1e-5)  # forward, none is needed
+
+
+def test_a_map_that_ignores_its_input_has_a_slope_of_zero():
+    flat = (lambda x: x[:, :1], lambda z: torch.ones(len(z), 3))
+    assert not metric(flat, [[1.0], [2.0]]).any()
+
+
+def test_what_a_walk_or_a_plane_decodes_is_what_the_model_decodes():
+    model, _, Z = looked_at()
+    walk, plane = model.traverse(Z, 0, steps=3), model.linearize(Z[0])
+    for codes, items in zip(walk.codes, walk.items, strict=True):
+        np.testing.assert_allclose(items, model.inverse_transform(codes), rtol=1e-5)
+    np.testing.assert_allclose(plane([0.0, 0.0]), model.inverse_transform(Z[:1])[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda m, Z: m.metric(Z[:, :1]), r"\(3, 1\), and \(n, 2\) is needed"),
+        (lambda m, Z: m.volume(np.zeros((2, 3))), r"\(n, 2\) is needed"),
+        (lambda m, Z: m.geodesic(Z[:1, :1], Z[1:2, :1]), r"\(n, 2\) is needed"),
+        (lambda m, Z: m.traverse(Z[0, :1]), r"\(n, 2\) is needed"),
+        (lambda m, Z: m.linearize(np.zeros(5)), r"\(n, 2\) is needed"),
+        (lambda m, Z: m.decoder_jacobian(Z[:0]), "no codes: give one"),
+        (lambda m, Z: m.traverse(Z[0], np.ones((2, 2))), "2 directions do not fit 1 codes"),
+        (lambda m, Z: m.linearize(Z[:2]), "2 codes are given, and a plane touches at one"),
+        (lambda m, Z: m.linearize(Z[0], [[0.0, 0.0]]), "finite length above zero"),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(ask, message):
+    model, _, Z = looked_at()
+    with pytest.raises((DataError, PlanError), match=message):
+        ask(model, Z)
+
+
+def test_paths_stay_where_codes_can_lie():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    model = ct.Autoencoder(recipe="svae", latent_dim=3, hidden=(8,), max_epochs=2, random_state=0).fit(X)
+    Z = model.transform(X[:2])
+    paths = [
+        model.geodesic(Z[:1], Z[1:]).codes[0],
+        model.traverse(Z[0], 0).codes[0],
+        interpolate(model, Z[0], -Z[0] + 0.1, 9),
+    ]
+    for codes in paths:
+        np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)

@@ -14,7 +14,7 @@ from chartae.core.contracts import Batch, Plan, RawCondition
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
-from chartae.models.assembly import SHARED, find
+from chartae.models.assembly import _RECIPES, SHARED, find, recipe
 from chartae.models.recipes import build
 from chartae.parts.networks import Film
 
@@ -538,5 +538,56 @@ def test_a_module_that_gives_no_tensor_is_refused():
         def forward(self, x):
             return x, x
 
-    with pytest.raises(PlanError, match="Pair does not turn two items into one tensor"):
+    with pytest.raises(PlanError, match=r"Pair does not turn two items into one tensor.*into tuple"):
         build("ae", (4,), network=(Pair(), nn.Linear(2, 4)), latent_dim=2)
+
+
+def test_a_module_is_told_how_it_is_called():
+    with pytest.raises(PlanError, match=r"called as module\(items, condition\)"):
+        build(
+            "cvae", (4,), network=(nn.Sequential(nn.Linear(4, 4)), nn.Linear(2, 4)), condition={"n_labels": 3}
+        )
+    with pytest.raises(PlanError, match=r"network is Sequential: give a name, or a pair"):
+        build("ae", (4,), network=nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)))
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize("last", [nn.Sigmoid(), nn.Identity(), nn.ReLU(), nn.Tanh()])
+def test_a_sigmoid_of_the_users_is_named_where_it_is_wrong(likelihood, scale, last, recwarn):
+    space = Space((4,), likelihood, scale=1.0 if likelihood == "bernoulli" else scale)
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 4), last)
+    build("vae", space, network=(nn.Linear(4, 4), decoder), latent_dim=2)
+    wrong = isinstance(last, nn.Sigmoid) and (likelihood == "bernoulli" or scale != 1)
+    assert [str(w.message).split(":")[0] for w in recwarn] == wrong * [
+        f"your decoder gives numbers from 0 to 1, and likelihood '{likelihood}' takes "
+        + ("logits" if likelihood == "bernoulli" else "values that are centered and scaled as items are")
+    ]
+
+
+def test_flows_want_a_width_for_each_layer():
+    with pytest.raises(PlanError, match="hidden=32: give a width for each layer"):
+        build("vae-iaf", (4,), flow_hidden=32)
+
+
+def test_a_recipe_may_be_defined_again_and_not_by_another():
+    def define(k):
+        @recipe("defined-twice", paper="none", parts="none")
+        def twice(shape, *, k: int = k, **common):
+            return build("iwae", shape, k=k, **common)
+
+    try:
+        define(2), define(3)  # as a cell of a notebook that runs again
+        assert find("defined-twice").parameters == {"k": 3}
+        with pytest.raises(PlanError, match="already: choose another name"):
+
+            @recipe("defined-twice", paper="none", parts="none")
+            def other(shape, **common): ...
+
+        with pytest.raises(PlanError, match="already: choose another name"):
+
+            @recipe("vae", paper="none", parts="none")
+            def vae(shape, **common): ...
+    finally:
+        _RECIPES._items.pop("defined-twice", None)

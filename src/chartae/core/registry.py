@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from chartae.core.errors import PlanError
 
@@ -73,7 +73,8 @@ class Registry(Generic[T]):
         Parameters
         ----------
         name : str
-            The name; it must be free.
+            The name; it must be free, or of an earlier definition of the same function or class, as when a
+            cell of a notebook runs again.
 
         Returns
         -------
@@ -87,7 +88,7 @@ class Registry(Generic[T]):
         """
 
         def put(item: T) -> T:
-            if name in self._items:
+            if name in self._items and _home(self._items[name]) != _home(item):
                 raise PlanError(f"there is a {self.kind} {name!r} already: choose another name")
             self._items[name] = item
             return item
@@ -105,3 +106,10 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
+
+
+def _home(item: Any) -> Any:
+    """Where an item was defined; of what does not say so, itself."""
+    made = getattr(item, "make", getattr(item, "measure", item))
+    place = getattr(made, "__module__", None), getattr(made, "__qualname__", None)
+    return place if None not in place else id(item)

@@ -12,6 +12,8 @@ from chartae.training.tokens import tokenized
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder", "TextVAE"]
 
+OF_RECIPE = "recipe_params__"
+
 
 @of_recipe("ae")
 class AE(Fitting):
@@ -247,6 +249,32 @@ class Autoencoder(Fitting):
     """
 
     __init__ = constructor({"recipe": "vae", "recipe_params": None})
+
+    def set_params(self, **params: Any) -> Autoencoder:
+        """Change parameters; one of the recipe's is ``recipe_params__name``, as in a grid of a search.
+
+        Parameters
+        ----------
+        **params : object
+            By name.
+
+        Returns
+        -------
+        Autoencoder
+            Itself.
+
+        Examples
+        --------
+        >>> from chartae import Autoencoder
+        >>> Autoencoder(recipe="beta-vae").set_params(recipe_params__beta=2.0).recipe_params
+        {'beta': 2.0}
+        """
+        own = {name: value for name, value in params.items() if name.startswith(OF_RECIPE)}
+        super().set_params(**{name: value for name, value in params.items() if name not in own})
+        if own:
+            short = {name.removeprefix(OF_RECIPE): value for name, value in own.items()}
+            self.recipe_params: dict[str, Any] | None = {**(self.recipe_params or {}), **short}
+        return self
 
     def _recipe(self) -> tuple[str, dict[str, Any]]:
         return self.recipe, dict(self.recipe_params or {})

@@ -58,7 +58,7 @@ class Checking(
             X = X if np.asarray(X).dtype.kind in "fiub" else self.medium_.encode(X)
         if is_frame(X) or is_streamed_table(X):
             return self._check_table(X, reset=reset, named=named)
-        X = array_of(X) if isinstance(X, Tensor) else X
+        X = array_of(X) if isinstance(X, Tensor | np.ma.MaskedArray) else X
         if reset:
             self.schema_ = None
             self.gaps_ = self.missing == "mask"

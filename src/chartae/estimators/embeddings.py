@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import entr
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -30,7 +30,7 @@ METHODS = ("bottleneck", "hedged", "reconstruction")
 AT_ONCE = 1 << 22  # pairs of draws
 
 
-class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
+class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Items as distributions: a mean, how sure it is, and draws.
 
     Parameters
@@ -147,6 +147,23 @@ class ProbabilisticEmbedding(TransformerMixin, BaseEstimator):
         )
         self.head_ = Read(head, space)
         return self
+
+    @property
+    def n_features_in_(self) -> int:
+        """Of the items, as the encoder has seen them."""
+        found: int = self.encoder_.n_features_in_
+        return found
+
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """Names of columns, of items that had them."""
+        found: np.ndarray = self.encoder_.feature_names_in_
+        return found
+
+    @property
+    def _n_features_out(self) -> int:
+        found: int = self.encoder_.model_.latent_dim
+        return found
 
     def transform(self, X: Any, *, return_std: bool = False) -> Any:
         """Embed: the posterior's mean.

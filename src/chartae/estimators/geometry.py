@@ -14,6 +14,13 @@ from chartae.estimators.encoding import Encoding
 __all__ = ["Geometry"]
 
 
+UNITS = """
+
+Columns with units of their own, in a table or by ``scale="feature"``, are measured in standard deviations.
+
+"""
+
+
 def _method(function: Callable[..., Any]) -> Any:
     """Make a method of a function whose first parameter is the model."""
 
@@ -27,6 +34,7 @@ def _method(function: Callable[..., Any]) -> Any:
         parameters=[first.replace(name="self", annotation=inspect.Parameter.empty), *rest]
     )
     method.__doc__ = re.sub(r"model : object\n(?:    .*\n)+", "", inspect.getdoc(function) or "", count=1)
+    method.__doc__ = method.__doc__.replace("\n\n", UNITS, 1)
     return method
 
 

@@ -58,7 +58,9 @@ network : str or pair of nn.Module
     "conv2d", "resnet", or your own encoder and decoder. The encoder maps ``(n, *shape)`` to anything that
     flattens; the decoder maps ``(n, d)`` to ``(n, *shape)``, or to as many numbers for each value as the
     likelihood needs (two for ``noise="item"``, one for each category); images come as
-    ``(n, channels, height, width)``.
+    ``(n, channels, height, width)``. Both see the model's units: items are centered and scaled (see
+    ``scale``), and so is the mean that a decoder gives; of "bernoulli", "continuous-bernoulli" and
+    "categorical" it gives logits, of counts the logarithm of the mean. So it does not end in a sigmoid.
 hidden : sequence of int or None
     Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
 conditioning : {"concat", "film"}

@@ -84,6 +84,12 @@ class Chart:
         What the chart is of: a fitted estimator, which may know more than its chart.
     smooth : bool
         Whether a small change of an item changes its code by little; codes on a codebook jump.
+    latent_dim : int or None
+        d; None: any that the maps take.
+    onto : callable or None
+        From codes ``(..., d)`` to the nearest where codes can lie, on a sphere for instance; None: anywhere.
+    origin : Tensor or None
+        ``(*shape)``: what is to be added to items to have them as the user has them; None: nothing.
 
     Examples
     --------
@@ -107,6 +113,9 @@ class Chart:
     width: int = 1024
     given: Any = None
     smooth: bool = True
+    latent_dim: int | None = None
+    onto: Callable[[Tensor], Tensor] | None = None
+    origin: Tensor | None = None
 
     @staticmethod
     def of_pair(
@@ -188,7 +197,42 @@ class Chart:
             spread=None if noise is None else spread,
             observe=None if noise is None else observe,
             prior=None if prior is None else lambda c: prior,
+            latent_dim=latent_dim,
         )
+
+    def placed(self, codes: Any) -> np.ndarray:
+        """Bring codes to where codes can lie, which is where they are decoded.
+
+        Parameters
+        ----------
+        codes : array_like
+            ``(..., d)``.
+
+        Returns
+        -------
+        ndarray
+            ``(..., d)``.
+        """
+        codes = np.asarray(codes)
+        if self.onto is None:
+            return codes
+        with torch.no_grad():
+            return self.onto(torch.from_numpy(codes)).numpy().astype(codes.dtype)
+
+    def shown(self, items: Tensor) -> np.ndarray:
+        """Give items as the user has them, as far as they have one unit.
+
+        Parameters
+        ----------
+        items : Tensor
+            ``(..., *shape)``.
+
+        Returns
+        -------
+        ndarray
+            ``(..., *shape)``.
+        """
+        return (items if self.origin is None else items + self.origin.to(items)).cpu().numpy()
 
     def condition(self, condition: Any, n: int) -> Tensor | None:
         """Make the tensor of a condition.
@@ -398,7 +442,7 @@ def chart_of(model: Any) -> Chart:
     )
 
 
-def codes_of(Z: Any) -> Tensor:
+def codes_of(Z: Any, d: int | None = None) -> Tensor:
     """Take codes as decoders do.
 
     Source: this library's own.
@@ -407,6 +451,8 @@ def codes_of(Z: Any) -> Tensor:
     ----------
     Z : array_like
         ``(n, d)``.
+    d : int or None
+        How many numbers a code has; None: any.
 
     Returns
     -------
@@ -416,7 +462,7 @@ def codes_of(Z: Any) -> Tensor:
     Raises
     ------
     DataError
-        If they are no rows.
+        If they are no rows, none at all, or of another size.
 
     Examples
     --------
@@ -425,8 +471,10 @@ def codes_of(Z: Any) -> Tensor:
     tensor([[1., 2.]])
     """
     z = _as_items(Z)
-    if z.dim() != 2:
-        raise DataError(f"codes have shape {tuple(z.shape)}, and (n, d) is needed")
+    if z.dim() != 2 or d not in (None, z.shape[1]):
+        raise DataError(f"codes have shape {tuple(z.shape)}, and (n, {d or 'd'}) is needed")
+    if not len(z):
+        raise DataError("there are no codes: give one or more")
     return z
 
 

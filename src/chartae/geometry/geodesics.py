@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from chartae.core.errors import DataError, PlanError
-from chartae.geometry.charts import Chart, chart_of, rows_of
+from chartae.geometry.charts import Chart, chart_of, codes_of, rows_of
 from chartae.geometry.jacobians import pushforward
 from chartae.geometry.tangent import chosen_rows
 
@@ -164,6 +164,7 @@ def geodesic(
     chart = chart_of(model)
     ends = _pairs(z0, z1)
     m, d = ends[0].shape
+    codes_of(ends[0], chart.latent_dim)
     c = chart.condition(condition, m)
     # The way back is the same way: each pair is solved from the end that comes first in lexicographic order.
     first = (ends[0] != ends[1]).argmax(1)
@@ -184,7 +185,7 @@ def geodesic(
         torch.cat([part[i] for part in found]).numpy() for i in range(6)
     )
     path[back] = path[back, ::-1].copy()
-    return Geodesic(path, energy, length, plain, converged, count)
+    return Geodesic(chart.placed(path), energy, length, plain, converged, count)
 
 
 def distance(

@@ -80,9 +80,9 @@ def interpolate(
     a, b = (np.asarray(z.detach().cpu() if isinstance(z, Tensor) else z, dtype=np.float64) for z in (z0, z1))
     if a.ndim != 1 or a.shape != b.shape:
         raise DataError(f"z0 of shape {a.shape} and z1 of shape {b.shape}: give one code (d,) of each")
+    chart = chart_of(model)
     if path == "geodesic":
         weight = float(codes is not None) if density_weight is None else density_weight
-        chart = chart_of(model)
         found = geodesic(
             chart,
             a[None],
@@ -92,13 +92,13 @@ def interpolate(
             density_weight=weight,
             condition=condition,
         )
-        return equal_arcs(chart, found.codes, steps, chart.condition(condition, 1))[0]
+        return chart.placed(equal_arcs(chart, found.codes, steps, chart.condition(condition, 1))[0])
     t = np.linspace(0, 1, steps)[:, None]
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
     if np.sin(angle) > 1e-6:
-        return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
-    return (1 - t) * a + t * b
+        return chart.placed((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle))
+    return chart.placed((1 - t) * a + t * b)
 
 
 def off_support(
@@ -193,6 +193,6 @@ def round_trip(model: Any, codes: Any, condition: Any = None) -> np.ndarray:
     array([2.])
     """
     chart = chart_of(model)
-    z = codes_of(codes)
+    z = codes_of(codes, chart.latent_dim)
     c = chart.condition(condition, len(z))
     return (chart.codes(chart.decoded(z, c), c) - z).double().norm(dim=1).cpu().numpy()

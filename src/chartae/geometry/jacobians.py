@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from chartae.core.errors import DataError
 from chartae.geometry.charts import chart_of, codes_of, rows_of
 
 __all__ = ["decoder_jacobian", "encoder_jacobian", "pullback", "pushforward"]
@@ -41,6 +42,11 @@ def pushforward(
     tuple of Tensor
         ``(n, *b)`` and ``(k, n, *b)``.
 
+    Raises
+    ------
+    DataError
+        If the map cuts gradients.
+
     Examples
     --------
     >>> import torch
@@ -54,7 +60,9 @@ def pushforward(
         return jvp(f, (at,), (v,))
 
     with torch.no_grad(), _quiet():
-        return vmap(along, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
+        out, pushed = vmap(along, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
+    _refuse_cuts(f, at, out, pushed)
+    return out, pushed
 
 
 def pullback(
@@ -78,6 +86,11 @@ def pullback(
     tuple of Tensor
         ``(n, *b)`` and ``(k, n, *a)``.
 
+    Raises
+    ------
+    DataError
+        If the map cuts gradients.
+
     Examples
     --------
     >>> import torch
@@ -85,9 +98,27 @@ def pullback(
     >>> pullback(torch.square, torch.tensor([[3.0]]), torch.ones(1, 1, 1))
     (tensor([[9.]]), tensor([[[6.]]]))
     """
-    out, back = vjp(f, at)[:2]
-    cotangents = _axes(out) if cotangents is None else cotangents
-    return out.detach(), vmap(lambda u: back(u)[0])(cotangents).detach()
+    try:
+        out, back = vjp(f, at)[:2]
+        cotangents = _axes(out) if cotangents is None else cotangents
+        pulled = vmap(lambda u: back(u)[0])(cotangents).detach()
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            raise DataError(CUT) from None
+        raise
+    _refuse_cuts(f, at, out, pulled)
+    return out.detach(), pulled
+
+
+CUT = "the map cuts gradients: take torch.no_grad, inference_mode or detach out of encode and decode"
+NUDGE = 1e-3  # of a value, which a map without a slope does not feel
+
+
+@torch.no_grad()
+def _refuse_cuts(f: Callable[[Tensor], Tensor], at: Tensor, out: Tensor, found: Tensor) -> None:
+    """Refuse slopes that are all zero of a map that moves, where they were asked for."""
+    if found.numel() and not found.any() and not torch.equal(f(at * (1 + NUDGE) + NUDGE), out):
+        raise DataError(CUT)
 
 
 def _quiet() -> AbstractContextManager[Any]:
@@ -131,7 +162,7 @@ def decoder_jacobian(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     [[[0.0], [1.0]]]
     """
     chart = chart_of(model)
-    z = codes_of(Z)
+    z = codes_of(Z, chart.latent_dim)
     c = chart.condition(condition, len(z))
     shape = chart.decoded(z[:1], None if c is None else c[:1]).shape[1:]
     made = np.empty((len(z), *shape, z.shape[1]), dtype=np.float32)

@@ -73,7 +73,7 @@ def metric(model: Any, Z: Any, condition: Any = None, *, expected: bool = False)
     if expected and chart.spread is None:
         raise PlanError("the noise of this decoder is not known: leave out expected=True")
     maps = [chart.decode, chart.spread] if expected and chart.spread is not None else [chart.decode]
-    Z = codes_of(Z)
+    Z = codes_of(Z, chart.latent_dim)
     out = np.zeros((*Z.shape, Z.shape[1]))
     for b, z, c in _blocks(chart, Z, condition):
         for f in maps:
@@ -111,8 +111,7 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     array([2.0794])
     """
     chart = chart_of(model)
-    Z = codes_of(Z)
-    return _log_stretches(chart, codes_of(Z), condition).sum(1)
+    return _log_stretches(chart, codes_of(Z, chart.latent_dim), condition).sum(1)
 
 
 def _log_stretches(chart: Chart, Z: Tensor, condition: Any) -> np.ndarray:
@@ -278,6 +277,11 @@ def linearize(
     Linearization
         D(z), J and the radii.
 
+    Raises
+    ------
+    DataError
+        If there are several codes, or a direction has no length.
+
     References
     ----------
     Shao, Kumar and Fletcher 2018, arXiv:1711.08014, section 2 (tangents of a generator).
@@ -293,17 +297,22 @@ def linearize(
     """
     chart = chart_of(model)
     codes = np.atleast_2d(np.asarray(z, dtype=np.float64))
+    if len(codes) != 1:
+        raise DataError(f"{len(codes)} codes are given, and a plane touches at one: give (d,)")
     c = chart.condition(condition, 1)
-    at = torch.as_tensor(codes, dtype=torch.float32)
+    at = codes_of(codes, chart.latent_dim)
     point, J = pushforward(lambda h: chart.decode(h, *rows_of(c, slice(1))), at)
     jacobian = J[:, 0].movedim(0, -1).double().cpu().numpy()
     if directions is None:
         flat = jacobian.reshape(-1, codes.shape[1])
         directions = np.linalg.svd(flat, full_matrices=len(flat) < codes.shape[1])[2]
     unit = np.atleast_2d(np.asarray(directions, dtype=np.float64))
-    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    length = np.linalg.norm(unit, axis=1, keepdims=True)
+    if not (np.isfinite(length).all() and (length > 0).all()):
+        raise DataError("a direction needs a finite length above zero: give another vector")
+    unit = unit / length
     radius = validity_radius(chart, codes, unit[None], condition=condition, tolerance=tolerance)
-    return Linearization(codes[0], point[0].double().cpu().numpy(), jacobian, unit, radius[0])
+    return Linearization(codes[0], chart.shown(point[0].double()), jacobian, unit, radius[0])
 
 
 def validity_radius(
@@ -361,7 +370,7 @@ def validity_radius(
     array([[0.2]])
     """
     chart = chart_of(model)
-    Z = codes_of(Z)
+    Z = codes_of(Z, chart.latent_dim)
     n, d = Z.shape
     if directions is None:
         directions = np.random.default_rng(random_state).normal(size=(n, 4, d))

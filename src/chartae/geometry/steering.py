@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from chartae.core.errors import DataError, PlanError
-from chartae.geometry.charts import chart_of, rows_of
+from chartae.geometry.charts import chart_of, codes_of, rows_of
 from chartae.geometry.jacobians import pushforward
 
 __all__ = ["Direction", "Traversal", "directions", "traverse"]
@@ -25,11 +25,12 @@ class Traversal:
     Parameters
     ----------
     codes : ndarray
-        ``(n, steps, d)``.
+        ``(n, steps, d)``, brought to where codes can lie.
     items : ndarray
-        ``(n, steps, *shape)``, decoded.
+        ``(n, steps, *shape)``, decoded: in the units of the data, where these have one; else as the model has
+        them.
     offsets : ndarray
-        ``(steps,)``, where each step is, in the unit of the walk.
+        ``(steps,)``, where each step is, in the unit of the walk, before it is brought there.
     direction : ndarray
         ``(n, d)``, what one unit is in the code, at each start.
 
@@ -107,7 +108,7 @@ def traverse(
            [ 0.,  5.]], dtype=float32)
     """
     chart = chart_of(model)
-    start = torch.atleast_2d(torch.as_tensor(np.asarray(z), dtype=torch.float32))
+    start = codes_of(np.atleast_2d(np.asarray(z)), chart.latent_dim)
     n, d = start.shape
     if steps < 1 or not extent >= 0:
         raise PlanError(f"steps={steps}, extent={extent}: use at least one step, and an extent of 0 or more")
@@ -118,12 +119,14 @@ def traverse(
         if data.ndim != 2 or data.shape[1] != d:
             raise PlanError(f"codes of shape {data.shape} are not of {d} dimensions: give (m, {d})")
         v = v * (v @ np.cov(data, rowvar=False, ddof=0).reshape(d, d) * v).sum(1, keepdims=True) ** 0.5
+    if len(v) not in (1, n):
+        raise PlanError(f"{len(v)} directions do not fit {n} codes: give one for each, or one for all")
     v = np.broadcast_to(v, (n, d)).astype(np.float32)
     offsets = np.linspace(-extent, extent, steps) if steps > 1 else np.zeros(1)
-    walk = start[:, None] + torch.as_tensor(offsets[:, None] * v[:, None], dtype=torch.float32)
+    walk = chart.placed((start.numpy()[:, None] + offsets[:, None] * v[:, None]).astype(np.float32))
     repeated = None if c is None else c.repeat_interleave(steps, 0)
-    items = chart.decoded(walk.flatten(0, 1), repeated).unflatten(0, (n, steps))
-    return Traversal(walk.numpy(), items.cpu().numpy(), offsets, v)
+    items = chart.decoded(torch.from_numpy(walk).flatten(0, 1), repeated).unflatten(0, (n, steps))
+    return Traversal(walk, chart.shown(items), offsets, v)
 
 
 def _vectors(direction: Any, d: int, which: int, principal: Any) -> np.ndarray:
@@ -296,7 +299,10 @@ def directions(
     found = []
     for name, a in zip(names, values, strict=True):
         if name is not None and min(a[fit].sum(), (1 - a[fit]).sum(), a[rest].sum(), (1 - a[rest]).sum()) < 3:
-            raise DataError(f"label {name!r} or its rest has too few rows: give at least 10 of each")
+            raise DataError(
+                f"label {name!r} or its rest has too few rows: give at least 10 of each, or, if these are "
+                "numbers and no labels, floats"
+            )
         v = _ridge(Z[fit], a[fit])
         score = Z[rest] @ v
         effect, interval = _auc(score, a[rest]) if name is not None else _rank_correlation(score, a[rest])

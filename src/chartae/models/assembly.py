@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -287,6 +288,7 @@ def _chosen(registry: Registry[Any], choice: str | Choice) -> tuple[Any, Mapping
     return registry[name], options
 
 
+OF_LOGITS = ("bernoulli", "continuous-bernoulli", "categorical")
 RESERVED = ("posterior", "prior", "objective", "decoded")
 
 
@@ -391,8 +393,10 @@ def assemble(
         damp(decoder, 0.3)  # the first draws of codes are noise
     else:
         name = "yours"
-        if len(network) != 2 or not all(isinstance(m, nn.Module) for m in network):
-            raise PlanError("network is a name or a pair of torch modules (encoder, decoder)")
+        pair = isinstance(network, list | tuple | nn.ModuleList) and len(network) == 2
+        if not pair or not all(isinstance(m, nn.Module) for m in network):
+            given = type(network).__name__
+            raise PlanError(f"network is {given}: give a name, or a pair of torch modules (encoder, decoder)")
         if conditioning != "concat":
             raise PlanError(
                 f"conditioning={conditioning!r} acts inside the networks, and these are yours: leave it out, "
@@ -407,6 +411,7 @@ def assemble(
         mine = [m.cpu() for m in mine]
         encoder = Foreign(mine[0], in_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (seen,), out_shape, width)
+        _warn_of_sigmoid(decoder, space)
     decoder = decoder if seen == latent_dim else Leading(decoder, seen)
     q = q_class(encoder, latent_dim, **q_options)
     if corruption is not None:
@@ -427,6 +432,20 @@ def assemble(
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     chosen = objective if isinstance(objective, Objective) else objective(model)
     return Plan(model, chosen, facts={"network": name})
+
+
+def _warn_of_sigmoid(decoder: Foreign, space: Space) -> None:
+    """Say that a decoder made for another library gives what the likelihood does not take."""
+    logits = space.likelihood in OF_LOGITS
+    as_given = not bool(space.center.any()) and bool((space.scale == 1).all())
+    if (logits or not as_given) and decoder.ends_in_sigmoid():
+        wanted = "logits" if logits else "values that are centered and scaled as items are"
+        cure = "" if logits else ", or pass scale='none'"
+        warnings.warn(
+            f"your decoder gives numbers from 0 to 1, and likelihood {space.likelihood!r} takes {wanted}: "
+            f"leave its sigmoid out{cure}",
+            stacklevel=2,
+        )
 
 
 def features_of(

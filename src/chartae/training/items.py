@@ -20,6 +20,8 @@ _BLOCK = 1 << 26  # bytes looked at in one go: a memory-mapped file need not fit
 def array_of(values: Any) -> NDArray[Any]:
     """Give anything that is like an array as one: a tensor too, with or without a gradient, on any device.
 
+    What a masked array hides is NaN.
+
     Parameters
     ----------
     values : array_like or Tensor
@@ -41,6 +43,8 @@ def array_of(values: Any) -> NDArray[Any]:
     if (torch := sys.modules.get("torch")) and isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        values = np.ma.filled(values.astype(np.result_type(values, np.float16)), np.nan)
     return np.asarray(values)
 
 
@@ -114,7 +118,7 @@ def as_array(source: Any) -> NDArray[Any]:
     if hasattr(source, "toarray"):
         raise DataError("the data are a sparse matrix, and chartae reads dense arrays: pass X.toarray()")
     try:
-        return source if isinstance(source, np.ndarray) else array_of(source)
+        return array_of(source)
     except ValueError as e:
         raise DataError(f"the data do not make an array ({e}): give all items one shape") from None
 

@@ -59,7 +59,7 @@ def total(terms: Mapping[str, Term], *, judged: bool = False) -> Tensor:
     Raises
     ------
     PlanError
-        If all of them have weight 0.
+        If all of them have weight 0, or one is no number of each row.
 
     Examples
     --------
@@ -69,6 +69,12 @@ def total(terms: Mapping[str, Term], *, judged: bool = False) -> Tensor:
     >>> total({"a": Term(torch.tensor([1.0, 3.0])), "b": Term(torch.tensor(2.0), 0.5)})
     tensor(3.)
     """
+    for name, term in terms.items():
+        if term.rows.dim() > 1:
+            raise PlanError(
+                f"the term {name!r} has the shape {tuple(term.rows.shape)}, and one number a row, (n,), or "
+                "one in all is needed: sum over the other dimensions"
+            )
     if judged:
         terms = {n: t if t.judged is None else t._replace(weight=t.judged) for n, t in terms.items()}
     counted = [t.value() for t in terms.values() if not (isinstance(t.weight, float) and t.weight == 0.0)]

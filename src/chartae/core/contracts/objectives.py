@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -354,11 +354,17 @@ class Sum(Objective):
         Raises
         ------
         PlanError
-            If two parts make a term of the same name.
+            If two parts make a term of the same name, or one gives anything else than terms.
         """
         out: dict[str, Term] = {}
         for part, factor in zip(self.parts, self.factors, strict=True):
-            for name, term in part(trace).items():
+            terms = part(trace)
+            if not isinstance(terms, Mapping):
+                raise PlanError(
+                    f"{type(part).__name__} gives {type(terms).__name__}, and terms by name are needed: "
+                    "return {'name': Term(rows)}"
+                )
+            for name, term in terms.items():
                 if name in out:
                     raise PlanError(f"two terms are called {name!r}: give one of them another name")
                 out[name] = term.scaled(factor)

@@ -12,6 +12,8 @@ from chartae.parts.networks.layers import Shape
 
 __all__ = ["Foreign", "Leading", "Reshaped"]
 
+PROBES, FAR = 64, 100.0  # inputs that show where outputs end, and how far away they are
+
 
 class Leading(nn.Module):
     """A network that sees the first numbers of a code only.
@@ -130,22 +132,26 @@ class Foreign(nn.Module):
         super().__init__()
         self.module, self.out_shape = module, tuple(out_shape)
         self.head: nn.Module = nn.Identity()
-        probe = [torch.zeros(2, *in_shape)] + ([torch.zeros(2, condition_dim)] if condition_dim else [])
+        self.seen = [tuple(in_shape), *([(condition_dim,)] if condition_dim else [])]
+        probe = [torch.zeros(2, *shape) for shape in self.seen]
         was_training = module.training
         try:
             with torch.no_grad():
                 got = module.eval()(*probe)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             reason = str(error).splitlines()[0]
+            also = f", with a condition of {condition_dim} numbers beside them" if condition_dim else ""
             raise PlanError(
-                f"{type(module).__name__} does not take items of shape {tuple(in_shape)} ({reason}): "
-                "give a module that does"
+                f"{type(module).__name__} does not take items of shape {tuple(in_shape)}{also} ({reason}): "
+                f"give a module that is called as module(items{', condition' if condition_dim else ''})"
             ) from None
         finally:
             module.train(was_training)
         if not isinstance(got, torch.Tensor) or len(got) != 2:
+            what = f"a tensor of shape {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
             raise PlanError(
-                f"{type(module).__name__} does not turn two items into one tensor of two rows: make it do so"
+                f"{type(module).__name__} does not turn two items into one tensor of two rows, but into "
+                f"{what}: make it do so"
             )
         width, wanted = got[0].numel(), math.prod(out_shape)
         if width != wanted and head:
@@ -155,6 +161,23 @@ class Foreign(nn.Module):
                 f"{type(module).__name__} gives {width} numbers an item and {wanted} are needed "
                 f"(shape {self.out_shape}): change its last layer"
             )
+
+    @torch.no_grad()
+    def ends_in_sigmoid(self) -> bool:
+        """Tell whether outputs lie between 0 and 1, and reach both, wherever inputs lie.
+
+        Returns
+        -------
+        bool
+            From a few inputs that are far away.
+        """
+        made = torch.Generator().manual_seed(0)
+        probe = [FAR * torch.randn(PROBES, *shape, generator=made) for shape in self.seen]
+        was_training = self.module.training
+        out = self.module.eval()(*probe)
+        self.module.train(was_training)
+        low, high = out.aminmax()
+        return bool(low >= 0 and high <= 1 and high - low > 0.9)
 
     def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         """Map.
