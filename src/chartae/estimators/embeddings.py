@@ -156,7 +156,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     @property
     def feature_names_in_(self) -> np.ndarray:
-        """Names of columns, of items that had them."""
+        """Names of columns, ``(n_features,)``, of items that had them."""
         found: np.ndarray = self.encoder_.feature_names_in_
         return found
 
