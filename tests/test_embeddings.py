@@ -108,7 +108,7 @@ def test_votes_of_points_are_those_of_their_distances(seed, k):
     np.testing.assert_allclose(votes_of_draws(np.stack([T] * 3), y, X[None], k), votes(-gaps, y, k))
     among = np.linalg.norm(X[:, None] - X, axis=2)
     np.fill_diagonal(among, np.inf)
-    np.testing.assert_allclose(votes_of_draws(X[None], y, k=k), votes(-among, y, k))
+    np.testing.assert_allclose(votes_of_draws(X[None], y, X[None], k, same=True), votes(-among, y, k))
 
 
 def test_votes_of_draws_are_the_probability_of_being_on_a_side():
@@ -123,9 +123,11 @@ def test_votes_of_draws_are_the_probability_of_being_on_a_side():
 
 def test_votes_need_a_label_of_each_item_and_a_vote():
     with pytest.raises(DataError, match="2 labels of 3 items"):
-        votes_of_draws(np.zeros((1, 3, 2)), [0, 1])
+        votes_of_draws(np.zeros((1, 3, 2)), [0, 1], np.zeros((1, 3, 2)))
+    with pytest.raises(DataError, match="2 items, and 3 queries"):
+        votes_of_draws(np.zeros((1, 3, 2)), [0, 1], np.zeros((1, 2, 2)), same=True)
     with pytest.raises(PlanError, match="let one item vote"):
-        votes_of_draws(np.zeros((1, 2, 2)), [0, 1], k=0)
+        votes_of_draws(np.zeros((1, 2, 2)), [0, 1], np.zeros((1, 2, 2)), k=0)
 
 
 def test_recall_looks_at_the_nearest():

@@ -350,8 +350,9 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         (5, 3)
         """
         check_is_fitted(self)
-        asked = None if gallery is None else self._draws(gallery, 1)
-        return votes_of_draws(self._draws(X, 0), labels, asked, k)
+        same = gallery is None
+        draws, asked = self._draws(X, 0), self._draws(X if same else gallery, 1)
+        return votes_of_draws(draws, labels, asked, k, same=same)
 
     def _match(self, X: Any, Y: Any) -> np.ndarray:
         if self.head_ is None:

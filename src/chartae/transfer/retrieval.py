@@ -267,7 +267,7 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
 
 
 def votes_of_draws(
-    draws: ArrayLike, labels: ArrayLike, gallery: ArrayLike | None = None, k: int = 5
+    draws: ArrayLike, labels: ArrayLike, gallery: ArrayLike, k: int = 5, *, same: bool = False
 ) -> np.ndarray:
     """Shares of labels among the k nearest items, averaged over where queries and items may lie.
 
@@ -280,10 +280,13 @@ def votes_of_draws(
         ``(s, n, d)`` codes of the queries.
     labels : array_like
         ``(m,)`` of the items.
-    gallery : array_like or None
-        ``(t, m, d)`` codes of the items; None: the queries are the items, and none votes for itself.
+    gallery : array_like
+        ``(t, m, d)`` codes of the items. Noise that queries and items share would hide how far apart they
+        may lie: they are to be drawn apart.
     k : int
         How many vote; fewer where fewer are left.
+    same : bool
+        Whether the queries are the items, in the same order: none votes for itself.
 
     Returns
     -------
@@ -293,7 +296,7 @@ def votes_of_draws(
     Raises
     ------
     DataError
-        If there are not as many labels as items.
+        If there are not as many labels as items, or not the same queries.
     PlanError
         If none is to vote.
 
@@ -309,19 +312,20 @@ def votes_of_draws(
     >>> votes_of_draws(queries, ["a", "b"], items, k=1)
     array([[0.75, 0.25]])
     """
-    own, draws = gallery is None, _different(draws)
-    items = draws if gallery is None else _different(gallery)
+    draws, items = _different(draws), _different(gallery)
     classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
     (s, n, d), m = draws.shape, items.shape[1]
     if k < 1:
         raise PlanError(f"k={k}: let one item vote, or more")
-    if len(numbers) != m:
-        raise DataError(f"there are {len(numbers)} labels of {m} items: give one for each")
+    if len(numbers) != m or (same and n != m):
+        raise DataError(
+            f"there are {len(numbers)} labels of {m} items, and {n} queries: give one label for each item"
+        )
     queries, rows = draws.reshape(-1, d), np.tile(np.arange(n), s)[:, None]
     found = np.zeros((n, len(classes)))
     for drawn in items:
-        near = NearestNeighbors(n_neighbors=min(k + own, m)).fit(drawn).kneighbors(queries)[1]
-        votes = near != rows if own else np.ones(near.shape, dtype=bool)
+        near = NearestNeighbors(n_neighbors=min(k + same, m)).fit(drawn).kneighbors(queries)[1]
+        votes = near != rows if same else np.ones(near.shape, dtype=bool)
         votes &= votes.cumsum(1) <= k
         np.add.at(found, (rows, numbers[near]), votes)
     shares: np.ndarray = found / found.sum(1, keepdims=True).clip(1)
