@@ -33,7 +33,8 @@ def interpolate(
     Parameters
     ----------
     model : object
-        A fitted estimator, a pair of torch callables ``(encode, decode)``, or a :class:`Chart`.
+        A fitted estimator, a pair of torch callables ``(encode, decode)``, or a :class:`Chart`; None, of which
+        a geodesic knows nothing: codes may lie anywhere.
     z0, z1 : array_like
         ``(d,)`` codes, the ends.
     steps : int
@@ -80,9 +81,9 @@ def interpolate(
     a, b = (np.asarray(z.detach().cpu() if isinstance(z, Tensor) else z, dtype=np.float64) for z in (z0, z1))
     if a.ndim != 1 or a.shape != b.shape:
         raise DataError(f"z0 of shape {a.shape} and z1 of shape {b.shape}: give one code (d,) of each")
-    chart = chart_of(model)
     if path == "geodesic":
         weight = float(codes is not None) if density_weight is None else density_weight
+        chart = chart_of(model)
         found = geodesic(
             chart,
             a[None],
@@ -97,8 +98,10 @@ def interpolate(
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
     if np.sin(angle) > 1e-6:
-        return chart.placed((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle))
-    return chart.placed((1 - t) * a + t * b)
+        line = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    else:
+        line = (1 - t) * a + t * b
+    return line if model is None else chart_of(model).placed(line)
 
 
 def off_support(
