@@ -33,8 +33,8 @@ def interpolate(
     Parameters
     ----------
     model : object
-        A fitted estimator, a pair of torch callables ``(encode, decode)``, or a :class:`Chart`; None, of which
-        a geodesic knows nothing: codes may lie anywhere.
+        A fitted estimator, a pair of torch callables ``(encode, decode)``, or a :class:`Chart`; None, but not
+        for a geodesic: codes may lie anywhere.
     z0, z1 : array_like
         ``(d,)`` codes, the ends.
     steps : int
