@@ -499,3 +499,12 @@ def _tensor(name: str, f: Callable[..., Any]) -> Map:
         return out
 
     return checked
+
+
+def units_of(directions: np.ndarray) -> np.ndarray:
+    """Make vectors of length one, ``(m, d)``, or say which cannot be."""
+    length = np.linalg.norm(directions, axis=1, keepdims=True)
+    if not (np.isfinite(length).all() and (length > 0).all()):
+        raise PlanError("a direction needs a finite length above zero: give another vector")
+    unit: np.ndarray = directions / length
+    return unit

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
-from chartae.geometry.charts import Chart, chart_of, codes_of, rows_of
+from chartae.geometry.charts import Chart, chart_of, codes_of, rows_of, units_of
 from chartae.geometry.jacobians import pushforward
 
 __all__ = [
@@ -280,7 +280,9 @@ def linearize(
     Raises
     ------
     DataError
-        If there are several codes, or a direction has no length.
+        If there are several codes.
+    PlanError
+        If a direction has no length.
 
     References
     ----------
@@ -306,11 +308,7 @@ def linearize(
     if directions is None:
         flat = jacobian.reshape(-1, codes.shape[1])
         directions = np.linalg.svd(flat, full_matrices=len(flat) < codes.shape[1])[2]
-    unit = np.atleast_2d(np.asarray(directions, dtype=np.float64))
-    length = np.linalg.norm(unit, axis=1, keepdims=True)
-    if not (np.isfinite(length).all() and (length > 0).all()):
-        raise DataError("a direction needs a finite length above zero: give another vector")
-    unit = unit / length
+    unit = units_of(np.atleast_2d(np.asarray(directions, dtype=np.float64)))
     radius = validity_radius(chart, codes, unit[None], condition=condition, tolerance=tolerance)
     return Linearization(codes[0], chart.shown(point[0].double()), jacobian, unit, radius[0])
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from chartae.core.errors import DataError, PlanError
-from chartae.geometry.charts import chart_of, codes_of, rows_of
+from chartae.geometry.charts import chart_of, codes_of, rows_of, units_of
 from chartae.geometry.jacobians import pushforward
 
 __all__ = ["Direction", "Traversal", "directions", "traverse"]
@@ -145,11 +145,7 @@ def _vectors(direction: Any, d: int, which: int, principal: Any) -> np.ndarray:
         return np.eye(d)[[int(given)]]
     if given.dtype.kind not in "fiu" or given.ndim not in (1, 2) or given.shape[-1] != d:
         raise PlanError(f"a direction of shape {given.shape} does not fit codes of {d}: give {d} numbers")
-    given = np.atleast_2d(given.astype(np.float64))
-    length = np.linalg.norm(given, axis=1, keepdims=True)
-    if not (np.isfinite(length).all() and (length > 0).all()):
-        raise PlanError("a direction needs a finite length above zero: give another vector")
-    return given / length
+    return units_of(np.atleast_2d(given.astype(np.float64)))
 
 
 def _principal(chart: Any, z: torch.Tensor, c: torch.Tensor | None) -> np.ndarray:
