@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
+from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -287,6 +288,28 @@ def test_reconstruction_needs_no_labels():
         m.similarity(X, X, by="cosin")
     with pytest.raises(PlanError, match="reads no labels"):
         m.predict_proba(X)
+
+
+def test_whole_queries_are_compared_with_decoded_items():
+    X = np.random.default_rng(0).normal(size=(200, 2)) @ np.random.default_rng(1).normal(size=(2, 6)) + 1
+    linear = ct.AE(latent_dim=2, network="linear", max_epochs=150, learning_rate=1e-2, random_state=0)
+    m = ct.ProbabilisticEmbedding(linear, method="reconstruction").fit(X)
+    found = m.similarity(X[:20], X, by="decoded")
+    np.testing.assert_allclose(found, cosine_similarity(X[:20], X), atol=0.01)  # two dimensions hold all
+    shaped = m.encoder_.project(X)
+    np.testing.assert_allclose(found, cosine_similarity(X[:20], shaped), atol=1e-6)
+    images = X.reshape(200, 3, 2)
+    m = ct.ProbabilisticEmbedding(ct.AE(latent_dim=2, **QUICK), method="reconstruction").fit(images)
+    assert m.similarity(images[:5], images, by="decoded").shape == (5, 200)
+    labels = np.arange(200) % 2
+    with pytest.raises(PlanError, match="decodes nothing: use by='match'"):
+        ct.ProbabilisticEmbedding(ct.AE(latent_dim=2, **QUICK)).fit(X, labels).similarity(X, X, by="decoded")
+    table = pd.DataFrame(X, columns=list("abcdef"))
+    m.fit(table)
+    assert m.similarity(table[:5], table, by="decoded").shape == (5, 200)
+    m.fit(table.assign(of=np.where(labels, "a", "b")))
+    with pytest.raises(PlanError, match="and 'of' is categorical: use by='distance'"):
+        m.similarity(table.assign(of="a"), table.assign(of="b"), by="decoded")
 
 
 def test_labels_may_be_missing_and_are_needed():

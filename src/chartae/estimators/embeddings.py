@@ -274,11 +274,13 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             ``(n, *shape)``.
         Y : array_like
             ``(m, *shape)``.
-        by : {"auto", "match", "expected likelihood", "bhattacharyya", "containment", "cosine", "distance"}
-            The probability of a match, or of the same label; of posteriors, as independent normals, the
-            integral of the product or of its root, as logarithms, or minus KL(x || y); or, of means, the
-            cosine or minus the distance. "auto" is "match" where there is one, else "bhattacharyya", or, of
-            points, "distance".
+        by : str
+            "match": the probability of a match, or of the same label. Of posteriors, as independent normals:
+            "expected likelihood" or "bhattacharyya", the integral of the product or of its root, as
+            logarithms, or "containment", minus KL(x || y). Of means: "cosine", or "distance", minus it.
+            "decoded", of "reconstruction" only: the cosine of an item of X, whole, and what the code of an
+            item of Y is decoded to, for items that are kept as codes and queries that are not. "auto" is
+            "match" where there is one, else "bhattacharyya", or, of points, "distance".
 
         Returns
         -------
@@ -288,12 +290,14 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Raises
         ------
         PlanError
-            If there is no such comparison, the embedding knows no match, or its items are points.
+            If there is no such comparison, the embedding knows no match, its items are points, or it decodes
+            nothing that a cosine could be taken of.
 
         References
         ----------
         Oh et al. 2019, arXiv:1810.00319, equation 3 (match); Jebara and Kondor 2003, "Bhattacharyya and
-        expected likelihood kernels".
+        expected likelihood kernels"; Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57, section III
+        (decoded: their asymmetric distance).
         """
         check_is_fitted(self)
         if by == "auto":
@@ -301,8 +305,11 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             by = "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
         if by == "match":
             return self._match(X, Y)
+        if by == "decoded":
+            return self._decoded(X, Y)
         if by not in COMPARISONS:
-            raise PlanError(f"by={by!r} compares nothing: {suggest(by, ('match', *COMPARISONS))}")
+            known = ("match", "decoded", *COMPARISONS)
+            raise PlanError(f"by={by!r} compares nothing: {suggest(by, known)}")
         (a, s), (b, t) = (self.transform(V, return_std=True) for V in (X, Y))
         return compare(by, a, s, b, t)
 
@@ -373,6 +380,19 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 blocks.append(self.head_.probability(gaps.transpose(1, 2).flatten(0, 1)))
         found: np.ndarray = torch.cat(blocks).numpy()
         return found
+
+    def _decoded(self, X: Any, Y: Any) -> np.ndarray:
+        """Cosines of items and of decoded codes."""
+        if self.method != "reconstruction":
+            raise PlanError(f"method={self.method!r} decodes nothing: use by='match', or 'reconstruction'")
+        encoder: Any = self.encoder_
+        schema = encoder.space_.schema
+        other = next((c for c in schema.columns if c.kind != "continuous"), None) if schema else None
+        if other is not None:
+            raise PlanError(f"by='decoded' is of numbers, and {other.name!r} is {other.kind}: use by='distance'")
+        kept = np.asarray(encoder.project(Y), dtype=np.float64)
+        X, Y = (V.reshape(len(V), -1) for V in (encoder._check(X, reset=False), kept))
+        return compare("cosine", X, np.zeros_like(X), Y, np.zeros_like(Y))
 
     def _labels(self, X: Any, which: int = 0) -> np.ndarray:
         """Probabilities of labels, averaged over draws."""
