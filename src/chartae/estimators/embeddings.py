@@ -389,7 +389,9 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         schema = encoder.space_.schema
         other = next((c for c in schema.columns if c.kind != "continuous"), None) if schema else None
         if other is not None:
-            raise PlanError(f"by='decoded' is of numbers, and {other.name!r} is {other.kind}: use by='distance'")
+            raise PlanError(
+                f"by='decoded' is of numbers, and {other.name!r} is {other.kind}: use by='distance'"
+            )
         kept = np.asarray(encoder.project(Y), dtype=np.float64)
         X, Y = (V.reshape(len(V), -1) for V in (encoder._check(X, reset=False), kept))
         return compare("cosine", X, np.zeros_like(X), Y, np.zeros_like(Y))
