@@ -556,15 +556,28 @@ def test_an_exported_decoder(runs, tmp_path, monkeypatch):
         (["decode", "{runs}/digits", "absent.npy", "--out", "a.npy"], "absent.npy"),
         (["reconstruct", "{runs}/digits", "wide.npy", "--out", "a.npy"], "4"),
         (["info", "{runs}"], "config.json is missing"),
+        (["encode", "{runs}/digits", "digits", "--out", "wide.npy/z.npy"], "cannot write wide.npy/z.npy ("),
+        (["decode", "{runs}/digits", "code.npy", "--out", "wide.npy/z.npy"], "choose another place"),
+        (["audit", "{runs}/digits", "--budget", "medium"], "budget='medium': known: fast, full"),
+        (["audit", "{runs}/digits", "--out", "a.pdf"], "a.pdf ends in none of .html"),
+        (["fit", "digits", "--out", "a", "--resume", "--overwrite"], "leave one of them out"),
+        (
+            ["fit", "digits", "--out", "a", "--likelihood", "poisson", "--noise", "0.5"],
+            "--noise 0.5 says nothing",
+        ),
+        (["fit", "digits", "--out", "a", "--column", "b=drop"], "--column says what columns of a table hold"),
+        (["fit", "digits", "--out", "a", "--learning-rate", "0"], "--learning-rate must be a float"),
+        (["sweep", "digits", "--out", "a", "--noises", "0,-1", "-q"], "--noises must be"),
     ],
 )
 def test_bad_use_of_a_run_leaves_nothing(runs, tmp_path, monkeypatch, words, hint):
     monkeypatch.chdir(tmp_path)
     np.save("wide.npy", np.zeros((2, 4)))
+    np.save("code.npy", np.zeros((2, 3)))
     Path("empty.npy").touch()
     before = names(runs / "digits")
     assert hint in refused(*(word.format(runs=runs) for word in words))
-    assert names(tmp_path) == ["empty.npy", "wide.npy"]
+    assert names(tmp_path) == ["code.npy", "empty.npy", "wide.npy"]
     assert names(runs / "digits") == before
 
 
@@ -683,6 +696,9 @@ def test_a_signal_leaves_a_run_that_goes_on(number, code, last, tmp_path):
     )
     other = refused("fit", "digits", "--out", folder, "--resume", *words[4:-1], "patience=4", "-q")
     assert "begun with --param patience=3, not --param patience=4" in other
+    other = refused("fit", "digits", "--out", folder, "--resume", *words[4:6], *words[8:], "-q")
+    assert "begun with --hidden 16, not no --hidden" in other
+    assert "begun as" not in done("audit", folder, "--only", "sigma")  # of the rows that it has held out
     done("fit", "digits", "--out", folder, "--resume", *words[4:], "--max-time", "0.01")
     assert ct.load(folder).n_iter_ >= before
 
@@ -784,8 +800,22 @@ def test_images_are_read_as_those_of_the_fit(tmp_path):
             pixels = rng.integers(0, 255, (sizes[0] + i % 2, sizes[1], 3), dtype=np.uint8)
             Image.fromarray(pixels).convert(mode).save(tmp_path / folder / f"{i}.png")
     done("fit", tmp_path / "a", "--out", tmp_path / "run", *SMALL, "-q")
-    done("encode", tmp_path / "run", tmp_path / "b", "--out", tmp_path / "z.npy")
+    said = done("encode", tmp_path / "run", tmp_path / "b", "--out", tmp_path / "z.npy")
     assert np.load(tmp_path / "z.npy").shape == (12, 3)
+    assert "b: resized to 16 × 20 from sizes between 30 × 30 and 31 × 30" in said
+
+
+def test_a_fit_of_few_rows_says_what_a_report_needs(tmp_path):
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).normal(size=(61, 3)))
+    said = done("fit", tmp_path / "few.npy", "--out", tmp_path / "a", *SMALL[:-1])
+    assert "rows were held out of the fit, and 50 are needed to judge it by: fit more rows" in said
+    assert said.count(f"chartae audit {tmp_path / 'a'} --data FILE") == 1
+    np.save(tmp_path / "more.npy", np.random.default_rng(0).normal(size=(170, 3)))
+    assert "--param validation_fraction=0.3)" in done(
+        "fit", tmp_path / "more.npy", "--out", tmp_path / "b", *SMALL[:-1]
+    )
+    share = ["--param", "validation_fraction=0.3"]
+    assert "no report" not in done("fit", tmp_path / "more.npy", "--out", tmp_path / "c", *SMALL[:-1], *share)
 
 
 @pytest.mark.parametrize(

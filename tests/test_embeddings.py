@@ -24,6 +24,7 @@ from chartae.parts.objectives import Match, Matches
 from chartae.training.kernels import Gradients
 from chartae.transfer import (
     bhattacharyya,
+    calibration_error,
     expected_likelihood,
     recall_at,
     risk_coverage,
@@ -36,6 +37,27 @@ QUICK = {"hidden": (32,), "max_epochs": 20, "learning_rate": 5e-3, "patience": N
 
 
 # ------------------------------------------------------------- comparisons
+
+
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        (lambda: bhattacharyya([[0.0]], [[-1.0]], [[0.0]], [[1.0]]), "deviation is negative"),
+        (lambda: bhattacharyya([[0.0]], [[1.0]], [[0.0, 1.0]], [[1.0]]), "give .n, d. and .m, d. of each"),
+        (lambda: votes([[0.1, 0.2]], ["a", "b"], k=0), "k=0: look at one item"),
+        (lambda: votes([[math.nan, 0.2]], ["a", "b"], k=1), "write minus infinity"),
+        (lambda: risk_coverage([0.1, math.nan], [0, 1]), "leave such items out"),
+        (lambda: risk_coverage([0.1, 0.2], [0, 1, 0]), "give .n,. of both"),
+        (lambda: risk_coverage([], []), "give .n,. of both"),
+        (lambda: vendi_score(np.eye(3), width=0.0), "width=0: use a distance above 0"),
+        (lambda: calibration_error([[5.0, 0.5]], [0]), "not all from 0 to 1"),
+        (lambda: calibration_error([[0.5, 0.5]], [5]), "numbers of a class"),
+        (lambda: calibration_error([0.5, 0.5], [0]), "give .n, m., .n,."),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(ask, message):
+    with pytest.raises((DataError, PlanError), match=message):
+        ask()
 
 
 @given(st.integers(0, 1000), st.integers(1, 3))

@@ -165,6 +165,7 @@ def test_a_pair_of_callables_is_audited():
 
 def test_a_report_is_one_in_every_form(tmp_path):
     chart, X = line()
+    assert len(ct.audit(chart, X, only="reconstruction").findings) == 1
     report = ct.audit(chart, X, only=["reconstruction", "latent-dimension"])
     values = json.loads(report.save(tmp_path / "r.json").read_text())
     assert [f["name"] for f in values["findings"]] == ["reconstruction", "latent-dimension"]
@@ -202,6 +203,8 @@ def test_what_cannot_be_audited_is_refused_in_one_line():
     for wrong, message in [
         (lambda: ct.audit(chart, X[:20]), "20 items are too few"),
         (lambda: ct.audit(chart, X, only=["fold"]), "there is no check 'fold'"),
+        (lambda: ct.audit(chart, X, only="fold"), "there is no check 'fold'"),
+        (lambda: ct.audit(chart, X, only=[]), "names no check"),
         (lambda: ct.audit(chart, X, budget="huge"), "budget='huge'"),
         (lambda: ct.audit("vae", X), "is no model"),
         (lambda: ct.audit((chart.encode, lambda z: (z, z)), X), "gave tuple and not a tensor"),

@@ -450,7 +450,8 @@ def test_one_size_is_chosen_where_sizes_differ(tmp_path):
     assert (data.X == 7).all()
     assert data.note == "resized to 5 × 6 from sizes between 4 × 6 and 5 × 8; --size chooses"
     given = read(tmp_path, size=(3, 2))
-    assert (given.X.shape, given.note) == ((3, 3, 2), "")
+    assert given.X.shape == (3, 3, 2)
+    assert given.note == "resized to 3 × 2 from sizes between 4 × 6 and 5 × 8"
     refused(np.zeros((2, 2)), "leave it out", size=(3, 2))
 
 

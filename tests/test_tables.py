@@ -1007,8 +1007,8 @@ def test_dates_beyond_the_calendar_stop_at_its_end(unit, last):
 @pytest.mark.parametrize(
     "values, message",
     [
-        (["hello"] * 3, "column 'd' holds other values than dates"),
-        ([5, 6, 7], "column 'd' holds other values than dates"),
+        (["2024-12-31", "20/13/2020", None], "column 'd' holds '20/13/2020' in row 1 .* write it as in 2024"),
+        ([5, 6, 7], "column 'd' holds 5 in row 0 .from 0., which is no date"),
     ],
 )
 def test_what_is_no_date_is_refused_by_its_column(values, message):

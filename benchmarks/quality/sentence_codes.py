@@ -161,7 +161,7 @@ def write(args: argparse.Namespace, kept: dict[str, Any]) -> None:
         ],
         notes=[
             f"Recall: share of the {NEAR} nearest of whole vectors; {INDEX:,} items, 2,000 queries. Items "
-            "not in the fit: one half of the queries looks for the other. Topics: by a linear probe of codes.",
+            "not in the fit: one half of the queries looks for the rest. Topics: by a linear probe of codes.",
             f"Autoencoder: AE(latent_dim={LATENT}, hidden={tuple(args.hidden)}, "
             f"corruption={args.corruption:g}), {args.epochs} epochs, chosen by a look at these queries; "
             f"{len(kept['autoencoder'])} seeds, ± is the standard error over them.",

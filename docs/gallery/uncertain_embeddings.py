@@ -149,7 +149,7 @@ def judged(embedding, x):
     return numbers, doubt, wrong
 
 
-found, kept, costs = {}, {}, {}
+found, told, kept, costs = {}, {}, {}, {}
 for name, (model, method) in kinds.items():
     rows, seconds = {of: [] for of in tests}, []
     for seed in range(1 if small else 3):
@@ -177,6 +177,23 @@ if not small:
     one, other = (found[f"{kind}, bottleneck", "clean"] for kind in ("distribution", "point"))
     assert one[1] > other[1]
     assert found["distribution, hedged", "hidden"][2] < found["point, bottleneck", "hidden"][2] - 0.1
+
+# %%
+# Labels of what is near can say it, too: each pair of draws, one of the image and one of each training image,
+# has its five nearest vote, and how many vote for another digit than most do is the doubt. A point has one
+# draw, so that five vote in all.
+
+for name in kinds:
+    print(name)
+    for of, x in tests.items():
+        shares = kept[name].votes(x, y_train, train, k=5)
+        wrong = shares.argmax(1) != y_test
+        told[name, of] = roc_auc_score(wrong, 1 - shares.max(1))
+        print(f"    {of}: {1 - wrong.mean():.3f} right, AUROC {told[name, of]:.3f}")
+
+if not small:  # draws say more of mistakes than hedged embeddings do of themselves, or their points
+    assert told["distribution, hedged", "hidden"] > found["distribution, hedged", "hidden"][2] + 0.05
+    assert told["distribution, hedged", "hidden"] > told["point, hedged", "hidden"]
 
 # %%
 # ## Diversity
@@ -234,7 +251,8 @@ for i, axes in zip(shown, right.subplots(4, 6).flat, strict=True):
 # ## Where this fails
 #
 # - **σ is not doubt about meaning.** It says how exactly the head, or a decoder, needs the code. Words of two
-#   meanings have no larger one, and in hedged embeddings it hardly tells which answers are wrong.
+#   meanings have no larger one, and in hedged embeddings it hardly tells which answers are wrong. Votes of
+#   draws do.
 # - **One normal is one opinion.** Draws of a hidden digit find the right one less often among 16 than the 16
 #   neighbors of the mean do.
 # - **Noise blurs what is clear.** On clean images the distribution is less sure than it should be, and worse

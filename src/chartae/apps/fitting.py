@@ -64,7 +64,7 @@ def fit(
         Any, typer.Option(parser=duration_of, metavar="TIME", help="Stop after 90 (seconds), 30m or 2h.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, metavar="RATE", help="Of Adam.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Of Adam.")] = None,
     noise: Annotated[
         Any,
         typer.Option(
@@ -163,6 +163,9 @@ def fit(
     estimator = chartae.Autoencoder(
         recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
+    source = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
+    from chartae.apps.health import write_source
+
     goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
     try:
         if before is not None and before.is_trained:
@@ -177,6 +180,7 @@ def fit(
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):
             _remove_stale(out)
+            write_source(out, **source)
             typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
         raise
     except ValueError as error:
@@ -189,11 +193,10 @@ def fit(
     _picture_run(estimator, items, out)
     if is_unfinished(out):
         typer.echo(goes_on, err=True)
-    from chartae.apps.health import write_source
-
-    write_source(out, data=data, labels=labels, size=size, encoder=encoder, memory=memory)
+    write_source(out, **source)
+    judged = True
     if not no_audit and not is_unfinished(out) and not estimator.model_.likelihood.sequential:
-        _audit_fit(estimator, items, out, before, quiet=quiet)
+        judged = _audit_fit(estimator, items, out, before, quiet=quiet)
     if not quiet:
         read = [
             data,
@@ -201,7 +204,7 @@ def fit(
             *(["--size", "x".join(map(str, size))] if size else []),
             *(["--memory", memory] if memory else []),
         ]
-        _say_what_next(estimator, shlex.join(read), out)
+        _say_what_next(estimator, shlex.join(read), out, judged=judged)
 
 
 def _origin(run: Path | None, remedy: str | None) -> Origin | None:
@@ -229,8 +232,8 @@ def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     save_grid(out / _PICTURES[1], both, columns, **look(estimator))
 
 
-def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None, *, quiet: bool) -> None:
-    """Write the health report of a fresh run, and say what it found."""
+def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None, *, quiet: bool) -> bool:
+    """Write the health report of a fresh run, say what it found, and whether there are rows to judge by."""
     from chartae.apps.health import REPORT, audited, compared
 
     try:
@@ -240,11 +243,11 @@ def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None,
     except DataError as error:
         if not quiet:
             typer.echo(f"health    no report: {error}")
-        return
+        return False
     for name in REPORT:
         report.save(out / name)
     if quiet:
-        return
+        return True
     if before is not None and before.report is not None:
         table = titled("check", "before", "after")
         for row in compared(before.report, report.to_dict()):
@@ -255,6 +258,7 @@ def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None,
         if finding.verdict == "fail":
             cures = [f" Try --remedy {cure.name}: {cure.says}." for cure in finding.remedies[:1]]
             typer.echo(f"          {finding.name}: {finding.says}{''.join(cures)}")
+    return True
 
 
 def _remove_stale(out: Path) -> None:
@@ -265,12 +269,12 @@ def _remove_stale(out: Path) -> None:
         (out / stale).unlink(missing_ok=True)
 
 
-def _say_what_next(estimator: Any, data: str, out: Path) -> None:
+def _say_what_next(estimator: Any, data: str, out: Path, *, judged: bool) -> None:
     run, files = shlex.quote(str(out)), ", ".join(sorted(p.name for p in out.iterdir()))
     typer.echo(f"trained   {weights_of(estimator)}")
     typer.echo(f"model     {model_of(estimator)}")
     typer.echo(f"results   {out} ({files})")
-    typer.echo(f"next      chartae audit {run}")
+    typer.echo(f"next      chartae audit {run}{'' if judged else ' --data FILE'}")
     typer.echo(f"          chartae sample {run} --n 64")
     typer.echo(f"          chartae encode {run} {data} --out codes.npy")
     typer.echo(f"          chartae info {run}")

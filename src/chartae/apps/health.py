@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import chartae
-from chartae.audits.evidence import BUDGETS
+from chartae.audits.evidence import budget_of
 from chartae.audits.findings import VERDICTS
 from chartae.audits.report import FEWEST, Report, audit
 from chartae.core.columns import is_frame, is_streamed_table
@@ -26,6 +26,7 @@ __all__ = ["REPORT", "SOURCE", "Origin", "audited", "compared", "source_of", "ta
 REPORT = ("report.html", "report.json")
 SOURCE = "source.json"
 VALUES = 1 << 26  # of the items that a report looks at, at most
+MOST = 0.5  # of the rows that one would hold out to judge a fit by
 
 
 def take(X: Any, rows: np.ndarray) -> Any:
@@ -110,13 +111,15 @@ def audited(
     60
     """
     n = len(X)
-    most = max(FEWEST, min(BUDGETS[budget].rows, VALUES // max(1, math.prod(X.shape[1:]))))
+    most = max(FEWEST, min(budget_of(budget).rows, VALUES // max(1, math.prod(X.shape[1:]))))
     random = np.random.default_rng(seed)
     test = np.arange(n) if held_out is None else held_out
     if len(test) < FEWEST:
+        share = math.ceil(100 * (FEWEST + 1) / max(n, 1)) / 100
+        cure = f"hold out more (--param validation_fraction={share:g})" if share <= MOST else "fit more rows"
         raise DataError(
-            f"{len(test)} rows were held out of the fit, too few to judge it by: fit with a larger "
-            "validation_fraction (--param validation_fraction=0.3), or audit other rows (--data FILE)"
+            f"{len(test)} rows were held out of the fit, and {FEWEST} are needed to judge it by: {cure}, or "
+            "audit other rows (--data FILE)"
         )
     if test.max() >= n:
         raise DataError(

@@ -72,6 +72,8 @@ def read_for(
     if images and size is None:
         size = space.model_shape[1:]
     items = read_data(data, labels, size, estimator.medium_ if is_encoded(data) else None, memory)
+    if images and items.note:
+        typer.echo(f"{items.name}: {items.note}")
     if images and items.X.ndim == 3 and space.shape == (*items.X.shape[1:], 3):
         items = replace(items, X=np.repeat(items.X[..., None], 3, -1))  # gray images as color
     return items

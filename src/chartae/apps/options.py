@@ -114,11 +114,14 @@ def as_options(message: str, names: Collection[str]) -> str:
         name, value = found[1] or found[2], found[3] and found[3].strip("'")
         if name not in names:
             return found[0]
-        words = (OPTIONS[name], " ") if name in OPTIONS else (f"--param {name}", "=")
-        return words[0] if value is None else f"{words[0]}{words[1]}{value}"
+        if name not in OPTIONS:
+            return f"--param {name}" if value is None else f"--param {name}={value.replace(' ', '')}"
+        if value == "None":
+            return f"no {OPTIONS[name]}"
+        return OPTIONS[name] if value is None else f"{OPTIONS[name]} {value.strip('[]').replace(', ', ',')}"
 
     # Neither a part of a path nor what has been put into the words of the command line already.
-    value = r"'[^']*'|[-+\w]+(?:\.\d[-+\w]*)?"
+    value = r"'[^']*'|\[[^\]]*\]|[-+\w]+(?:\.\d[-+\w]*)?"
     pair = rf"(?<!--param )(?<![-\w/.])(\w+)=({value})(?=[\s,:;)]|\.(?:\s|$)|$)"
     return re.sub(rf"The '(\w+)' parameter of \w+|{pair}", option, message)
 
@@ -138,7 +141,8 @@ def as_column_options(message: str) -> str:
             return found[0]
         return " ".join(f"--column {shlex.quote(f'{name}={kind}')}" for name, kind in kinds.items())
 
-    return re.sub(r"columns=(\{.*?'\})", options, message)
+    said = re.sub(r"columns=(\{.*?'\})", options, message)
+    return re.sub(r"(?<![-\w])columns=(?=[\s,:;)]|$)", "--column", said)
 
 
 DATA = typer.Argument(

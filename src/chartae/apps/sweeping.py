@@ -92,7 +92,7 @@ def swept(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, metavar="RATE", help="Of Adam.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Of Adam.")] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,7 +157,7 @@ def swept(
             typer.echo(f"{out} holds what was fitted so far: the same command goes on", err=True)
         raise
     except ValueError as error:
-        raise PlanError(as_options(_as_swept(str(error)), entry.parameters)) from error
+        raise PlanError(_as_swept(as_options(str(error), {*COMMON, *entry.parameters}))) from error
     for cell in found.cells:
         if not cell.failed:
             write_source(cell.run, **words)  # so that its audit need not be told
@@ -175,9 +175,14 @@ def swept(
 
 
 def _as_swept(message: str) -> str:
-    """Name parameters of a sweep as they are given here."""
+    """Name parameters of a sweep as they are given here, and its values by the option for all of them."""
     names = re.compile(rf"\b({'|'.join(_SWEPT)})\b(=?)")
-    return names.sub(lambda found: _SWEPT[found[1]] + " " * len(found[2]), message).strip()
+    said = names.sub(lambda found: _SWEPT[found[1]] + " " * len(found[2]), message).strip()
+    return re.sub(
+        r"--(latent-dim|noise)(?=\s)|--param (beta)[= ]",
+        lambda m: f"--{m[1] or m[2]}s" + " " * bool(m[2]),
+        said,
+    )
 
 
 def _draw(found: Sweep, path: Path) -> None:

@@ -64,9 +64,12 @@ def audit(
     """Check whether a learned latent space can be trusted, and say what to change."""
     from chartae.apps.health import REPORT, audited, source_of
     from chartae.audits.findings import VERDICTS
+    from chartae.audits.report import form_of
 
     if fail_on not in ("", "fail", "warn"):
         raise PlanError(f"--fail-on {fail_on}: use fail or warn")
+    if out is not None:
+        form_of(out)  # or it would be refused after the work
     estimator = open_run(run, encoder=True)
     words = {"data": data, "labels": labels, "size": size, "memory": memory}
     if data is None:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Distribution
+from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
+from chartae.core.registry import suggest
 from chartae.geometry.charts import Chart, rows_of
 from chartae.geometry.dimension import Dimension, intrinsic_dimension
 from chartae.geometry.metrics import metric
@@ -20,7 +22,7 @@ from chartae.geometry.neighbors import nearest
 from chartae.geometry.tangent import NormalGain, TangentSpace, normal_gain, tangent_space
 from chartae.parts.posteriors import Corrupted
 
-__all__ = ["BUDGETS", "UNUSED", "Budget", "Evidence"]
+__all__ = ["BUDGETS", "UNUSED", "Budget", "Evidence", "budget_of"]
 
 UNUSED = 1e-3  # a direction with less of the power of the strongest one does nothing
 NEAR = 50  # neighbors of each item that are kept
@@ -54,6 +56,35 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {"fast": Budget(10_000, 2_000, 256, 200), "full": Budget(50_000, 10_000, 1_024, 1_000)}
+
+
+def budget_of(name: str) -> Budget:
+    """Find how much may be looked at.
+
+    Parameters
+    ----------
+    name : {"fast", "full"}
+        Which.
+
+    Returns
+    -------
+    Budget
+        In numbers.
+
+    Raises
+    ------
+    PlanError
+        If there is no such budget.
+
+    Examples
+    --------
+    >>> from chartae.audits.evidence import budget_of
+    >>> budget_of("fast").rows
+    10000
+    """
+    if name not in BUDGETS:
+        raise PlanError(f"budget={name!r}: {suggest(name, BUDGETS)}")
+    return BUDGETS[name]
 
 
 class Evidence:

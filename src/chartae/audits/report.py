@@ -7,7 +7,7 @@ import os
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from chartae.audits.evidence import BUDGETS, Evidence
+from chartae.audits.evidence import Evidence, budget_of
 from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, checks, judge, plain
 from chartae.audits.remedies import Setting, proposed
 from chartae.core.errors import ChartaeError, DataError, PlanError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 from chartae.audits import data, projection, tangents, latent, topology, holes  # noqa: F401  # isort: skip
 from chartae.audits import prior, generation, embeddings  # noqa: F401  # isort: skip
 
-__all__ = ["Report", "audit"]
+__all__ = ["Report", "audit", "form_of"]
 
 FAMILY = 0.05  # share of healthy models whose report may show a fail
 SHOWN = (-2.0, 3.0)  # of a plot, in distances of the two thresholds
@@ -146,11 +146,7 @@ class Report:
             If it ends in none of these.
         """
         path = Path(path)
-        forms = {".html": self.to_html, ".json": self.to_json, ".txt": self.__str__}
-        if path.suffix not in forms:
-            raise PlanError(f"{path} ends in none of .html (a page), .json (its values), .txt: name it so")
-        text = forms[path.suffix]()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        text = form_of(path)(self)
         with atomic(path) as file:
             file.write(f"{text}\n".encode())
         return path
@@ -239,7 +235,7 @@ def audit(
     labels: Any = None,
     labels_train: Any = None,
     row_numbers: Any = None,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     budget: str = "fast",
     random_state: int = 0,
 ) -> Report:
@@ -260,8 +256,8 @@ def audit(
         ``(n,)`` classes of these items, for checks of what codes are good for; the condition, if it is one.
     row_numbers : array_like or None
         ``(n,)`` what the rows of X_test are called in the report; None: 0 to n − 1.
-    only : sequence of str or None
-        Names of checks; None: all that apply.
+    only : str, sequence of str or None
+        Names of checks, or one; None: all that apply.
     budget : {"fast", "full"}
         How much to look at.
     random_state : int
@@ -289,8 +285,10 @@ def audit(
     'of the variance of the data is lost'
     """
     start = time.perf_counter()
-    if budget not in BUDGETS:
-        raise PlanError(f"budget={budget!r}: {suggest(budget, BUDGETS)}")
+    amount = budget_of(budget)
+    only = [only] if isinstance(only, str) else only
+    if only is not None and not len(only):
+        raise PlanError(f"only={only!r} names no check: leave it out, or name some of {', '.join(checks)}")
     unknown = next((name for name in only or () if name not in checks), None)
     if unknown is not None:
         raise PlanError(f"there is no check {unknown!r}: {suggest(unknown, checks)}")
@@ -318,7 +316,7 @@ def audit(
             labels=None if labels is None else np.asarray(labels),
             labels_train=None if labels_train is None else np.asarray(labels_train),
             row_numbers=row_numbers,
-            budget=BUDGETS[budget],
+            budget=amount,
             seed=random_state,
         )
         if evidence.p.shape != evidence.flat.shape:  # and what fails at all fails here
@@ -394,6 +392,37 @@ def _says(kind: Check, verdict: Verdict, reading: Reading) -> str:
             "more items may help."
         )
     return kind.says[verdict].format(value=reading.value, **reading.also)
+
+
+def form_of(path: Path) -> Callable[[Report], str]:
+    """Tell by a file's name how a report is written to it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    callable
+        From a report to text.
+
+    Raises
+    ------
+    PlanError
+        If its name ends otherwise than a report's.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from chartae.audits.report import form_of
+    >>> form_of(Path("report.json")).__name__
+    'to_json'
+    """
+    forms = {".html": Report.to_html, ".json": Report.to_json, ".txt": Report.__str__}
+    if path.suffix not in forms:
+        raise PlanError(f"{path} ends in none of .html (a page), .json (its values), .txt: name it so")
+    return forms[path.suffix]
 
 
 def _together(findings: list[Finding]) -> tuple[Finding, ...]:

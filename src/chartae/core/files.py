@@ -5,17 +5,59 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from chartae.core.errors import DataError, enumerated
+from chartae.core.errors import ChartaeError, DataError, enumerated
 
-__all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "visible_files"]
+__all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "unwritable", "visible_files"]
 
 SOUNDS = (".wav", ".flac")  # what is read as sound
 #: How folders are called that split data rather than label them.
 SPLITS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
+
+
+@contextmanager
+def unwritable(
+    path: str | os.PathLike[str], kind: type[ChartaeError] = DataError, *others: type[Exception]
+) -> Iterator[None]:
+    """Say in one line what a disk or a file system does not allow.
+
+    Parameters
+    ----------
+    path : str or path
+        What is written.
+    kind : type
+        Of the error that says so.
+    *others : type
+        Errors that mean the same, beside those of the system.
+
+    Yields
+    ------
+    None
+        For the block that writes.
+
+    Raises
+    ------
+    ChartaeError
+        Of that kind.
+
+    Examples
+    --------
+    >>> from chartae.core.files import unwritable
+    >>> with unwritable("out/codes.npy"):
+    ...     raise PermissionError(13, "Permission denied")
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.DataError: cannot write out/codes.npy (Permission denied): choose another place
+    """
+    refused: tuple[type[Exception], ...] = (OSError, *others)
+    try:
+        yield
+    except refused as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise kind(f"cannot write {path} ({reason}): choose another place") from None
 
 
 @contextmanager
@@ -32,6 +74,11 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     binary file
         What is written into it stands beside ``path`` until the block ends; after an error it is removed.
 
+    Raises
+    ------
+    DataError
+        If the file cannot be written.
+
     Examples
     --------
     >>> from pathlib import Path
@@ -42,14 +89,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     b'abc'
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            yield file
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with unwritable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(draft, "wb") as file:
+                yield file
+            os.replace(draft, target)
+        finally:
+            with suppress(OSError):  # whose reason was said by what failed first
+                draft.unlink()
 
 
 @contextmanager
@@ -69,7 +118,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     DataError
-        If something of that name is there.
+        If something of that name is there, or the folder cannot be written.
 
     Examples
     --------
@@ -84,14 +133,15 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise DataError(f"{target} is there already: name a new folder, or an empty one")
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        if target.exists():
-            target.rmdir()  # or some systems would not rename
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with unwritable(target):
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+            if target.exists():
+                target.rmdir()  # or some systems would not rename
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from chartae.core.columns import Schema, is_frame, is_streamed_table, without
 from chartae.core.errors import DataError, PlanError
 from chartae.core.spaces import Space
 from chartae.estimators.decoding import Decoding
+from chartae.estimators.suspicions import warn_of_other_units
 from chartae.parts.likelihoods import likelihoods
 from chartae.training.items import array_of, refuse_bad_values
 from chartae.training.readers import read
@@ -107,6 +108,8 @@ class Checking(
         if not reset:
             self._refuse_shape(X.shape)
             self.space_.check(X, None if np.isnan(low) else (low, high))
+            if self.space_.schema is None:
+                warn_of_other_units(low, high, self.space_.value_range)
         return X
 
     def _refuse_shape(self, whole: tuple[int, ...]) -> None:

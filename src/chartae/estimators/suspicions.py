@@ -13,11 +13,12 @@ from chartae.core.columns.seen import spells
 from chartae.core.errors import enumerated
 from chartae.parts.units import NARROW
 
-__all__ = ["warn_of_constant", "warn_of_outliers", "warn_of_row_names"]
+__all__ = ["warn_of_constant", "warn_of_other_units", "warn_of_outliers", "warn_of_row_names"]
 
 SAID = 5  # constant columns of which it is said how they are left out
 MOSTLY, OUTSIDE = 0.9, 0.1  # share of a variance that one value holds, in fewer than this share of the rows
 PIXELS = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))  # ranges of images, most of which may be empty
+FAR = 10.0  # times the range of all values of a fit, beyond its ends
 FEW, LOOKED_AT = 20, 1 << 22  # rows of which that says something, and values from the start, of more
 
 
@@ -27,7 +28,8 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
     Parameters
     ----------
     X : ndarray
-        ``(n, features)``; of items of other shapes nothing is said, since edges of images may well be empty.
+        ``(n, features)``; of items of other shapes only whether all are the same: edges of images may well be
+        empty.
     schema : Schema or None
         What the columns of a table hold.
 
@@ -51,6 +53,8 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
         where, but = " (from 0)", ", unless it is a pixel" if len(names) == 1 else ", unless they are pixels"
     if len(names) == 1:
         warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=5)
+    elif X.ndim > 2 and len(X) > 1 and all((block == X[:1]).all() for block in blocks(X)):
+        warnings.warn("all items are the same, and there is nothing to learn: look at the data", stacklevel=5)
     elif names:
         listed = f"columns {enumerated(names)}{where}"
         warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)
@@ -155,6 +159,35 @@ def warn_of_outliers(X: Any, schema: Schema | None, *, shared: bool = True) -> N
             f"column {name} holds {value} in row {found.row} (from 0){others}, which is {found.share:.0%} of "
             f"{variance} and leaves little to the rest: correct it, or {empty} if it stands for a missing "
             "value",
+            stacklevel=5,
+        )
+
+
+def warn_of_other_units(low: float, high: float, seen: tuple[float, float]) -> None:
+    """Name values so far beyond those of the fit that they may have another unit.
+
+    Parameters
+    ----------
+    low, high : float
+        The smallest and the largest.
+    seen : tuple of float
+        Those of the fit.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from chartae.estimators.suspicions import warn_of_other_units
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_other_units(0.0, 255.0, (0.0, 1.0))
+    >>> str(caught[0].message)
+    'values are from 0 to 255, and those of the fit were from 0 to 1: are these in the same units?'
+    """
+    away = FAR * (seen[1] - seen[0])
+    if away and (high > seen[1] + away or low < seen[0] - away):
+        warnings.warn(
+            f"values are from {low:g} to {high:g}, and those of the fit were from {seen[0]:g} to "
+            f"{seen[1]:g}: are these in the same units?",
             stacklevel=5,
         )
 

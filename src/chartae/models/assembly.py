@@ -368,6 +368,10 @@ def assemble(
     if not all(_counts(width) for width in widths):
         raise PlanError(f"hidden={widths}: a layer has a whole number of units, one or more")
     likelihood_class = likelihoods[space.likelihood]
+    if noise not in (None, "global") and not likelihood_class.has_noise:
+        raise PlanError(
+            f"noise={noise!r} says nothing to likelihood={space.likelihood!r}, which has none: leave it out"
+        )
     conditioner = Condition(**condition) if condition else None
     width = conditioner.width if conditioner else 0
     if conditioning != "concat" and not width:

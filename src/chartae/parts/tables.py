@@ -118,6 +118,7 @@ class ColumnsLikelihood(NetworkLikelihood):
     torch.Size([2])
     """
 
+    has_noise = True
     order: Tensor
     back: Tensor
 

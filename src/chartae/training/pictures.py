@@ -55,10 +55,12 @@ def load_images(files: Sequence[Path], size: tuple[int, int] | None) -> tuple[ND
     heads = [_head(file) for file in files]
     notes = []
     sizes = sorted({head[0] for head in heads}, key=math.prod)
-    if size is None and len(sizes) > 1:
-        size = _usual_size([head[0] for head in heads])
+    chooses = "; --size chooses" if size is None else ""
+    size = size or (_usual_size([head[0] for head in heads]) if len(sizes) > 1 else sizes[0])
+    if sizes != [tuple(size)]:
         to, least, most = (f"{h} × {w}" for h, w in (size, sizes[0], sizes[-1]))
-        notes.append(f"resized to {to} from sizes between {least} and {most}; --size chooses")
+        between = f"sizes between {least} and {most}" if len(sizes) > 1 else least
+        notes.append(f"resized to {to} from {between}{chooses}")
     kinds = [head[1] for head in heads]
     kind = "RGB" if set(kinds) == {"L", "RGB"} else kinds[0]
     odd = [i for i, k in enumerate(kinds) if k != kind]

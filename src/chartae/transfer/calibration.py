@@ -6,8 +6,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from chartae.core.errors import DataError
+
 __all__ = ["calibration_error", "fit_temperature", "tempered"]
 
+SLACK = 1e-6  # by which rounding may have taken a probability beyond one
 LEAST = 1e-6  # of a probability: what a head calls impossible may be so all the same
 
 
@@ -97,6 +100,11 @@ def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 1
     float
         From 0 to 1: ECE.
 
+    Raises
+    ------
+    DataError
+        If these are no probabilities, or no numbers of their classes.
+
     References
     ----------
     Guo et al. 2017, arXiv:1706.04599, equation 3.
@@ -108,6 +116,15 @@ def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 1
     >>> round(calibration_error(np.tile([[0.9, 0.1]], (10, 1)), np.array([0] * 7 + [1] * 3)), 3)
     0.2
     """
+    probabilities, y = np.asarray(probabilities, dtype=np.float64), np.asarray(y)
+    if probabilities.ndim != 2 or y.shape != probabilities.shape[:1] or not len(y):
+        raise DataError(
+            f"probabilities have shape {probabilities.shape}, labels {y.shape}: give (n, m), (n,)"
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1 + SLACK)).all():
+        raise DataError("probabilities are not all from 0 to 1: give those of predict_proba")
+    if not np.isin(y, np.arange(probabilities.shape[1])).all():
+        raise DataError("labels are not all numbers of a class, which are from 0 up: give their places")
     sure, right = probabilities.max(1), probabilities.argmax(1) == y
     of = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = np.bincount(of, right - sure, minlength=bins)

@@ -68,7 +68,8 @@ def bhattacharyya(mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_
     Parameters
     ----------
     mean, std : array_like
-        ``(n, d)``, of independent normals; a std of 0 is a point.
+        ``(n, d)``, of independent normals. A std of 0 is taken for the least that a float holds, so that
+        points rank by their distance, and have hardly anything in common with what is none.
     other_mean, other_std : array_like
         ``(m, d)``.
 
@@ -145,6 +146,11 @@ def _minus_kl(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _by_pairs(of: Callable[..., np.ndarray], *given: ArrayLike) -> np.ndarray:
     a, s, b, t = (np.asarray(v, dtype=np.float64) for v in given)
+    if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1] and s.shape == a.shape and t.shape == b.shape):
+        shapes = ", ".join(str(v.shape) for v in (a, s, b, t))
+        raise DataError(f"means and standard deviations have shapes {shapes}: give (n, d) and (m, d) of each")
+    if (s < 0).any() or (t < 0).any():
+        raise DataError("a standard deviation is negative: give 0 or more")
     size = max(1, AT_ONCE // max(1, b.size))
     blocks = [of(a[i : i + size, None] - b, s[i : i + size, None] ** 2, t**2) for i in range(0, len(a), size)]
     return np.concatenate(blocks) if blocks else np.empty((0, len(b)))
@@ -216,6 +222,13 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     float
         From 0 to 1.
 
+    Raises
+    ------
+    DataError
+        If a similarity is not a number.
+    PlanError
+        If none is to be looked at.
+
     References
     ----------
     Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57, section V.
@@ -247,6 +260,13 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     -------
     ndarray
         ``(n, classes)``, of the labels in their order; rows add up to one, or to zero where none is left.
+
+    Raises
+    ------
+    DataError
+        If a similarity is not a number.
+    PlanError
+        If none is to be looked at.
 
     References
     ----------
@@ -341,6 +361,10 @@ def _different(draws: ArrayLike) -> np.ndarray:
 def _nearest(similarity: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar of each row, in any order, and which of them are not left out."""
     similarity = np.asarray(similarity, dtype=np.float64)
+    if k < 1:
+        raise PlanError(f"k={k}: look at one item, or more")
+    if np.isnan(similarity).any():
+        raise DataError("similarities are not numbers in places: write minus infinity to leave a pair out")
     near = np.argpartition(-similarity, min(k, similarity.shape[1]) - 1, axis=1)[:, :k]
     return near, np.take_along_axis(similarity, near, 1) > -np.inf
 
@@ -360,6 +384,11 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
     float
         From 1 to n: the exponential of the entropy of the kernel's eigenvalues.
 
+    Raises
+    ------
+    PlanError
+        If the width is no distance.
+
     References
     ----------
     Friedman and Dieng 2023, arXiv:2210.02410, definition 3.1.
@@ -374,6 +403,8 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
     3.0
     """
     codes = np.asarray(codes, dtype=np.float64)
+    if width is not None and not width > 0:
+        raise PlanError(f"width={width:g}: use a distance above 0, or None for cosines")
     if width is not None:
         kernel = np.exp(-0.5 * np.square(euclidean_distances(codes) / width))
     else:
@@ -427,6 +458,11 @@ def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
     RiskCoverage
         The curve and its area.
 
+    Raises
+    ------
+    DataError
+        If there is no item, there are not as many of the one as of the other, or one is not a number.
+
     References
     ----------
     Geifman and El-Yaniv 2017, arXiv:1705.08500; the excess: Geifman, Uziel and El-Yaniv 2019,
@@ -439,7 +475,11 @@ def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
     >>> round(found.area, 3), found.excess
     (0.111, 0.0)
     """
-    u, lost = np.asarray(uncertainty), np.asarray(wrong, dtype=np.float64)
+    u, lost = (np.asarray(v, dtype=np.float64) for v in (uncertainty, wrong))
+    if u.ndim != 1 or u.shape != lost.shape or not len(u):
+        raise DataError(f"uncertainty has shape {u.shape}, wrong has {lost.shape}: give (n,) of both")
+    if np.isnan(u).any() or np.isnan(lost).any():
+        raise DataError("what is uncertain, or wrong, is not a number in places: leave such items out")
     _, group = np.unique(u, return_inverse=True)
     mean = np.bincount(group, lost) / np.bincount(group)
     n = np.arange(1, len(u) + 1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chartae.core.columns.kinds import Column
-from chartae.core.errors import DataError, one_line
+from chartae.core.errors import DataError
 
 __all__: list[str] = []
 
@@ -38,14 +38,17 @@ def numbers_of(column: Column, values: Any) -> np.ndarray:
             raise DataError(f"column {column.name!r} holds {value!r}, which is not known: it knows {listed}")
         return np.where(gaps, np.nan, codes.astype(np.float64))
     if column.clock:
-        try:
-            if pd.api.types.is_numeric_dtype(values.dtype) and not gaps.all():
-                raise ValueError("they are numbers")
-            stamps = pd.to_datetime(values, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-        except (ValueError, TypeError, OverflowError) as e:
+        plain = pd.api.types.is_numeric_dtype(values.dtype)  # which pandas would take for nanoseconds
+        given = values.where(gaps) if plain else values
+        stamps = pd.to_datetime(given.astype(object), utc=True, format="ISO8601", errors="coerce")
+        undated = ~gaps & stamps.isna().to_numpy()
+        if undated.any():
+            row = int(undated.argmax())
             raise DataError(
-                f"column {column.name!r} holds other values than dates ({one_line(e, 80)}): correct them"
-            ) from None
+                f"column {column.name!r} holds {values.to_list()[row]!r} in row {row} (from 0), which is no "
+                "date: write it as in 2024-12-31, or leave it empty"
+            )
+        stamps = stamps.astype("datetime64[us, UTC]")
         return np.where(gaps, np.nan, stamps.astype("int64").to_numpy() / 1e6)
     numbers = written(column, values)
     wrong = np.isinf(numbers)

@@ -300,11 +300,8 @@ def _refuse(home: Path, name: str, began: Any, given: Any) -> NoReturn:
 
 
 def _write(home: Path, values: dict[str, Any]) -> None:
-    try:
-        with atomic(home / RECORD) as file:
-            file.write(json.dumps(values, indent=1, ensure_ascii=False).encode())
-    except OSError as error:
-        raise RunFolderError(f"cannot write {home} ({error.strerror}): choose another place") from None
+    with atomic(home / RECORD) as file:
+        file.write(json.dumps(values, indent=1, ensure_ascii=False).encode())
 
 
 @contextlib.contextmanager

@@ -91,8 +91,8 @@ def refuse_occupied(
     Raises
     ------
     RunFolderError
-        If it is a file, a folder of other things, a run that may not be replaced, or a folder that cannot be
-        replaced as a whole.
+        If both are asked for, it is a file, a folder of other things, a run that may not be replaced, or a
+        folder that cannot be replaced as a whole.
 
     Examples
     --------
@@ -102,6 +102,8 @@ def refuse_occupied(
     ...
     chartae.core.errors.RunFolderError: . is the working folder, or above it, and cannot be replaced: ...
     """
+    if overwrite and resume:
+        raise RunFolderError(f"{how[1]} goes on with a run, and {how[0]} replaces it: leave one of them out")
     path = Path(path)
     home = Path(os.path.realpath(path))
     if home.exists() and not home.is_dir():

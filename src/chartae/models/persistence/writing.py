@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chartae.core.errors import RunFolderError
+from chartae.core.files import unwritable
 from chartae.core.trees import pack
 from chartae.models.persistence.files import (
     CHECKPOINT,
@@ -232,16 +233,10 @@ class OpenRun:
                 self._replace({CHECKPOINT: _whole(config, {"weights": dict(tensors)}, history), **files})
         self.begun = True
 
-    @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
-        """Say in one line what a disk or a file system does not allow."""
+    def _said(self) -> contextlib.AbstractContextManager[None]:
         from safetensors import SafetensorError
 
-        try:
-            yield
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise RunFolderError(f"cannot write {self.path} ({reason}): choose another place") from None
+        return unwritable(self.path, RunFolderError, SafetensorError)
 
     def _make(self, files: _Files) -> None:
         """Make the folder beside its place, with files in it, and move it there."""

@@ -49,6 +49,7 @@ class NetworkLikelihood(Likelihood):
     """
 
     offers = frozenset({"log_prob", "point"})
+    has_noise = False  # whether ``noise`` says anything to it
     step: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

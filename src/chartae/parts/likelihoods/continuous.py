@@ -52,6 +52,7 @@ class LocationLikelihood(NetworkLikelihood):
     """
 
     offers = frozenset({"log_prob", "point", "located"})
+    has_noise = True
     log_spread: Tensor
     seen: Tensor
     momentum = 0.05
@@ -244,6 +245,8 @@ class LearnedSpread(NetworkLikelihood):
     PlanError
         If ``noise`` is none of these.
     """
+
+    has_noise = True
 
     def __init__(
         self,
