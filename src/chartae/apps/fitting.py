@@ -13,13 +13,23 @@ import chartae
 from chartae.apps.inputs import condition_of, features_of, to_fit
 from chartae.apps.options import (
     DATA,
+    BatchSize,
+    ColumnKinds,
+    Device,
+    Encoder,
+    Epochs,
+    Hidden,
     Labels,
+    LearningRate,
+    Likelihood,
     Memory,
+    Network,
+    Param,
+    Quiet,
     Seed,
     Size,
     as_options,
     duration_of,
-    hidden_of,
     kind_of,
     latent_dim_of,
     noise_of,
@@ -48,23 +58,15 @@ def fit(
     latent_dim: Annotated[
         Any, typer.Option(parser=latent_dim_of, metavar="auto|N", help="Numbers in a code.")
     ] = None,
-    likelihood: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="normal, laplace, poisson ...; inferred by default."),
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="linear, mlp, conv1d, conv2d or resnet; chosen by default."),
-    ] = None,
-    hidden: Annotated[
-        Any, typer.Option(parser=hidden_of, metavar="N,N", help="Widths of the layers, such as 512,256.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
+    likelihood: Likelihood = None,
+    network: Network = None,
+    hidden: Hidden = None,
+    epochs: Epochs = None,
     max_time: Annotated[
         Any, typer.Option(parser=duration_of, metavar="TIME", help="Stop after 90 (seconds), 30m or 2h.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Of Adam.")] = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
     noise: Annotated[
         Any,
         typer.Option(
@@ -73,32 +75,13 @@ def fit(
             help="global, feature or item, or a fixed standard deviation in the data's units.",
         ),
     ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="A parameter of the recipe, or any of the estimator: patience, clip, schedule, scale ... "
-            "VALUE is JSON, True, False, None or a word. May be repeated.",
-        ),
-    ] = None,
+    param: Param = None,
     precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, float32 or bf16.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
+    device: Device = None,
     seed: Seed = None,
     size: Size = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Of texts: tfidf (the default), bytes, sentence-transformers/NAME."
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=KIND",
-            help="What a column of a table holds: continuous, positive, binary, categorical, count, or a "
-            "likelihood; drop leaves it out. May be repeated.",
-        ),
-    ] = None,
+    encoder: Encoder = None,
+    column: ColumnKinds = None,
     memory: Memory = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
     resume: Annotated[
@@ -116,7 +99,7 @@ def fit(
         typer.Option(metavar="NAME", help="With --from: what its health report says to try."),
     ] = None,
     no_audit: Annotated[bool, typer.Option("--no-audit", help="Write no health report at the end.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train on DATA, save the run to a folder, and check its health."""
     from chartae.models.persistence import is_unfinished, refuse_occupied
@@ -126,16 +109,11 @@ def fit(
     from chartae.models.recipes import find
 
     before = _origin(origin, remedy)
+    words = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
     if data is None:
         if before is None:
             raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
-        words = before.source
-        data, labels = words["data"], labels or words.get("labels")
-        size, encoder, memory = (
-            size or words.get("size"),
-            encoder or words.get("encoder"),
-            memory or words.get("memory"),
-        )
+        words = {name: given or before.source.get(name) for name, given in words.items()}
     entry = find(recipe or (before.recipe if before else "vae"))
     asked = {
         "latent_dim": latent_dim,
@@ -155,7 +133,7 @@ def fit(
     if column:
         known = (before.parameters.get("columns") if before else None) or {}
         given["columns"] = known | dict(kind_of(pair) for pair in column)
-    items = to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
+    items = to_fit(entry, words, quiet=quiet)
     if before is not None:
         if before.is_trained and (own or given.keys() - {"random_state"}):
             raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
@@ -163,7 +141,6 @@ def fit(
     estimator = chartae.Autoencoder(
         recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
-    source = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
     from chartae.apps.health import write_source
 
     goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
@@ -180,7 +157,7 @@ def fit(
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):
             _remove_stale(out)
-            write_source(out, **source)
+            write_source(out, **words)
             typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
         raise
     except ValueError as error:
@@ -193,18 +170,12 @@ def fit(
     _picture_run(estimator, items, out)
     if is_unfinished(out):
         typer.echo(goes_on, err=True)
-    write_source(out, **source)
+    write_source(out, **words)
     judged = True
     if not no_audit and not is_unfinished(out) and not estimator.model_.likelihood.sequential:
         judged = _audit_fit(estimator, items, out, before, quiet=quiet)
     if not quiet:
-        read = [
-            data,
-            *(["--labels", labels] if labels else []),
-            *(["--size", "x".join(map(str, size))] if size else []),
-            *(["--memory", memory] if memory else []),
-        ]
-        _say_what_next(estimator, shlex.join(read), out, judged=judged)
+        _say_what_next(estimator, _typed(words), out, judged=judged)
 
 
 def _origin(run: Path | None, remedy: str | None) -> Origin | None:
@@ -259,6 +230,14 @@ def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None,
             cures = [f" Try --remedy {cure.name}: {cure.says}." for cure in finding.remedies[:1]]
             typer.echo(f"          {finding.name}: {finding.says}{''.join(cures)}")
     return True
+
+
+def _typed(words: dict[str, Any]) -> str:
+    """Write down how the data are read again; a run knows its encoder."""
+    size = words["size"] and "x".join(map(str, words["size"]))
+    options = {"--labels": words["labels"], "--size": size, "--memory": words["memory"]}
+    given = [part for option, value in options.items() if value for part in (option, value)]
+    return shlex.join([words["data"], *given])
 
 
 def _remove_stale(out: Path) -> None:

@@ -42,9 +42,9 @@ def read_data(
     return read(data, labels=labels, size=size, encoder=encoder, memory=memory)
 
 
-def to_fit(recipe: Any, data: str, labels: str | None, *how: Any, quiet: bool) -> Dataset:
+def to_fit(recipe: Any, words: dict[str, Any], *, quiet: bool) -> Dataset:
     """Read what a recipe is fitted to, and say what was found."""
-    items = read_data(data, labels, *how)
+    items = read_data(**words)
     if recipe.conditional and items.y is None:
         raise DataError(f"recipe {recipe.name!r} needs labels, and {items.name} brings none: pass --labels")
     if not quiet:

@@ -180,3 +180,39 @@ Guidance = Annotated[
     typer.Option(metavar="W", help="How far to follow the condition: 1 as trained, 2 as much again."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Same seed, same result.")]
+Likelihood = Annotated[
+    str | None, typer.Option(metavar="NAME", help="normal, laplace, poisson ...; inferred by default.")
+]
+Network = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="linear, mlp, conv1d, conv2d or resnet; chosen by default."),
+]
+Hidden = Annotated[
+    Any, typer.Option(parser=hidden_of, metavar="N,N", help="Widths of the layers, such as 512,256.")
+]
+Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")]
+LearningRate = Annotated[float | None, typer.Option(metavar="RATE", help="Of Adam.")]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
+Param = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="A parameter of the recipe, or any of the estimator: patience, clip, schedule, scale ... "
+        "VALUE is JSON, True, False, None or a word. May be repeated.",
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of texts: tfidf (the default), bytes, sentence-transformers/NAME."),
+]
+ColumnKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="NAME=KIND",
+        help="What a column of a table holds: continuous, positive, binary, categorical, count, or a "
+        "likelihood; drop leaves it out. May be repeated.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")]

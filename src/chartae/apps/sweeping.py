@@ -11,12 +11,22 @@ import typer
 
 from chartae.apps.inputs import to_fit
 from chartae.apps.options import (
+    BatchSize,
+    ColumnKinds,
     Data,
+    Device,
+    Encoder,
+    Epochs,
+    Hidden,
     Labels,
+    LearningRate,
+    Likelihood,
     Memory,
+    Network,
+    Param,
+    Quiet,
     Size,
     as_options,
-    hidden_of,
     kind_of,
     noise_of,
     sorted_out,
@@ -80,41 +90,20 @@ def swept(
     jobs: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many fit at once, each with one thread.")
     ] = 1,
-    likelihood: Annotated[
-        str | None, typer.Option(metavar="NAME", help="normal, laplace, poisson ...; inferred by default.")
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="linear, mlp, conv1d, conv2d or resnet; chosen by default."),
-    ] = None,
-    hidden: Annotated[
-        Any, typer.Option(parser=hidden_of, metavar="N,N", help="Widths of the layers, such as 512,256.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Items a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Of Adam.")] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Another parameter of the recipe or of the estimator, as in fit. May be repeated.",
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
+    likelihood: Likelihood = None,
+    network: Network = None,
+    hidden: Hidden = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    param: Param = None,
+    device: Device = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of every fit.")] = 0,
     size: Size = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Of texts: tfidf (the default), bytes, sentence-transformers/NAME."
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=KIND", help="What a column of a table holds, as in fit. May be repeated."),
-    ] = None,
+    encoder: Encoder = None,
+    column: ColumnKinds = None,
     memory: Memory = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit DATA for several latent sizes and betas, and recommend which to take."""
     from chartae.estimators.parameters import COMMON
@@ -133,11 +122,11 @@ def swept(
     own, given = sorted_out(param or [], entry.parameters, COMMON, asked)
     if column:
         given["columns"] = dict(kind_of(pair) for pair in column)
-    items = to_fit(entry, data, labels, size, encoder, memory, quiet=quiet)
+    words = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
+    items = to_fit(entry, words, quiet=quiet)
     from chartae.apps.health import write_source
     from chartae.estimators.sweeps import FIGURE, RECORD, sweep
 
-    words = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
     try:
         found = sweep(
             items,
