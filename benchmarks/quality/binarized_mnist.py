@@ -28,27 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import machine_info, write_json
 
 TRIAL, EACH = 2, 10  # epochs of the trial that tells how many there is time for, and between two checkpoints
-JUDGED = 2000  # images of the validation of each epoch
 
 
 class Stage(NamedTuple):
-    """A share of the time, what of a run's parameters is otherwise in it, and how many rows a step takes.
-
-    ``averaging``: from which step on an epoch's weights are an average of those of its steps.
-    """
+    """A share of the time, and what of a run's parameters is otherwise in it."""
 
     share: float
     parameters: dict[str, Any]
-    batch_size: int = 128
-    averaging: int | None = None
 
 
-#: Most of what a decoder learns by 50 samples it learns by fewer, of which a step takes less time. Many
-#: samples fill a step with few rows, so that there is time for more steps.
+#: Most of what a decoder learns by 50 samples it learns by fewer, of which a step takes less time.
 GROWING = (
-    Stage(0.15, {"k": 1}, 128, 400),
-    Stage(0.25, {"k": 5, "warmup": 0.0}, 64, 400),
-    Stage(0.6, {"k": 50, "kept": 5, "warmup": 0.0}, 50),
+    Stage(0.2, {"k": 1}),
+    Stage(0.35, {"k": 5, "warmup": 0.0}),
+    Stage(0.45, {"k": 50, "kept": 5, "warmup": 0.0}),
 )
 
 
@@ -60,6 +53,7 @@ class Run(NamedTuple):
     hidden: tuple[int, ...]
     latent_dim: int
     published: float | None
+    batch_size: int = 128
     rate: float = 1e-3
     network: str = "mlp"
     stages: tuple[Stage, ...] = (Stage(1.0, {}),)
@@ -111,9 +105,7 @@ def fitted(
     space = infer_space(
         images["train"], likelihood="bernoulli", layout="flat" if run.network == "mlp" else "chw"
     )
-    # Some of the images tell how a run goes on: bounds of 50 samples take their time.
-    source = Source(images["train"], space, device=device)
-    judged = Source(images["valid"][:JUDGED], space, device=device)
+    source, judged = (Source(images[name], space, device=device) for name in ("train", "valid"))
 
     def plan(stage: Stage) -> Any:
         torch.manual_seed(seed)
@@ -126,16 +118,15 @@ def fitted(
             **run.parameters | stage.parameters,
         )
 
-    def epochs(plan: Any, stage: Stage, n: int, state: Any = None) -> Any:
+    def epochs(plan: Any, n: int, state: Any = None) -> Any:
         return train(
             plan,
             source,
             validation=judged,
             epochs=n,
-            batch_size=stage.batch_size,
+            batch_size=run.batch_size,
             learning_rate=run.rate,
             schedule="cosine" if now["stage"] == len(run.stages) - 1 else "constant",
-            averaging=stage.averaging,
             precision=torch.float32,
             seed=seed + now["stage"],
             state=state,
@@ -147,7 +138,7 @@ def fitted(
     while now["stage"] < len(run.stages):
         stage, started = run.stages[now["stage"]], 0.0
         if now["epochs"] is None:  # how many there is time for, from the last one of a trial
-            for epoch in epochs(plan(stage), stage, 100):
+            for epoch in epochs(plan(stage), 100):
                 if epoch.number == TRIAL:
                     break
                 started = clock()
@@ -157,7 +148,7 @@ def fitted(
         if now["weights"] is not None:
             model.model.load_state_dict(now["weights"])
         before = curve[-1]["cpu_seconds"] if curve else 0.0
-        for epoch in epochs(model, stage, now["epochs"], now["state"]):
+        for epoch in epochs(model, now["epochs"], now["state"]):
             log = {k: v for k, v in epoch.log.items() if not isinstance(v, list)}
             curve.append({"cpu_seconds": before + clock() - start, **log})
             if epoch.number % EACH == 0 or epoch.number == now["epochs"]:

@@ -83,6 +83,8 @@ def caption(
         else:
             write(out, said, captioner)
         return
+    if texts.suffix != ".txt":  # type: ignore[union-attr]
+        raise DataError(f"{texts} does not end in .txt: write the texts into one, a line each")
     lines = lines_of(texts)  # type: ignore[arg-type]
     if len(lines) != len(X):
         raise DataError(f"{texts} has {len(lines):,} lines and {items.name} {len(X):,} rows: write one a row")

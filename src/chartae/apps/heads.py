@@ -10,6 +10,7 @@ import typer
 from chartae.apps.inputs import features_of, open_run, read_for, streamed
 from chartae.apps.options import Data, Labels, Run, Size
 from chartae.core.errors import DataError
+from chartae.core.files import atomic
 
 __all__: list[str] = []
 
@@ -127,7 +128,8 @@ def head(
         )
         typer.echo(str(found))
         figure: Any = found.plot().figure
-        figure.savefig(curve, dpi=110)
+        with atomic(curve) as file:
+            figure.savefig(file, dpi=110, format="png")
         typer.echo(f"wrote     {curve}")
     if out is not None:
         if numbers:
@@ -135,5 +137,6 @@ def head(
         else:
             each = model.predict_proba(X)
             columns = {"label": names[each.argmax(1)], "probability": each.max(1)}
-        pd.DataFrame(columns).to_csv(out, index=False)
+        with atomic(out) as file:
+            pd.DataFrame(columns).to_csv(file, index=False)
         typer.echo(f"wrote     {out}")

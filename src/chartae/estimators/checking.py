@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
-from sklearn.utils.validation import assert_all_finite, check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names,
+    assert_all_finite,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
 from torch import Tensor
 
 from chartae.core.arrays import blocks, ends, is_streamed
@@ -69,6 +75,8 @@ class Checking(
                 )
         elif self.space_.schema is not None and self.space_.schema.wordy is not None:
             raise DataError("the model was fitted on a table: pass a DataFrame with its columns")
+        elif self.space_.schema is not None and any(c.logged or c.clock for c in self.space_.schema.columns):
+            return self._check_table(self._tabled(X, named=named), reset=False, named=False)
         gaps = self.gaps_ if reset else self.space_.gaps
         # One pass, for the ends, is enough to see what is not finite and what the likelihood does not know.
         wanted: dict[str, Any] = {
@@ -122,6 +130,19 @@ class Checking(
             elif len(shape) and math.prod(shape) == math.prod(fitted):
                 cure = f": pass X.reshape(-1, {', '.join(map(str, fitted))})"
             raise DataError(f"items have shape {shape}, and the model was fitted on {fitted}{cure}")
+
+    def _tabled(self, X: Any, *, named: bool) -> Any:
+        """Make an array a table as the model was fitted on: it has other units than the model."""
+        import pandas as pd
+
+        if is_streamed(X):
+            raise DataError("the model was fitted on a table: pass one, or rows of an array in memory")
+        X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        self._refuse_shape(X.shape)
+        if named:
+            _check_feature_names(self, X, reset=False)
+        assert self.space_.schema is not None
+        return pd.DataFrame(X, columns=list(self.space_.schema.names))
 
     def _check_table(self, X: Any, *, reset: bool, named: bool = True) -> np.ndarray:
         """Turn a table into numbers, NaN where a value is missing."""

@@ -14,7 +14,8 @@ from sklearn.utils.validation import _num_samples, column_or_1d
 
 from chartae.core.errors import DataError
 from chartae.estimators.decoding import count, seed_of
-from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, takes_unlabeled
+from chartae.estimators.heads.targets import targets
+from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, labeled, takes_unlabeled
 from chartae.transfer import head as make_head
 
 if TYPE_CHECKING:
@@ -167,12 +168,16 @@ def label_efficiency_curve(
     if np.ndim(y) > 1 and np.shape(y)[1] > 1:
         raise DataError(f"y has {np.shape(y)[1]} labels of each row, and a curve is of one: give a column")
     seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(y)
-    if _num_samples(X) != len(y):
-        raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one label for each row")
+    X, y = _labeled_rows(X, y)
     if test is None:
         rows, held_out = train_test_split(np.arange(len(y)), test_size=0.2, random_state=seed, stratify=y)
         test = _safe_indexing(X, held_out), y[held_out]
         X, y = _safe_indexing(X, rows), y[rows]
+    else:
+        told, right = test
+        test = _labeled_rows(told, column_or_1d(right))
+        if (test[1].dtype.kind in "OUS" and y.dtype.kind not in "OUS") or not len(test[1]):
+            raise DataError(f"test has labels of type {test[1].dtype}, and y of {y.dtype}: give the same")
     classes, numbers = np.unique(y, return_inverse=True)
     chosen = _counts(len(y), len(classes)) if counts is None else tuple(int(n) for n in counts)
     wrong = next((n for n in chosen if not len(classes) <= n <= len(y)), None)
@@ -194,6 +199,14 @@ def label_efficiency_curve(
                 fit_to_draws(made, known[rows][None], labels[rows])
                 scores[name][i, draw] = (classes[made.predict(told)] == np.asarray(test[1])).mean()
     return LabelEfficiency(chosen, scores)
+
+
+def _labeled_rows(X: Any, y: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Leave out rows without a label."""
+    if _num_samples(X) != len(y):
+        raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one label for each row")
+    known = np.flatnonzero(labeled(targets(None, X, y)))
+    return (X, y) if len(known) == len(y) else (_safe_indexing(X, known), y[known])
 
 
 def _counts(n: int, classes: int) -> tuple[int, ...]:

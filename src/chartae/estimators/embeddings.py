@@ -10,6 +10,7 @@ import torch
 from scipy.special import entr
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from chartae.core.errors import DataError, PlanError
@@ -131,6 +132,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             raise DataError(f"method={self.method!r} learns from labels: give y, or use 'reconstruction'")
         y = targets(self, X, y)
         known = labeled(y)
+        check_classification_targets(y[known])
         self.classes_ = np.unique(y[known])
         if len(self.classes_) < 2:
             raise DataError("labels of one class tell nothing apart: give rows of two classes or more")
@@ -324,7 +326,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X : array_like
             ``(n, *shape)`` queries.
         labels : array_like
-            ``(m,)`` of the items that are asked.
+            ``(m,)`` of the items that are asked; one of -1, or None, does not vote.
         gallery : array_like or None
             ``(m, *shape)``, those items; None: the queries themselves, of which none votes for itself.
         k : int

@@ -1,7 +1,7 @@
 """Reuse of encoders: heads on codes, and whether their probabilities can be trusted."""
 
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
-from chartae.transfer.encoders import coded, drawn, fitted, refuse_points
+from chartae.transfer.encoders import coded, drawn, fitted, is_fitted, refuse_points
 from chartae.transfer.heads import (
     HEADS,
     Scaled,
@@ -50,6 +50,7 @@ __all__ = [
     "fitted",
     "head",
     "in_units",
+    "is_fitted",
     "labeled",
     "recall_at",
     "refuse_points",

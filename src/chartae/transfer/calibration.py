@@ -6,10 +6,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, PlanError
 
 __all__ = ["calibration_error", "fit_temperature", "tempered"]
 
+SPREAD = 0.5  # of the logarithm of a temperature, before any row is seen
 SLACK = 1e-6  # by which rounding may have taken a probability beyond one
 LEAST = 1e-6  # of a probability: what a head calls impossible may be so all the same
 
@@ -42,12 +43,17 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """
     if temperature == 1:
         return probabilities
+    if not temperature > 0:
+        raise PlanError(f"temperature={temperature:g}: use a number above 0")
     out: np.ndarray = softmax(np.log(np.maximum(probabilities, LEAST)) / temperature, axis=1)
     return out
 
 
 def fit_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
-    """Find the temperature at which held-out labels are likeliest.
+    """Find the temperature at which held-out labels are likeliest, and which is likely itself.
+
+    Its logarithm has a normal prior around 0: many rows say what they say, and few that happen to be all
+    right do not make a head sure of everything.
 
     Parameters
     ----------
@@ -70,14 +76,17 @@ def fit_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
     >>> import numpy as np
     >>> from chartae.transfer import fit_temperature
     >>> sure = np.tile([[0.99, 0.01]], (10, 1))  # and wrong in three of ten
-    >>> fit_temperature(sure, np.array([0] * 7 + [1] * 3)) > 5
-    True
+    >>> round(fit_temperature(sure, np.array([0] * 7 + [1] * 3)), 1)
+    2.9
+    >>> round(fit_temperature(np.repeat(sure, 100, 0), np.repeat([0] * 7 + [1] * 3, 100)), 1)
+    5.4
     """
     logs = np.log(np.maximum(probabilities, LEAST))
     rows = np.arange(len(y))
 
     def nll(log_temperature: float) -> float:
-        return -float(log_softmax(logs / np.exp(log_temperature), axis=1)[rows, y].mean())
+        told = log_softmax(logs / np.exp(log_temperature), axis=1)[rows, y].sum()
+        return 0.5 * (log_temperature / SPREAD) ** 2 - float(told)
 
     ends = np.log(20.0)
     return float(np.exp(minimize_scalar(nll, bounds=(-ends, ends), method="bounded").x))

@@ -15,7 +15,7 @@ from torch import nn
 from chartae.core.errors import DataError, PlanError
 from chartae.parts.networks import evaluating
 
-__all__ = ["coded", "drawn", "fitted", "refuse_points"]
+__all__ = ["coded", "drawn", "fitted", "is_fitted", "refuse_points"]
 
 AT_ONCE = 2048  # rows that a module of torch sees in one go
 
@@ -55,11 +55,36 @@ def fitted(encoder: Any, X: Any) -> Any:
             f"{type(encoder).__name__} has no transform: use a model of chartae, a transformer of "
             "scikit-learn, or a torch module"
         )
+    return encoder if is_fitted(encoder) else clone(encoder).fit(X)
+
+
+def is_fitted(encoder: Any) -> bool:
+    """Tell an encoder that stays as it is from one that a copy is to be fitted of.
+
+    Parameters
+    ----------
+    encoder : object or None
+        As of :func:`fitted`.
+
+    Returns
+    -------
+    bool
+        Whether it was fitted before; modules of torch are what they are.
+
+    Examples
+    --------
+    >>> from sklearn.decomposition import PCA
+    >>> from chartae.transfer import is_fitted
+    >>> is_fitted(PCA(1)), is_fitted(PCA(1).fit([[0.0], [1.0]]))
+    (False, True)
+    """
+    if not hasattr(encoder, "get_params"):
+        return True
     try:
         check_is_fitted(encoder)
     except NotFittedError:
-        return clone(encoder).fit(X)
-    return encoder
+        return False
+    return True
 
 
 def coded(encoder: Any, X: Any) -> np.ndarray:
@@ -150,7 +175,10 @@ def drawn(encoder: Any, X: Any, k: int, random_state: Any, *, shared: bool = Fal
     >>> drawn(vae, np.eye(20), 3, 0).shape
     (3, 20, 2)
     """
-    if not hasattr(encoder, "sample_posterior"):
+    posterior = getattr(getattr(encoder, "model_", None), "posterior", None)
+    if not hasattr(encoder, "sample_posterior") or "log_prob" not in getattr(
+        posterior, "offers", ("log_prob",)
+    ):
         refuse_points()
     how = {"shared": True} if shared and "shared" in signature(encoder.sample_posterior).parameters else {}
     found: np.ndarray = encoder.sample_posterior(X, k, random_state=random_state, **how)

@@ -232,7 +232,8 @@ def labeled(y: np.ndarray) -> np.ndarray:
     [True, True, False]
     """
     if y.dtype.kind == "O":
-        found: np.ndarray = ~(pd.isna(y) | (y == UNLABELED) | (y == str(UNLABELED)))
+        found: np.ndarray = ~np.asarray(pd.isna(y))
+        found[found] = [each not in (UNLABELED, str(UNLABELED)) for each in y[found]]
         return found
     mark: Any = str(UNLABELED) if y.dtype.kind == "U" else UNLABELED  # a list of words and -1 is all words
     marked = y.dtype.kind in "ifU" and len(np.unique(y)) > 2

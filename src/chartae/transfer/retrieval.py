@@ -11,9 +11,11 @@ from scipy.special import entr
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
+from sklearn.utils.validation import column_or_1d
 
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
+from chartae.transfer.heads import labeled
 
 __all__ = [
     "COMPARISONS",
@@ -225,7 +227,7 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     Raises
     ------
     DataError
-        If a similarity is not a number.
+        If a similarity is not a number, or there is not one for each label.
     PlanError
         If none is to be looked at.
 
@@ -239,6 +241,12 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     >>> recall_at([[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["a", "b"])
     0.5
     """
+    pairs, asked, there = np.asarray(similarity), np.asarray(labels), np.asarray(other_labels)
+    if pairs.shape != (len(asked), len(there)):
+        raise DataError(
+            f"similarities have shape {pairs.shape}, and there are {len(asked)} labels of queries and "
+            f"{len(there)} of items: give one for each"
+        )
     near, left = _nearest(similarity, k)
     right = np.asarray(other_labels)[near] == np.asarray(labels)[:, None]
     return float((right & left).any(1).mean())
@@ -252,7 +260,7 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     similarity : array_like
         ``(n, m)``: of each query and item; larger is more alike. Minus infinity leaves a pair out.
     labels : array_like
-        ``(m,)`` of the items.
+        ``(m,)`` of the items; one of -1, or None, does not vote.
     k : int
         How many vote; fewer where fewer are left.
 
@@ -264,7 +272,7 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     Raises
     ------
     DataError
-        If a similarity is not a number.
+        If a similarity is not a number, or there is not one for each label.
     PlanError
         If none is to be looked at.
 
@@ -278,8 +286,15 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     >>> votes([[0.9, 0.8, 0.1, 0.7]], ["a", "b", "b", "b"], k=3).round(2)
     array([[0.33, 0.67]])
     """
-    classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
-    near, left = _nearest(similarity, k)
+    given, pairs = column_or_1d(labels), np.asarray(similarity, dtype=np.float64)
+    if pairs.ndim != 2 or pairs.shape[1] != len(given):
+        raise DataError(
+            f"similarities have shape {pairs.shape}, and there are {len(given)} labels: give one for "
+            "each item"
+        )
+    known = _voters(given)
+    classes, numbers = np.unique(given[known], return_inverse=True)
+    near, left = _nearest(pairs[:, known], k)
     found = np.zeros((len(near), len(classes)))
     np.add.at(found, (np.arange(len(near))[:, None], numbers[near]), left)
     shares: np.ndarray = found / left.sum(1, keepdims=True).clip(1)
@@ -299,7 +314,7 @@ def votes_of_draws(
     draws : array_like
         ``(s, n, d)`` codes of the queries.
     labels : array_like
-        ``(m,)`` of the items.
+        ``(m,)`` of the items; one of -1, or None, does not vote.
     gallery : array_like
         ``(t, m, d)`` codes of the items. Noise that queries and items share would hide how far apart they
         may lie: they are to be drawn apart.
@@ -332,24 +347,34 @@ def votes_of_draws(
     >>> votes_of_draws(queries, ["a", "b"], items, k=1)
     array([[0.75, 0.25]])
     """
-    draws, items = _different(draws), _different(gallery)
-    classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    draws, items, given = _different(draws), _different(gallery), column_or_1d(labels)
     (s, n, d), m = draws.shape, items.shape[1]
     if k < 1:
         raise PlanError(f"k={k}: let one item vote, or more")
-    if len(numbers) != m or (same and n != m):
+    if len(given) != m or (same and n != m):
         raise DataError(
-            f"there are {len(numbers)} labels of {m} items, and {n} queries: give one label for each item"
+            f"there are {len(given)} labels of {m} items, and {n} queries: give one label for each item"
         )
+    asked = _voters(given)
+    classes, numbers = np.unique(given[asked], return_inverse=True)
+    items, m = items[:, asked], len(asked)
     queries, rows = draws.reshape(-1, d), np.tile(np.arange(n), s)[:, None]
     found = np.zeros((n, len(classes)))
     for drawn in items:
         near = NearestNeighbors(n_neighbors=min(k + same, m)).fit(drawn).kneighbors(queries)[1]
-        votes = near != rows if same else np.ones(near.shape, dtype=bool)
+        votes = asked[near] != rows if same else np.ones(near.shape, dtype=bool)
         votes &= votes.cumsum(1) <= k
         np.add.at(found, (rows, numbers[near]), votes)
     shares: np.ndarray = found / found.sum(1, keepdims=True).clip(1)
     return shares
+
+
+def _voters(labels: np.ndarray) -> np.ndarray:
+    """Rows of items that have a label."""
+    known = np.flatnonzero(labeled(labels))
+    if not len(known):
+        raise DataError("no item has a label to vote for: give some")
+    return known
 
 
 def _different(draws: ArrayLike) -> np.ndarray:

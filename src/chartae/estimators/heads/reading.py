@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 from torch import nn
 
 from chartae.core.arrays import as_tensor, is_streamed
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads.targets import targets, vary
@@ -40,6 +40,7 @@ from chartae.transfer import (
     fitted,
     head,
     in_units,
+    is_fitted,
     refuse_points,
     takes_unlabeled,
     target_space,
@@ -132,7 +133,36 @@ class OnCodes(BaseEstimator):
 
     def __sklearn_clone__(self) -> Any:
         # An encoder that is fitted stays so: a copy by scikit-learn's rule would have forgotten all.
-        return type(self)(**self.get_params(deep=False))
+        kept = self.get_params(deep=False)
+        return type(self)(
+            **{
+                name: value if name == "encoder" and is_fitted(value) else clone(value, safe=False)
+                for name, value in kept.items()
+            }
+        )
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters, those of what is inside by two underscores.
+
+        Parameters
+        ----------
+        **params : object
+            By name, as in scikit-learn.
+
+        Returns
+        -------
+        object
+            Itself.
+
+        Raises
+        ------
+        PlanError
+            If one is of an encoder that is fitted, and so stays as it is.
+        """
+        inside = next((name for name in params if name.startswith("encoder__")), None)
+        if inside and is_fitted(params.get("encoder", self.encoder)):
+            raise PlanError(f"{inside} is of an encoder that is fitted and stays so: give one that is not")
+        return super().set_params(**params)
 
     def _items(self, X: Any, *, reset: bool) -> Any:
         """Check what is encoded: codes as scikit-learn does, all else where it is encoded."""
@@ -249,6 +279,13 @@ class Head(OnCodes):
         several = target == "bernoulli"
         kind = "categorical" if several else target
         made = head(kind, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
+        if kind == "categorical" and not hasattr(made, "predict_proba"):
+            raise PlanError(
+                f"{type(made).__name__} gives no probabilities: use LogisticRegression(), say, or put it "
+                "into scikit-learn's CalibratedClassifierCV"
+            )
+        if target == "categorical" and isinstance(weights := getattr(made, "class_weight", None), dict):
+            made.set_params(class_weight=self._by_number(weights))
         if takes_unlabeled(made):
             labels = np.full(y.shape, np.nan if several else UNLABELED)
             labels[rows] = y[rows]
@@ -258,6 +295,16 @@ class Head(OnCodes):
         codes = coded(self.encoder_, X)[None] if compares(made) else self._codes(X, k)
         self.head_ = fit_to_draws(Several(made) if several else made, codes, y[rows])
 
+    def _by_number(self, weights: dict[Any, float]) -> dict[int, float]:
+        """Weights of classes by their place, which is what a head sees of them."""
+        classes = self.classes_.tolist()
+        unknown = next((name for name in weights if name not in classes), None)
+        if unknown is not None:
+            raise DataError(
+                f"class_weight names {unknown!r}, and the labels are {enumerated([repr(c) for c in classes])}"
+            )
+        return {classes.index(name): weight for name, weight in weights.items()}
+
     def _widths(self) -> tuple[int, ...]:
         return tuple(self.hidden) if self.head == "mlp" else ()
 
@@ -265,6 +312,8 @@ class Head(OnCodes):
         """Train a head on a copy of the encoder, and the copy with it."""
         self.encoder_ = copy.deepcopy(self.encoder_)
         ours = isinstance(self.encoder_, Fitting)
+        if not ours:
+            self.encoder_.float()  # as heads are
         X = self.encoder_._check(X, reset=False) if ours else np.asarray(X, np.float32)
         return tune(
             self.encoder_.model_ if ours else self.encoder_,

@@ -14,6 +14,7 @@ from sklearn.utils.validation import (
 
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.heads.reading import COMMON, CONSTRAINTS, Head
+from chartae.estimators.heads.targets import refuse_lost
 from chartae.estimators.parameters import constructor
 
 __all__ = ["HeadRegressor"]
@@ -92,6 +93,7 @@ class HeadRegressor(RegressorMixin, Head):
             raise DataError(
                 f"y of type {y.dtype} are no numbers: convert them, or use HeadClassifier"
             ) from None
+        refuse_lost(y)  # of a column of objects this is seen once they are numbers
         if self.distribution == "counts" and ((y < 0) | (y != np.round(y))).any():
             raise DataError("y holds what is no count: use distribution='normal'")
         held_out = self._fit_head(X, y, np.arange(len(y)), self.distribution)

@@ -57,10 +57,18 @@ def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndar
     y = column_or_1d(y, warn=True) if matrix is None else matrix
     if _num_samples(X) != len(y):
         raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
-    lost = ~np.isfinite(y) if y.dtype.kind == "f" and matrix is None else np.zeros(1, bool)
+    if y.dtype.kind in "mM":
+        raise DataError(f"y of type {y.dtype} are times, and no labels or numbers: convert them")
+    if matrix is None:
+        refuse_lost(y)
+    return y
+
+
+def refuse_lost(y: np.ndarray) -> None:
+    """Refuse numbers that are not finite, by their row."""
+    lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
     if lost.any():
         raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
-    return y
 
 
 def _several(y: Any) -> np.ndarray | None:
