@@ -30,6 +30,11 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     ndarray
         ``(n, classes)``, of which the order within a row is the same.
 
+    Raises
+    ------
+    PlanError
+        If the temperature is not above 0.
+
     References
     ----------
     Guo et al. 2017, arXiv:1706.04599, section 4.2.
