@@ -148,6 +148,7 @@ def test_denormal_numbers_are_zeros_in_training_and_after_it(dtype):
     np.testing.assert_allclose(again.transform(X), Z, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:values are from")
 def test_what_is_far_from_the_training_data_has_no_code():
     X = np.random.default_rng(0).normal(size=(40, 3))
     model = ct.AE(latent_dim=1, hidden=(4,), max_epochs=1, random_state=0).fit(1e-300 * X)

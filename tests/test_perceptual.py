@@ -203,7 +203,8 @@ def test_missing_values_count_as_reconstructed():
 
 def test_data_of_one_value_have_a_likeness():
     m = ct.Autoencoder(recipe="ms-ssim-vae", latent_dim=1, hidden=(4,), max_epochs=1, random_state=0)
-    m.fit(np.full((20, 9, 9), 7.0))
+    with pytest.warns(UserWarning, match="all items are the same, and there is nothing to learn"):
+        m.fit(np.full((20, 9, 9), 7.0))
     assert math.isfinite(m.history_[0]["loss"])
 
 

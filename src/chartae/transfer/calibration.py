@@ -82,9 +82,9 @@ def fit_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
     >>> from chartae.transfer import fit_temperature
     >>> sure = np.tile([[0.99, 0.01]], (10, 1))  # and wrong in three of ten
     >>> round(fit_temperature(sure, np.array([0] * 7 + [1] * 3)), 1)
-    2.9
+    2.4
     >>> round(fit_temperature(np.repeat(sure, 100, 0), np.repeat([0] * 7 + [1] * 3, 100)), 1)
-    5.4
+    5.2
     """
     logs = np.log(np.maximum(probabilities, LEAST))
     rows = np.arange(len(y))
