@@ -312,6 +312,20 @@ def test_reconstruction_needs_no_labels():
         m.predict_proba(X)
 
 
+def test_items_without_a_label_do_not_vote():
+    queries, items, labels = [[[0.1], [0.9]]], [[[0.0], [0.2], [1.0]]], [-1, 0, 1]
+    np.testing.assert_array_equal(votes_of_draws(queries, [*labels], items, k=1), np.eye(2))
+    among = votes_of_draws(items, labels, items, k=1, same=True)
+    np.testing.assert_array_equal(among, [[1, 0], [0, 1], [1, 0]])
+    np.testing.assert_array_equal(votes([[0.9, 0.5, 0.1]], ["x", None, "y"], k=1), [[1, 0]])
+    with pytest.raises(DataError, match="2 labels: give one for each item"):
+        votes([[0.9, 0.5, 0.1]], [0, 1])
+    with pytest.raises(DataError, match="1 labels of queries and 3 of items"):
+        recall_at(np.eye(3), ["a"], ["a", "b", "c"])
+    with pytest.raises(DataError, match="no item has a label"):
+        votes([[0.9, 0.5]], [None, None])
+
+
 def test_whole_queries_are_compared_with_decoded_items():
     X = np.random.default_rng(0).normal(size=(200, 2)) @ np.random.default_rng(1).normal(size=(2, 6)) + 1
     linear = ct.AE(latent_dim=2, network="linear", max_epochs=150, learning_rate=1e-2, random_state=0)

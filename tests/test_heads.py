@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import MinMaxScaler
+from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 from typer.testing import CliRunner
@@ -572,3 +573,73 @@ def test_several_labels_are_no_numbers_and_not_summed_out():
         ct.HeadClassifier(ct.CVAE(), training="generative").fit(X, y)
     with pytest.raises(ValueError, match="1d array"):
         ct.HeadRegressor().fit(X, y)
+
+
+# ------------------------------------------------------------- what is the user's own
+
+
+def test_a_grid_over_an_encoder_leaves_the_users_alone():
+    X, y = blobs(120)
+    encoder = PCA(2)
+    h = ct.HeadClassifier(encoder, random_state=0)
+    grids = [{"encoder__n_components": [1]}, {"head": ["linear", "knn"]}]
+    both = GridSearchCV(h, grids, cv=2, refit=False).fit(X, y).cv_results_["mean_test_score"]
+    alone = GridSearchCV(h, grids[1], cv=2, refit=False).fit(X, y).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(both[1:], alone)
+    assert encoder.n_components == 2
+    ready = ct.HeadClassifier(PCA(2).fit(X))
+    assert clone(ready).encoder is ready.encoder
+    with pytest.raises(PlanError, match="of an encoder that is fitted and stays so"):
+        ready.set_params(encoder__n_components=1)
+
+
+def test_weights_go_to_the_classes_they_name():
+    Z, y = np.random.default_rng(0).normal(size=(300, 2)), np.repeat([3, 1, 2], 100)
+    wanted = LogisticRegression(class_weight={1: 50.0}).fit(Z, y).predict(Z)
+    assert (wanted == 1).mean() > 0.9
+    for labels, weights in ((y, {1: 50.0}), (y.astype(str), {"1": 50.0})):
+        own = LogisticRegression(class_weight=weights)
+        told = ct.HeadClassifier(head=own, calibrate=False).fit(Z, labels).predict(Z)
+        np.testing.assert_array_equal(told.astype(int), wanted)
+        assert own.class_weight == weights
+    with pytest.raises(DataError, match="class_weight names 9"):
+        ct.HeadClassifier(head=LogisticRegression(class_weight={9: 1.0})).fit(Z, y)
+    with pytest.raises(PlanError, match="LinearSVC gives no probabilities"):
+        ct.HeadClassifier(head=LinearSVC()).fit(Z, y)
+
+
+def test_few_rows_that_are_all_right_make_a_head_hardly_surer():
+    sure = np.tile([[0.98, 0.02]], (20, 1))
+    assert 0.5 < fit_temperature(sure, np.zeros(20, int)) < 1
+    assert fit_temperature(np.repeat(sure, 1000, 0), np.zeros(20_000, int)) < 0.4  # many say so
+
+
+def test_rows_without_a_label_count_for_nothing_in_a_curve(vae):
+    X, y = blobs()
+    whole = ct.label_efficiency_curve(vae, X[:200], y[:200], counts=(30,), random_state=0).scores["codes"]
+    for none in (None, "-1"):
+        some = np.append(y[:200], [none] * 100)
+        part = ct.label_efficiency_curve(vae, X, some, counts=(30,), random_state=0).scores["codes"]
+        np.testing.assert_array_equal(part, whole)
+
+    def told(right):
+        test = X[200:], right
+        return ct.label_efficiency_curve(vae, X[:200], y[:200], counts=(30,), test=test, random_state=0)
+
+    column = told(y[200:, None]).scores["codes"]
+    np.testing.assert_array_equal(column, told(y[200:]).scores["codes"])
+    with pytest.raises(DataError, match="X has 100 rows and y has 1"):
+        told(y[200:201])
+
+
+def test_targets_that_are_no_numbers_are_refused():
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60.0)
+    lost = np.where(y == 7, None, y)
+    with pytest.raises(DataError, match="NaN in row 7"):
+        ct.HeadRegressor().fit(X, lost)
+    with pytest.raises(DataError, match="are times"):
+        ct.HeadRegressor().fit(X, pd.to_datetime("2020-01-01") + pd.to_timedelta(y, unit="D"))
+    words = pd.Series(np.where(y < 30, "a", "b")).where(y > 5).astype("string")
+    assert ct.HeadClassifier().fit(X, words).classes_.tolist() == ["a", "b"]
+    with pytest.raises(PlanError, match="this encoder gives points"):
+        ct.HeadClassifier(ct.AE(latent_dim=1, hidden=(4,), max_epochs=1), stochastic=True).fit(X, y < 30)

@@ -1054,3 +1054,17 @@ def test_what_is_there_stays_to_the_last_digit_whether_or_not_anything_is_missin
     again = ct.VAE(**SMALL).fit(frame).reconstruct(frame)
     assert (again["at"] == frame["at"]).all()
     assert again["size"].null_count() == 0
+
+
+def test_arrays_of_a_table_with_positive_columns_are_in_its_units():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"price": rng.lognormal(5, 1, 200), "size": rng.normal(size=200)})
+    m = ct.VAE(latent_dim=1, hidden=(8,), max_epochs=3, random_state=0).fit(table)
+    assert m.schema_.columns[0].logged
+    X = table.to_numpy().copy()
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        np.testing.assert_array_equal(m.transform(X), m.transform(table))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        np.testing.assert_array_equal(m.score_samples(torch.from_numpy(X)), m.score_samples(table))
+    with pytest.raises(DataError, match="items have shape"):
+        m.transform(X[:, :1])
