@@ -698,7 +698,9 @@ def test_a_signal_leaves_a_run_that_goes_on(number, code, last, tmp_path):
     assert "begun with --param patience=3, not --param patience=4" in other
     other = refused("fit", "digits", "--out", folder, "--resume", *words[4:6], *words[8:], "-q")
     assert "begun with --hidden 16, not no --hidden" in other
-    assert "begun as" not in done("audit", folder, "--only", "sigma")  # of the rows that it has held out
+    done("audit", folder, "--only", "sigma", "--out", tmp_path / "r.json")
+    held_out = json.loads((tmp_path / "r.json").read_text())["facts"]["rows"]
+    assert held_out == len(ct.load(folder).validation_rows_) < 1797  # it knows its data, and what it has seen
     done("fit", "digits", "--out", folder, "--resume", *words[4:], "--max-time", "0.01")
     assert ct.load(folder).n_iter_ >= before
 

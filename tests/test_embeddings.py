@@ -343,6 +343,9 @@ def test_whole_queries_are_compared_with_decoded_items():
     table = pd.DataFrame(X, columns=list("abcdef"))
     m.fit(table)
     assert m.similarity(table[:5], table, by="decoded").shape == (5, 200)
+    m.fit(table.assign(of=pd.date_range("2020-01-01", periods=200)))
+    with pytest.raises(PlanError, match="and 'of' is a date"):
+        m.similarity(table, table, by="decoded")
     m.fit(table.assign(of=np.where(labels, "a", "b")))
     with pytest.raises(PlanError, match="and 'of' is categorical: use by='distance'"):
         m.similarity(table.assign(of="a"), table.assign(of="b"), by="decoded")
@@ -378,6 +381,16 @@ def test_a_match_of_labels_is_of_draws_on_their_own():
     one, other = m.fit(X, y)._labels(X), m._labels(X, 1)
     assert np.abs(one - other).max() > 0.01
     np.testing.assert_allclose(m.similarity(X, X), one @ other.T)
+
+
+@pytest.mark.parametrize("recipe", ["hvae", "vae-lin-nf"])
+def test_draws_whose_density_is_their_own_alone_are_no_points(recipe):
+    X, y, _ = blurred(100)
+    own = ct.Autoencoder(recipe=recipe, latent_dim=2, **QUICK | {"max_epochs": 2})
+    m = ct.ProbabilisticEmbedding(own, method="reconstruction").fit(X)
+    np.testing.assert_array_equal(m.similarity(X, X), m.similarity(X, X, by="bhattacharyya"))
+    told = ct.HeadClassifier(m.encoder_, stochastic=True, random_state=0).fit(X, y).predict_proba(X)
+    assert np.isfinite(told).all()
 
 
 def test_points_are_compared_by_distance():

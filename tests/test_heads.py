@@ -587,6 +587,10 @@ def test_a_grid_over_an_encoder_leaves_the_users_alone():
     alone = GridSearchCV(h, grids[1], cv=2, refit=False).fit(X, y).cv_results_["mean_test_score"]
     np.testing.assert_array_equal(both[1:], alone)
     assert encoder.n_components == 2
+    own = LogisticRegression()
+    assert clone(ct.HeadClassifier(head=own)).head is not own
+    module = nn.Linear(6, 2)
+    assert clone(ct.HeadClassifier(module)).encoder is module
     ready = ct.HeadClassifier(PCA(2).fit(X))
     assert clone(ready).encoder is ready.encoder
     with pytest.raises(PlanError, match="of an encoder that is fitted and stays so"):
@@ -630,6 +634,8 @@ def test_rows_without_a_label_count_for_nothing_in_a_curve(vae):
     np.testing.assert_array_equal(column, told(y[200:]).scores["codes"])
     with pytest.raises(DataError, match="X has 100 rows and y has 1"):
         told(y[200:201])
+    with pytest.raises(DataError, match="no label of test, of type int64, is one of y"):
+        told(np.arange(100) % 3)
 
 
 def test_targets_that_are_no_numbers_are_refused():

@@ -115,7 +115,7 @@ def audited(
     random = np.random.default_rng(seed)
     test = np.arange(n) if held_out is None else held_out
     if len(test) < FEWEST:
-        share = math.ceil(100 * (FEWEST + 1) / max(n, 1)) / 100
+        share = math.ceil(100 * (FEWEST + 1) / max(n, 1)) / 100  # one more: a share is rounded to rows
         cure = f"hold out more (--param validation_fraction={share:g})" if share <= MOST else "fit more rows"
         raise DataError(
             f"{len(test)} rows were held out of the fit, and {FEWEST} are needed to judge it by: {cure}, or "

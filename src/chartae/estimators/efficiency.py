@@ -176,8 +176,10 @@ def label_efficiency_curve(
     else:
         told, right = test
         test = _labeled_rows(told, column_or_1d(right))
-        if (test[1].dtype.kind in "OUS" and y.dtype.kind not in "OUS") or not len(test[1]):
-            raise DataError(f"test has labels of type {test[1].dtype}, and y of {y.dtype}: give the same")
+        if not set(test[1].tolist()) & set(y.tolist()):
+            raise DataError(
+                f"no label of test, of type {test[1].dtype}, is one of y, of {y.dtype}: give the same"
+            )
     classes, numbers = np.unique(y, return_inverse=True)
     chosen = _counts(len(y), len(classes)) if counts is None else tuple(int(n) for n in counts)
     wrong = next((n for n in chosen if not len(classes) <= n <= len(y)), None)

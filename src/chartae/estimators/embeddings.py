@@ -23,7 +23,16 @@ from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
 from chartae.parts.objectives import Labels, Match, Matches
 from chartae.parts.readouts import readout
-from chartae.transfer import COMPARISONS, Read, compare, in_units, labeled, target_space, votes_of_draws
+from chartae.transfer import (
+    COMPARISONS,
+    Read,
+    compare,
+    gives_points,
+    in_units,
+    labeled,
+    target_space,
+    votes_of_draws,
+)
 
 __all__ = ["ProbabilisticEmbedding"]
 
@@ -303,7 +312,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         check_is_fitted(self)
         if by == "auto":
-            points = "log_prob" not in self.encoder_.model_.posterior.offers
+            points = gives_points(self.encoder_)
             by = "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
         if by == "match":
             return self._match(X, Y)
@@ -389,11 +398,12 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             raise PlanError(f"method={self.method!r} decodes nothing: use by='match', or 'reconstruction'")
         encoder: Any = self.encoder_
         schema = encoder.space_.schema
-        other = next((c for c in schema.columns if c.kind != "continuous"), None) if schema else None
+        other = (
+            next((c for c in schema.columns if c.kind != "continuous" or c.clock), None) if schema else None
+        )
         if other is not None:
-            raise PlanError(
-                f"by='decoded' is of numbers, and {other.name!r} is {other.kind}: use by='distance'"
-            )
+            kind = "a date" if other.clock else other.kind
+            raise PlanError(f"by='decoded' is of numbers, and {other.name!r} is {kind}: use by='distance'")
         kept = np.asarray(encoder.project(Y), dtype=np.float64)
         X, Y = (V.reshape(len(V), -1) for V in (encoder._check(X, reset=False), kept))
         return compare("cosine", X, np.zeros_like(X), Y, np.zeros_like(Y))

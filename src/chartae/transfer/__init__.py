@@ -1,7 +1,7 @@
 """Reuse of encoders: heads on codes, and whether their probabilities can be trusted."""
 
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
-from chartae.transfer.encoders import coded, drawn, fitted, is_fitted, refuse_points
+from chartae.transfer.encoders import coded, drawn, fitted, gives_points, is_fitted, refuse_points
 from chartae.transfer.heads import (
     HEADS,
     Scaled,
@@ -48,6 +48,7 @@ __all__ = [
     "fit_temperature",
     "fit_to_draws",
     "fitted",
+    "gives_points",
     "head",
     "in_units",
     "is_fitted",

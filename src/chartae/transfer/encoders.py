@@ -15,7 +15,7 @@ from torch import nn
 from chartae.core.errors import DataError, PlanError
 from chartae.parts.networks import evaluating
 
-__all__ = ["coded", "drawn", "fitted", "is_fitted", "refuse_points"]
+__all__ = ["coded", "drawn", "fitted", "gives_points", "is_fitted", "refuse_points"]
 
 AT_ONCE = 2048  # rows that a module of torch sees in one go
 
@@ -175,14 +175,38 @@ def drawn(encoder: Any, X: Any, k: int, random_state: Any, *, shared: bool = Fal
     >>> drawn(vae, np.eye(20), 3, 0).shape
     (3, 20, 2)
     """
-    posterior = getattr(getattr(encoder, "model_", None), "posterior", None)
-    if not hasattr(encoder, "sample_posterior") or "log_prob" not in getattr(
-        posterior, "offers", ("log_prob",)
-    ):
+    if gives_points(encoder):
         refuse_points()
     how = {"shared": True} if shared and "shared" in signature(encoder.sample_posterior).parameters else {}
     found: np.ndarray = encoder.sample_posterior(X, k, random_state=random_state, **how)
     return found.reshape(*found.shape[:2], -1)
+
+
+def gives_points(encoder: Any) -> bool:
+    """Tell an encoder of which all draws are the same.
+
+    Parameters
+    ----------
+    encoder : object or None
+        As :func:`fitted` gives it.
+
+    Returns
+    -------
+    bool
+        Whether it has no draws, or is a model of chartae whose posterior has no density.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae import AE
+    >>> from chartae.transfer import gives_points
+    >>> gives_points(None), gives_points(AE(latent_dim=1, max_epochs=1, random_state=0).fit(np.eye(20)))
+    (True, True)
+    """
+    model = getattr(encoder, "model_", None)
+    return not hasattr(encoder, "sample_posterior") or (
+        model is not None and "density" not in model.posterior.offers
+    )
 
 
 def refuse_points() -> NoReturn:

@@ -132,14 +132,13 @@ class OnCodes(BaseEstimator):
         told(cls, encoder=ENCODER_TEXT, common=COMMON_TEXT, attributes=ATTRIBUTES_TEXT)
 
     def __sklearn_clone__(self) -> Any:
-        # An encoder that is fitted stays so: a copy by scikit-learn's rule would have forgotten all.
-        kept = self.get_params(deep=False)
-        return type(self)(
-            **{
-                name: value if name == "encoder" and is_fitted(value) else clone(value, safe=False)
-                for name, value in kept.items()
-            }
-        )
+        # An encoder that is fitted stays so: a copy by scikit-learn's rule would have forgotten all. So do
+        # modules and language models, which scikit-learn would copy whole.
+        def copied(name: str, value: Any) -> Any:
+            stays = is_fitted(value) if name == "encoder" else not hasattr(value, "get_params")
+            return value if stays or isinstance(value, type) else clone(value)
+
+        return type(self)(**{name: copied(name, each) for name, each in self.get_params(deep=False).items()})
 
     def set_params(self, **params: Any) -> Any:
         """Set parameters, those of what is inside by two underscores.
