@@ -158,6 +158,9 @@ def test_items_of_another_shape(shape, vae):
         vae.transform(np.zeros(shape))
     one_line(caught.value, ["3"])
     command_refuses(["encode", "run", "a.npy", "--out", "z.npy"], "3")
+    before = Path("a.npy").read_bytes()
+    command_refuses(["encode", "run", "a.npy", "--out", "./a.npy"], "is what is read, and would be replaced")
+    assert Path("a.npy").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -368,6 +368,24 @@ def test_what_cannot_be_judged():
             call()
 
 
+def test_items_whose_condition_is_not_known_are_left_out():
+    X, c = rows("labels", 0)
+    known = np.arange(800) % 5 > 0
+    lost = torch.where(torch.from_numpy(known)[:, None], c, torch.nan)
+    whole = ct.control_report(exact(4), X[known], c[known])
+    part = ct.control_report(exact(4), X, lost)
+    assert part.facts["rows"] == known.sum()
+    assert part.facts["judged by"] == "4 classes"
+    assert [f.says for f in part.findings] == [f.says for f in whole.findings]
+    labels = np.array(list("abcd"), object)[c.argmax(1).numpy()]
+    labels[~known] = None
+    by_label = ct.control_report(exact(4), X, c, labels=labels)
+    assert by_label.facts["judged by"] == "4 classes"
+    assert [f.says for f in by_label.findings] == [f.says for f in whole.findings]
+    with pytest.raises(DataError, match="40 items whose condition and label are known are too few"):
+        ct.control_report(exact(4), X, torch.where(torch.arange(800)[:, None] < 40, c, torch.nan))
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [(np.arange(120), "all labels are different"), ([0] * 119 + [1], "fewer than two classes")],

@@ -351,6 +351,44 @@ def test_whole_queries_are_compared_with_decoded_items():
         m.similarity(table.assign(of="a"), table.assign(of="b"), by="decoded")
 
 
+@pytest.mark.parametrize("method", ["bottleneck", "hedged", "reconstruction"])
+def test_the_most_alike_are_retrieved(method, monkeypatch):
+    X, y, _ = blurred(200)
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), method=method, random_state=0).fit(X, y)
+    for by in ("auto", "distance", "expected likelihood", *(["decoded"] * (method == "reconstruction"))):
+        pairs = m.similarity(X[:40], X, by=by)
+        alike, items = m.retrieve(X[:40], X, k=200, by=by)
+        np.testing.assert_allclose(alike, -np.sort(-pairs, axis=1), rtol=1e-6)
+        np.testing.assert_allclose(np.take_along_axis(pairs, items, 1), alike, rtol=1e-6)
+        np.testing.assert_array_equal(np.sort(items, axis=1), np.tile(np.arange(200), (40, 1)))
+    whole = m.retrieve(X, k=3)
+    assert (whole[1] != np.arange(200)[:, None]).all()  # none finds itself
+    monkeypatch.setattr("chartae.estimators.embeddings.AT_ONCE", 8 * 8 * 200 * 7)
+    for found, kept in zip(m.retrieve(X, k=3), whole, strict=True):
+        np.testing.assert_allclose(found, kept, rtol=1e-5)
+    for k, most in ((0, 199), (200, 199)):
+        with pytest.raises(PlanError, match=f"k={k}: there are {most} items to find"):
+            m.retrieve(X, k=k)
+    with pytest.raises(PlanError, match="did you mean 'cosine'"):
+        m.retrieve(X, X, by="cosin")
+
+
+def test_how_unlike_the_best_is_tells_wrong_retrievals_of_new_kinds():
+    """Of items of a kind that was never seen, some of which lie where they have no neighbor of their kind."""
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(400, 6)).astype(np.float32)
+    kinds = np.repeat([0, 1], 150)
+    X = (4 * np.eye(6)[kinds] + 0.4 * rng.normal(size=(300, 6))).astype(np.float32)
+    far = rng.random(300) < 0.2
+    X[far] += 4 * rng.normal(size=(far.sum(), 6)).astype(np.float32)
+    whole = ct.Autoencoder(recipe="beta-vae", recipe_params={"beta": 0.01}, latent_dim=6, **QUICK)
+    m = ct.ProbabilisticEmbedding(whole, method="reconstruction", random_state=0)
+    alike, items = m.fit(known).retrieve(X, k=1, by="expected likelihood")
+    wrong = kinds[items[:, 0]] != kinds
+    assert 5 < wrong.sum() < 100
+    assert roc_auc_score(wrong, -alike[:, 0]) > 0.8
+
+
 def test_labels_may_be_missing_and_are_needed():
     X, y, lost = blurred(300)
     some = np.where(np.arange(300) % 3, -1, y)

@@ -155,6 +155,7 @@ def test_copies_keep_a_fitted_encoder(vae):
         ({}, np.zeros(300, int), "all labels are of one class"),
         ({}, np.zeros(299, int), "X has 300 rows and y has 299: give one target for each row"),
         ({"n_samples": 0}, None, "n_samples"),
+        ({"validation_fraction": 0.995}, None, "leaves 2 rows to learn 3 classes from"),
         ({"stochastic": "yes"}, None, "stochastic"),
     ],
 )
@@ -278,6 +279,7 @@ def test_codes_that_are_not_finite_are_refused():
         module.bias.fill_(float("nan"))
     with pytest.raises(DataError, match=r"the code of row 0 \(from 0\) holds NaN or infinity"):
         coded(module, np.zeros((3, 2)))
+    assert coded(module, np.zeros((0, 2))).shape == (0, 2)
 
 
 # ------------------------------------------------------------------- by the number of labels
@@ -636,6 +638,55 @@ def test_rows_without_a_label_count_for_nothing_in_a_curve(vae):
         told(y[200:201])
     with pytest.raises(DataError, match="no label of test, of type int64, is one of y"):
         told(np.arange(100) % 3)
+    one = ct.label_efficiency_curve(vae, X[:200], y[:200], counts=30, random_state=0).scores["codes"]
+    np.testing.assert_array_equal(one, whole)
+    with pytest.raises(DataError, match="all labels are of one class"):
+        ct.label_efficiency_curve(vae, X, np.zeros(300))
+    with pytest.raises(PlanError, match="there is no encoder"):
+        ct.label_efficiency_curve({}, X, y)
+
+
+@pytest.mark.parametrize("kind", ["Int64", "integers", "truth values"])
+def test_labels_of_any_type_may_be_missing(kind):
+    X, words = blobs()
+    known = np.arange(300) % 4 > 0
+    whole = words == "a" if kind == "truth values" else np.searchsorted(["a", "b", "c"], words)
+    some = np.where(known, whole.astype(object), None)
+    some = pd.Series(whole).astype("Int64").where(known) if kind == "Int64" else some
+    for given in (some, some.tolist()):
+        head = ct.HeadClassifier(random_state=0).fit(X, given)
+        np.testing.assert_array_equal(head.classes_, np.unique(whole))
+        assert head.classes_.dtype == whole.dtype
+        assert head.score(X, given) == head.score(X[known], whole[known])
+    embedding = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **TRAINING | {"max_epochs": 1})).fit(X, some)
+    np.testing.assert_array_equal(embedding.classes_, np.unique(whole))
+    with pytest.raises(DataError, match="NaN in row 0"):
+        ct.HeadRegressor().fit(X, some)
+
+
+def test_there_is_a_weight_for_each_row():
+    X, y = blobs()
+    head = ct.HeadClassifier().fit(X, y)
+    right = head.predict(X) == y
+    assert head.score(X, y, sample_weight=np.where(right, 1.0, 0.0)) == 1
+    with pytest.raises(DataError, match="3 weights and 300 rows"):
+        head.score(X, y, sample_weight=np.ones(3))
+
+
+def test_counts_that_are_all_zero_tell_no_rate():
+    with pytest.raises(DataError, match="all counts are 0"):
+        ct.HeadRegressor(distribution="counts").fit(blobs()[0], np.zeros(300))
+
+
+def test_what_was_read_is_taken_as_it_is(tmp_path):
+    X, y = blobs()
+    frame = pd.DataFrame(X, columns=[f"of {i}" for i in range(X.shape[1])])
+    frame.assign(y=y).to_csv(tmp_path / "rows.csv", index=False)
+    data = ct.read(tmp_path / "rows.csv", labels="y")
+    vae = ct.VAE(latent_dim=2, **TRAINING).fit(data)
+    np.testing.assert_allclose(vae.transform(data), vae.transform(frame), rtol=1e-4, atol=1e-6)
+    head = ct.HeadClassifier(vae, random_state=0).fit(data, data.y)
+    np.testing.assert_array_equal(head.predict(data), head.predict(frame))
 
 
 def test_targets_that_are_no_numbers_are_refused():

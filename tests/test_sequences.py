@@ -334,7 +334,7 @@ def test_parts_that_do_not_fit_together_are_refused():
     tokens = Bytes(4).encode(["a", "b"] * 10)
     for parameters, message in (
         ({"network": "mlp"}, "needs network='transformer'"),
-        ({"hidden": (8, 16)}, "of one width"),
+        ({"hidden": (8, 16)}, "layers of one width"),
         ({"hidden": (65,)}, "multiple of 32"),
     ):
         with pytest.raises(PlanError, match=message):
@@ -495,6 +495,9 @@ def test_bad_input_of_a_captioner_is_refused_in_one_line(captioner):
     X, texts = images(20)
     with pytest.raises(DataError, match="there are 20 items and 19 texts: give one for each"):
         ct.Captioner(**SMALL).fit(X, texts[1:])
+    for hidden in ((0,), (32.5,), (8, 16), ()):
+        with pytest.raises(PlanError, match="layers of one width"):
+            ct.Captioner(hidden=hidden).fit(X, texts)
     with pytest.raises(DataError, match="there are 20 items and 19 texts: give one for each"):
         captioner.score(X, texts[1:])
     with pytest.raises(DataError, match="bytes, and the longest may have"):
@@ -619,6 +622,7 @@ def test_the_command_line_refuses_in_one_line(tmp_path, captioner):
     file.write_text("one\n", encoding="utf-8")
     for words, message in (
         (["caption", str(run), str(data)], "has learned no texts: pass --texts"),
+        (["caption", str(run), str(data), "--texts", "none.txt"], "cannot read none.txt (No such file"),
         (["caption", str(run), str(data), "--texts", str(file)], "has 1 lines and x.npy 20 rows"),
     ):
         done = CliRunner().invoke(app, words)

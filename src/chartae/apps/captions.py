@@ -9,7 +9,7 @@ import typer
 
 from chartae.apps.inputs import features_of, open_run, read_for, streamed
 from chartae.apps.options import Data, Run, Size
-from chartae.apps.outputs import write
+from chartae.apps.outputs import refuse_own, write
 from chartae.core.errors import DataError
 
 __all__: list[str] = []
@@ -31,7 +31,8 @@ def caption(
         typer.Option("--test", min=0.01, max=0.99, metavar="SHARE", help="Of texts, to tell how well."),
     ] = 0.1,
     tokens: Annotated[
-        str | None, typer.Option(metavar="KIND", help="What texts are cut into: bytes, or bpe (pieces).")
+        str | None,
+        typer.Option(metavar="KIND", help="What texts are cut into: bytes, bpe, or a number of pieces."),
     ] = None,
     language_model: Annotated[
         str | None,
@@ -65,6 +66,8 @@ def caption(
         raise DataError("a language model has tokens of its own: leave out --tokens")
     if learned and out is not None and out.suffix != ".txt":
         raise DataError(f"captions are texts, and {out} does not end in .txt: name it so")
+    if out is not None:
+        refuse_own(out, data)
     if learned:
         captioner = Captioner.load(run)
         if not hasattr(captioner.encoder, "space_"):
@@ -89,7 +92,8 @@ def caption(
     if len(lines) != len(X):
         raise DataError(f"{texts} has {len(lines):,} lines and {items.name} {len(X):,} rows: write one a row")
     known, told = apart(X, held_out, seed)
-    medium: Any = {"tokens": tokens or "bytes", "max_length": max(len(line.encode()) for line in lines)}
+    cut: Any = int(tokens) if tokens and tokens.isdecimal() else tokens or "bytes"
+    medium: Any = {"tokens": cut, "max_length": max(len(line.encode()) for line in lines)}
     if language_model:  # whose tokens may be more, or fewer, than bytes
         opened, tokenizer = language_model_of(language_model)
         pieces = Borrowed.of(tokenizer, lines)

@@ -9,6 +9,7 @@ import typer
 
 from chartae.apps.inputs import features_of, open_run, read_for, streamed
 from chartae.apps.options import Data, Labels, Run, Size
+from chartae.apps.outputs import refuse_own
 from chartae.core.errors import DataError
 from chartae.core.files import atomic
 
@@ -46,7 +47,7 @@ def head(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of what is held out.")] = 0,
     size: Size = None,
 ) -> None:
-    """Read labels or numbers off codes, and say how well. A label of -1, or none, is to be told."""
+    """Read labels or numbers off codes, and say how well. Labels of -1, and missing numbers, are told."""
     import numpy as np
     import pandas as pd
     from sklearn.metrics import r2_score
@@ -61,6 +62,8 @@ def head(
     for path, suffix in ((curve, ".png"), (out, ".csv")):
         if path is not None and path.suffix != suffix:
             raise DataError(f"{path} does not end in {suffix}: name it so")
+        if path is not None:
+            refuse_own(path, data)
     if curve is not None and training != "frozen":
         raise DataError(f"--curve is of codes that stay, and --training {training} moves them: leave one out")
     estimator = open_run(run, encoder=True)

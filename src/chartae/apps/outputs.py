@@ -58,6 +58,12 @@ def _words(space: Any) -> str | None:
     return space.schema.wordy or next((c.name for c in space.schema.columns if c.clock), None)
 
 
+def refuse_own(target: Path, given: str | Path) -> None:
+    """Keep a result from replacing what it is made of."""
+    if target.resolve() == Path(given).resolve():
+        raise DataError(f"{target} is what is read, and would be replaced: choose another place")
+
+
 def refuse_several(target: Path, n: int) -> None:
     if target.suffix == ".wav" and n != 1:
         raise DataError(f"{target} is one sound, and there are {n:,}: name a new folder, as in {target.stem}")

@@ -23,6 +23,7 @@ from chartae.apps.outputs import (
     SHOWN,
     model_of,
     print_table,
+    refuse_own,
     refuse_several,
     shown,
     target_of,
@@ -128,6 +129,7 @@ def encode(
     """Write the code of every item. It is the posterior mean, of shape (n, latent_dim)."""
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
+    refuse_own(out, data)
     estimator = open_run(run, encoder=True)
     items = read_for(estimator, data, labels, size, memory)
     codes = estimator.transform(
@@ -151,6 +153,7 @@ def decode(
     """Turn codes into items."""
     estimator = open_run(run)
     target = target_of(out, run, "decoded", estimator)
+    refuse_own(target, codes)
     Z = shown(read_data(codes, None, None).X, target)
     refuse_several(target, len(Z))
     X = estimator.inverse_transform(Z, condition=condition_asked(estimator, condition), guidance=guidance)
@@ -172,6 +175,7 @@ def reconstruct(
 
     estimator = open_run(run, encoder=True)
     target = target_of(out, run, "reconstructions", estimator)
+    refuse_own(target, data)
     items = read_for(estimator, data, labels, size, memory)
     if target.suffix != ".png" and streamed(items.X):
         raise DataError(

@@ -20,7 +20,7 @@ from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.neighbors import nearest
 from chartae.parts.distributions import carried
-from chartae.transfer import Scaled, head, vendi_score
+from chartae.transfer import Scaled, head, labeled, vendi_score
 
 __all__ = ["Asked", "control_report"]
 
@@ -207,10 +207,10 @@ def control_report(
     X : array_like
         ``(n, *shape)`` items that the model was not trained on.
     y : array_like or dict
-        Their conditions, as the model takes them.
+        Their conditions, as the model takes them; items whose condition is not known are left out.
     labels : array_like or None
-        ``(n,)`` classes by which conditions are judged, in place of the conditions themselves: what a rich
-        vector is to bring about.
+        ``(n,)`` classes, -1 or None where one is not known, by which conditions are judged, in place of the
+        conditions themselves: what a rich vector is to bring about.
     guidance : float or None
         With which samples are made, as in ``sample``.
     reader : estimator or None
@@ -257,13 +257,17 @@ def control_report(
         )
     chart = chart_of(model) if guidance is None else model.chart(guidance=guidance)
     x = chart.items(X)
-    if len(x) < FEWEST:
-        raise DataError(f"{len(x)} items are too few to judge a model by: give {FEWEST} or more")
     c = chart.condition(y, len(x))
     if c is None:
         raise PlanError("this model has no condition, or none was given: fit it with y, and give y")
     if labels is not None and len(labels) != len(x):
         raise DataError(f"{len(labels)} labels for {len(x)} items: give one for each")
+    known = _known(c, labels)
+    x, c = x[known], c[known]
+    labels = None if labels is None else np.asarray(labels)[known.numpy()]
+    if len(x) < FEWEST:
+        told = "" if known.all() else " whose condition and label are known"
+        raise DataError(f"{len(x)} items{told} are too few to judge a model by: give {FEWEST} or more")
     with torch.random.fork_rng(devices=[]):
         asked = Asked(Evidence(chart, x, c=c, labels=labels, seed=random_state), chart, reader)
         findings = tuple(
@@ -280,6 +284,13 @@ def control_report(
         "seconds": round(time.perf_counter() - start, 1),
     }
     return Report(findings, {}, facts, asked.evidence)
+
+
+def _known(c: Tensor, labels: Any) -> Tensor:
+    """Items whose condition is known, and their label where it is that which judges, ``(n,)``."""
+    lost = c.isnan().flatten(1)
+    known = ~(lost.all(1) if c.ndim > 2 else lost.any(1)).cpu()  # a sequence is shorter than others
+    return known if labels is None else known & torch.from_numpy(labeled(np.asarray(labels)))
 
 
 def _of(measure: Callable[[Asked], Reading], asked: Asked, evidence: Evidence) -> Reading:

@@ -25,7 +25,7 @@ from chartae.estimators.decoding import Decoding
 from chartae.estimators.suspicions import warn_of_other_units
 from chartae.parts.likelihoods import likelihoods
 from chartae.training.items import array_of, refuse_bad_values
-from chartae.training.readers import read
+from chartae.training.readers import Dataset, read
 
 __all__ = ["Checking"]
 
@@ -183,5 +183,5 @@ class Checking(
 
 
 def brings_items(X: Any) -> bool:
-    """Tell a data set or a loader of torch, whose items are to be read first."""
-    return isinstance(X, torch.utils.data.Dataset | torch.utils.data.DataLoader)
+    """Tell what was read, and a data set or a loader of torch, whose items are to be read first."""
+    return isinstance(X, Dataset | torch.utils.data.Dataset | torch.utils.data.DataLoader)

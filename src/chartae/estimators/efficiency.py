@@ -12,9 +12,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, column_or_1d
 
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, PlanError
 from chartae.estimators.decoding import count, seed_of
-from chartae.estimators.heads.targets import targets
+from chartae.estimators.heads import classes_of, targets
 from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, labeled, takes_unlabeled
 from chartae.transfer import head as make_head
 
@@ -116,7 +116,7 @@ def label_efficiency_curve(
     y: Any,
     *,
     test: tuple[Any, Any] | None = None,
-    counts: Sequence[int] | None = None,
+    counts: int | Sequence[int] | None = None,
     head: Any = "linear",
     repeats: int = 5,
     random_state: Any = None,
@@ -135,7 +135,7 @@ def label_efficiency_curve(
         ``(n,)`` labels.
     test : tuple or None
         Rows and labels to be told; None: a fifth of the rows.
-    counts : sequence of int or None
+    counts : int, sequence of int or None
         Numbers of labels; None: 10, 30, 100 and so on, up to all.
     head : {"linear", "mlp", "knn", "spreading"} or estimator
         As in :class:`chartae.HeadClassifier`; labels spread along all rows.
@@ -180,8 +180,11 @@ def label_efficiency_curve(
             raise DataError(
                 f"no label of test, of type {test[1].dtype}, is one of y, of {y.dtype}: give the same"
             )
-    classes, numbers = np.unique(y, return_inverse=True)
-    chosen = _counts(len(y), len(classes)) if counts is None else tuple(int(n) for n in counts)
+    classes = classes_of(y)
+    if len(classes) < 2:
+        raise DataError("all labels are of one class: give rows of two classes or more")
+    numbers = np.searchsorted(classes, y)
+    chosen = _counts(len(y), len(classes)) if counts is None else tuple(np.atleast_1d(counts).tolist())
     wrong = next((n for n in chosen if not len(classes) <= n <= len(y)), None)
     if wrong is not None:
         raise DataError(
@@ -219,6 +222,8 @@ def _counts(n: int, classes: int) -> tuple[int, ...]:
 def _seen(encoder: Any, X: Any, told: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What heads read of rows with labels, and of rows to be told, by name."""
     given = encoder if isinstance(encoder, Mapping) else {"codes": encoder}
+    if not given:
+        raise PlanError("there is no encoder whose codes a head could read: give one, or several by name")
     out = {}
     for name, each in given.items():
         ready = fitted(each, X)

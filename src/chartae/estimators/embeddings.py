@@ -10,7 +10,6 @@ import torch
 from scipy.special import entr
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from chartae.core.errors import DataError, PlanError
@@ -18,7 +17,7 @@ from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import VAE
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
-from chartae.estimators.heads import targets
+from chartae.estimators.heads import classes_of, targets
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
 from chartae.parts.objectives import Labels, Match, Matches
@@ -30,6 +29,7 @@ from chartae.transfer import (
     gives_points,
     in_units,
     labeled,
+    most_alike,
     target_space,
     votes_of_draws,
 )
@@ -141,8 +141,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             raise DataError(f"method={self.method!r} learns from labels: give y, or use 'reconstruction'")
         y = targets(self, X, y)
         known = labeled(y)
-        check_classification_targets(y[known])
-        self.classes_ = np.unique(y[known])
+        self.classes_ = classes_of(y[known])
         if len(self.classes_) < 2:
             raise DataError("labels of one class tell nothing apart: give rows of two classes or more")
         space = target_space("categorical", np.arange(len(self.classes_)))
@@ -311,18 +310,69 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         (decoded: their asymmetric distance).
         """
         check_is_fitted(self)
-        if by == "auto":
-            points = gives_points(self.encoder_)
-            by = "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
-        if by == "match":
-            return self._match(X, Y)
-        if by == "decoded":
-            return self._decoded(X, Y)
-        if by not in COMPARISONS:
-            known = ("match", "decoded", *COMPARISONS)
-            raise PlanError(f"by={by!r} compares nothing: {suggest(by, known)}")
-        (a, s), (b, t) = (self.transform(V, return_std=True) for V in (X, Y))
-        return compare(by, a, s, b, t)
+        by = self._way(by)
+        return self._compared(by, self._seen(X, by, 0), self._seen(Y, by, 1))
+
+    def retrieve(
+        self, X: Any, gallery: Any = None, *, k: int = 10, by: str = "auto"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the items that are most like each query.
+
+        How little alike the first of them is says how uncertain the retrieval is, of kinds of items that the
+        embedding has never seen as well, and without a label: ``-similarity[:, 0]`` is to rank mistakes.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)`` queries.
+        gallery : array_like or None
+            ``(m, *shape)``, the items; None: the queries themselves, of which none finds itself.
+        k : int
+            How many.
+        by : str
+            As in :meth:`similarity`.
+
+        Returns
+        -------
+        similarity : ndarray
+            ``(n, k)``, the largest first.
+        items : ndarray
+            ``(n, k)``, rows of the gallery.
+
+        Raises
+        ------
+        PlanError
+            If there are not as many items, or they cannot be compared so.
+
+        References
+        ----------
+        Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57, section II (exhaustive search).
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from chartae import VAE, ProbabilisticEmbedding
+        >>> X, _ = load_iris(return_X_y=True)
+        >>> encoder = VAE(latent_dim=2, max_epochs=30, random_state=0)
+        >>> embedding = ProbabilisticEmbedding(encoder, method="reconstruction", random_state=0).fit(X)
+        >>> similarity, items = embedding.retrieve(X[:5], X, k=3, by="expected likelihood")
+        >>> similarity.shape, items.shape
+        ((5, 3), (5, 3))
+        """
+        check_is_fitted(self)
+        by, same = self._way(by), gallery is None
+        asked, there = self._seen(X, by, 0), self._seen(X if same else gallery, by, 1)
+        n, m = len(asked[0]), len(there[0])
+        if not 1 <= k <= m - same:
+            raise PlanError(f"k={k}: there are {m - same} items to find, so use 1 to {m - same}")
+        alike, items = np.empty((n, k)), np.empty((n, k), dtype=np.intp)
+        for rows in np.array_split(np.arange(n), max(1, min(n, n * m // AT_ONCE))):
+            pairs = self._compared(by, tuple(v[rows] for v in asked), there)
+            if same:
+                pairs[np.arange(len(rows)), rows] = -np.inf
+            items[rows] = most_alike(pairs, k)
+            alike[rows] = np.take_along_axis(pairs, items[rows], 1)
+        return alike, items
 
     def votes(self, X: Any, labels: Any, gallery: Any = None, *, k: int = 5) -> np.ndarray:
         """Ask the nearest items for a label, as often as there are draws.
@@ -372,16 +422,51 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         draws, asked = self._draws(X, 0), self._draws(X if same else gallery, 1)
         return votes_of_draws(draws, labels, asked, k, same=same)
 
-    def _match(self, X: Any, Y: Any) -> np.ndarray:
-        if self.head_ is None:
+    def _way(self, by: str) -> str:
+        """How to compare: a known name, for which there is what it needs."""
+        if by == "auto":
+            points = gives_points(self.encoder_)
+            return "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
+        known = ("match", "decoded", *COMPARISONS)
+        if by not in known:
+            raise PlanError(f"by={by!r} compares nothing: {suggest(by, known)}")
+        if by == "match" and self.head_ is None:
             raise PlanError(
                 "method='reconstruction' knows no match: use by='bhattacharyya', or another method"
             )
-        if self.method == "bottleneck":
-            same: np.ndarray = self._labels(X, 0) @ self._labels(Y, 1).T
+        if by == "decoded" and self.method != "reconstruction":
+            raise PlanError(f"method={self.method!r} decodes nothing: use by='match', or 'reconstruction'")
+        schema = self.encoder_.space_.schema if by == "decoded" else None
+        other = [c for c in schema.columns if c.kind != "continuous" or c.clock] if schema else []
+        if other:
+            kind = "a date" if other[0].clock else other[0].kind
+            raise PlanError(f"by='decoded' is of numbers, and {other[0].name!r} is {kind}: use by='distance'")
+        return by
+
+    def _seen(self, V: Any, by: str, which: int) -> tuple[np.ndarray, ...]:
+        """What is compared of each item, of queries (0) or of what they are compared with (1): rows first."""
+        if by == "match" and self.method == "bottleneck":
+            return (self._labels(V, which),)
+        if by == "match":
+            return (self._draws(V, which).swapaxes(0, 1),)
+        if by == "decoded":
+            return (self._decoded(V) if which else self._whole(V),)
+        return tuple(self.transform(V, return_std=True))
+
+    def _compared(self, by: str, a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> np.ndarray:
+        if by == "match" and self.method == "bottleneck":
+            same: np.ndarray = a[0] @ b[0].T
             return same
+        if by == "match":
+            return self._match(a[0], b[0])
+        if by == "decoded":
+            return compare("cosine", a[0], np.zeros_like(a[0]), b[0], np.zeros_like(b[0]))
+        return compare(by, *a, *b)
+
+    def _match(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Of draws ``(n, k, d)`` and ``(m, k, d)``."""
         assert isinstance(self.head_, Match)
-        a, b = (torch.from_numpy(self._draws(V, i)).float() for i, V in enumerate((X, Y)))
+        a, b = (torch.from_numpy(v.swapaxes(0, 1)).float().contiguous() for v in (x, y))
         k, (draws, m) = len(a), b.shape[:2]
         size = max(1, AT_ONCE // (k * draws * m))
         blocks = []
@@ -392,21 +477,16 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         found: np.ndarray = torch.cat(blocks).numpy()
         return found
 
-    def _decoded(self, X: Any, Y: Any) -> np.ndarray:
-        """Cosines of items and of decoded codes."""
-        if self.method != "reconstruction":
-            raise PlanError(f"method={self.method!r} decodes nothing: use by='match', or 'reconstruction'")
-        encoder: Any = self.encoder_
-        schema = encoder.space_.schema
-        other = (
-            next((c for c in schema.columns if c.kind != "continuous" or c.clock), None) if schema else None
-        )
-        if other is not None:
-            kind = "a date" if other.clock else other.kind
-            raise PlanError(f"by='decoded' is of numbers, and {other.name!r} is {kind}: use by='distance'")
-        kept = np.asarray(encoder.project(Y), dtype=np.float64)
-        X, Y = (V.reshape(len(V), -1) for V in (encoder._check(X, reset=False), kept))
-        return compare("cosine", X, np.zeros_like(X), Y, np.zeros_like(Y))
+    def _whole(self, X: Any) -> np.ndarray:
+        """Items as they are given, flat."""
+        given = self.encoder_._check(X, reset=False)
+        found: np.ndarray = np.asarray(given).reshape(len(given), -1)
+        return found
+
+    def _decoded(self, X: Any) -> np.ndarray:
+        """What the codes of items are decoded to, flat."""
+        kept = np.asarray(self.encoder_.project(X), dtype=np.float64)
+        return kept.reshape(len(kept), -1)
 
     def _labels(self, X: Any, which: int = 0) -> np.ndarray:
         """Probabilities of labels, averaged over draws."""

@@ -109,15 +109,15 @@ class _Tokens(nn.Module):
     def __init__(self, levels: int, length: int, hidden: Sequence[int] | None, activation: str) -> None:
         super().__init__()
         hidden = HIDDEN if hidden is None else tuple(hidden)
-        if not hidden or len(set(hidden)) > 1:
-            raise PlanError(f"hidden={hidden}: the layers of a Transformer are one or more, of one width")
+        if not hidden or len(set(hidden)) > 1 or hidden[0] < 1 or hidden[0] != int(hidden[0]):
+            raise PlanError(f"hidden={hidden}: a Transformer has layers of one width, a whole number")
         if activation not in ACTIVATIONS:
             raise PlanError(f"unknown activation {activation!r} (known: {', '.join(ACTIVATIONS)})")
-        self.levels, self.length, self.width = levels, length, hidden[0]
+        self.levels, self.length, self.width = levels, length, int(hidden[0])
         self.token, self.place = nn.Embedding(levels, self.width), nn.Embedding(length, self.width)
         for embedding in (self.token, self.place):
             nn.init.normal_(embedding.weight, std=self.width**-0.5)
-        self.blocks = nn.ModuleList(Block(width, activation) for width in hidden)
+        self.blocks = nn.ModuleList(Block(self.width, activation) for _ in hidden)
         self.last = nn.LayerNorm(self.width)
 
     def _embedded(self, tokens: Tensor, first: int = 0) -> Tensor:

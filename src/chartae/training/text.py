@@ -380,7 +380,7 @@ def lines_of(path: str | os.PathLike[str]) -> list[str]:
     Raises
     ------
     DataError
-        If it is not UTF-8.
+        If it cannot be read, or is not UTF-8.
 
     Examples
     --------
@@ -392,6 +392,8 @@ def lines_of(path: str | os.PathLike[str]) -> list[str]:
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except OSError as e:
+        raise DataError(f"cannot read {path} ({e.strerror}): look at its name") from None
     except UnicodeDecodeError as e:
         raise DataError(f"{path} is not UTF-8 (byte {e.start}): save it as UTF-8") from None
     return lines[:-1] if lines[-1] == "" else lines  # the last line ends too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from inspect import signature
 from typing import Any, NoReturn
 
@@ -122,7 +123,7 @@ def coded(encoder: Any, X: Any) -> np.ndarray:
     else:
         codes = encoder.transform(X)
     out: np.ndarray = codes.toarray() if hasattr(codes, "toarray") else np.asarray(codes)
-    out = out.reshape(len(out), -1)
+    out = out.reshape(len(out), math.prod(out.shape[1:]))
     wrong = ~np.isfinite(out).all(1)
     if wrong.any():
         raise DataError(f"the code of row {wrong.argmax()} (from 0) holds NaN or infinity: look at that row")

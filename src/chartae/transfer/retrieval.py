@@ -24,6 +24,7 @@ __all__ = [
     "compare",
     "containment",
     "expected_likelihood",
+    "most_alike",
     "recall_at",
     "risk_coverage",
     "vendi_score",
@@ -203,6 +204,38 @@ def compare(
     if by not in ("cosine", "distance") and not (np.any(std) and np.any(other_std)):
         raise PlanError(f"by={by!r} compares distributions, and these are points: use by='distance'")
     return COMPARISONS[by](mean, std, other_mean, other_std)
+
+
+def most_alike(similarity: ArrayLike, k: int) -> np.ndarray:
+    """Find the k most similar items of each query, the best first.
+
+    Parameters
+    ----------
+    similarity : array_like
+        ``(n, m)``: of each query and item; larger is more alike.
+    k : int
+        From 1 to m.
+
+    Returns
+    -------
+    ndarray
+        ``(n, k)``, columns of the similarities.
+
+    References
+    ----------
+    Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57, section II (exhaustive search).
+
+    Examples
+    --------
+    >>> from chartae.transfer import most_alike
+    >>> most_alike([[0.1, 0.9, 0.4]], k=2)
+    array([[1, 2]])
+    """
+    pairs = np.asarray(similarity)
+    near = np.sort(np.argpartition(-pairs, k - 1, axis=1)[:, :k], axis=1)
+    order = np.argsort(-np.take_along_axis(pairs, near, 1), axis=1, kind="stable")
+    found: np.ndarray = np.take_along_axis(near, order, 1)
+    return found
 
 
 def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike, k: int = 1) -> float:

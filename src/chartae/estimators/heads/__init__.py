@@ -3,6 +3,6 @@
 from chartae.estimators.heads.classifier import HeadClassifier
 from chartae.estimators.heads.reading import OnCodes
 from chartae.estimators.heads.regressor import HeadRegressor
-from chartae.estimators.heads.targets import targets
+from chartae.estimators.heads.targets import classes_of, targets
 
-__all__ = ["HeadClassifier", "HeadRegressor", "OnCodes", "targets"]
+__all__ = ["HeadClassifier", "HeadRegressor", "OnCodes", "classes_of", "targets"]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import _safe_indexing
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
@@ -15,7 +14,7 @@ from sklearn.utils.validation import (
 
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.heads.reading import COMMON, CONSTRAINTS, Head
-from chartae.estimators.heads.targets import targets, vary
+from chartae.estimators.heads.targets import classes_of, targets, vary
 from chartae.estimators.parameters import constructor
 from chartae.transfer import (
     UNLABELED,
@@ -141,8 +140,7 @@ class HeadClassifier(ClassifierMixin, Head):
 
     def _fit_classes(self, X: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = np.flatnonzero(labeled(y))
-        check_classification_targets(y[known])
-        classes = np.unique(y[known])
+        classes = classes_of(y[known])
         if len(classes) < 2:
             raise DataError(
                 f"all labels are of one class, {classes.tolist()[0]!r}: give rows of two classes or more"
@@ -227,7 +225,10 @@ class HeadClassifier(ClassifierMixin, Head):
         y, known = self._known(X, y)
         right = (self.predict(X) == y) | ~known
         right, counts = (right.all(1), known.any(1)) if self.several_ else (right, known)
-        weight = None if sample_weight is None else column_or_1d(sample_weight)[counts]
+        weight = None if sample_weight is None else column_or_1d(sample_weight)
+        if weight is not None and len(weight) != len(y):
+            raise DataError(f"there are {len(weight)} weights and {len(y)} rows: give one for each")
+        weight = None if weight is None else weight[counts]
         return float(np.average(right[counts], weights=weight))
 
     def _known(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

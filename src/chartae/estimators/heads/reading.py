@@ -21,6 +21,7 @@ from torch import nn
 
 from chartae.core.arrays import as_tensor, is_streamed
 from chartae.core.errors import DataError, PlanError, enumerated
+from chartae.estimators.checking import brings_items
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads.targets import targets, vary
@@ -29,6 +30,7 @@ from chartae.estimators.parameters import told
 from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
+from chartae.training.readers import read
 from chartae.transfer import (
     UNLABELED,
     Read,
@@ -165,6 +167,7 @@ class OnCodes(BaseEstimator):
 
     def _items(self, X: Any, *, reset: bool) -> Any:
         """Check what is encoded: codes as scikit-learn does, all else where it is encoded."""
+        X = read(X).X if brings_items(X) else X
         if self.encoder is None:
             shape = tuple(getattr(X, "shape", ()))
             if len(shape) > 2:
@@ -240,6 +243,11 @@ class Head(OnCodes):
         few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
         rows, held_out = known, known[:0]
         if not few:
+            if classes is not None and len(known) - held < len(classes):
+                raise DataError(
+                    f"validation_fraction={self.validation_fraction:g} leaves {len(known) - held} rows to "
+                    f"learn {len(classes)} classes from: give a smaller one"
+                )
             rows, held_out = train_test_split(
                 known,
                 test_size=held,

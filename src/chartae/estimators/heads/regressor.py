@@ -96,6 +96,8 @@ class HeadRegressor(RegressorMixin, Head):
         refuse_lost(y)  # of a column of objects this is seen once they are numbers
         if self.distribution == "counts" and ((y < 0) | (y != np.round(y))).any():
             raise DataError("y holds what is no count: use distribution='normal'")
+        if self.distribution == "counts" and not y.any():
+            raise DataError("all counts are 0, of which no rate can be told: give rows with others")
         held_out = self._fit_head(X, y, np.arange(len(y)), self.distribution)
         X, y = (_safe_indexing(X, held_out), y[held_out]) if len(held_out) else (X, y)
         found = self._read(X, "predict")

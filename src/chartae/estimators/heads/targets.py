@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionDtype
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _num_samples,
     column_or_1d,
@@ -16,7 +18,7 @@ from chartae.transfer import (
     UNLABELED,
 )
 
-__all__ = ["targets"]
+__all__ = ["classes_of", "targets"]
 
 
 def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndarray:
@@ -54,7 +56,11 @@ def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndar
             f"{type(estimator).__name__} requires y to be passed, but the target y is None: give y"
         )
     matrix = _several(y) if several else None
+    if matrix is None and isinstance(getattr(y, "dtype", None), ExtensionDtype) and y.isna().any():
+        y = y.astype(object)  # else whole numbers some of which are missing would be fractions
     y = column_or_1d(y, warn=True) if matrix is None else matrix
+    if y.dtype.kind == "O":
+        y = np.where(pd.isna(y), None, y)  # pandas' NA cannot be compared
     if _num_samples(X) != len(y):
         raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
     if y.dtype.kind in "mM":
@@ -62,6 +68,37 @@ def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndar
     if matrix is None:
         refuse_lost(y)
     return y
+
+
+def classes_of(y: np.ndarray) -> np.ndarray:
+    """Check labels, all of which are known, and give those that there are, in their order and own type.
+
+    Parameters
+    ----------
+    y : ndarray
+        ``(n,)``, of objects where others, which are not among them, are missing.
+
+    Returns
+    -------
+    ndarray
+        ``(classes,)``.
+
+    Raises
+    ------
+    ValueError
+        If they are no classes, as scikit-learn has them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.estimators.heads import classes_of
+    >>> classes_of(np.array([2, 1, 2], object))
+    array([1, 2])
+    """
+    plain = np.array(y.tolist()) if y.dtype.kind == "O" and not any(isinstance(v, str) for v in y) else y
+    check_classification_targets(plain)
+    found: np.ndarray = np.unique(plain)
+    return found
 
 
 def refuse_lost(y: np.ndarray) -> None:

@@ -165,7 +165,8 @@ def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
     if column.isna().any() and not measured:  # of measured numbers, a missing one is no condition
         row = int(column.isna().to_numpy().argmax())
         raise DataError(
-            f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row"
+            f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row (-1 "
+            "stands for a label that a head is to tell)"
         )
     array = column.to_numpy()
     return array.astype(str) if array.dtype == object else array
