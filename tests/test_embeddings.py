@@ -20,12 +20,13 @@ from chartae.core.contracts import Batch, Plan
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.models.recipes import build
-from chartae.parts.objectives import Match, Matches
+from chartae.parts.objectives import Match, Matches, fit_match
 from chartae.training.kernels import Gradients
 from chartae.transfer import (
     bhattacharyya,
     calibration_error,
     expected_likelihood,
+    most_alike,
     recall_at,
     risk_coverage,
     vendi_score,
@@ -342,7 +343,11 @@ def test_whole_queries_are_compared_with_decoded_items():
         ct.ProbabilisticEmbedding(ct.AE(latent_dim=2, **QUICK)).fit(X, labels).similarity(X, X, by="decoded")
     table = pd.DataFrame(X, columns=list("abcdef"))
     m.fit(table)
-    assert m.similarity(table[:5], table, by="decoded").shape == (5, 200)
+    kept = m.similarity(table[:5], table, by="decoded")
+    units = table * [1e4, 1, 1, 1, 1e-3, 1] + [5e4, 0, 0, 0, 0, 0]  # of columns say nothing of likeness
+    np.testing.assert_allclose(m.fit(units).similarity(units[:5], units, by="decoded"), kept, atol=1e-3)
+    gaps = units.mask(np.random.default_rng(0).random(units.shape) < 0.1)
+    assert np.isfinite(m.fit(gaps).similarity(gaps[:5], gaps, by="decoded")).all()
     m.fit(table.assign(of=pd.date_range("2020-01-01", periods=200)))
     with pytest.raises(PlanError, match="and 'of' is a date"):
         m.similarity(table, table, by="decoded")
@@ -387,6 +392,52 @@ def test_how_unlike_the_best_is_tells_wrong_retrievals_of_new_kinds():
     wrong = kinds[items[:, 0]] != kinds
     assert 5 < wrong.sum() < 100
     assert roc_auc_score(wrong, -alike[:, 0]) > 0.8
+
+
+def test_similarities_of_any_number_are_ranked():
+    for kind in (np.uint8, bool, np.float32):
+        assert most_alike(np.array([[0, 5, 3]]).astype(kind), 1)[0, 0] == 1
+    with pytest.raises(PlanError, match="k=4: there are 3 items to find"):
+        most_alike(np.eye(3), 4)
+    for wrong, message in ((np.ones(3), "have shape"), ([[np.nan, 1.0]], "are not numbers in places")):
+        for of in (lambda S: most_alike(S, 1), lambda S: recall_at(S, ["a"] * len(S), ["a", "b"])):
+            with pytest.raises(DataError, match=message):
+                of(wrong)
+    assert recall_at([[2, 1, 0]], [1], [-1, 1, 0]) == 1  # an item without a label is none to find
+    assert recall_at([[1, 0]] * 2, ["a", None], ["a", "b"]) == 1
+    with pytest.raises(DataError, match="has a label to be found by"):
+        recall_at([[1, 0]], ["a"], [None, None])
+
+
+def test_a_match_is_as_likely_as_it_is_said_to_be():
+    """Of pairs half of which match, in bins of what held-out pairs have calibrated."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 3000)
+    X = 2.2 * np.eye(3)[y] + rng.normal(size=(3000, 3))
+    m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), method="hedged", random_state=0)
+    p = m.fit(X[:2000], y[:2000]).similarity(X[2000:], X[2000:])
+    i, j = np.triu_indices(1000, 1)
+    p, same = p[i, j], (y[2000:][i] == y[2000:][j])
+    weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+    bins = np.digitize(p, np.linspace(0, 1, 11))
+    gaps = [weight[bins == b] @ (same - p)[bins == b] for b in range(1, 12)]
+    assert np.abs(gaps).sum() < 0.1
+    assert p.min() < 0.1
+    assert p.max() > 0.9
+
+
+def test_slope_and_offset_that_were_planted_are_found():
+    rng = np.random.default_rng(0)
+    gaps = torch.from_numpy(rng.uniform(0, 4, 20_000))
+    match = torch.rand(20_000, generator=torch.Generator().manual_seed(0)) < torch.sigmoid(3.0 * (1.5 - gaps))
+    # Shares of half and half: what has more of a kind has its offset moved by the logarithm of their ratio.
+    odds = float((~match).sum() / match.sum())
+    found = fit_match(Match(), gaps[match][None], gaps[~match][None], 100_000)
+    assert found.log_slope.exp().item() == pytest.approx(3.0, rel=0.05)
+    assert found.offset.item() == pytest.approx(4.5 + np.log(odds), rel=0.05)
+    few = fit_match(Match(), torch.tensor([[0.1]]), torch.tensor([[2.0]]), 2)
+    assert few.log_slope.exp().item() < 3.0  # two rows that are told apart make nothing sure
+    assert Match().log_slope.item() == 0
 
 
 def test_labels_may_be_missing_and_are_needed():

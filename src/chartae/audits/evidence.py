@@ -366,7 +366,15 @@ class Evidence:
 
     @property
     def used_metric(self) -> np.ndarray:
-        """The metric on the latent directions that the decoder uses, ``(m, k, k)``; k = 0 for a constant."""
+        """The metric on the latent directions that the decoder uses, ``(m, k, k)``; k = 0 for a constant.
+
+        Where codes lack a dimension, as on a sphere, those directions are other ones at every point: there it
+        is the metric's principal stretches.
+        """
+        lacking = self.chart.lacking(self.c)
+        if lacking:
+            stretches = np.linalg.eigvalsh(self.metric)[:, lacking:]
+            return stretches[:, :, None] * np.eye(stretches.shape[1])
         power, directions = self.strengths
         used = np.linalg.qr(directions[:, power > UNUSED * max(power[0], 1e-12)])[0]
         return used.T @ self.metric @ used

@@ -60,11 +60,7 @@ def _density_gain(evidence: Evidence) -> Reading:
     n, d = support.shape
     if n < max(FEWEST_FITTED, FITTED_PER_DIMENSION * d):
         return Reading(None, because=f"{n} codes are too few to fit a density in {d} dimensions to")
-    source = evidence.chart.source
-    assert source is not None
-    with torch.no_grad():
-        thin = source(None if evidence.c is None else evidence.c[:1]).codimension
-    if thin:
+    if evidence.chart.lacking(evidence.c):
         return Reading(
             None, because="codes lie on a surface, where a density of all of R^d cannot be compared"
         )

@@ -9,19 +9,24 @@ import numpy as np
 import torch
 from scipy.special import entr
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from chartae.core.arrays import as_tensor
+from chartae.core.columns import is_frame
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import VAE
+from chartae.estimators.checking import brings_items
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import classes_of, targets
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
-from chartae.parts.objectives import Labels, Match, Matches
+from chartae.parts.objectives import Labels, Match, Matches, fit_match
 from chartae.parts.readouts import readout
+from chartae.training.readers import read
 from chartae.transfer import (
     COMPARISONS,
     Read,
@@ -38,6 +43,8 @@ __all__ = ["ProbabilisticEmbedding"]
 
 METHODS = ("bottleneck", "hedged", "reconstruction")
 AT_ONCE = 1 << 22  # pairs of draws
+FEWEST = 20  # held-out rows by whose pairs the probability of a match is told
+PAIRS = 4096  # of each kind, at most
 
 
 class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -133,6 +140,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 f"{type(encoder).__name__} has no posterior to train: use an estimator such as VAE()"
             )
         self.random_state_ = seed = begun_from(self.random_state)
+        X = read(X).X if brings_items(X) else X
         if self.method == "reconstruction":
             self.head_: Read | Match | None = None
             self.encoder_, self.classes_ = clone(encoder).fit(X), None
@@ -150,7 +158,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if self.method == "hedged":
             term = Matches(self.n_samples)
             self.encoder_, head = fit_jointly(encoder, X, numbers, lambda model: Match(), term, **common)
-            self.head_ = head.cpu()
+            self.head_ = self._calibrated(head.cpu(), X, numbers)
             return self
         self.encoder_, head = fit_jointly(
             encoder, X, numbers, lambda model: readout(space, model.latent_dim), Labels(), **common
@@ -285,7 +293,8 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Y : array_like
             ``(m, *shape)``.
         by : str
-            "match": the probability of a match, or of the same label. Of posteriors, as independent normals:
+            "match": the probability of a match, where as many pairs match as do not, or of the same label.
+            Of posteriors, as independent normals:
             "expected likelihood" or "bhattacharyya", the integral of the product or of its root, as
             logarithms, or "containment", minus KL(x || y). Of means: "cosine", or "distance", minus it.
             "decoded", of "reconstruction" only: the cosine of an item of X, whole, and what the code of an
@@ -478,15 +487,41 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return found
 
     def _whole(self, X: Any) -> np.ndarray:
-        """Items as they are given, flat."""
-        given = self.encoder_._check(X, reset=False)
-        found: np.ndarray = np.asarray(given).reshape(len(given), -1)
-        return found
+        """Items as they are given, flat; what is missing is what the model expects there."""
+        model: Any = self.encoder_
+        given = model._check(X, reset=False)
+        return self._flat(model.reconstruct(X) if np.isnan(given).any() else given)
 
     def _decoded(self, X: Any) -> np.ndarray:
         """What the codes of items are decoded to, flat."""
-        kept = np.asarray(self.encoder_.project(X), dtype=np.float64)
-        return kept.reshape(len(kept), -1)
+        return self._flat(self.encoder_.project(X))
+
+    def _flat(self, items: Any) -> np.ndarray:
+        """Rows of numbers; those of a table, whose columns have units of their own, as the model has them."""
+        model: Any = self.encoder_
+        if model.space_.schema is not None:
+            items = model._check(items, reset=False, named=False) if is_frame(items) else items
+            items = model.space_.to_model(as_tensor(items).to(model.space_.scale.device)).cpu()
+        found: np.ndarray = np.asarray(items, dtype=np.float64)
+        return found.reshape(len(found), -1)
+
+    def _calibrated(self, head: Match, X: Any, y: torch.Tensor) -> Match:
+        """Let held-out pairs say how likely a match is at a distance, where there are some of both kinds."""
+        rows = self.encoder_.validation_rows_
+        rows = rows[~y[rows].isnan().numpy()]
+        i, j = np.triu_indices(len(rows), 1)
+        same = y[rows].numpy()[i] == y[rows].numpy()[j]
+        kinds = [np.flatnonzero(same), np.flatnonzero(~same)]
+        if len(rows) < FEWEST or not all(len(pairs) for pairs in kinds):
+            return head
+        random = np.random.default_rng(self.random_state_)
+        z, other = (self._draws(_safe_indexing(X, rows), which) for which in (0, 1))
+        gaps = []
+        for pairs in kinds:
+            some = random.permutation(pairs)[:PAIRS]
+            apart = z[:, None, i[some]] - other[None, :, j[some]]
+            gaps.append(torch.from_numpy(np.linalg.norm(apart, axis=-1)).flatten(0, 1))
+        return fit_match(head, gaps[0], gaps[1], len(rows))
 
     def _labels(self, X: Any, which: int = 0) -> np.ndarray:
         """Probabilities of labels, averaged over draws."""

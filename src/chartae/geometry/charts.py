@@ -256,6 +256,23 @@ class Chart:
         c = torch.as_tensor(condition, dtype=torch.float32)
         return c.expand(n, *c.shape[1:]) if len(c) == 1 else c
 
+    def lacking(self, c: Tensor | None = None) -> int:
+        """Count the dimensions that codes lack in the space that they are in: one on a sphere.
+
+        Parameters
+        ----------
+        c : Tensor or None
+            Conditions of some rows, where the model has any.
+
+        Returns
+        -------
+        int
+            0 where codes fill their space, or nothing is known of it.
+        """
+        of = self.prior or self.source
+        with torch.no_grad():
+            return 0 if of is None else of(None if c is None else c[:1]).codimension
+
     def blocks(self, n: int, k: int = 1) -> Iterator[slice]:
         """Cut rows into blocks that fit into bounded memory.
 

@@ -97,7 +97,8 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     Returns
     -------
     ndarray
-        ``(n,)``: nats; -inf where the decoder does not react to some direction of the code.
+        ``(n,)``: nats; -inf where the decoder does not react to some direction of the code. Of codes on a
+        sphere it is that of a piece of the sphere.
 
     References
     ----------
@@ -115,13 +116,20 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
 
 
 def _log_stretches(chart: Chart, Z: Tensor, condition: Any) -> np.ndarray:
-    """Log of how much the decoder stretches each principal direction, ``(n, d)``, from the largest on."""
+    """Log of how much the decoder stretches each principal direction, ``(n, d)``, from the largest on.
+
+    On a sphere there is no direction in which codes leave it, and the decoder does not react to it: d is one
+    less.
+    """
     # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
     found = [
         torch.linalg.svdvals(_jacobian(chart.decode, z, c)).log().cpu().double().numpy()
         for _, z, c in _blocks(chart, Z, condition)
     ]
-    return np.concatenate([np.empty((0, found[0].shape[1] if found else Z.shape[1])), *found])
+    whole = np.concatenate([np.empty((0, found[0].shape[1] if found else Z.shape[1])), *found])
+    # As many as there are: the Jacobian may have fewer rows than columns.
+    most = Z.shape[1] - chart.lacking(chart.condition(condition, len(Z)))
+    return whole[:, :most]
 
 
 def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarray:
@@ -174,9 +182,7 @@ def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarra
         p = chart.source(c)
         if "log_prob" not in p.offers:
             raise PlanError("what codes are drawn from has no density: use fit_prior")
-        # On a sphere there is no direction in which codes leave it, and the decoder does not react to it.
-        stretches = _log_stretches(chart, z, condition)[:, : z.shape[1] - p.codimension]
-        return p.log_prob(z).double().cpu().numpy() - stretches.sum(1)
+        return p.log_prob(z).double().cpu().numpy() - _log_stretches(chart, z, condition).sum(1)
 
 
 def distortion(G: Any) -> float:
@@ -308,6 +314,7 @@ def linearize(
     if directions is None:
         flat = jacobian.reshape(-1, codes.shape[1])
         directions = np.linalg.svd(flat, full_matrices=len(flat) < codes.shape[1])[2]
+        directions = directions[: codes.shape[1] - chart.lacking(c)]
     unit = units_of(np.atleast_2d(np.asarray(directions, dtype=np.float64)))
     radius = validity_radius(chart, codes, unit[None], condition=condition, tolerance=tolerance)
     return Linearization(codes[0], chart.shown(point[0].double()), jacobian, unit, radius[0])

@@ -221,6 +221,13 @@ def most_alike(similarity: ArrayLike, k: int) -> np.ndarray:
     ndarray
         ``(n, k)``, columns of the similarities.
 
+    Raises
+    ------
+    DataError
+        If a similarity is not a number.
+    PlanError
+        If there are not as many items.
+
     References
     ----------
     Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57, section II (exhaustive search).
@@ -231,8 +238,10 @@ def most_alike(similarity: ArrayLike, k: int) -> np.ndarray:
     >>> most_alike([[0.1, 0.9, 0.4]], k=2)
     array([[1, 2]])
     """
-    pairs = np.asarray(similarity)
-    near = np.sort(np.argpartition(-pairs, k - 1, axis=1)[:, :k], axis=1)
+    pairs = _similarities(similarity)
+    if not 1 <= k <= pairs.shape[1] or k != int(k):
+        raise PlanError(f"k={k}: there are {pairs.shape[1]} items to find, so use 1 to {pairs.shape[1]}")
+    near = np.sort(np.argpartition(-pairs, int(k) - 1, axis=1)[:, : int(k)], axis=1)
     order = np.argsort(-np.take_along_axis(pairs, near, 1), axis=1, kind="stable")
     found: np.ndarray = np.take_along_axis(near, order, 1)
     return found
@@ -246,9 +255,9 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     similarity : array_like
         ``(n, m)``: of each query and item; larger is more alike. Minus infinity leaves a pair out.
     labels : array_like
-        ``(n,)`` of the queries.
+        ``(n,)`` of the queries; one of -1, or None, is left out.
     other_labels : array_like
-        ``(m,)`` of the items.
+        ``(m,)`` of the items; those of -1, or None, are not found.
     k : int
         How many are looked at.
 
@@ -260,7 +269,7 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     Raises
     ------
     DataError
-        If a similarity is not a number, or there is not one for each label.
+        If a similarity is not a number, there is not one for each label, or no label is known.
     PlanError
         If none is to be looked at.
 
@@ -280,8 +289,12 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
             f"similarities have shape {pairs.shape}, and there are {len(asked)} labels of queries and "
             f"{len(there)} of items: give one for each"
         )
-    near, left = _nearest(similarity, k)
-    right = np.asarray(other_labels)[near] == np.asarray(labels)[:, None]
+    known = labeled(np.concatenate([asked, there]))
+    queries, items = known[: len(asked)], known[len(asked) :]
+    if not (queries.any() and items.any()):
+        raise DataError("no query or no item has a label to be found by: give some")
+    near, left = _nearest(pairs[queries][:, items], k)
+    right = there[items][near] == asked[queries][:, None]
     return float((right & left).any(1).mean())
 
 
@@ -418,13 +431,20 @@ def _different(draws: ArrayLike) -> np.ndarray:
 
 def _nearest(similarity: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar of each row, in any order, and which of them are not left out."""
-    similarity = np.asarray(similarity, dtype=np.float64)
-    if k < 1:
+    pairs = _similarities(similarity)
+    if k < 1 or k != int(k):
         raise PlanError(f"k={k}: look at one item, or more")
-    if np.isnan(similarity).any():
+    near = np.argpartition(-pairs, min(int(k), pairs.shape[1]) - 1, axis=1)[:, : int(k)]
+    return near, np.take_along_axis(pairs, near, 1) > -np.inf
+
+
+def _similarities(given: ArrayLike) -> np.ndarray:
+    pairs = np.asarray(given, dtype=np.float64)
+    if pairs.ndim != 2:
+        raise DataError(f"similarities have shape {pairs.shape}: give (n, m), one for each query and item")
+    if np.isnan(pairs).any():
         raise DataError("similarities are not numbers in places: write minus infinity to leave a pair out")
-    near = np.argpartition(-similarity, min(k, similarity.shape[1]) - 1, axis=1)[:, :k]
-    return near, np.take_along_axis(similarity, near, 1) > -np.inf
+    return pairs
 
 
 def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:

@@ -15,7 +15,7 @@ from chartae.parts.objectives.bounds import (
 )
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
 from chartae.parts.objectives.labels import Labels, SummedLabels
-from chartae.parts.objectives.matches import Match, Matches
+from chartae.parts.objectives.matches import Match, Matches, fit_match
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
 from chartae.parts.objectives.penalties import (
     CodeNorm,
@@ -58,6 +58,7 @@ __all__ = [
     "TotalCorrelationCritic",
     "Warmed",
     "elbo",
+    "fit_match",
     "importance_bound",
     "ms_ssim",
 ]

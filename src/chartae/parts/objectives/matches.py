@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from chartae.core.contracts import Objective, Term, Trace
 from chartae.core.errors import PlanError
 
-__all__ = ["Match", "Matches"]
+__all__ = ["Match", "Matches", "fit_match"]
 
 OTHERS = 4096  # pairs of a batch that do not match and are looked at
 VALUES = 1 << 25  # of their differences at once, of all pairs of draws
+SPREAD = 1.0  # of the logarithm of a slope around what was trained, before any other pair is seen
 
 
 class Match(nn.Module):
@@ -83,6 +85,57 @@ class Match(nn.Module):
 
     def _logits(self, gaps: Tensor) -> Tensor:
         return torch.addcmul(self.offset, gaps, self.log_slope.exp(), value=-1)
+
+
+def fit_match(match: Match, same: Tensor, apart: Tensor, n: int) -> Match:
+    """Find the slope and the offset under which held-out pairs are likeliest, half of each kind.
+
+    Training moves codes more than these two numbers, which are left where codes hardly overlap. The slope's
+    logarithm has a normal prior around what was trained, so that few rows make nothing sure.
+
+    Parameters
+    ----------
+    match : Match
+        As it was trained, and stays.
+    same, apart : Tensor
+        ``(k, pairs)`` distances between draws of items of a kind, and of others.
+    n : int
+        Rows that these pairs are made of.
+
+    Returns
+    -------
+    Match
+        Another one.
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599, section 4.1 (Platt scaling); Oh et al. 2019, arXiv:1810.00319,
+    equation 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.objectives import Match, fit_match
+    >>> near, far = torch.tensor([[0.1, 0.2]]), torch.tensor([[0.8, 0.9]])
+    >>> log_match, _ = fit_match(Match(), near, far, 1000)(torch.tensor([[0.1, 0.5, 0.9]]))
+    >>> log_match.exp().round(decimals=1).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    fitted = deepcopy(match).double()
+    before = fitted.log_slope.detach().clone()
+    pairs = (same.double(), apart.double())
+    optimizer = torch.optim.LBFGS(fitted.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        told = sum(-fitted(gaps)[i].mean() for i, gaps in enumerate(pairs))
+        value: Tensor = 0.5 * (n * told + ((fitted.log_slope - before) / SPREAD) ** 2)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return fitted.to(match.offset.dtype)
 
 
 class Matches(Objective):
