@@ -473,7 +473,7 @@ def test_memory_is_bounded_by_blocks(linear):
 def test_what_has_no_likelihood(linear):
     ae = ct.AE(**SMALL).fit(X)
     for method in ("importance", "ais"):
-        with pytest.raises(PlanError, match="a plain autoencoder gives x no density: fit a VAE"):
+        with pytest.raises(PlanError, match="codes of this model are points, given x"):
             ae.log_likelihood(X, method=method)
     with pytest.raises(PlanError, match="method='exact': use 'importance' or 'ais'"):
         linear.log_likelihood(X, method="exact")

@@ -214,9 +214,9 @@ def test_data_of_one_value_have_a_likeness():
         (Space((64,)), {}, "needs images of the space.*layout='hw'"),
         (Space((9, 9), layout="any"), {}, "needs images of the space"),
         (Space((9, 9)), {"noise": "item"}, "use noise='global', 'feature' or a number"),
-        (Space((9, 9), "categorical", 3), {}, "or a likelihood of logits"),
-        (Space((9, 9), "student-t"), {}, "or a likelihood of logits"),
-        (Space((9, 9), "normal-mixture"), {}, "or a likelihood of logits"),
+        (Space((9, 9), "categorical", 3), {}, "or 'bernoulli'"),
+        (Space((9, 9), "student-t"), {}, "or 'bernoulli'"),
+        (Space((9, 9), "normal-mixture"), {}, "or 'bernoulli'"),
     ],
 )
 def test_what_it_cannot_teach_is_refused(space, parameters, message):

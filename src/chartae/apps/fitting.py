@@ -253,7 +253,11 @@ def _say_what_next(estimator: Any, data: str, out: Path, *, judged: bool) -> Non
     typer.echo(f"trained   {weights_of(estimator)}")
     typer.echo(f"model     {model_of(estimator)}")
     typer.echo(f"results   {out} ({files})")
-    typer.echo(f"next      chartae audit {run}{'' if judged else ' --data FILE'}")
-    typer.echo(f"          chartae sample {run} --n 64")
+    tokens = estimator.model_.likelihood.sequential  # which have no report
+    audit = [] if tokens else [f"chartae audit {run}{'' if judged else ' --data FILE'}"]
+    first, *more = (*audit, f"chartae sample {run} --n 64")
+    typer.echo(f"next      {first}")
+    for other in more:
+        typer.echo(f"          {other}")
     typer.echo(f"          chartae encode {run} {data} --out codes.npy")
     typer.echo(f"          chartae info {run}")

@@ -111,6 +111,8 @@ def audited(
     60
     """
     n = len(X)
+    if estimator.model_.likelihood.sequential:
+        raise DataError("a report follows small changes of what is decoded, and tokens have none")
     most = max(FEWEST, min(budget_of(budget).rows, VALUES // max(1, math.prod(X.shape[1:]))))
     random = np.random.default_rng(seed)
     test = np.arange(n) if held_out is None else held_out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import shlex
@@ -19,14 +20,17 @@ __all__: list[str] = []
 
 
 def value_of(text: str) -> Any:
-    """Read JSON where it is some (4, 0.5, [1, 2]), true, false and none in any case, and a word otherwise."""
+    """Read JSON where it is some (4, 0.5, [1, 2]), true, false and none in any case, and a word otherwise.
+
+    Numbers with commas between them are a list, as those of --hidden are.
+    """
     constants = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in constants:
         return constants[text.lower()]
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    for json_text in (text, f"[{text}]"):
+        with contextlib.suppress(ValueError):
+            return json.loads(json_text)
+    return text
 
 
 def noise_of(text: str) -> Any:

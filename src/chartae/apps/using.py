@@ -196,10 +196,10 @@ def reconstruct(
 
 def recipes() -> None:
     """List the recipes."""
-    table = titled("recipe", "what it is", "parts", "paper")
+    table = titled("recipe", "what it is, of which parts, and its paper")
     table.columns[0].no_wrap = True  # a name is to be copied
     for r in chartae.recipes():
-        table.add_row(r.name, r.summary, r.parts, r.paper)
+        table.add_row(r.name, "\n".join(filter(None, (r.summary, r.parts, r.paper))))
     print_table(table)
 
 

@@ -42,7 +42,7 @@ SHIFT = 0.1  # of the rank test, at which it counts as an effect
     fail=0.25,
     unit="nats a dimension",
     says={
-        "ok": "What samples take their codes from fits them: {kind} would gain {value:.2g} nats a dimension.",
+        "ok": "What samples take their codes from fits them ({kind}: {value:+.2g} nats a dimension).",
         "warn": "{kind} would fit the codes better by {value:.2g} nats a dimension than what samples take "
         "theirs from.",
         "fail": "{kind} would fit the codes far better, by {value:.2g} nats a dimension, than what samples "

@@ -104,10 +104,10 @@ def _too_few(n: int, d: int) -> str:
     fail=0.1,
     unit="nats a dimension",
     says={
-        "ok": "Codes have the mean and the covariance of the prior ({value:.2g} nats a dimension apart).",
-        "warn": "Mean and covariance of codes are {value:.2g} nats a dimension from the prior's: samples are "
+        "ok": "Codes have the mean and the covariance of the prior ({value:.3g} nats a dimension apart).",
+        "warn": "Mean and covariance of codes are {value:.3g} nats a dimension from the prior's: samples are "
         "somewhat off.",
-        "fail": "Mean and covariance of codes are {value:.2g} nats a dimension from the prior's: what is "
+        "fail": "Mean and covariance of codes are {value:.3g} nats a dimension from the prior's: what is "
         "drawn from the prior is not where codes are.",
     },
     remedies=("fit-density", "variational"),

@@ -58,9 +58,9 @@ def _reconstruction(evidence: Evidence) -> Reading:
     unit="times what chance makes of the worst in a thousand",
     says={
         "ok": "The worst items are reconstructed about as well as chance would have it.",
-        "warn": "The worst items are reconstructed {value:.1f} times worse than chance would have it: look "
+        "warn": "The worst items are reconstructed {value:.2f} times as badly as chance would have it: look "
         "at them.",
-        "fail": "Some items are reconstructed {value:.1f} times worse than chance would have it: the map "
+        "fail": "Some items are reconstructed {value:.1f} times as badly as chance would have it: the map "
         "tears there, or they are no data.",
     },
     remedies=("more-dimensions", "more-capacity", "longer-training"),

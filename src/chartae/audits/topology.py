@@ -35,7 +35,7 @@ CLEAR = 4.0  # death/birth of a loop that needs no others to compare with; chanc
     fail=0.5,
     unit="islands of codes more than of data",
     says={
-        "ok": "Codes fall into {islands} connected part(s), and the data into {islands_of_data}.",
+        "ok": "Islands of codes: {islands}, and of the data: {islands_of_data}.",
         "warn": "Codes fall into {islands} islands, and the data only into {islands_of_data}.",
         "fail": "Codes fall into {islands} islands with empty space between, while the data form only "
         "{islands_of_data}: the map tears them apart, and what lies between codes of two islands is no data.",

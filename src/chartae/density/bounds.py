@@ -69,7 +69,10 @@ def _explicit(model: Model) -> bool:
 
 def _refuse_points(model: Model) -> None:
     if not _explicit(model):
-        raise PlanError("a plain autoencoder gives x no density: fit a VAE, or compare its score_samples")
+        raise PlanError(
+            "codes of this model are points, given x, and leave p(x) without a bound: fit a VAE, or compare "
+            "its score_samples"
+        )
 
 
 class Estimate(NamedTuple):

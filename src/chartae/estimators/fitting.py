@@ -331,7 +331,7 @@ class Fitting(Densities, Geometry):
         if nats < SILENT:
             warnings.warn(
                 f"the code of a row says {nats:.1f} nats (KL), and the decoder hardly asks it: fit with a "
-                "larger free_bits, or a small context, so that it sees few tokens",
+                "larger free_bits, or of a TextVAE a small context, so that the decoder sees few tokens",
                 stacklevel=5,
             )
 

@@ -207,9 +207,9 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
     chosen = find(name)
     for given in parameters:
         if given not in chosen.parameters and given not in SHARED:
-            raise PlanError(
-                f"recipe {name!r} has no parameter {given!r}: {suggest(given, chosen.parameters)}"
-            )
+            known = chosen.parameters
+            cure = suggest(given, known) if known else "it has none, so leave it out"
+            raise PlanError(f"recipe {name!r} has no parameter {given!r}: {cure}")
     for own, default in chosen.parameters.items():
         _check_type(own, parameters.get(own, default), default)
     with _float32():

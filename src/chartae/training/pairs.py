@@ -78,8 +78,8 @@ def vocabulary(texts: Sequence[str], min_count: int) -> tuple[tuple[str, ...], N
     if len(found) < 2:
         most = max(counts.values(), default=0)
         raise DataError(
-            f"{len(found)} words come {min_count} times or more (the most frequent {most} times): give more "
-            "texts, or a smaller min_count"
+            f"{len(found)} words of two letters or more come {min_count} times or more (the most frequent "
+            f"{most} times): give more texts, or a smaller min_count"
         )
     return tuple(word for _, word in found), np.array([-n for n, _ in found])
 

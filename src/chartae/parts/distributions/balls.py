@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Distribution, Draw
-from chartae.core.noise import Noise
-from chartae.parts.distributions.base import CAN, LOG_2PI
+from chartae.core.noise import Noise, SharedNoise
+from chartae.parts.distributions.base import CAN, LOG_2PI, SPREAD
 from chartae.parts.distributions.spheres import _shares
 
 __all__ = ["WrappedNormal", "clipped", "exp_origin", "mobius_add"]
@@ -215,12 +215,11 @@ class WrappedNormal(Distribution):
         return self.mean
 
     def std(self) -> Tensor:
-        """Return the standard deviations to first order, as the ball's coordinates measure them at the mean.
+        """Return the standard deviations of the ball's coordinates, of draws that are always the same.
 
         Returns
         -------
         Tensor
             ``(*batch, d)``.
         """
-        room = 1 - self.curvature * self.mean.double().square().sum(-1, keepdim=True)
-        return (0.5 * room * (0.5 * self.log_var).exp()).to(self.mean.dtype).expand_as(self.mean)
+        return self.draw(SPREAD, SharedNoise(0)).z.std(0)

@@ -13,6 +13,7 @@ from chartae.core.noise import Noise
 __all__ = ["Delta"]
 
 LOG_2PI = math.log(2 * math.pi)
+SPREAD = 256  # draws by which a spread is estimated that has no formula
 
 
 CAN = frozenset({"log_prob", "density", "point", "reparameterized"})

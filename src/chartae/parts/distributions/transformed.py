@@ -12,12 +12,11 @@ from torch import Tensor
 from chartae.core.contracts import Distribution, Draw
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise, SharedNoise
-from chartae.parts.distributions.base import CAN
+from chartae.parts.distributions.base import CAN, SPREAD
 from chartae.parts.distributions.normals import DiagonalNormal, _white
 
 __all__ = ["Affine", "Planar", "Radial", "Transformed", "carried"]
 
-SPREAD = 64  # draws by which a spread is estimated
 VALUES = 1 << 18  # at once, where no gradient is asked for: a spline takes some hundred numbers for each
 NEARLY = 0.999  # of what a layer may take away: at 1 it would flatten space, and its volume have no logarithm
 
@@ -108,7 +107,7 @@ class Transformed(Distribution):
         return self._through(self.transforms, self.base.point())[0]
 
     def std(self) -> Tensor:
-        """Return the standard deviation of each dimension, of 64 draws.
+        """Return the standard deviation of each dimension, of draws.
 
         They are always the same draws of low discrepancy, so that the same distribution has the same spread.
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Objective, Term, Trace
+from chartae.core.errors import PlanError
 from chartae.parts.networks import MLP
 from chartae.parts.objectives.matching import draws_of
 from chartae.parts.posteriors import full
@@ -179,6 +180,8 @@ class GanCritic(Objective):
 
     def __init__(self, features: nn.Module, width: int, values: float = 0.1) -> None:
         super().__init__()
+        if not values >= 0:
+            raise PlanError(f"values={values:g} rewards what it should cost: use 0 or more")
         self.features, self.values = features, values
         self.head = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(width, 1))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Draw
 from chartae.core.errors import PlanError
-from chartae.core.noise import Noise
+from chartae.core.noise import Noise, SharedNoise
 from chartae.core.registry import suggest
 from chartae.parts.distributions import DiagonalNormal, StandardNormal
 from chartae.parts.distributions.base import CAN
@@ -25,6 +25,7 @@ from chartae.parts.posteriors.normal import NormalPosterior
 __all__ = ["Hamiltonian", "HamiltonianPosterior"]
 
 LARGEST = 0.5  # of a step: beyond, leaps through a posterior about as wide as the prior go astray
+DRAWS = 32  # by which a spread is estimated: each leaps, and takes the slopes of a decoder
 COLD = 0.3  # the first inverse temperature, before training
 
 #: From √β_0, the root of the first inverse temperature, and the share of steps done, to √β.
@@ -198,14 +199,16 @@ class Hamiltonian(Distribution):
         return self.leap(mean, torch.zeros_like(mean))[0][0]
 
     def std(self) -> Tensor:
-        """Return the standard deviations of the start.
+        """Return the standard deviation of each dimension, of draws.
+
+        They are always the same draws of low discrepancy, so that the same distribution has the same spread.
 
         Returns
         -------
         Tensor
             ``(*batch, d)``.
         """
-        return self.start.std()
+        return self.draw(DRAWS, SharedNoise(0)).z.std(0)
 
 
 @posteriors.register("hamiltonian")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from chartae.audits.page.figures.view import STREAM, View, finite_numbers
 from chartae.audits.page.panels import ACCENT, INK, SECOND, SOFT, Figure, chart
 
 __all__: list[str] = []
+
+LEAST_SPAN = 2.0  # of an axis of stretches, from its lower end to its upper
 
 
 def draw_jacobian(view: View) -> Figure | None:
@@ -23,6 +26,9 @@ def draw_jacobian(view: View) -> Figure | None:
     index = np.arange(1, s.shape[1] + 1)
     drawn.ax.fill_between(index, low, high, color=ACCENT, alpha=0.25, lw=0)
     drawn.ax.plot(index, middle, color=ACCENT, marker="o" if len(index) <= 32 else None, ms=3, lw=1.4)
+    least = math.log(LEAST_SPAN) / 2 - math.log(high.max() / low.min()) / 2
+    if least > 0:  # else rounding would be drawn as a fall
+        drawn.ax.set_ylim(low.min() * math.exp(-least), high.max() * math.exp(least))
     drawn.logarithmic("y")
     if len(index) <= 12:
         drawn.ax.set_xticks(index)
