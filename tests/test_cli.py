@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app, main
+from chartae.apps.options import value_of
 from chartae.core.errors import RunFolderError
 from chartae.models.persistence import FILES, OpenRun
 from chartae.training.audio import LogMel
@@ -116,6 +117,22 @@ def test_fit_passes_its_options_on(tiny, tmp_path):
     known = estimator.get_params()
     assert {name: type(value)(known[name]) for name, value in asked.items()} == asked
     assert len(estimator.history_) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8,5", [8, 5]),
+        ("[8,5]", [8, 5]),
+        ("0.5", 0.5),
+        ("none", None),
+        ("TRUE", True),
+        ("spline", "spline"),
+        ("a,b", "a,b"),
+    ],
+)
+def test_values_on_the_command_line(text, value):
+    assert value_of(text) == value
 
 
 def test_fit_takes_any_parameter_of_the_estimator(tiny, tmp_path):
@@ -599,6 +616,8 @@ def test_info(runs):
 def test_recipes_lists_them_all():
     said = done("recipes")
     assert all(r.name in said for r in ct.recipes())
+    words = " ".join(" ".join(line.split()) for line in said.splitlines())
+    assert all(word in words for r in ct.recipes() for word in r.summary.split())  # none is broken
 
 
 # ------------------------------------------------------------------------------------------------- help

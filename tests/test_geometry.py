@@ -1,6 +1,7 @@
 """Charts and the metric of decoders, against surfaces whose geometry is known."""
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from chartae.geometry import (
     validity_radius,
     volume,
 )
-from chartae.parts.distributions import DiagonalNormal
+from chartae.parts.distributions import DiagonalNormal, UniformSphere
 
 
 def sphere(z):
@@ -324,3 +325,30 @@ def test_paths_stay_where_codes_can_lie():
     ]
     for codes in paths:
         np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+
+
+def test_codes_on_a_sphere_do_not_leave_it():
+    """Where they would, the decoder has no direction: of areas, of planes, and of what is even."""
+    n, scale = 400, 3.0
+    z = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+
+    def onto(z):
+        return z / z.norm(dim=-1, keepdim=True)
+
+    ball = Chart.of_pair(
+        lambda x: onto(x[:, :3]),
+        lambda z: scale * torch.cat([onto(z), 0 * z[:, :1]], 1),
+        prior=UniformSphere(3),
+        latent_dim=3,
+    )
+    np.testing.assert_allclose(volume(ball, z), 2 * np.log(scale), atol=1e-4)
+    near = linearize(ball, z[0])
+    assert near.directions.shape == (2, 3)
+    np.testing.assert_allclose(near.directions @ z[0], 0, atol=1e-4)
+    assert near.radius.min() > 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ct.audit(ball, ball.decode(torch.from_numpy(z)), only=["distortion"])["distortion"]
+    assert found.verdict == "ok"
+    assert found.statistic == pytest.approx(1.0, abs=0.01)

@@ -279,6 +279,11 @@ def test_codes_lie_where_draws_do():
     # In a linear model the dynamics are linear: the mean draw is where the mean leaps to.
     torch.testing.assert_close(q.point(), mean, rtol=0, atol=0.05)
     assert (q.point() - q.start.point()).abs().max() > 0.3
+    with torch.no_grad():
+        drawn = q.draw(20_000, Noise(0)).z.std(0)
+    far = (q.start.std() - drawn).abs().max()
+    assert far > 0.07  # draws are as wide as where they leap to
+    assert (q.std() - drawn).abs().max() < 0.6 * far
 
 
 def test_it_works_without_gradients_and_leaves_no_graph():

@@ -357,6 +357,14 @@ def test_a_wrapped_normal_is_carried_and_wrapped(c):
     torch.testing.assert_close(WrappedNormal(mean, log_var, c).log_prob(z), on_manifold + volume)
 
 
+@pytest.mark.parametrize("c", [1.0, 10.0, 100.0])
+def test_the_spread_in_a_ball_is_that_of_draws(c):
+    mean = torch.tensor([[0.0, 0.0], [0.6, -0.3]]).double() / c**0.5
+    q = WrappedNormal(mean, torch.tensor([[-1.0, 0.2], [0.0, -3.0]]).double(), c)
+    torch.testing.assert_close(q.std(), q.draw(50_000, Noise(0)).z.std(0), rtol=0.04, atol=0)
+    assert (q.std() < c**-0.5).all()  # the radius
+
+
 @pytest.mark.parametrize(("c", "mean"), [(1.0, [0.0, 0.0]), (1.0, [0.6, -0.3]), (0.25, [1.0, 0.5])])
 def test_a_wrapped_density_integrates_to_one(c, mean):
     q = WrappedNormal(torch.tensor(mean).double(), torch.tensor([-1.0, 0.2]).double(), c)

@@ -25,7 +25,7 @@ from chartae.parts.posteriors.normal import NormalPosterior
 __all__ = ["Hamiltonian", "HamiltonianPosterior"]
 
 LARGEST = 0.5  # of a step: beyond, leaps through a posterior about as wide as the prior go astray
-DRAWS = 32  # by which a spread is estimated: each leaps, and takes the slopes of a decoder
+DRAWS = 64  # by which a spread is estimated: each leaps, and takes the slopes of a decoder
 COLD = 0.3  # the first inverse temperature, before training
 
 #: From √β_0, the root of the first inverse temperature, and the share of steps done, to √β.
