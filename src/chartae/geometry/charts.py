@@ -262,7 +262,7 @@ class Chart:
         Parameters
         ----------
         c : Tensor or None
-            Conditions of some rows, where the model has any.
+            ``(n, m)``: conditions of some rows, where the model has any.
 
         Returns
         -------

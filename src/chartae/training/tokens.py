@@ -77,7 +77,7 @@ class _Tokens(ABC):
             if len(found) > self.max_length:
                 raise DataError(
                     f"text {i} (from 0) has {len(found)} {self.unit}s, and the longest may have "
-                    f"{self.max_length}: shorten it, or fit to texts as long as that"
+                    f"{self.max_length}: shorten it, or fit with a larger max_length"
                 )
             row[: len(found)] = found + 1
             row[len(found)] = self.end

@@ -23,7 +23,8 @@ CURES = {
     "posterior.independence": "use a posterior whose dimensions are independent normals, or prior 'mixture'",
     "prior.standard": "use a recipe whose prior is N(0, I), or match by samples (MMD, sliced Wasserstein)",
     "likelihood.point": "use a likelihood that has a mean",
-    "likelihood.located": "use likelihood 'normal', noise='global', 'feature' or a number, or 'bernoulli'",
+    "likelihood.located": "use likelihood 'normal' or 'bernoulli', and of the former use noise='global', "
+    "'feature' or a number",
     "space.images": "use another recipe, or give items as (n, height, width), layout='hw', or with channels",
     "posterior.codebook": "use the posterior 'vq' or 'rq', with gradients for its entries (ema=0)",
     "posterior.commitment": "use the posterior 'vq' or 'rq'",

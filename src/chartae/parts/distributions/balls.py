@@ -222,4 +222,6 @@ class WrappedNormal(Distribution):
         Tensor
             ``(*batch, d)``.
         """
-        return self.draw(SPREAD, SharedNoise(0)).z.std(0)
+        noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
+        # As wide as these draws' noise is, which is about 1: where the ball is flat nothing is estimated.
+        return self.draw(SPREAD, SharedNoise(0)).z.std(0) / noise.std(0)

@@ -164,6 +164,11 @@ class GanCritic(Objective):
     values : float
         Weight of the negative log-likelihood of values.
 
+    Raises
+    ------
+    PlanError
+        If the weight is negative.
+
     References
     ----------
     Larsen et al. 2016, arXiv:1512.09300, equations 7 to 9 and algorithm 1.
