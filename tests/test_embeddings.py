@@ -371,7 +371,7 @@ def test_the_most_alike_are_retrieved(method, monkeypatch):
     monkeypatch.setattr("chartae.estimators.embeddings.AT_ONCE", 8 * 8 * 200 * 7)
     for found, kept in zip(m.retrieve(X, k=3), whole, strict=True):
         np.testing.assert_allclose(found, kept, rtol=1e-5)
-    for k, most in ((0, 199), (200, 199)):
+    for k, most in ((0, 199), (200, 199), (2.5, 199)):
         with pytest.raises(PlanError, match=f"k={k}: there are {most} items to find"):
             m.retrieve(X, k=k)
     with pytest.raises(PlanError, match="did you mean 'cosine'"):

@@ -43,7 +43,7 @@ __all__ = ["ProbabilisticEmbedding"]
 
 METHODS = ("bottleneck", "hedged", "reconstruction")
 AT_ONCE = 1 << 22  # pairs of draws
-FEWEST = 20  # held-out rows by whose pairs the probability of a match is told
+FEWEST, MOST = 20, 1000  # held-out rows by whose pairs the probability of a match is told
 PAIRS = 4096  # of each kind, at most
 
 
@@ -372,9 +372,9 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         by, same = self._way(by), gallery is None
         asked, there = self._seen(X, by, 0), self._seen(X if same else gallery, by, 1)
         n, m = len(asked[0]), len(there[0])
-        if not 1 <= k <= m - same:
+        if not 1 <= k <= m - same or k != int(k):
             raise PlanError(f"k={k}: there are {m - same} items to find, so use 1 to {m - same}")
-        alike, items = np.empty((n, k)), np.empty((n, k), dtype=np.intp)
+        alike, items = np.empty((n, int(k))), np.empty((n, int(k)), dtype=np.intp)
         for rows in np.array_split(np.arange(n), max(1, min(n, n * m // AT_ONCE))):
             pairs = self._compared(by, tuple(v[rows] for v in asked), there)
             if same:
@@ -507,14 +507,14 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _calibrated(self, head: Match, X: Any, y: torch.Tensor) -> Match:
         """Let held-out pairs say how likely a match is at a distance, where there are some of both kinds."""
+        random = np.random.default_rng(self.random_state_)
         rows = self.encoder_.validation_rows_
-        rows = rows[~y[rows].isnan().numpy()]
+        rows = random.permutation(rows[~y[rows].isnan().numpy()])[:MOST]
         i, j = np.triu_indices(len(rows), 1)
         same = y[rows].numpy()[i] == y[rows].numpy()[j]
         kinds = [np.flatnonzero(same), np.flatnonzero(~same)]
         if len(rows) < FEWEST or not all(len(pairs) for pairs in kinds):
             return head
-        random = np.random.default_rng(self.random_state_)
         z, other = (self._draws(_safe_indexing(X, rows), which) for which in (0, 1))
         gaps = []
         for pairs in kinds:
