@@ -129,6 +129,7 @@ def test_fit_passes_its_options_on(tiny, tmp_path):
         ("TRUE", True),
         ("spline", "spline"),
         ("a,b", "a,b"),
+        ("", ""),
     ],
 )
 def test_values_on_the_command_line(text, value):

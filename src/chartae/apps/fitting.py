@@ -254,10 +254,7 @@ def _say_what_next(estimator: Any, data: str, out: Path, *, judged: bool) -> Non
     typer.echo(f"model     {model_of(estimator)}")
     typer.echo(f"results   {out} ({files})")
     tokens = estimator.model_.likelihood.sequential  # which have no report
-    audit = [] if tokens else [f"chartae audit {run}{'' if judged else ' --data FILE'}"]
-    first, *more = (*audit, f"chartae sample {run} --n 64")
-    typer.echo(f"next      {first}")
-    for other in more:
-        typer.echo(f"          {other}")
-    typer.echo(f"          chartae encode {run} {data} --out codes.npy")
-    typer.echo(f"          chartae info {run}")
+    commands = [] if tokens else [f"audit {run}{'' if judged else ' --data FILE'}"]
+    commands += [f"sample {run} --n 64", f"encode {run} {data} --out codes.npy", f"info {run}"]
+    for i, command in enumerate(commands):
+        typer.echo(f"{'' if i else 'next':10}chartae {command}")

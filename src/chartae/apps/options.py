@@ -27,7 +27,8 @@ def value_of(text: str) -> Any:
     constants = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in constants:
         return constants[text.lower()]
-    for json_text in (text, f"[{text}]"):
+    listed = [f"[{text}]"] if "," in text else []
+    for json_text in (text, *listed):
         with contextlib.suppress(ValueError):
             return json.loads(json_text)
     return text
