@@ -39,7 +39,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 
-HIDDEN, LATENT, BATCH, RATE, ROWS, EPOCHS = (512, 256), 16, 128, 1e-3, 10_000, 2
+LATENT, RATE, ROWS, EPOCHS = 16, 1e-3, 10_000, 2
 
 
 class Pair(NamedTuple):
@@ -125,7 +125,7 @@ def images(pair: Pair, rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 1, 28, 28) if pair.model == "MSSSIM_VAE" else rows
 
 
-def pythae_model(pair: Pair) -> nn.Module:
+def pythae_model(pair: Pair, hidden: Sequence[int]) -> nn.Module:
     import pythae.models
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -133,19 +133,11 @@ def pythae_model(pair: Pair) -> nn.Module:
     more = {"": 0, "log_covariance": LATENT, "log_concentration": 1}[pair.kind]
     more = 1 if pair.model == "PoincareVAE" else more
     shape = (1, 28, 28) if pair.model == "MSSSIM_VAE" else (784,)
-    h, k = HIDDEN
 
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.net = nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(784, h),
-                nn.ReLU(),
-                nn.Linear(h, k),
-                nn.ReLU(),
-                nn.Linear(k, LATENT + more),
-            )
+            self.net = nn.Sequential(nn.Flatten(), perceptron(784, *hidden, LATENT + more))
 
         def forward(self, x: Tensor) -> ModelOutput:
             out = self.net(x)
@@ -155,9 +147,7 @@ def pythae_model(pair: Pair) -> nn.Module:
     class Decoder(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
-            self.net = nn.Sequential(
-                nn.Linear(LATENT, k), nn.ReLU(), nn.Linear(k, h), nn.ReLU(), nn.Linear(h, 784)
-            )
+            self.net = perceptron(LATENT, *reversed(hidden), 784)
 
         def forward(self, z: Tensor) -> ModelOutput:
             out = self.net(z)
@@ -170,17 +160,17 @@ def pythae_model(pair: Pair) -> nn.Module:
     config = getattr(pythae.models, pair.config)(input_dim=shape, latent_dim=LATENT, **options)
     model: nn.Module = getattr(pythae.models, pair.model)(config, encoder=Encoder(), decoder=Decoder())
     if pair.model == "FactorVAE":
-        model.discriminator = critic(LATENT, 256, 256, 2)
+        model.discriminator = perceptron(LATENT, 256, 256, 2)
     elif pair.model == "Adversarial_AE":
-        model.set_discriminator(pythae_critic([critic(LATENT, 256, 256), critic(256, 1)]))
+        model.set_discriminator(pythae_critic([perceptron(LATENT, 256, 256), perceptron(256, 1)]))
     elif pair.model == "VAEGAN":
-        layers = [critic(784, *HIDDEN, 64), nn.Sequential(nn.LeakyReLU(0.2), critic(64, 1))]
+        layers = [perceptron(784, *hidden, 64), nn.Sequential(nn.LeakyReLU(0.2), perceptron(64, 1))]
         model.reconstruction_layer = 1
         model.set_discriminator(pythae_critic(layers))
     return model
 
 
-def critic(*widths: int) -> nn.Sequential:
+def perceptron(*widths: int) -> nn.Sequential:
     """A perceptron with ReLUs between its layers."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -207,7 +197,7 @@ def pythae_critic(layers: Sequence[nn.Module]) -> nn.Module:
     return Critic()
 
 
-def pythae_fit(pair: Pair, rows: np.ndarray, seed: int, device: str) -> tuple[nn.Module, float]:
+def pythae_fit(pair: Pair, rows: np.ndarray, args: Namespace) -> tuple[nn.Module, float]:
     from pythae import trainers
     from pythae.data.datasets import BaseDataset
 
@@ -219,8 +209,8 @@ def pythae_fit(pair: Pair, rows: np.ndarray, seed: int, device: str) -> tuple[nn
         "CoupledAdversarial": "CoupledOptimizerAdversarialTrainer",
     }
     name = names[pair.trainer]
-    torch.manual_seed(seed)
-    model = pythae_model(pair)
+    torch.manual_seed(args.round)
+    model = pythae_model(pair, args.hidden)
     rates: dict[str, float] = {"learning_rate": RATE}
     if pair.trainer == "Adversarial":
         rates = {"autoencoder_learning_rate": RATE, "discriminator_learning_rate": RATE}
@@ -232,9 +222,9 @@ def pythae_fit(pair: Pair, rows: np.ndarray, seed: int, device: str) -> tuple[nn
         config = getattr(trainers, f"{name}Config")(
             output_dir=folder,
             num_epochs=EPOCHS,
-            per_device_train_batch_size=BATCH,
-            seed=seed,
-            no_cuda=device == "cpu",
+            per_device_train_batch_size=args.batch_size,
+            seed=args.round,
+            no_cuda=args.device == "cpu",
             **rates,
         )
         data = BaseDataset(torch.from_numpy(images(pair, rows)), torch.zeros(len(rows)))
@@ -254,7 +244,7 @@ def run_pythae(args: Namespace) -> dict[str, Any]:
     found = {}
     for pair in chosen(args):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            model, seconds = pythae_fit(pair, x, args.round, args.device)
+            model, seconds = pythae_fit(pair, x, args)
             model = model.to(args.device)
             torch.manual_seed(0)
             made = []
@@ -282,14 +272,14 @@ def run_chartae(args: Namespace) -> dict[str, Any]:
             recipe_params=({"warmup": 0.0} if warm else {}) | pair.parameters,
             latent_dim=LATENT,
             network="mlp",
-            hidden=HIDDEN,
+            hidden=tuple(args.hidden),
             likelihood="bernoulli" if bernoulli else "normal",
             # The squared error that pythae minimizes is the negative log density of this noise.
             noise="global" if bernoulli else 0.5**0.5,
             scale="auto" if bernoulli else "none",
             layout="chw" if pair.model == "MSSSIM_VAE" else "auto",
             max_epochs=EPOCHS,
-            batch_size=BATCH,
+            batch_size=args.batch_size,
             learning_rate=RATE,
             validation_fraction=0.0,
             patience=None,
@@ -337,6 +327,8 @@ def main() -> None:
     p = common.parser(__doc__, out="speed/results/pythae_family.json", rounds=3)
     p.add_argument("--models", nargs="+", choices=[pair.model for pair in PAIRS], help="measure these anew")
     p.add_argument("--device", default="cpu")
+    p.add_argument("--hidden", nargs="+", type=int, default=[512, 256], help="widths of the encoder's layers")
+    p.add_argument("--batch-size", type=int, default=128)
     args = p.parse_args()
     if common.serve(args, WORKERS):
         return
@@ -398,7 +390,8 @@ def write(args: Namespace, raw: dict[str, Any]) -> None:
         notes=[
             f"Median {common.median(list(ratios.values())):.2f} times as fast, least "
             f"{min(ratios.values()):.2f}, most {max(ratios.values()):.2f}.",
-            "MLP 784-512-256-16 and its mirror, ReLU, batch 128, Adam 1e-3. Timed are pythae's `train` and "
+            f"MLP {'-'.join(map(str, (784, *args.hidden, LATENT)))} and its mirror, ReLU, batch "
+            f"{args.batch_size}, Adam 1e-3. Timed are pythae's `train` and "
             "the epochs of chartae's `fit`, which then keeps codes, fits a density where there is no prior, "
             "and sets the threshold of outliers: the whole of it is in brackets.",
             "Reconstruction of 2,000 test images from one draw of the posterior; lowest–highest "

@@ -271,7 +271,6 @@ def train(
 
     # Of a training that is short for its warm-up, half still is of the whole objective.
     pace = float(max(1.0, 2 * plan.objective.warmup / max(epochs, 1)))
-    arrival = plan.objective.warmup / pace
     loop = _Loop(
         plan,
         source,
@@ -279,74 +278,37 @@ def train(
         learning_rate,
         shrink,
         pace,
+        validation=validation,
         batch_size=batch_size,
         clip=clip,
         averaging=averaging,
         seed=seed,
     )
     if state is not None:
-        try:
-            loop.restore(state)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = one_line(error, 200)
-            raise PlanError(f"state is not of this plan ({reason}): begin again without it") from None
-    model = plan.model
+        loop.restore(state)
     pause = pause or _never
     try:
-        while loop.epoch < epochs:
-            waited = loop.epoch - max(loop.best_epoch, arrival)
-            if patience is not None and validation is not None and loop.epoch and waited >= patience:
-                break
+        while loop.epoch < epochs and not loop.waited(patience):
             paused, fault = loop.steps(pause)
             if paused:
-                yield Epoch(loop.epoch + 1, {}, False, model, complete=False, loop=loop)
+                yield Epoch(loop.epoch + 1, {}, False, plan.model, complete=False, loop=loop)
                 continue
-            # A state is good once a finite step has come from it; before the first one there is no other.
-            loop.good = loop.begun if loop.log.steps or loop.good is None else loop.good
-            judged = None
-            if fault is None:
-                loop.swap()
-                plan.objective.advance(pace * (loop.epoch + 1))
-                if validation is not None:
-                    judged, fault = _evaluate(
-                        plan, validation, EVALUATED, seed, f"epoch {loop.epoch + 1}, validation batch"
-                    )
+            judged, fault = loop.judge() if fault is None else (None, fault)
             log, seconds = loop.end()
             if fault is not None:
-                loop.faults += 1
-                _restore(loop.good, model, loop.optimizer, loop.average)
-                gradients.moved()
-                if loop.faults >= TRIES:
-                    raise TrainingError(
-                        f"{fault}; {TRIES} tries with ever smaller steps did not help: look at that batch's "
-                        f"rows, or lower learning_rate (it was {learning_rate:g})"
-                    )
-                loop.rate *= 0.3
-                warnings.warn(
-                    f"{fault}; back to the last good state with learning_rate {loop.rate:.2g}", stacklevel=2
-                )
+                loop.back(fault)
                 continue
-            loop.epoch, loop.faults = loop.epoch + 1, 0
-            speed = {"seconds": seconds, "rows_per_second": log.rows / seconds}
-            rate = loop.optimizer.param_groups[0]["lr"]
-            entry = {"epoch": loop.epoch, **speed, "learning_rate": rate, **log.means()}
-            if judged is not None:
-                entry |= {f"val_{k}": v for k, v in judged.means().items()}
-            # Losses before warm-ups have arrived are of another objective.
-            best = loop.epoch >= arrival and entry.get("val_loss", math.inf) < loop.best_loss
-            if best:
-                loop.best_loss, loop.best_epoch = entry["val_loss"], loop.epoch
-                (loop.best,) = _snapshot(model)
-            yield Epoch(loop.epoch, {**entry, "best": best}, best, model, loop=loop)
+            entry = loop.entry(log, judged, seconds)
+            yield Epoch(loop.epoch, entry, entry["best"], plan.model, loop=loop)
             loop.swap()
         if loop.best is not None:
-            _restore([loop.best], model)
+            _restore([loop.best], plan.model)
         else:
             loop.swap()
         settle(plan, source, seed)
     finally:
         gradients.close()
-        model.eval()
+        plan.model.eval()
 
 
 @torch.no_grad()
@@ -449,19 +411,22 @@ class _Loop:
         shrink: Callable[[float], float],
         pace: float,
         *,
+        validation: Source | None,
         batch_size: int,
         clip: float | None,
         averaging: int | None,
         seed: int,
     ) -> None:
         self.plan, self.source, self.gradients, self.shrink, self.pace = plan, source, gradients, shrink, pace
+        self.validation, self.arrival = validation, plan.objective.warmup / pace
         self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
         self.average = Average(plan.model if averaging else None, averaging or 1)
         self.order = torch.Generator().manual_seed(seed)
         self.noise = Noise(torch.Generator().manual_seed(seed + 1))
         self.dropout = LentGenerator(seed + 2, source.device)
-        self.epoch, self.step, self.rate, self.faults = 0, 0, float(learning_rate), 0
+        self.epoch, self.step, self.faults = 0, 0, 0
+        self.rate = self.first_rate = float(learning_rate)
         self.best_loss, self.best_epoch, self.seconds = math.inf, 0, 0.0
         self.best: Any = None
         self.good: Any = None
@@ -489,6 +454,13 @@ class _Loop:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        try:
+            self._restore(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = one_line(error, 200)
+            raise PlanError(f"state is not of this plan ({reason}): begin again without it") from None
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         for name in self.KEPT:
             now, then = getattr(self, name), state[name]
             if isinstance(now, int | float) and type(then) is not type(now):
@@ -559,11 +531,58 @@ class _Loop:
         finally:
             self.seconds += time.perf_counter() - start
 
+    def waited(self, patience: int | None) -> bool:
+        """Whether as many epochs as patience has have not become better."""
+        if patience is None or self.validation is None or not self.epoch:
+            return False
+        return self.epoch - max(self.best_epoch, self.arrival) >= patience
+
+    def judge(self) -> tuple[Log | None, str | None]:
+        """Let the model have the weights that count, see what held-out rows cost, and say what is wrong."""
+        self.swap()
+        self.plan.objective.advance(self.pace * (self.epoch + 1))
+        if self.validation is None:
+            return None, None
+        place = f"epoch {self.epoch + 1}, validation batch"
+        return _evaluate(self.plan, self.validation, EVALUATED, self.seed, place)
+
+    def back(self, fault: str) -> None:
+        """Go back to the last good state with a smaller step, or, after several tries, give up."""
+        self.faults += 1
+        _restore(self.good, self.plan.model, self.optimizer, self.average)
+        self.gradients.moved()
+        if self.faults >= TRIES:
+            raise TrainingError(
+                f"{fault}; {TRIES} tries with ever smaller steps did not help: look at that batch's "
+                f"rows, or lower learning_rate (it was {self.first_rate:g})"
+            )
+        self.rate *= 0.3
+        warnings.warn(
+            f"{fault}; back to the last good state with learning_rate {self.rate:.2g}", stacklevel=3
+        )
+
+    def entry(self, log: Log, judged: Log | None, seconds: float) -> dict[str, Any]:
+        """Count an epoch, and give what is logged of it; its weights are kept if they are the best so far."""
+        self.epoch, self.faults = self.epoch + 1, 0
+        speed = {"seconds": seconds, "rows_per_second": log.rows / seconds}
+        rate = self.optimizer.param_groups[0]["lr"]
+        entry = {"epoch": self.epoch, **speed, "learning_rate": rate, **log.means()}
+        if judged is not None:
+            entry |= {f"val_{k}": v for k, v in judged.means().items()}
+        # Losses before warm-ups have arrived are of another objective.
+        best = self.epoch >= self.arrival and entry.get("val_loss", math.inf) < self.best_loss
+        if best:
+            self.best_loss, self.best_epoch = entry["val_loss"], self.epoch
+            (self.best,) = _snapshot(self.plan.model)
+        return entry | {"best": best}
+
     def _diagnosis(self, batch: Batch, terms: Mapping[str, Term], step: int) -> str:
         return diagnose(self.plan, batch, terms, f"epoch {self.epoch + 1}, batch {step}")
 
     def end(self) -> tuple[Log, float]:
         """Leave an epoch, whatever became of it, and say what was seen in it and how long it took."""
+        # A state is good once a finite step has come from it; before the first one there is no other.
+        self.good = self.begun if self.log.steps or self.good is None else self.good
         seen = self.log, self.seconds
         self.log, self.seconds, self.step = Log(), 0.0, 0
         self.begun, self.batches, self.shuffle = None, None, self.order.get_state()
