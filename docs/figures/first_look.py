@@ -1,6 +1,6 @@
 """Draw the figure at the top of the README: a map of handwritten digits, and what its decoder makes of it.
 
-    python docs/figures/first_look.py
+python docs/figures/first_look.py
 """
 
 from pathlib import Path
