@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from chartae.core.contracts import Distribution
-from chartae.core.noise import Noise, SharedNoise
+from chartae.core.noise import Noise, RowNoise, SharedNoise
 from chartae.parts.distributions import (
     Bernoulli,
     Categorical,
@@ -697,6 +697,37 @@ def test_shared_noise_is_of_low_discrepancy():
     z = SharedNoise(3).normal((1024, 1, 2), torch.zeros(1, dtype=torch.float64))[:, 0]
     assert float((z.square().sum(1).mean() - 2).abs()) < 0.1 * math.sqrt(4 / 1024)
     assert float(z.mean(0).abs().max()) < 0.1 / math.sqrt(1024)
+
+
+def test_noise_of_a_row_follows_from_the_row():
+    """In any order, in any subset and of any type that holds the same numbers; other rows, other noise."""
+    X = np.random.default_rng(0).integers(0, 9, (40, 3)).astype(np.float64)
+    X[7], X[9] = 0.0, -0.0
+    whole = [RowNoise(X).normal((8, 40, 2), torch.zeros(1)) for _ in range(2)]
+    assert torch.equal(*whole)
+    order = np.random.default_rng(1).permutation(40)[:15]
+    for rows in (X[order], X[order].astype(np.int64), np.asfortranarray(X[order]).astype(np.float32)):
+        assert torch.equal(RowNoise(rows).normal((8, 15, 2), torch.zeros(1)), whole[0][:, order])
+    assert torch.equal(whole[0][:, 7], whole[0][:, 9])
+    assert len(torch.unique(whole[0].movedim(1, 0).flatten(1), dim=0)) == len(np.unique(X + 0.0, axis=0))
+    with pytest.raises(ValueError, match="noise of 40 rows was asked for 3"):
+        RowNoise(X).uniform((8, 3, 2), torch.zeros(1))
+
+
+@pytest.mark.parametrize("k", [1, 16])
+def test_noise_of_rows_is_normal_and_independent(k):
+    """False alarms: one in 10,000 seeds, and 5 standard errors."""
+    X = np.random.default_rng(2).normal(size=(4000, 5))
+    noise = RowNoise(X)
+    sets = [noise.normal((k, 4000, 2), torch.zeros(1, dtype=torch.float64)) for _ in range(2)]
+    for one in sets:
+        for draw in (one[0], one[-1]):
+            assert scipy.stats.kstest(draw.flatten().numpy(), "norm").pvalue > 1e-4
+    first = torch.cat([one[0] for one in sets], 1)
+    # Beside its neighbor's, and beside the row's own further draws.
+    table = np.hstack([first.numpy(), first.roll(1, 0).numpy()]).T
+    off = ~np.eye(8, dtype=bool)
+    assert np.abs(np.corrcoef(table)[off]).max() < 5 / 4000**0.5
 
 
 def test_categories_on_a_scale():

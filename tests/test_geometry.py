@@ -352,3 +352,23 @@ def test_codes_on_a_sphere_do_not_leave_it():
         found = ct.audit(ball, ball.decode(torch.from_numpy(z)), only=["distortion"])["distortion"]
     assert found.verdict == "ok"
     assert found.statistic == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("recipe", ["svae", "poincare-vae"])
+def test_a_density_that_was_fitted_to_codes_is_none_on_a_sphere_or_in_a_ball(recipe):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    model = ct.Autoencoder(recipe=recipe, latent_dim=3, hidden=(8,), max_epochs=1, random_state=0).fit(X)
+    before = manifold_log_density(model, X)
+    with pytest.raises(PlanError, match=r"go back to the model's own prior with fit_prior\('prior'\)"):
+        manifold_log_density(model.fit_prior("gmm", random_state=0), X)
+    np.testing.assert_array_equal(manifold_log_density(model.fit_prior("prior"), X), before)
+
+
+def test_a_direction_without_effect_has_no_radius_at_which_it_leaves_its_plane():
+    """Rounding is no departure: an item of large values, of which a direction changes nothing."""
+    chart = Chart.of_pair(
+        lambda x: x[:, :2], lambda z: 300 + torch.cat([z[:, :1].sin(), 0 * z[:, 1:], z[:, :1]], 1) / 3
+    )
+    found = linearize(chart, np.array([[0.3, 0.1]]))
+    assert sorted(np.isinf(found.radius).ravel().tolist()) == [False, True]
+    assert found.radius.min() > 1e-2

@@ -93,6 +93,14 @@ def test_tangent_spaces_of_a_sphere():
     assert found.reliable.mean() > 0.9
 
 
+def test_rows_that_come_many_times_change_nothing():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 6)) + 0.1 * rng.normal(size=(200, 6))
+    once, often = tangent_space(X, dimension=2), tangent_space(np.repeat(X, 9, 0), dimension=2)
+    assert often.n_neighbors == once.n_neighbors
+    assert principal_angles(once.basis, often.basis[::9]).max() < 1e-3
+
+
 def test_more_noise_takes_more_neighbors_and_the_halves_know_the_error():
     """Noise of .02: about 40° off with 10 neighbors, a few with 160."""
     X = sphere(2000, 20, noise=0.02)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from sklearn.neighbors import NearestNeighbors
 
@@ -89,6 +90,24 @@ def test_the_log_likelihood_is_that_of_probabilistic_pca(ppca):
     # The posterior of the optimum is diagonal, so the bound is the likelihood, of one sample or many.
     assert ppca.score(X, n_importance=64) == pytest.approx(best, abs=0.1)
     assert -ppca.history_[-1]["loss"] == pytest.approx(best, abs=0.1)
+
+
+def test_scores_are_below_the_log_likelihood_and_approach_it():
+    """On average over rows: what is off by chance is independent of other rows. False alarms: 4 errors."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1000, 8)) @ rng.normal(size=(8, 20)) + 0.5 * rng.normal(size=(1000, 20))
+    m = ct.VAE(latent_dim=8, network="linear", max_epochs=25, random_state=0).fit(X)
+    b = m.inverse_transform(np.zeros((1, 8)))
+    W = m.inverse_transform(np.eye(8)) - b
+    drawn, mean = (m.sample(50_000, random_state=0, observation_noise=each) for each in (True, False))
+    exact = scipy.stats.multivariate_normal(b[0], W.T @ W + (drawn - mean).var() * np.eye(20)).logpdf(X)
+    found = []
+    for k in (1, 16, 256):
+        gaps = m.score_samples(X, n_importance=k) - exact
+        assert gaps.mean() < 4 * gaps.std() / len(X) ** 0.5
+        found.append(gaps.mean())
+    assert found == sorted(found)
+    assert found[0] < -0.3 < -0.05 < found[-1]
 
 
 def test_the_kl_of_each_dimension(ppca):

@@ -400,7 +400,7 @@ def test_a_second_fit_in_the_same_folder_is_refused(tmp_path, monkeypatch):
     said = []
 
     def meanwhile(*args):
-        for how in ({"resume": True}, {"overwrite": True}):
+        for how in ({}, {"resume": True}, {"overwrite": True}):
             with pytest.raises(RunFolderError, match="being written by another fit") as error:
                 ct.VAE(**SMALL).fit(X, run=tmp_path / "a", **how)
             said.append(error)

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["LentGenerator", "Noise", "SharedNoise"]
+__all__ = ["LentGenerator", "Noise", "RowNoise", "SharedNoise"]
+
+
+# Of the grid by which rows are told apart. Neither is a fraction that values of data are likely to be.
+CELL, OFFSET, FARTHEST = 0.00917, 0.3719, 2.0**53
 
 
 class Noise:
@@ -170,6 +175,59 @@ class SharedNoise(Noise):
         uniform = self.uniform(shape, torch.zeros((), dtype=torch.float64))
         # Clamped: an exact 0 or 1 would map to an infinite draw.
         return self._on(torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9)), like)
+
+
+class RowNoise(SharedNoise):
+    """The set of :class:`SharedNoise`, moved for each row by an amount that what the row holds decides.
+
+    A row's result depends on that row alone, and what is off by chance is off independently of other rows, so
+    that it averages out over them. Each point of a set that is moved so, modulo 1, is uniform (Cranley and
+    Patterson 1976, doi:10.1137/0713071): a mean over draws has no bias.
+
+    Numbers count by the cell of a grid that they lie in, so that rounding, as by other units, hardly ever
+    decides anything.
+
+    Parameters
+    ----------
+    rows : ndarray
+        ``(n, ...)``, numbers of the order of 1, or NaN; rows that are nearly equal are given equal noise.
+    seed : int
+        Scrambles the sequence.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from chartae.core.noise import RowNoise
+    >>> X = np.arange(6.0).reshape(3, 2)
+    >>> all_rows = RowNoise(X).normal((8, 3, 2), torch.zeros(1))
+    >>> torch.equal(all_rows[:, 1:2], RowNoise(X[1:2]).normal((8, 1, 2), torch.zeros(1)))
+    True
+    """
+
+    def __init__(self, rows: np.ndarray, seed: int = 0) -> None:
+        super().__init__(seed)
+        cells = np.floor(np.asarray(rows, dtype=np.float64).reshape(len(rows), -1) / CELL + OFFSET)
+        cells = np.nan_to_num(cells, nan=-FARTHEST).clip(-FARTHEST, FARTHEST).astype(np.int64)
+        odd = _mixed(np.arange(cells.shape[1], dtype=np.uint64)) | np.uint64(1)
+        self.keys = _mixed(cells.view(np.uint64) @ odd)
+
+    def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        _, n, *event = shape
+        if n != len(self.keys):
+            raise ValueError(f"noise of {len(self.keys)} rows was asked for {n}")
+        shared = super().uniform(shape, torch.zeros((), dtype=torch.float64))
+        places = np.arange(int(torch.Size(event).numel()), dtype=np.uint64) + np.uint64(self.calls << 32)
+        bits = _mixed(self.keys[:, None] ^ _mixed(places))
+        moved = torch.from_numpy((bits >> np.uint64(11)).astype(np.float64) / 2**53).reshape(n, *event)
+        return self._on((shared + moved).frac_(), like)
+
+
+def _mixed(keys: np.ndarray) -> np.ndarray:
+    """Spread whole numbers over 64 bits (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195)."""
+    z = keys + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return z ^ (z >> np.uint64(31))
 
 
 class LentGenerator:

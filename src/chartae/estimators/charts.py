@@ -136,6 +136,6 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
         given=estimator,
         smooth=posterior.codebook is None,
         latent_dim=model.latent_dim,
-        onto=lambda z: model.onto(z.to(space.scale.device)).cpu(),
+        onto=(lambda z: model.onto(z.to(space.scale.device)).cpu()) if model.support else None,
         origin=None if unit is None else space.from_model(space.scale.new_zeros(1, *space.model_shape))[0],
     )

@@ -63,6 +63,8 @@ class Checking(
         X = read(X).X if brings_items(X) else X
         if not reset and getattr(self.medium_, "restores", False) and not isinstance(X, Tensor):
             X = X if np.asarray(X).dtype.kind in "fiub" else self.medium_.encode(X)
+        if type(X).__module__.partition(".")[0] == "pyarrow" and hasattr(X, "to_pandas"):
+            X = X.to_pandas()
         if is_frame(X) or is_streamed_table(X):
             return self._check_table(X, reset=reset, named=named)
         X = array_of(X) if isinstance(X, Tensor | np.ma.MaskedArray) else X
@@ -95,6 +97,8 @@ class Checking(
             seen = X[:2] if is_streamed(X) else X
             seen = validate_data(self, seen, reset=reset, **wanted) if named else check_array(seen, **wanted)
             X = X if is_streamed(X) else seen
+            if X.dtype.kind == "f" and not is_streamed(X):  # of another machine's order, or longer
+                X = X.astype(np.dtype(f"=f{min(X.dtype.itemsize, 8)}"), copy=False)
             if X.dtype.kind not in "fiub":
                 raise DataError(f"data of type {X.dtype} are not numbers: convert them")
             low, high = ends(X) if X.size else (0.0, 0.0)

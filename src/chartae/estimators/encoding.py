@@ -14,7 +14,7 @@ from chartae.core.arrays import blocks
 from chartae.core.columns import as_pandas, is_frame
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
-from chartae.core.noise import Noise, SharedNoise
+from chartae.core.noise import Noise, RowNoise, SharedNoise
 from chartae.density.bounds import log_likelihood_bound
 from chartae.density.completion import complete
 from chartae.estimators.charts import chart_of_estimator
@@ -454,9 +454,10 @@ class Encoding(Checking):
     def score_samples(self, X: Any, condition: Any = None, *, n_importance: int = 16) -> np.ndarray:
         """Lower bound of log p(x) for each row, by importance sampling.
 
-        The noise is one fixed low-discrepancy set shared by all rows, so that a row's score does not
-        depend on the rows beside it. A plain autoencoder has no density: it gives the
-        score log p(x | z = E(x)), which says how well a row is reconstructed and cannot be compared with the
+        Its noise follows from the row itself, so that a row's score is the same each time and does not
+        depend on the rows beside it. The expected score is below log p(x); that of one row may be above it by
+        chance, which averages out over rows. A plain autoencoder has no density: it gives the score
+        log p(x | z = E(x)), which says how well a row is reconstructed and cannot be compared with the
         densities of other models.
 
         Parameters
@@ -493,9 +494,8 @@ class Encoding(Checking):
         rows = self._rows_at_once(k)
         model, dtype = self._model_for(X)
         source = Source(X, model.space, raw, device=self._device, dtype=dtype)
-        # A fresh set for each block is the same set: blocks must not differ in their noise.
         parts = [
-            log_likelihood_bound(model, batch, k=k, noise=SharedNoise(0)).cpu().numpy()
+            log_likelihood_bound(model, batch, k=k, noise=RowNoise(batch.x.cpu().numpy())).cpu().numpy()
             for batch in source.batches(rows)
         ]
         return np.concatenate(parts).astype(np.float64)

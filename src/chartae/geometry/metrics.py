@@ -25,6 +25,7 @@ __all__ = [
 
 SHORTEST, LONGEST, STEPS = 1e-3, 10.0, 17  # radii that are tried, in standard deviations of the codes
 BISECTIONS = 9  # to within a thousandth of a step of the grid
+ROUNDING = 8  # units in the last place of a decoded item that say nothing
 
 
 def metric(model: Any, Z: Any, condition: Any = None, *, expected: bool = False) -> np.ndarray:
@@ -157,7 +158,8 @@ def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarra
     Raises
     ------
     PlanError
-        If there is nothing to sample codes from, or it has no density.
+        If there is nothing to sample codes from, or it has no density: one that was fitted to codes on a
+        sphere or in a ball is none there.
 
     References
     ----------
@@ -175,6 +177,11 @@ def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarra
     chart = chart_of(model)
     if chart.source is None:
         raise PlanError("there is nothing that codes are drawn from: use fit_prior, or Chart.of_pair(prior=)")
+    if chart.sampler is not None and chart.onto is not None:
+        raise PlanError(
+            "codes lie on a sphere or in a ball, and what was fitted to them is a density of all of R^d: go "
+            "back to the model's own prior with fit_prior('prior')"
+        )
     x = chart.items(X)
     c = chart.condition(condition, len(x))
     z = chart.codes(x, c)
@@ -410,13 +417,15 @@ def _radii(chart: Chart, z: Tensor, v: Tensor, c: tuple[Tensor, ...], tolerance:
     linear = linear.flatten(2).movedim(0, 1).reshape(n * m, -1)
     z, v = z.repeat_interleave(m, 0), v.reshape(n * m, d)
     c = tuple(each.repeat_interleave(m, 0) for each in c)
+    # In a direction to which the decoder does not react, rounding is all that there is.
+    rounding = ROUNDING * torch.finfo(point.dtype).eps * point.norm(dim=1)
 
     def leaves(rows: Tensor, r: Tensor) -> Tensor:
         """Whether the approximation is off at radii ``(rows,)``."""
         with torch.no_grad():
             moved = chart.decode(z[rows] + r[:, None] * v[rows], *(each[rows] for each in c)).flatten(1)
         gap = moved - point[rows] - r[:, None] * linear[rows]
-        return gap.norm(dim=1) > tolerance * r * linear[rows].norm(dim=1)
+        return gap.norm(dim=1) > tolerance * r * linear[rows].norm(dim=1) + rounding[rows]
 
     low, high = z.new_zeros(n * m), z.new_full((n * m,), torch.inf)
     open_ = torch.arange(n * m, device=z.device)

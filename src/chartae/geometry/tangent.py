@@ -112,6 +112,7 @@ def tangent_space(
 
     data = _rows(X)
     points = data if at is None else _rows(at)
+    data = np.unique(data, axis=0)  # a row that comes many times would be all of a neighborhood
     if points.shape[1] != data.shape[1]:
         raise DataError(
             f"points of {points.shape[1]} values do not lie in data of {data.shape[1]}: give them as X is"

@@ -136,6 +136,11 @@ class Column:
         import pandas as pd
 
         if self.clock is None and self.dtype != "category":
+            if self.dtype.startswith("Sparse["):
+                raise DataError(
+                    f"column {self.name!r} is sparse, and chartae reads dense ones: pass "
+                    f"X[{self.name!r}].sparse.to_dense() in its place"
+                )
             try:
                 pd.api.types.pandas_dtype(self.dtype)
             except TypeError:

@@ -127,20 +127,29 @@ class OpenRun:
         self.home = Path(os.path.realpath(path))  # a link to a run stays a link
         self.lock: int | None = None  # from when on there is a folder
         with self._said():
-            refuse_occupied(path, overwrite=overwrite, resume=resume)
+            try:
+                refuse_occupied(path, overwrite=overwrite, resume=resume)
+            except RunFolderError:
+                if is_unfinished(self.home):  # by a fit that is under way, perhaps, which no option passes by
+                    self._take()
+                    self.close()
+                raise
             #: Whether the folder holds the run that is written here, and not one that it replaces.
             self.begun = resume and is_unfinished(self.home)
             #: Whether this has made the folder.
             self.made = False
             if config_of(self.home) is not None:
-                self.lock = _locked(self.home)
-                if self.lock is None:
-                    raise _busy(path)
+                self._take()
                 for name in (*FILES, CHECKPOINT):
                     for draft in self.home.glob(f".{name}.*.tmp"):  # of a program that was killed
                         draft.unlink(missing_ok=True)
                 for draft in self.home.glob(".tmp??????"):  # within safetensors, which makes one of its own
                     draft.unlink(missing_ok=True)
+
+    def _take(self) -> None:
+        self.lock = _locked(self.home)
+        if self.lock is None:
+            raise _busy(self.path)
 
     def __enter__(self) -> OpenRun:
         return self
