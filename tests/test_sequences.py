@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from torch import nn
@@ -289,6 +290,33 @@ def test_models_of_byte_pairs_are_kept_with_their_vocabulary(tmp_path):
     np.testing.assert_array_equal(*(m.score_samples(np.eye(2), ["one fox"] * 2) for m in (said, captioner)))
 
 
+def test_texts_that_are_all_the_same_are_told_of(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("a red fox\n" * 20, encoding="utf-8")
+    for fit in (
+        lambda: ct.TextVAE(latent_dim=2, max_epochs=1, **SMALL).fit(["a red fox"] * 20),
+        lambda: ct.VAE(latent_dim=1, max_epochs=1, **SMALL).fit(ct.read(file)),
+    ):
+        with pytest.warns(
+            UserWarning, match="all texts are the same, and there is nothing to learn"
+        ) as caught:
+            fit()
+        assert len(caught) == 1
+
+
+def test_one_text_is_too_few():
+    with pytest.raises(DataError, match=r"^there is 1 text, and a model needs two or more: give more$"):
+        ct.TextVAE(**SMALL).fit(["a red fox"])
+
+
+def test_items_that_are_no_texts_are_refused_as_what_they_are(memorized):
+    for X in (np.zeros((5, 8, 8)), np.zeros((5, 3))):
+        with pytest.raises(
+            DataError, match=r"^items have shape .*, and the model was fitted on \(11,\), which texts"
+        ):
+            memorized.transform(X)
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -422,10 +450,19 @@ def test_any_recipe_takes_tokens():
 
 
 def test_geometry_of_tokens_is_refused(memorized):
-    with pytest.raises(PlanError, match="tokens have none"):
-        memorized.chart()
-    with pytest.raises(PlanError, match="tokens have none"):
-        ct.audit(memorized, TEXTS)
+    for ask in (
+        memorized.chart,
+        lambda: ct.audit(memorized, TEXTS),
+        lambda: ct.control_report(memorized, TEXTS, TEXTS),
+    ):
+        with pytest.raises(PlanError, match=r"and tokens do not: look at codes, scores and samples$"):
+            ask()
+
+
+def test_codes_of_texts_are_drawn(memorized):
+    ax = ct.plot(memorized, TEXTS, [text[-1] for text in TEXTS], ax=Figure().subplots())
+    drawn = np.concatenate([dots.get_offsets() for dots in ax.collections])
+    np.testing.assert_allclose(np.sort(drawn, 0), np.sort(memorized.transform(TEXTS), 0), rtol=1e-5)
 
 
 # ------------------------------------------------------------------- captions
@@ -610,8 +647,31 @@ def test_the_command_line_fits_texts_and_says_them(tmp_path, capsys):
     assert main(["sample", run, "--out", str(tmp_path / "x.npy")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 2
-    assert "tokens have none" in said[0]
+    assert "tokens do not: look at codes, scores and samples" in said[0]
     assert "does not end in .txt" in said[1]
+
+
+def test_a_run_says_what_it_wants_and_what_it_got(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("a red fox\na gray car\n" * 10, encoding="utf-8")
+    np.save("table.npy", np.eye(20)[:, :5])
+    usual = ["--epochs", "1", "--latent-dim", "2", "--no-audit", "-q"]
+    for run, data, *more in (
+        ("words", "texts.txt"),
+        ("bytes", "texts.txt", "--encoder", "bytes"),
+        ("images", "digits"),
+        ("table", "table.npy"),
+    ):
+        assert main(["fit", data, "--out", run, *more, *usual]) == 0
+    capsys.readouterr()
+    for run, data, said in (
+        ("words", "digits", "digits holds 1,797 images of 8 × 8, and the run was fitted to texts"),
+        ("bytes", "table.npy", "table.npy holds 20 rows of 5 columns, and the run was fitted to texts"),
+        ("images", "texts.txt", "texts.txt holds texts, and the run was fitted to images of 8 × 8"),
+        ("table", "texts.txt", "texts.txt holds texts, and the run was fitted to 5 features"),
+    ):
+        assert main(["encode", run, data, "--out", "codes.npy"]) == 2
+        assert capsys.readouterr().err == f"Error: {said}: name such data\n"
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path, captioner):

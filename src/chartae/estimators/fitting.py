@@ -243,8 +243,9 @@ class Fitting(Densities, Geometry):
         # What cannot be scored in the end had better fail before hours of training.
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
-        if not model.likelihood.sequential:  # tokens at one place are no column
-            warn_of_constant(X, schema)
+        rows = "row" if model.likelihood.sequential else None  # tokens at one place are no column
+        warn_of_constant(X, schema, getattr(self.medium_, "noun", rows))
+        if not model.likelihood.sequential:
             if schema is not None:
                 warn_of_row_names(schema)
             if schema is not None or (self.space_.likelihood == "normal" and self.scale != "none"):
