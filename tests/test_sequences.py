@@ -294,17 +294,17 @@ def test_models_of_byte_pairs_are_kept_with_their_vocabulary(tmp_path):
 def test_a_long_text_among_short_ones_is_cut():
     long = "x" * 200_000
     with pytest.warns(
-        UserWarning, match=r"^1 of 41 texts cut to 1,024 bytes \(the longest has 200,000\): fit with "
+        UserWarning, match=r"^1 of 41 texts cut to 512 bytes \(the longest has 200,000\): fit with "
     ):
         vae = ct.TextVAE(latent_dim=2, max_epochs=1, batch_size=41, hidden=(8,), random_state=0).fit(
             [*TEXTS, long]
         )
-    assert vae.medium_.max_length == 1024
-    with pytest.warns(UserWarning, match="1 of 2 texts cut to 1,024 bytes"):
-        codes = vae.transform([long, "x" * 1024])
+    assert vae.medium_.max_length == 512
+    with pytest.warns(UserWarning, match="1 of 2 texts cut to 512 bytes"):
+        codes = vae.transform([long, "x" * 512])
     np.testing.assert_allclose(codes[0], codes[1], rtol=1e-5)
     assert tokenized([long], max_length=2000).max_length == 2000
-    assert tokenized([*TEXTS, long], "bpe").max_length <= 1024
+    assert tokenized([*TEXTS, long], "bpe").max_length <= 512
 
 
 def test_a_decoder_that_uses_a_code_of_few_nats_is_no_reason_to_warn():

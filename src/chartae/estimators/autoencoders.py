@@ -142,7 +142,7 @@ class TextVAE(Fitting):
         need the library tokenizers and make shorter rows.
     max_length : int or None
         Tokens of the longest text, to which longer ones are cut, with a warning; None: of the longest in
-        ``fit``, 1,024 at most.
+        ``fit``, 512 at most.
     context : int or None
         How many tokens just before the next each layer of the decoder looks at; None: all. With few, the code
         has to say what a text is about, and pays for itself (arXiv:1702.08139) where no more nats are free

@@ -20,7 +20,7 @@ from chartae.parts.networks import evaluating
 __all__ = ["Borrowed", "BytePairs", "Bytes", "language_model_of", "texts_of", "tokenized"]
 
 VOCABULARY = 2048  # byte pairs, unless a number says how many
-LONGEST = 1024  # tokens of a text, unless a number says how many: all rows are as long as the longest
+LONGEST = 512  # tokens of a text, unless a number says how many: all rows are as long as the longest
 ROUNDING = 8  # digits in the last place, by which two rows of one batch may differ
 
 
@@ -199,7 +199,7 @@ class Bytes(_Tokens):
         texts : sequence of str
             The texts.
         max_length : int or None
-            Bytes of the longest that there may be; None: of these, 1,024 at most.
+            Bytes of the longest that there may be; None: of these, 512 at most.
 
         Returns
         -------
@@ -291,7 +291,7 @@ class BytePairs(_Pieces):
         size : int
             Pieces, at most, 256 bytes among them; fewer, where no more come twice.
         max_length : int or None
-            Pieces of the longest text that there may be; None: of these, 1,024 at most.
+            Pieces of the longest text that there may be; None: of these, 512 at most.
 
         Returns
         -------
@@ -395,7 +395,7 @@ class Borrowed(_Pieces):
         texts : sequence of str
             The texts.
         max_length : int or None
-            Pieces of the longest that there may be; None: of these, 1,024 at most.
+            Pieces of the longest that there may be; None: of these, 512 at most.
 
         Returns
         -------
@@ -514,7 +514,7 @@ def tokenized(texts: Any, tokens: str | int = "bytes", max_length: int | None = 
     tokens : {"bytes", "bpe"} or int
         Bytes, or byte pairs, of which there are as many as the number says.
     max_length : int or None
-        Tokens of the longest text that there may be; None: of these, 1,024 at most.
+        Tokens of the longest text that there may be; None: of these, 512 at most.
 
     Returns
     -------
