@@ -80,7 +80,7 @@ ARRAYS = {
     "NaN": (changed(np.nan), ["NaN in row 4, column 1", "fill such values"]),
     "no rows": (X[:0], ["(0, 3)"]),
     "no columns": (X[:, :0], ["(30, 0)"]),
-    "one row": (X[:1], ["1 sample", "minimum of 2"]),
+    "one row": (X[:1], ["there is 1 sample, and a model needs two or more: give more"]),
     "no features axis": (X[:, 0], ["(30,)", "X.reshape(-1, 1)"]),
     "a number": (np.array(1.0), ["shape ()"]),
     "text": (X.astype(str), ["text, not real numbers", "astype(float)"]),

@@ -361,7 +361,7 @@ def test_a_head_of_a_run(run, tmp_path):
     np.savez(tmp_path / "rows.npz", X=X, y=numbers)
     said = told(run, f"{tmp_path / 'rows.npz'}:X", "--labels", "y", "--out", tmp_path / "told.csv")
     assert "read      216 labels by a linear head, and told 54 other rows" in said
-    assert "unknown   30 rows have the label -1" in said
+    assert "unknown   30 rows have the label -1, which stands for none: write another, if it is one" in said
     assert float(said.split("accuracy  ")[1].split()[0]) > 0.9
     assert "ECE" in said
     table = pd.read_csv(tmp_path / "told.csv")

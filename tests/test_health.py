@@ -105,6 +105,20 @@ def test_every_check_says_something_for_every_verdict_it_can_give(name):
     assert kind.reference
 
 
+def test_nothing_is_kept_of_a_step_that_comes_back_the_other_way():
+    plane = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)) @ torch.eye(2, 6)
+    report = ct.audit((lambda x: -x[:, :2], lambda z: z @ torch.eye(2, 6)), plane, only=["retention"])
+    assert report["retention"].statistic == pytest.approx(-1, abs=1e-3)
+    assert report["retention"].says.startswith("Only 0% of a small step along the data is kept:")
+
+
+def test_a_report_is_written_in_plain_numbers():
+    X = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    report = ct.audit((lambda x: x[:, :2], lambda z: z @ torch.eye(2, 3)), X)
+    assert "np." not in repr(report)
+    assert max(map(len, map(repr, report.findings))) < 4000
+
+
 def test_remedies_name_the_argument_to_change():
     own = {"beta": 50.0, "covariance": "diagonal"}
     now = Setting("beta-vae", own, {"max_epochs": 10, "noise": 0.1}, 2, 7.3, ("gaussian", 0.2))

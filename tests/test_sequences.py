@@ -4,11 +4,13 @@ import itertools
 import json
 import pickle
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from torch import nn
@@ -289,6 +291,59 @@ def test_models_of_byte_pairs_are_kept_with_their_vocabulary(tmp_path):
     np.testing.assert_array_equal(*(m.score_samples(np.eye(2), ["one fox"] * 2) for m in (said, captioner)))
 
 
+def test_a_long_text_among_short_ones_is_cut():
+    long = "x" * 200_000
+    with pytest.warns(
+        UserWarning, match=r"^1 of 41 texts cut to 512 bytes \(the longest has 200,000\): fit with "
+    ):
+        vae = ct.TextVAE(latent_dim=2, max_epochs=1, batch_size=41, hidden=(8,), random_state=0).fit(
+            [*TEXTS, long]
+        )
+    assert vae.medium_.max_length == 512
+    with pytest.warns(UserWarning, match="1 of 2 texts cut to 512 bytes"):
+        codes = vae.transform([long, "x" * 512])
+    np.testing.assert_allclose(codes[0], codes[1], rtol=1e-5)
+    assert tokenized([long], max_length=2000).max_length == 2000
+    assert tokenized([*TEXTS, long], "bpe").max_length <= 512
+
+
+def test_a_decoder_that_uses_a_code_of_few_nats_is_no_reason_to_warn():
+    """Of two texts a code need say no more than log 2 nats, and with another's a text is far less likely."""
+    texts = ["the red fox runs", "a gray car stands"] * 50
+    vae = ct.TextVAE(latent_dim=1, hidden=(16,), max_epochs=30, learning_rate=5e-3, free_bits=0.7, cycles=1,
+                     patience=None, random_state=0)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert vae.fit(texts).history_[-1]["kl"] < 2
+
+
+def test_texts_that_are_all_the_same_are_told_of(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("a red fox\n" * 20, encoding="utf-8")
+    for fit in (
+        lambda: ct.TextVAE(latent_dim=2, max_epochs=1, **SMALL).fit(["a red fox"] * 20),
+        lambda: ct.VAE(latent_dim=1, max_epochs=1, **SMALL).fit(ct.read(file)),
+    ):
+        with pytest.warns(
+            UserWarning, match="all texts are the same, and there is nothing to learn"
+        ) as caught:
+            fit()
+        assert len(caught) == 1
+
+
+def test_one_text_is_too_few():
+    with pytest.raises(DataError, match=r"^there is 1 text, and a model needs two or more: give more$"):
+        ct.TextVAE(**SMALL).fit(["a red fox"])
+
+
+def test_items_that_are_no_texts_are_refused_as_what_they_are(memorized):
+    for X in (np.zeros((5, 8, 8)), np.zeros((5, 3))):
+        with pytest.raises(
+            DataError, match=r"^items have shape .*, and the model was fitted on \(11,\), which texts"
+        ):
+            memorized.transform(X)
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -299,8 +354,6 @@ def test_models_of_byte_pairs_are_kept_with_their_vocabulary(tmp_path):
         ("fox", "texts are a list of str, and this is a str: put it in a list"),
         (5, "texts are a list of str, and this is a int: put it in a list"),
         ([], "there are no texts: give one or more"),
-        (["a", "a fox"], "text 1 (from 0) has 5 bytes, and the longest may have 3: shorten it, or fit with a "
-         "larger max_length"),
     ],
 )  # fmt: skip
 def test_what_is_no_text_is_refused_in_one_line(texts, message):
@@ -383,7 +436,7 @@ def test_a_decoder_that_does_without_the_code_is_told_of():
     few = ct.TextVAE(hidden=(16,), max_epochs=20, learning_rate=5e-3, patience=None, random_state=0)
     assert min(h["val_kl"] for h in few.fit(texts).history_[-5:]) > 2
     with pytest.warns(
-        UserWarning, match=r"^the code of a row says 0\.0 nats .*: fit with a larger free_bits"
+        UserWarning, match=r"a row is only 0\.00 nats less likely, .*: fit with free_bits=0\.5 or context=3$"
     ):
         few.set_params(free_bits=0.0, max_epochs=10).fit(texts)
     assert few.history_[-1]["val_kl"] < 0.1
@@ -396,7 +449,9 @@ def test_a_text_vae_is_kept(memorized, tmp_path):
     np.testing.assert_array_equal(same.score_samples(TEXTS[:4]), memorized.score_samples(TEXTS[:4]))
     generator = ct.load_decoder(memorized.export_decoder(tmp_path / "decoder"))
     assert generator.sample(3, random_state=0) == memorized.sample(3, random_state=0)
-    with pytest.raises(DataError, match="12 bytes, and the longest may have 10"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 1 texts cut to 10 bytes \(the longest has 12\): .*max_length=12"
+    ):
         same.transform(["a purple fox"])
 
 
@@ -422,10 +477,19 @@ def test_any_recipe_takes_tokens():
 
 
 def test_geometry_of_tokens_is_refused(memorized):
-    with pytest.raises(PlanError, match="tokens have none"):
-        memorized.chart()
-    with pytest.raises(PlanError, match="tokens have none"):
-        ct.audit(memorized, TEXTS)
+    for ask in (
+        memorized.chart,
+        lambda: ct.audit(memorized, TEXTS),
+        lambda: ct.control_report(memorized, TEXTS, TEXTS),
+    ):
+        with pytest.raises(PlanError, match=r"and tokens do not: look at codes, scores and samples$"):
+            ask()
+
+
+def test_codes_of_texts_are_drawn(memorized):
+    ax = ct.plot(memorized, TEXTS, [text[-1] for text in TEXTS], ax=Figure().subplots())
+    drawn = np.concatenate([dots.get_offsets() for dots in ax.collections])
+    np.testing.assert_allclose(np.sort(drawn, 0), np.sort(memorized.transform(TEXTS), 0), rtol=1e-5)
 
 
 # ------------------------------------------------------------------- captions
@@ -500,7 +564,7 @@ def test_bad_input_of_a_captioner_is_refused_in_one_line(captioner):
             ct.Captioner(hidden=hidden).fit(X, texts)
     with pytest.raises(DataError, match="there are 20 items and 19 texts: give one for each"):
         captioner.score(X, texts[1:])
-    with pytest.raises(DataError, match="bytes, and the longest may have"):
+    with pytest.warns(UserWarning, match="1 of 1 texts cut to"):
         captioner.score_samples(X[:1], ["a text that is longer than all of those that were learned"])
 
 
@@ -610,8 +674,55 @@ def test_the_command_line_fits_texts_and_says_them(tmp_path, capsys):
     assert main(["sample", run, "--out", str(tmp_path / "x.npy")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 2
-    assert "tokens have none" in said[0]
+    assert "tokens do not: look at codes, scores and samples" in said[0]
     assert "does not end in .txt" in said[1]
+
+
+@pytest.mark.filterwarnings("default")
+def test_advice_on_texts_can_be_typed(tmp_path, capsys):
+    file, run = tmp_path / "texts.txt", tmp_path / "run"
+    file.write_text("\n".join([*TEXTS, "x" * 200]), encoding="utf-8")
+    small = ["--hidden", "8", "--latent-dim", "2", "--seed", "0", "-q", "--overwrite"]
+    fit = ["fit", str(file), "--encoder", "bytes", "--out", str(run), *small]
+    assert main([*fit, "--max-length", "20", "--epochs", "10"]) == 0
+    cut, silent = capsys.readouterr().err.splitlines()
+    assert cut.startswith(
+        "Warning: 1 of 41 texts cut to 20 bytes (the longest has 200): fit with --max-length 40 to"
+    )
+    assert silent.endswith(": fit with --param free_bits=0.5 or --param context=3")
+    advised = ["--max-length", "40", "--param", "free_bits=0.5", "--param", "context=3", "--epochs", "1"]
+    assert main([*fit, *advised]) == 0
+    model = ct.load(run)
+    assert (model.medium_.max_length, model.model_.likelihood.network.context) == (40, 3)
+    again = ["fit", "--from", str(run), "--out", str(tmp_path / "again"), "--epochs", "1", "-q"]
+    assert main(again) == 0
+    assert ct.load(tmp_path / "again").medium_.max_length == 40
+    capsys.readouterr()
+    assert main(["fit", str(file), "--max-length", "20", "--out", str(run), "--overwrite"]) == 2
+    assert "add --encoder bytes" in capsys.readouterr().err
+
+
+def test_a_run_says_what_it_wants_and_what_it_got(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("a red fox\na gray car\n" * 10, encoding="utf-8")
+    np.save("table.npy", np.eye(20)[:, :5])
+    usual = ["--epochs", "1", "--latent-dim", "2", "--no-audit", "-q"]
+    for run, data, *more in (
+        ("words", "texts.txt"),
+        ("bytes", "texts.txt", "--encoder", "bytes"),
+        ("images", "digits"),
+        ("table", "table.npy"),
+    ):
+        assert main(["fit", data, "--out", run, *more, *usual]) == 0
+    capsys.readouterr()
+    for run, data, said in (
+        ("words", "digits", "digits holds 1,797 images of 8 × 8, and the run was fitted to texts"),
+        ("bytes", "table.npy", "table.npy holds 20 rows of 5 columns, and the run was fitted to texts"),
+        ("images", "texts.txt", "texts.txt holds texts, and the run was fitted to images of 8 × 8"),
+        ("table", "texts.txt", "texts.txt holds texts, and the run was fitted to 5 features"),
+    ):
+        assert main(["encode", run, data, "--out", "codes.npy"]) == 2
+        assert capsys.readouterr().err == f"Error: {said}: name such data\n"
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path, captioner):

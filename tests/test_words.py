@@ -165,6 +165,19 @@ def test_narrow_words_are_ranked_as_points(by):
 # --------------------------------------------------------------------- pairs
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("I saw a fox, O fox!", ["a", "fox", "i", "o", "saw"]),
+        ("they don't, in the U.S.", ["don", "in", "the", "they", "u"]),
+        ("文 字 x2 5", ["5", "x2", "字", "文"]),
+        ("good🦊🦊 ❤️ 👨‍👩‍👧 👍🏽 🇩🇪🇫🇷 %", ["good", "❤️", "🇩🇪", "🇫🇷", "👍🏽", "👨‍👩‍👧", "🦊"]),
+    ],
+)
+def test_words_are_of_letters_or_emoji(text, words):
+    assert sorted(vocabulary([text], 1)[0]) == words
+
+
 def test_pairs_stand_within_the_window_and_in_one_text():
     texts = ["aa bb cc dd", "ee", "ff gg"]
     words, _ = vocabulary(texts, 1)
@@ -346,8 +359,8 @@ def test_words_are_kept(tmp_path, fitted):
         ([], "there are no texts"),
         ("a red fox", "put it in a list"),
         ([1, 2], "type int: give str"),
-        (["", ""], "0 words of two letters or more come 3 times or more"),
-        (["a b c"], "0 words of two letters or more come 3 times or more"),
+        (["", ""], r"0 words come 3 times or more \(the most frequent 0 times\)"),
+        (["a b c"], r"0 words come 3 times or more \(the most frequent 1 times\)"),
         (["red fox", "red car"], r"the most frequent 2 times\): give more texts, or a smaller min_count"),
         (["fox", "car"] * 9, "no two known words stand in one text"),
         (ct.read(np.eye(4)), "array holds no texts: read a .txt file"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from chartae.apps.inputs import features_of, open_run, read_for, streamed
-from chartae.apps.options import Data, Run, Size
+from chartae.apps.options import Data, MaxLength, Run, Size
 from chartae.apps.outputs import refuse_own, write
 from chartae.core.errors import DataError
 
@@ -40,6 +40,7 @@ def caption(
             metavar="NAME", help="Name or folder of one of transformers, to say texts; it is frozen."
         ),
     ] = None,
+    max_length: MaxLength = None,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="At most.")] = 20,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights and of what is held out.")] = 0,
@@ -53,15 +54,16 @@ def caption(
     from chartae.models.persistence import config_of, refuse_occupied
     from chartae.training.splits import apart
     from chartae.training.text import lines_of
-    from chartae.training.tokens import Borrowed, language_model_of
+    from chartae.training.tokens import Borrowed, Bytes, language_model_of
 
     learned = (config_of(run) or {}).get("content") == "captioner"
     if learned and texts is not None:
         raise DataError(f"{run} holds a captioner already: leave out --texts, or name the model's run")
     if not learned and texts is None:
         raise DataError(f"{run} has learned no texts: pass --texts")
-    if learned and (tokens or language_model):
-        raise DataError(f"{run} has learned to say texts: leave out --tokens and --language-model")
+    if learned and (tokens or language_model or max_length):
+        options = "--tokens, --language-model and --max-length"
+        raise DataError(f"{run} has learned to say texts: leave out {options}")
     if tokens and language_model:
         raise DataError("a language model has tokens of its own: leave out --tokens")
     if learned and out is not None and out.suffix != ".txt":
@@ -93,10 +95,10 @@ def caption(
         raise DataError(f"{texts} has {len(lines):,} lines and {items.name} {len(X):,} rows: write one a row")
     known, told = apart(X, held_out, seed)
     cut: Any = int(tokens) if tokens and tokens.isdecimal() else tokens or "bytes"
-    medium: Any = {"tokens": cut, "max_length": max(len(line.encode()) for line in lines)}
+    medium: Any = {"tokens": cut, "max_length": Bytes.fit(lines, max_length).max_length}
     if language_model:  # whose tokens may be more, or fewer, than bytes
         opened, tokenizer = language_model_of(language_model)
-        pieces = Borrowed.of(tokenizer, lines)
+        pieces = Borrowed.of(tokenizer, lines, max_length)
         medium = {"language_model": opened, "tokens": pieces, "max_length": pieces.max_length}
     captioner = Captioner(estimator, **medium, max_epochs=epochs, random_state=seed, verbose=1)
     captioner.fit(_safe_indexing(X, known), [lines[i] for i in known])

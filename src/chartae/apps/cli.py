@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 import chartae
 from chartae.apps import captions, fitting, heads, sweeping, using
-from chartae.apps.options import as_bare_options, as_column_options, as_options
+from chartae.apps.options import OPTIONS, as_bare_options, as_column_options, as_options, own_of
 from chartae.core.errors import ChartaeError
 
 __all__ = ["app", "main"]
@@ -70,13 +70,15 @@ def _warn(
     message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Say a warning in one line, and not where in the code it was raised."""
-    typer.echo(f"Warning: {_said(str(message))}", err=True)
+    fits = sys.modules.get("chartae.models.recipes")  # what has not been imported has said nothing
+    own = {name for recipe in fits.recipes() for name in own_of(recipe)} if fits else ()
+    typer.echo(f"Warning: {_said(str(message), own)}", err=True)
 
 
-def _said(message: str) -> str:
-    """Put a message into one line, in the words of the command line."""
-    fits = sys.modules.get("chartae.estimators.parameters")  # what has not been imported has said nothing
-    said = as_options(" ".join(message.split()), fits.COMMON if fits else ())
+def _said(message: str, own: Collection[str] = ()) -> str:
+    """Put a message into one line, in the words of the command line; ``own`` are parameters of recipes."""
+    fits = sys.modules.get("chartae.estimators.parameters")
+    said = as_options(" ".join(message.split()), {*fits.COMMON, *OPTIONS, *own} if fits else ())
     return as_column_options(as_bare_options(said))
 
 

@@ -22,6 +22,7 @@ from chartae.apps.options import (
     Labels,
     LearningRate,
     Likelihood,
+    MaxLength,
     Memory,
     Network,
     Param,
@@ -33,6 +34,8 @@ from chartae.apps.options import (
     kind_of,
     latent_dim_of,
     noise_of,
+    own_of,
+    shortened,
     sorted_out,
 )
 from chartae.apps.outputs import COLUMNS, SHOWN, look, model_of, print_table, titled, weights_of
@@ -81,6 +84,7 @@ def fit(
     seed: Seed = None,
     size: Size = None,
     encoder: Encoder = None,
+    max_length: MaxLength = None,
     column: ColumnKinds = None,
     memory: Memory = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that RUN holds.")] = False,
@@ -114,6 +118,7 @@ def fit(
         if before is None:
             raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
         words = {name: given or before.source.get(name) for name, given in words.items()}
+    words["encoder"] = shortened(words["encoder"], max_length)
     entry = find(recipe or (before.recipe if before else "vae"))
     asked = {
         "latent_dim": latent_dim,
@@ -129,7 +134,7 @@ def fit(
         "device": device,
         "random_state": seed,
     }
-    own, given = sorted_out(param or [], entry.parameters, COMMON, asked)
+    own, given = sorted_out(param or [], own_of(entry), COMMON, asked)
     if column:
         known = (before.parameters.get("columns") if before else None) or {}
         given["columns"] = known | dict(kind_of(pair) for pair in column)
@@ -161,7 +166,7 @@ def fit(
             typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
         raise
     except ValueError as error:
-        message = as_options(str(error), entry.parameters)
+        message = as_options(str(error), own_of(entry))
         if "model_" not in vars(estimator):
             raise PlanError(message) from error
         kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))

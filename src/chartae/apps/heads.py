@@ -88,7 +88,8 @@ def head(
     if not numbers:
         rows = rows[labeled(y[rows])]
         if unknown := known.sum() - len(rows):
-            typer.echo(f"unknown   {unknown:,} rows have the label {UNLABELED}, which stands for none")
+            cure = "which stands for none: write another, if it is one"
+            typer.echo(f"unknown   {unknown:,} rows have the label {UNLABELED}, {cure}")
         names, times = np.unique(y[rows], return_counts=True)
         if len(names) < 2 or times.min() < 2:
             which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")

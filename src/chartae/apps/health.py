@@ -19,6 +19,7 @@ from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
 from chartae.density.fitted import densities
+from chartae.estimators.charts import refuse_tokens
 from chartae.estimators.parameters import COMMON
 
 __all__ = ["REPORT", "SOURCE", "Origin", "audited", "compared", "source_of", "take", "write_source"]
@@ -100,6 +101,8 @@ def audited(
     ------
     DataError
         If too few rows were held out.
+    PlanError
+        If the run decodes rows of tokens.
 
     Examples
     --------
@@ -111,8 +114,7 @@ def audited(
     60
     """
     n = len(X)
-    if estimator.model_.likelihood.sequential:
-        raise DataError("a report follows small changes of what is decoded, and tokens have none")
+    refuse_tokens(estimator)  # before rows are counted, of which more would not help
     most = max(FEWEST, min(budget_of(budget).rows, VALUES // max(1, math.prod(X.shape[1:]))))
     random = np.random.default_rng(seed)
     test = np.arange(n) if held_out is None else held_out

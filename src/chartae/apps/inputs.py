@@ -60,7 +60,7 @@ def read_for(
 
     import numpy as np
 
-    from chartae.training.readers import is_encoded
+    from chartae.training.readers import encoded_noun
 
     if labels is not None and labels in getattr(estimator, "feature_names_in_", []):
         raise DataError(
@@ -68,10 +68,16 @@ def read_for(
             f"--labels {shlex.quote(labels)}, or --column {shlex.quote(f'{labels}=drop')}"
         )
     space = estimator.space_
-    images = Path(data).is_dir() and space.is_image and not is_encoded(data)
+    noun, own = encoded_noun(data), getattr(estimator.medium_, "noun", None)
+    fitted = f"the run was fitted to {f'{own}s' if own else space.what}"
+    if noun not in (None, own):
+        raise DataError(f"{data} holds {noun}s, and {fitted}: name such data")
+    images = Path(data).is_dir() and space.is_image and noun is None
     if images and size is None:
         size = space.model_shape[1:]
-    items = read_data(data, labels, size, estimator.medium_ if is_encoded(data) else None, memory)
+    items = read_data(data, labels, size, estimator.medium_ if noun else None, memory)
+    if own and not noun and items.X.shape[1:] != space.shape:
+        raise DataError(f"{items.name} holds {items.what}, and {fitted}: name such data")
     if images and items.note:
         typer.echo(f"{items.name}: {items.note}")
     if images and items.X.ndim == 3 and space.shape == (*items.X.shape[1:], 3):

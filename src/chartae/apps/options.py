@@ -71,7 +71,7 @@ def duration_of(text: str) -> Any:
     return seconds
 
 
-#: Parameters of an estimator that have an option of their own in ``fit``.
+#: Parameters that have an option of their own in ``fit``.
 OPTIONS = {
     "latent_dim": "--latent-dim",
     "likelihood": "--likelihood",
@@ -85,6 +85,7 @@ OPTIONS = {
     "precision": "--precision",
     "device": "--device",
     "random_state": "--seed",
+    "max_length": "--max-length",
 }
 
 
@@ -103,6 +104,24 @@ def sorted_out(
             raise PlanError(f"{name} is given twice: leave one out")
         (recipes if name in own else estimators)[name] = value_of(text)
     return recipes, estimators
+
+
+def shortened(encoder: str | None, max_length: int | None) -> str | None:
+    """Name the encoder of texts that have no more tokens than ``--max-length`` allows."""
+    if max_length is None:
+        return encoder
+    kind = (encoder or "").partition(":")[0]
+    if kind not in ("bytes", "bpe"):
+        raise DataError("--max-length counts tokens, which these texts are not cut into: add --encoder bytes")
+    return f"{kind}:{max_length}"
+
+
+def own_of(recipe: Any) -> list[str]:
+    """Name what ``--param`` knows of a recipe, beside what all estimators share."""
+    from chartae.estimators.parameters import COMMON
+    from chartae.models.assembly import SHARED
+
+    return [*recipe.parameters, *sorted(SHARED - {*COMMON})]
 
 
 def kind_of(pair: str) -> tuple[str, str]:
@@ -209,7 +228,13 @@ Param = Annotated[
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Of texts: tfidf (the default), bytes, sentence-transformers/NAME."),
+    typer.Option(
+        metavar="NAME", help="Of texts: tfidf (the default), bytes, bpe, sentence-transformers/NAME."
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Tokens of the longest text, to which longer ones are cut."),
 ]
 ColumnKinds = Annotated[
     list[str] | None,

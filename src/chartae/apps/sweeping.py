@@ -21,6 +21,7 @@ from chartae.apps.options import (
     Labels,
     LearningRate,
     Likelihood,
+    MaxLength,
     Memory,
     Network,
     Param,
@@ -29,6 +30,8 @@ from chartae.apps.options import (
     as_options,
     kind_of,
     noise_of,
+    own_of,
+    shortened,
     sorted_out,
 )
 from chartae.apps.outputs import print_table, titled
@@ -101,6 +104,7 @@ def swept(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of every fit.")] = 0,
     size: Size = None,
     encoder: Encoder = None,
+    max_length: MaxLength = None,
     column: ColumnKinds = None,
     memory: Memory = None,
     quiet: Quiet = False,
@@ -119,10 +123,11 @@ def swept(
         "learning_rate": learning_rate,
         "device": device,
     }
-    own, given = sorted_out(param or [], entry.parameters, COMMON, asked)
+    own, given = sorted_out(param or [], own_of(entry), COMMON, asked)
     if column:
         given["columns"] = dict(kind_of(pair) for pair in column)
-    words = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
+    words = {"data": data, "labels": labels, "size": size, "memory": memory}
+    words["encoder"] = shortened(encoder, max_length)
     items = to_fit(entry, words, quiet=quiet)
     from chartae.apps.health import write_source
     from chartae.estimators.sweeps import FIGURE, RECORD, sweep
@@ -146,7 +151,7 @@ def swept(
             typer.echo(f"{out} holds what was fitted so far: the same command goes on", err=True)
         raise
     except ValueError as error:
-        raise PlanError(_as_swept(as_options(str(error), {*COMMON, *entry.parameters}))) from error
+        raise PlanError(_as_swept(as_options(str(error), {*COMMON, *own_of(entry)}))) from error
     for cell in found.cells:
         if not cell.failed:
             write_source(cell.run, **words)  # so that its audit need not be told

@@ -169,7 +169,7 @@ class Finding:
     remedies: tuple[Remedy, ...] = ()
     reference: str = ""
     seconds: float = 0.0
-    also: Mapping[str, Any] = field(default_factory=dict)
+    also: Mapping[str, Any] = field(default_factory=dict, repr=False)  # arrays as long as the data
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain values.

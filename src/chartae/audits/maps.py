@@ -314,9 +314,12 @@ def plot(model: Any, X: Any, y: Any = None, *, condition: Any = None, ax: Axes |
     >>> ct.plot(plane, torch.rand(50, 3), ["a", "b"] * 25, ax=Figure().subplots()).get_xlabel()
     'code 1'
     """
-    chart = chart_of(model)
-    x = chart.items(X)
-    z = chart.codes(x, chart.condition(condition, len(x))).cpu().numpy()
+    if hasattr(model, "transform"):  # as of texts, which have codes, and no chart
+        z = np.asarray(model.transform(X) if condition is None else model.transform(X, condition))
+    else:
+        chart = chart_of(model)
+        x = chart.items(X)
+        z = chart.codes(x, chart.condition(condition, len(x))).cpu().numpy()
     coloring = None if y is None else Coloring.of(y)
     if coloring is not None and len(coloring.values) != len(z):
         raise DataError(f"y has {len(coloring.values)} values, and there are {len(z)} items")

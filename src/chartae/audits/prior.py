@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -416,18 +417,48 @@ def _information(evidence: Evidence) -> Reading:
     """Compare −log p(x | z) with another item's z, and with its own."""
     m = min(len(evidence), evidence.budget.neighbors)
     chart, x, z = evidence.chart, evidence.x[:m], evidence.drawn[:m].to(evidence.x.device)
-    assert chart.likelihood is not None
-    gaps, other = [], z.roll(1, 0)
-    with torch.no_grad():
-        for b in chart.blocks(m):
-            own = chart.likelihood(x[b], z[b], *evidence.conditions(b))
-            gaps.append((own - chart.likelihood(x[b], other[b], *evidence.conditions(b))).cpu().double())
+    likelihood = chart.likelihood
+    assert likelihood is not None
+    gaps = likelier(lambda b, z: likelihood(x[b], z, *evidence.conditions(b)), z, chart.blocks(m))
     mutual, capped = _mutual(evidence, m)
     says = ""
     if mutual is not None:
         more = "more than " if capped else ""
         says = f"A code carries {more}{max(mutual, 0.0):.2g} nats about its item."
-    return of_mean(torch.cat(gaps).numpy(), also={"mutual": says, "nats": mutual, "capped": capped})
+    return of_mean(gaps, also={"mutual": says, "nats": mutual, "capped": capped})
+
+
+def likelier(likelihood: Callable[[slice, Tensor], Tensor], z: Tensor, blocks: Iterable[slice]) -> np.ndarray:
+    """Compare log p(x | z) with an item's own code, and with that of another, whichever comes.
+
+    Parameters
+    ----------
+    likelihood : callable
+        From some rows and their codes, ``(b, d)``, to ``(b,)`` nats.
+    z : Tensor
+        ``(n, d)`` codes.
+    blocks : iterable of slice
+        Rows that are taken in one go.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)``: how many nats likelier each is with its own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.audits.prior import likelier
+    >>> z = torch.arange(4.0)[:, None]
+    >>> (likelier(lambda rows, given: -(given - z[rows]).abs().sum(1), z, [slice(4)]) > 0).all()
+    np.True_
+    """
+    order, other = torch.randperm(len(z), generator=torch.Generator().manual_seed(0)), torch.empty_like(z)
+    other[order] = z[order.roll(1)]
+    with torch.no_grad():
+        gaps = [likelihood(rows, z[rows]) - likelihood(rows, other[rows]) for rows in blocks]
+    found: np.ndarray = torch.cat(gaps).cpu().double().numpy()
+    return found
 
 
 def _mutual(evidence: Evidence, m: int) -> tuple[float | None, bool]:

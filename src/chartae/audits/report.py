@@ -363,16 +363,19 @@ def _found(kind: Check, evidence: Evidence) -> Finding:
     verdict = judge(reading, kind.ok, kind.fail)
     rows = () if reading.rows is None else tuple(int(i) for i in evidence.index[reading.rows])
     codes = () if reading.codes is None else tuple(tuple(map(float, z)) for z in reading.codes)
+    # Numbers of Python, which are written as they are read.
+    statistic, p_value = (None if v is None else float(v) for v in (reading.value, reading.p_value))
+    low_high = None if reading.interval is None else (float(reading.interval[0]), float(reading.interval[1]))
     return Finding(
         name=kind.name,
         title=kind.title,
         verdict=verdict,
         says=_says(kind, verdict, reading),
-        statistic=reading.value,
+        statistic=statistic,
         unit=kind.unit,
         thresholds=(kind.ok, kind.fail),
-        interval=reading.interval,
-        p_value=reading.p_value,
+        interval=low_high,
+        p_value=p_value,
         rows=rows,
         codes=codes,
         remedies=proposed(kind.remedies, _setting(evidence)) if verdict in ("fail", "warn") else (),

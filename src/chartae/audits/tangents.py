@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,9 +38,9 @@ def _known(evidence: Evidence) -> np.ndarray:
     fail=0.5,
     unit="of a small step along the data is kept",
     says={
-        "ok": "A small step along the data is kept by encoding and decoding ({value:.0%} of it).",
-        "warn": "Only {value:.0%} of a small step along the data is kept by encoding and decoding.",
-        "fail": "Only {value:.0%} of a small step along the data is kept: codes ignore real changes.",
+        "ok": "A small step along the data is kept by encoding and decoding ({kept:.0%} of it).",
+        "warn": "Only {kept:.0%} of a small step along the data is kept by encoding and decoding.",
+        "fail": "Only {kept:.0%} of a small step along the data is kept: codes ignore real changes.",
     },
     remedies=("more-dimensions", "lower-beta", "longer-training", "more-capacity"),
     reference=RIFAI,
@@ -48,7 +49,9 @@ def _known(evidence: Evidence) -> np.ndarray:
 def _retention(evidence: Evidence) -> Reading:
     """Measure tr(TᵀJ_P T) / d_I."""
     rows = _known(evidence)  # before any derivative is taken
-    return of_mean(evidence.gains.retention[rows])
+    reading = of_mean(evidence.gains.retention[rows])
+    # Below 0, a step comes back as one the other way, and nothing of it is kept.
+    return replace(reading, also={"kept": max(0.0, reading.value or 0.0)})
 
 
 @check(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.arrays import blocks, ends, whole
-from chartae.core.columns import Schema
+from chartae.core.columns import Column, Schema
 from chartae.core.errors import DataError, PlanError
 
 __all__ = ["LAYOUTS", "Space", "Support", "Units", "layout_of"]
@@ -415,6 +415,30 @@ class Space(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_cache")}
 
+    @property
+    def what(self) -> str:
+        """Say what an item is, and of which shape.
+
+        Returns
+        -------
+        str
+            In a few words.
+        """
+        size = " × ".join(str(s) for s in self.shape)
+        if self._columns:
+            return f"{size} columns"
+        return {
+            "flat": f"{size} features",
+            "any": f"items of {size}",
+            "chw": f"images of {size} (channels first)",
+        }.get(self.layout, f"images of {size}")
+
+    @property
+    def _columns(self) -> tuple[Column, ...]:
+        """Columns of a table that have kinds of their own."""
+        mixed = self.likelihood == "columns" or self.logged is not None
+        return self.schema.columns if self.schema is not None and mixed else ()
+
     def extra_repr(self) -> str:
         """Describe it in one line.
 
@@ -423,20 +447,13 @@ class Space(nn.Module):
         str
             Shape, type, scaling and likelihood.
         """
-        size = " × ".join(str(s) for s in self.shape)
-        what = {
-            "flat": f"{size} features",
-            "any": f"items of {size}",
-            "chw": f"images of {size} (channels first)",
-        }.get(self.layout, f"images of {size}")
         low, high = self.value_range
         values = f"{self.dtype} in [{low:.4g}, {high:.4g}], {self._scaling()}"
-        if self.schema is not None and (self.likelihood == "columns" or self.logged is not None):
-            kinds = Counter(column.kind for column in self.schema.columns)
-            what = f"{self.shape[0]} columns"
+        if self._columns:
+            kinds = Counter(column.kind for column in self._columns)
             values = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         gaps = ", missing values" * self.gaps
-        return f"{what}, {values}{gaps}, {self.likelihood} likelihood"
+        return f"{self.what}, {values}{gaps}, {self.likelihood} likelihood"
 
     def _scaling(self) -> str:
         centered = bool(self.center.any())

@@ -141,7 +141,8 @@ class TextVAE(Fitting):
         Bytes of texts, or pieces that come often ("bpe": 2048 at most, or as many as the number says), which
         need the library tokenizers and make shorter rows.
     max_length : int or None
-        Tokens of the longest text that the model can take; None: of the longest in ``fit``.
+        Tokens of the longest text, to which longer ones are cut, with a warning; None: of the longest in
+        ``fit``, 512 at most.
     context : int or None
         How many tokens just before the next each layer of the decoder looks at; None: all. With few, the code
         has to say what a text is about, and pays for itself (arXiv:1702.08139) where no more nats are free
@@ -150,7 +151,8 @@ class TextVAE(Fitting):
         Of q(z | x): "full" also says how the dimensions of a code go together, in d² / 2 more numbers.
     free_bits : float
         Nats of each latent dimension that cost nothing: without them the decoder may do without the code. A
-        fit of ten epochs or more warns if codes say less than 2 nats in the end.
+        fit of ten epochs or more warns if in the end a text is less than 1 nat less likely with the code of
+        another.
     warmup : float
         Epochs over which the weight of the KL term rises to 1, half of ``max_epochs`` at most.
     cycles : int

@@ -62,7 +62,7 @@ class Captioner(OnCodes):
         Whether the language model stays as it is, to the last bit, so that only these vectors are learned:
         it is not copied, and its weights no longer take gradients. False: a copy is trained with them.
     max_length : int or None
-        Tokens of the longest text that there may be; None: of the longest in ``fit``.
+        Tokens of the longest text, as :class:`TextVAE` has them.
     hidden : sequence of int or None
         Width of each block of the Transformer, all equal; None: two of 128.
     hide : float
@@ -198,7 +198,7 @@ class Captioner(OnCodes):
         Raises
         ------
         DataError
-            If there are not as many texts as items, or one is empty, too long or no text.
+            If there are not as many texts as items, or one is empty or no text.
         PlanError
             If the language model is none, or its tokenizer is missing.
         """
@@ -337,7 +337,7 @@ class Captioner(OnCodes):
         Raises
         ------
         DataError
-            If there are not as many texts as items, or one is empty, too long or no text.
+            If there are not as many texts as items, or one is empty or no text.
         """
         check_is_fitted(self)
         X, texts = self._pairs(X, texts, reset=False)

@@ -13,7 +13,36 @@ from chartae.core.noise import Noise
 from chartae.geometry.charts import Chart, rows_of
 from chartae.parts.tables import Inputs, Prepared
 
-__all__ = ["chart_of_estimator"]
+__all__ = ["chart_of_estimator", "refuse_tokens"]
+
+
+def refuse_tokens(estimator: Any) -> None:
+    """Refuse a model of texts where what is decoded has to be numbers.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+
+    Raises
+    ------
+    PlanError
+        If it decodes rows of tokens.
+
+    Examples
+    --------
+    >>> from chartae import TextVAE
+    >>> from chartae.estimators.charts import refuse_tokens
+    >>> refuse_tokens(TextVAE(latent_dim=2, hidden=(8,), max_epochs=1).fit(["a fox", "a car"] * 5))
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.PlanError: geometry and reports take what is decoded for numbers that ...
+    """
+    if estimator.model_.likelihood.sequential:
+        raise PlanError(
+            "geometry and reports take what is decoded for numbers that change little by little, and tokens "
+            "do not: look at codes, scores and samples"
+        )
 
 
 def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Chart:
@@ -53,11 +82,7 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
     model: Any = estimator.model_
     if guidance is not None:
         model.can_guide(guidance)
-    if model.likelihood.sequential:
-        raise PlanError(
-            "geometry and health reports follow small changes of what is decoded, and tokens have none: look "
-            "at codes (transform), scores (score_samples) and texts (sample, interpolate)"
-        )
+    refuse_tokens(estimator)
     space, inputs = model.space, Inputs(model.space).to(model.space.scale.device).eval()
     posterior = model.posterior.plain
     # What is prepared for an encoder, the chart has as its items.

@@ -84,13 +84,12 @@ class Checking(
         wanted: dict[str, Any] = {
             "allow_nd": True,
             "dtype": "numeric",
-            "ensure_min_samples": 1 + reset,
             "ensure_all_finite": False,
         }
         given = X
-        # scikit-learn would call the second axis features.
+        # scikit-learn would call the second axis features, which it is of rows alone.
         shape = () if reset or hasattr(X, "toarray") else getattr(X, "shape", ())
-        if len(shape) > 1 and len(self.space_.shape) > 1:
+        if len(shape) > 1 and (len(shape) > 2 or len(self.space_.shape) > 1 or self.medium_ is not None):
             self._refuse_shape(tuple(shape))
         try:
             # A stream's first rows stand for all of them where types and shapes are looked at.
@@ -117,7 +116,9 @@ class Checking(
                     f"{first.rstrip(':')}: pass real numbers, (n, features) or (n, ...)"
                 ) from None
             raise
-        if not reset:
+        if reset:
+            _refuse_one(len(X), getattr(self.medium_, "noun", "sample"))
+        else:
             self._refuse_shape(X.shape)
             self.space_.check(X, None if np.isnan(low) else (low, high))
             if self.space_.schema is None:
@@ -128,7 +129,8 @@ class Checking(
         shape = whole[1:]
         if shape != self.space_.shape:
             fitted = self.space_.shape
-            cure = ""
+            noun = getattr(self.medium_, "noun", None)
+            cure = "" if noun is None else f", which {noun}s became: read {noun}s with encoder=model.medium_"
             if whole == fitted:
                 cure = ": that is one item, pass X[None]"
             elif len(shape) and math.prod(shape) == math.prod(fitted):
@@ -154,8 +156,7 @@ class Checking(
         if reset:
             of_columns = [name for name in likelihoods if name not in OF_ROWS]
             self.schema_ = Schema.learn(X, self.columns, of_columns)
-            if len(X) < 2:
-                raise DataError("the table has 1 row, and a model needs two or more: give more")
+            _refuse_one(len(X), "row")
         X = without(X, self.columns)
         if named:
             validate_data(self, next(iter(X.frames())) if streamed else X, reset=reset, skip_check_array=True)
@@ -184,6 +185,11 @@ class Checking(
     def _ready(self) -> Any:
         check_is_fitted(self, "model_")
         return self.model_
+
+
+def _refuse_one(n: int, noun: str) -> None:
+    if n < 2:
+        raise DataError(f"there is 1 {noun}, and a model needs two or more: give more")
 
 
 def brings_items(X: Any) -> bool:

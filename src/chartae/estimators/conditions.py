@@ -177,8 +177,8 @@ class ConditionSchema:
         label = np.broadcast_to(label, n) if label.ndim == 0 else label
         if len(label) != n:
             raise DataError(f"{len(label)} labels for {n} rows: give one for each row, or a single one")
-        # NumPy would compare text with numbers as text.
-        comparable = (self.classes.dtype.kind == "U") == (label.dtype.kind == "U")
+        # NumPy would compare text with numbers as text, and take True for 1.
+        comparable = _kind(self.classes) == _kind(label)
         known = np.isin(label, self.classes) if comparable else np.zeros(n, dtype=bool)
         if not known.all():
             raise DataError(self._unknown(label[~known].tolist()[0]))
@@ -187,7 +187,7 @@ class ConditionSchema:
     def _unknown(self, label: Any) -> str:
         assert self.classes is not None
         names = self.classes.tolist()
-        twin = next((c for c in names if str(c) == str(label)), None)
+        twin = next((c for c in names if str(c) == str(label) or c == label), None)
         types = "" if twin is None else f" is {_type(label)}, and the known {twin} {_type(twin)}"
         listed = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
         return f"unknown label {label!r}{types}: known labels are {listed}"
@@ -267,6 +267,12 @@ class ConditionSchema:
             config.get("sequence_dim", 0),
             config.get("ordered", True),
         )
+
+
+def _kind(labels: np.ndarray) -> str:
+    """Tell text, booleans and numbers apart."""
+    kind = labels.dtype.kind
+    return kind if kind in "Ub" else "number"
 
 
 def _type(label: object) -> str:

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.impute import KNNImputer
+from torch import Tensor
 
+from chartae.audits.findings import checks
+from chartae.audits.prior import likelier
 from chartae.core.arrays import as_tensor, blocks, is_streamed
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
@@ -48,7 +51,7 @@ __all__ = ["Fitting"]
 MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
 MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
 KEPT = 10_000  # training rows whose codes are kept, at most
-SILENT, JUDGED = 2.0, 10  # nats below which a code of tokens says little, and epochs from which that is told
+JUDGED, ROWS_JUDGED = 10, 256  # epochs from which it is told that codes of tokens say little, and by how many
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
@@ -243,8 +246,9 @@ class Fitting(Densities, Geometry):
         # What cannot be scored in the end had better fail before hours of training.
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
-        if not model.likelihood.sequential:  # tokens at one place are no column
-            warn_of_constant(X, schema)
+        rows = "row" if model.likelihood.sequential else None  # tokens at one place are no column
+        warn_of_constant(X, schema, getattr(self.medium_, "noun", rows))
+        if not model.likelihood.sequential:
             if schema is not None:
                 warn_of_row_names(schema)
             if schema is not None or (self.space_.likelihood == "normal" and self.scale != "none"):
@@ -320,18 +324,28 @@ class Fitting(Densities, Geometry):
         self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
         if model.likelihood.sequential and raw is None:
-            self._warn_of_silence()
+            self._warn_of_silence(training.sample(ROWS_JUDGED, seed), seed)
 
-    def _warn_of_silence(self) -> None:
+    def _warn_of_silence(self, rows: Source, seed: int) -> None:
         """Tell that a decoder, which sees the tokens before each, has learned to do without the code."""
         if self.n_iter_ < JUDGED:
             return
-        last = self.history_[self.best_epoch_ - 1]
-        nats = last.get("val_kl", last.get("kl", math.inf))
-        if nats < SILENT:
+        model, size, noise = self.model_, self._rows_at_once(), Noise(seed + 5)
+        batches = list(rows.batches(size))
+        z = torch.cat([self._draws(batch, noise) for batch in batches])
+
+        def likelihood(some: slice, z: Tensor) -> Tensor:
+            return model.log_likelihood(model.px(z[None]), batches[some.start // size].x)[0]
+
+        blocks = (slice(at, at + size) for at in range(0, len(rows), size))
+        nats = float(likelier(likelihood, z, blocks).mean())
+        if nats < checks["information"].ok:
+            own = find(self.blueprint_["recipe"]).parameters | self.blueprint_["parameters"]
+            free = [f"free_bits={max(0.5, 2 * own['free_bits']):g}"] if "free_bits" in own else []
+            near = ["context=3"] if own.get("context") is None else []
             warnings.warn(
-                f"the code of a row says {nats:.1f} nats (KL), and the decoder hardly asks it: fit with a "
-                "larger free_bits, or of a TextVAE a small context, so that the decoder sees few tokens",
+                f"with the code of another, a row is only {max(nats, 0.0):.2f} nats less likely, and the "
+                f"decoder hardly uses codes: fit with {' or '.join([*free, *near]) or 'more epochs'}",
                 stacklevel=5,
             )
 

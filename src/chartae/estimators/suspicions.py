@@ -22,7 +22,7 @@ FAR = 10.0  # times the range of all values of a fit, beyond its ends
 FEW, LOOKED_AT = 20, 1 << 22  # rows of which that says something, and values from the start, of more
 
 
-def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
+def warn_of_constant(X: np.ndarray, schema: Schema | None, noun: str | None = None) -> None:
     """Name columns that hold one value.
 
     Parameters
@@ -32,6 +32,9 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
         empty.
     schema : Schema or None
         What the columns of a table hold.
+    noun : str or None
+        What rows were made of, texts say, so that columns are none of the user's and only whole rows are
+        looked at; None: they are as they were given.
 
     Examples
     --------
@@ -49,12 +52,13 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None) -> None:
         names, where = [repr(name) for name in constant], ""
         but = f" ({leave_out(*constant)})" if len(constant) <= SAID else ""
     else:
-        names = [str(i) for i in _constant(X)] if X.ndim == 2 else []
+        names = [str(i) for i in _constant(X)] if X.ndim == 2 and noun is None else []
         where, but = " (from 0)", ", unless it is a pixel" if len(names) == 1 else ", unless they are pixels"
     if len(names) == 1:
         warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=5)
-    elif X.ndim > 2 and len(X) > 1 and all((block == X[:1]).all() for block in blocks(X)):
-        warnings.warn("all items are the same, and there is nothing to learn: look at the data", stacklevel=5)
+    elif (X.ndim > 2 or noun) and len(X) > 1 and all((block == X[:1]).all() for block in blocks(X)):
+        alike = f"all {noun or 'item'}s are the same"
+        warnings.warn(f"{alike}, and there is nothing to learn: look at the data", stacklevel=5)
     elif names:
         listed = f"columns {enumerated(names)}{where}"
         warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)

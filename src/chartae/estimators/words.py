@@ -46,6 +46,8 @@ class _Step(NamedTuple):
 class WordEmbedding(BaseEstimator):
     """Words of texts as normal distributions, or as points: skip-gram with negative sampling.
 
+    Words are of letters and digits, one or more, in lower case; an emoji is one, too.
+
     A word is N(u, s² I) over where its contexts lie, and wide where they are few or lie far apart; points all
     have the same width. Widths are in the units of the map, which has no scale of its own: compare them with
     each other.

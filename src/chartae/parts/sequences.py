@@ -396,7 +396,8 @@ class Prefixed(Speaker):
             )
         if places is not None and needed > places:
             raise PlanError(
-                f"the language model has {places} places, and {needed} are needed: use a smaller max_length"
+                f"the language model has {places} places, and {needed} are needed: use "
+                f"max_length={length - 1 - (needed - places)}"
             )
         self.prefixes = _prefixes(self.sizes, width, activation)
 

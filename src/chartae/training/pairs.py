@@ -14,6 +14,12 @@ from chartae.core.errors import DataError
 __all__ = ["Corpus", "blocks", "near", "numbered", "vocabulary"]
 
 BLOCK = 1 << 20  # words of which pairs are made in one go
+#: Letters, numbers and pictures, with what joins and changes pictures; the t of "don't" is no word.
+PICTURE = (
+    "[\U0001f000-\U0001f1e5\U0001f200-\U0001faff\u2600-\u27bf\u2b00-\u2bff][\ufe0f\U0001f3fb-\U0001f3ff]*"
+)
+FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
+WORD = rf"\b\w\w+\b|(?<!\w['’.])\b\w\b|{FLAG}|{PICTURE}(?:\u200d{PICTURE})*"
 
 
 class Corpus(NamedTuple):
@@ -40,12 +46,12 @@ class Corpus(NamedTuple):
 def _analyzer() -> Callable[[str], list[str]]:
     from sklearn.feature_extraction.text import CountVectorizer
 
-    found: Callable[[str], list[str]] = CountVectorizer().build_analyzer()
+    found: Callable[[str], list[str]] = CountVectorizer(token_pattern=WORD).build_analyzer()
     return found
 
 
 def vocabulary(texts: Sequence[str], min_count: int) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Find the words of texts: lower case, two letters or more.
+    """Find the words of texts: in lower case, of letters and digits, or an emoji.
 
     Parameters
     ----------
@@ -69,7 +75,7 @@ def vocabulary(texts: Sequence[str], min_count: int) -> tuple[tuple[str, ...], N
     Examples
     --------
     >>> from chartae.training.pairs import vocabulary
-    >>> vocabulary(["the red fox", "The fox."], 2)
+    >>> vocabulary(["the red fox", "The fox. 🦊"], 2)
     (('fox', 'the'), array([2, 2]))
     """
     split = _analyzer()
@@ -78,8 +84,8 @@ def vocabulary(texts: Sequence[str], min_count: int) -> tuple[tuple[str, ...], N
     if len(found) < 2:
         most = max(counts.values(), default=0)
         raise DataError(
-            f"{len(found)} words of two letters or more come {min_count} times or more (the most frequent "
-            f"{most} times): give more texts, or a smaller min_count"
+            f"{len(found)} words come {min_count} times or more (the most frequent {most} times): give more "
+            "texts, or a smaller min_count"
         )
     return tuple(word for _, word in found), np.array([-n for n, _ in found])
 

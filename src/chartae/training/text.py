@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -334,9 +335,9 @@ def encoded(
         ``n`` of them.
     encoder : str, encoder or callable
         "tfidf" fits a :class:`TextEncoder`; "bytes" and "bpe" take texts as tokens, for a likelihood of
-        sequences (:func:`~chartae.training.tokens.tokenized`); "sentence-transformers/NAME" takes a model of
-        that package; or an encoder that is there already; or a function from a list of str to an array of
-        shape (n, d).
+        sequences (:func:`~chartae.training.tokens.tokenized`), and "bytes:256" no more than so many of each;
+        "sentence-transformers/NAME" takes a model of that package; or an encoder that is there already; or a
+        function from a list of str to an array of shape (n, d).
 
     Returns
     -------
@@ -405,8 +406,8 @@ def _encoder(
     """Make or take an encoder, and say in a few words what it is; None for a function."""
     if encoder == "tfidf":
         encoder = TextEncoder.fit(texts)
-    elif isinstance(encoder, str) and encoder in ("bytes", "bpe"):
-        encoder = tokenized(texts, encoder)
+    elif isinstance(encoder, str) and (found := re.fullmatch(r"(bytes|bpe)(?::([1-9]\d*))?", encoder)):
+        encoder = tokenized(texts, found[1], int(found[2]) if found[2] else None)
     elif isinstance(encoder, str) and encoder.startswith(_SENTENCE) and encoder != _SENTENCE:
         encoder = SentenceEncoder(encoder.removeprefix(_SENTENCE))
     if isinstance(encoder, TextEncoder):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from chartae.parts.networks import evaluating
 __all__ = ["Borrowed", "BytePairs", "Bytes", "language_model_of", "texts_of", "tokenized"]
 
 VOCABULARY = 2048  # byte pairs, unless a number says how many
+LONGEST = 512  # tokens of a text, unless a number says how many: all rows are as long as the longest
 ROUNDING = 8  # digits in the last place, by which two rows of one batch may differ
 
 
@@ -51,7 +53,7 @@ class _Tokens(ABC):
             raise PlanError(f"max_length={self.max_length!r}: a text has one {self.unit} or more")
 
     def encode(self, texts: Any) -> NDArray[np.integer[Any]]:
-        """Number the tokens of texts.
+        """Number the tokens of texts; those that are longer than may be are cut, with a warning.
 
         Parameters
         ----------
@@ -66,21 +68,25 @@ class _Tokens(ABC):
         Raises
         ------
         DataError
-            If they are no texts, or one is empty or too long.
+            If they are no texts, or one is empty.
         """
         texts = texts_of(texts)
+        lengths = np.zeros(len(texts), int)
         out = np.zeros((len(texts), self.max_length + 1), np.min_scalar_type(-self.end))
         for i, (row, text) in enumerate(zip(out, texts, strict=True)):
             if not text:
                 raise DataError(f"text {i} (from 0) is empty: leave it out")
             found = self._numbers(text)
-            if len(found) > self.max_length:
-                raise DataError(
-                    f"text {i} (from 0) has {len(found)} {self.unit}s, and the longest may have "
-                    f"{self.max_length}: shorten it, or fit with a larger max_length"
-                )
+            lengths[i], found = len(found), found[: self.max_length]
             row[: len(found)] = found + 1
             row[len(found)] = self.end
+        if (cut := int((lengths > self.max_length).sum())) > 0:
+            more = min(int(lengths.max()), 2 * self.max_length)
+            warnings.warn(
+                f"{cut:,} of {len(texts):,} texts cut to {self.max_length:,} {self.unit}s (the longest has "
+                f"{lengths.max():,}): fit with max_length={more} to keep more of them, which takes longer",
+                stacklevel=5,
+            )
         return out
 
     def decode(self, items: Any) -> list[str]:
@@ -193,7 +199,7 @@ class Bytes(_Tokens):
         texts : sequence of str
             The texts.
         max_length : int or None
-            Bytes of the longest that there may be; None: of these.
+            Bytes of the longest that there may be; None: of these, 512 at most.
 
         Returns
         -------
@@ -205,8 +211,7 @@ class Bytes(_Tokens):
         DataError
             If they are no texts.
         """
-        longest = max(len(text.encode()) for text in texts_of(texts))
-        return cls(max(1, longest) if max_length is None else int(max_length))
+        return cls(_room(max_length, (len(text.encode()) for text in texts_of(texts))))
 
     def _numbers(self, text: str) -> NDArray[np.int64]:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
@@ -286,7 +291,7 @@ class BytePairs(_Pieces):
         size : int
             Pieces, at most, 256 bytes among them; fewer, where no more come twice.
         max_length : int or None
-            Pieces of the longest text that there may be; None: of these.
+            Pieces of the longest text that there may be; None: of these, 512 at most.
 
         Returns
         -------
@@ -313,8 +318,8 @@ class BytePairs(_Pieces):
             show_progress=False,
         )
         made.train_from_iterator(texts, trainer)
-        longest = max(len(made.encode(text).ids) for text in texts) if max_length is None else max_length
-        return cls(int(longest), made.to_str())
+        lengths = (len(made.encode(text).ids) for text in texts)
+        return cls(_room(max_length, lengths), made.to_str())
 
     def _numbers(self, text: str) -> NDArray[np.int64]:
         return np.array(self._tokenizer.encode(text).ids, np.int64)
@@ -390,7 +395,7 @@ class Borrowed(_Pieces):
         texts : sequence of str
             The texts.
         max_length : int or None
-            Pieces of the longest that there may be; None: of these.
+            Pieces of the longest that there may be; None: of these, 512 at most.
 
         Returns
         -------
@@ -417,8 +422,7 @@ class Borrowed(_Pieces):
                 raise PlanError("the tokenizer has no token that ends texts: set its eos_token")
             made = cls(1, library.to_str(), ends if begins is None else begins, ends)
         texts = texts_of(texts)
-        longest = max(len(made._ids(text)) for text in texts) if max_length is None else max_length
-        return replace(made, max_length=max(1, int(longest)))
+        return replace(made, max_length=_room(max_length, (len(made._ids(text)) for text in texts)))
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -510,7 +514,7 @@ def tokenized(texts: Any, tokens: str | int = "bytes", max_length: int | None = 
     tokens : {"bytes", "bpe"} or int
         Bytes, or byte pairs, of which there are as many as the number says.
     max_length : int or None
-        Tokens of the longest text that there may be; None: of these.
+        Tokens of the longest text that there may be; None: of these, 512 at most.
 
     Returns
     -------
@@ -533,6 +537,11 @@ def tokenized(texts: Any, tokens: str | int = "bytes", max_length: int | None = 
     if isinstance(tokens, str) and tokens != "bpe":
         raise PlanError(f"tokens={tokens!r}: give 'bytes', 'bpe' or a number of byte pairs")
     return BytePairs.fit(texts, VOCABULARY if isinstance(tokens, str) else tokens, max_length)
+
+
+def _room(max_length: int | None, lengths: Iterable[int]) -> int:
+    """Tokens that there is room for: as many as are asked for, or as the longest text has, within reason."""
+    return max(1, min(LONGEST, max(lengths))) if max_length is None else int(max_length)
 
 
 def _library() -> Any:

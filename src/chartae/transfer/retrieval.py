@@ -269,7 +269,8 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     Raises
     ------
     DataError
-        If a similarity is not a number, there is not one for each label, or no label is known.
+        If a similarity is not a number, there is not one for each label, no label is known, or there is no
+        query or no item.
     PlanError
         If none is to be looked at.
 
@@ -284,6 +285,8 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     0.5
     """
     pairs, asked, there = np.asarray(similarity), np.asarray(labels), np.asarray(other_labels)
+    if not pairs.size:
+        raise DataError("there is no query, or no item to find: give one or more of each")
     if pairs.shape != (len(asked), len(there)):
         raise DataError(
             f"similarities have shape {pairs.shape}, and there are {len(asked)} labels of queries and "
@@ -464,6 +467,8 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
 
     Raises
     ------
+    DataError
+        If codes have another shape, there are none, or one is not finite.
     PlanError
         If the width is no distance.
 
@@ -481,6 +486,10 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
     3.0
     """
     codes = np.asarray(codes, dtype=np.float64)
+    if codes.ndim != 2 or not codes.size:
+        raise DataError(f"codes have shape {codes.shape}: give (n, d), one item or more")
+    if not np.isfinite(codes).all():
+        raise DataError("codes are not finite in places: leave such items out")
     if width is not None and not width > 0:
         raise PlanError(f"width={width:g}: use a distance above 0, or None for cosines")
     if width is not None:

@@ -2,7 +2,7 @@
 
 from chartae.training.readers.arrays import read_array
 from chartae.training.readers.dataset import Dataset
-from chartae.training.readers.encoded import is_encoded, medium_of
+from chartae.training.readers.encoded import encoded_noun, medium_of
 from chartae.training.readers.reading import read
 
-__all__ = ["Dataset", "is_encoded", "medium_of", "read", "read_array"]
+__all__ = ["Dataset", "encoded_noun", "medium_of", "read", "read_array"]

@@ -56,6 +56,27 @@ class Dataset:
     texts: list[str] | None = None
 
     @property
+    def what(self) -> str:
+        """How many items there are, and of which kind and shape.
+
+        Returns
+        -------
+        str
+            In a few words.
+
+        Examples
+        --------
+        >>> from chartae.training.readers import read
+        >>> read("digits").what
+        '1,797 images of 8 × 8'
+        """
+        n, *shape = self.X.shape
+        sizes = " × ".join(str(s) for s in shape)
+        kind = {1: "row", 2: "image", 3: "image"}.get(len(shape), "item")
+        kind = self.medium.noun if self.medium else kind
+        return f"{count(n, kind)} of {count(shape[0], 'column') if len(shape) == 1 else sizes}"
+
+    @property
     def summary(self) -> str:
         """One line that says what the data are.
 
@@ -70,12 +91,7 @@ class Dataset:
         >>> read("digits").summary
         '1,797 images of 8 × 8, uint8, 10 labels, from digits'
         """
-        n, *shape = self.X.shape
-        sizes = " × ".join(str(s) for s in shape)
-        kind = {1: "row", 2: "image", 3: "image"}.get(len(shape), "item")
-        kind = self.medium.noun if self.medium else kind
-        of = f"of {count(shape[0], 'column')}" if len(shape) == 1 else f"of {sizes}"
-        parts = [f"{count(n, kind)} {of}"]
+        parts = [self.what]
         if hasattr(self.X, "dtype"):
             parts.append(str(self.X.dtype))
         elif is_frame(self.X) and (share := float(self.X.isna().to_numpy().mean())):

@@ -14,11 +14,11 @@ from chartae.core.files import SOUNDS, visible_files
 from chartae.training.pictures import IMAGES
 from chartae.training.readers.dataset import Dataset, dataset, labels_of
 
-__all__ = ["is_encoded", "medium_of"]
+__all__ = ["encoded_noun", "medium_of"]
 
 
-def is_encoded(source: str | Path) -> bool:
-    """Tell whether items are made of what a file or a folder holds: of sounds, or of texts.
+def encoded_noun(source: str | Path) -> str | None:
+    """Tell what a file or a folder holds of which items are made: sounds, or texts.
 
     Parameters
     ----------
@@ -27,16 +27,17 @@ def is_encoded(source: str | Path) -> bool:
 
     Returns
     -------
-    bool
-        Whether :func:`read` takes an encoder for it.
+    str or None
+        One of them, where :func:`read` takes an encoder for it.
 
     Examples
     --------
-    >>> from chartae.training.readers import is_encoded
-    >>> is_encoded("news.txt"), is_encoded("digits")
-    (True, False)
+    >>> from chartae.training.readers import encoded_noun
+    >>> encoded_noun("news.txt"), encoded_noun("digits")
+    ('text', None)
     """
-    return reader_of_encoded(Path(source)) is not None
+    nouns: dict[Any, str] = {sounds: "utterance", texts_of: "text"}
+    return nouns.get(reader_of_encoded(Path(source)))
 
 
 def medium_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
