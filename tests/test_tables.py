@@ -828,6 +828,7 @@ def test_reconstruct_fills_gaps_and_keeps_the_rest():
     np.testing.assert_array_equal(draws, m.reconstruct(X, n_draws=20, random_state=0))
 
 
+@pytest.mark.filterwarnings("ignore:with the code of another")  # columns are independent
 def test_likelihoods_that_suit_the_data_do_better():
     """Of data made by it, the right likelihood has the greater score; the order is far beyond chance."""
     rng = np.random.default_rng(0)

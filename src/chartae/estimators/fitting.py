@@ -51,7 +51,7 @@ __all__ = ["Fitting"]
 MEASURED, FEWEST_MEASURED = 2000, 200  # rows from which the intrinsic dimension is estimated ...
 MEASURED_VALUES = 1 << 26  # ... and values, of which there are several copies
 KEPT = 10_000  # training rows whose codes are kept, at most
-JUDGED, ROWS_JUDGED = 10, 256  # epochs from which it is told that codes of tokens say little, and by how many
+JUDGED, ROWS_JUDGED = 10, 256  # epochs from which it is told that codes say little, and by how many rows
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
@@ -323,13 +323,11 @@ class Fitting(Densities, Geometry):
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
-        if model.likelihood.sequential and raw is None:
+        if raw is None and self.n_iter_ >= JUDGED and "kl" in self.history_[-1]:
             self._warn_of_silence(training.sample(ROWS_JUDGED, seed), seed)
 
     def _warn_of_silence(self, rows: Source, seed: int) -> None:
-        """Tell that a decoder, which sees the tokens before each, has learned to do without the code."""
-        if self.n_iter_ < JUDGED:
-            return
+        """Tell that a decoder has learned to do without the code."""
         model, size, noise = self.model_, self._rows_at_once(), Noise(seed + 5)
         batches = list(rows.batches(size))
         z = torch.cat([self._draws(batch, noise) for batch in batches])
@@ -341,11 +339,15 @@ class Fitting(Densities, Geometry):
         nats = float(likelier(likelihood, z, blocks).mean())
         if nats < checks["information"].ok:
             own = find(self.blueprint_["recipe"]).parameters | self.blueprint_["parameters"]
-            free = [f"free_bits={max(0.5, 2 * own['free_bits']):g}"] if "free_bits" in own else []
-            near = ["context=3"] if own.get("context") is None else []
+            if not model.likelihood.sequential and "warmup" in own:
+                cures = [f"warmup={max(30.0, 2 * own['warmup']):g}"]
+            else:
+                cures = [f"free_bits={max(0.5, 2 * own['free_bits']):g}"] if "free_bits" in own else []
+                # A decoder that sees the tokens before each may see fewer of them.
+                cures += ["context=3"] if own.get("context", 1) is None else []
             warnings.warn(
                 f"with the code of another, a row is only {max(nats, 0.0):.2f} nats less likely, and the "
-                f"decoder hardly uses codes: fit with {' or '.join([*free, *near]) or 'more epochs'}",
+                f"decoder hardly uses codes: fit with {' or '.join(cures) or 'more epochs'}",
                 stacklevel=5,
             )
 
