@@ -972,13 +972,10 @@ def test_a_grid_may_name_parameters_of_the_recipe():
 
 
 def test_a_decoder_that_does_without_codes_is_told_of_and_how_to_mend_it():
-    """A swiss roll has no direction of much more variance than others, so that codes are not used at first."""
+    """A swiss roll has no direction of much more variance than others: codes are not used at first."""
     t = 1.5 * np.pi * (1 + 2 * np.random.default_rng(0).random(1000))
     X = np.stack([t * np.cos(t), 21 * np.random.default_rng(1).random(1000), t * np.sin(t)], 1)
-    with pytest.warns(
-        UserWarning, match=r"only 0\.\d\d nats less likely.*fit with free_bits=0.5 or warmup=30"
-    ):
+    with pytest.warns(UserWarning, match=r"only 0\.\d\d nats less likely.*: fit with warmup=30"):
         silent = ct.VAE(latent_dim=2, random_state=0).fit(X)
-    for cure in ({"warmup": 30}, {"free_bits": 0.5}):
-        mended = ct.VAE(latent_dim=2, random_state=0, **cure).fit(X)
-        assert mended.score(X) > silent.score(X) + 0.05
+    mended = ct.VAE(latent_dim=2, warmup=30, random_state=0).fit(X)
+    assert mended.score(X) > silent.score(X) + 0.2
