@@ -150,8 +150,6 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         y = targets(self, X, y)
         known = labeled(y)
         self.classes_ = classes_of(y[known])
-        if len(self.classes_) < 2:
-            raise DataError("labels of one class tell nothing apart: give rows of two classes or more")
         space = target_space("categorical", np.arange(len(self.classes_)))
         numbers = in_units(space, np.searchsorted(self.classes_, y[known]), np.flatnonzero(known), len(y))
         common = {"weight": 1 / self.beta, "decoder": False, "seed": seed}
