@@ -153,8 +153,8 @@ def label_efficiency_curve(
     Raises
     ------
     DataError
-        If a number of labels is more than there are rows, or less than there are classes, or y is several
-        labels of each row.
+        If a number of labels is more than there are rows, or less than there are classes, y is several
+        labels of each row, or a label too rare to be held out.
 
     Examples
     --------
