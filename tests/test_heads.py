@@ -398,6 +398,8 @@ def test_numbers_of_a_run(run, tmp_path, capsys):
         (["--curve", "a.png", "--training", "joint"], [0, 1] * 150, "--training joint moves them"),
         ([], [0] * 300, "holds the label 0 alone"),
         ([], [0] * 299 + [7], "7 once: a head needs two rows"),
+        (["--test", "0.01"], [*range(5)] * 60, "no row of some label is left to tell: give a larger --test"),
+        (["--test", "0.99"], [*range(5)] * 60, "is left to learn from: give a smaller --test"),
         ([], [[0, 1]] * 300, "give one column of them, or HeadClassifier in Python"),
     ],
 )
@@ -642,6 +644,8 @@ def test_rows_without_a_label_count_for_nothing_in_a_curve(vae):
     np.testing.assert_array_equal(one, whole)
     with pytest.raises(DataError, match="all labels are of one class"):
         ct.label_efficiency_curve(vae, X, np.zeros(300))
+    with pytest.raises(DataError, match="a fifth of the rows does not hold each label: give test"):
+        ct.label_efficiency_curve(vae, X, np.arange(300) == 7)
     with pytest.raises(PlanError, match="there is no encoder"):
         ct.label_efficiency_curve({}, X, y)
 

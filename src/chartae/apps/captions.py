@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from chartae.apps.inputs import features_of, open_run, read_for, streamed
 from chartae.apps.options import Data, MaxLength, Run, Size
 from chartae.apps.outputs import refuse_own, write
 from chartae.core.errors import DataError
+
+if TYPE_CHECKING:
+    from chartae.estimators.captions import Captioner
 
 __all__: list[str] = []
 
@@ -47,14 +50,8 @@ def caption(
     size: Size = None,
 ) -> None:
     """Learn to say texts of the items that a run encodes, or, of a captioner's folder, say them."""
-    import numpy as np
-    from sklearn.utils import _safe_indexing
-
     from chartae.estimators.captions import Captioner
     from chartae.models.persistence import config_of, refuse_occupied
-    from chartae.training.splits import apart
-    from chartae.training.text import lines_of
-    from chartae.training.tokens import Borrowed, Bytes, language_model_of
 
     learned = (config_of(run) or {}).get("content") == "captioner"
     if learned and texts is not None:
@@ -81,26 +78,59 @@ def caption(
     X = features_of(items, estimator)
     if streamed(X):
         raise DataError(f"{items.name} is read in blocks, and captions need it at once: give fewer rows")
-    if learned:
-        said = captioner.caption(X)
-        if out is None:
-            typer.echo("\n".join(" ".join(text.splitlines()) for text in said))  # one line for each item
-        else:
-            write(out, said, captioner)
+    if texts is None:
+        _say(captioner, X, out)
         return
-    if texts.suffix != ".txt":  # type: ignore[union-attr]
+    lines = _one_a_row(texts, len(X), items.name)
+    spoken = _language(tokens, language_model, lines, max_length)
+    captioner = Captioner(estimator, **spoken, max_epochs=epochs, random_state=seed, verbose=1)
+    _learn(captioner, X, lines, held_out, seed)
+    if out is not None:
+        captioner.save(out, overwrite=overwrite)
+        typer.echo(f"wrote     {out}")
+
+
+def _say(captioner: Captioner, X: Any, out: Path | None) -> None:
+    said = captioner.caption(X)
+    if out is None:
+        typer.echo("\n".join(" ".join(text.splitlines()) for text in said))  # one line for each item
+    else:
+        write(out, said, captioner)
+
+
+def _one_a_row(texts: Path, rows: int, name: str) -> list[str]:
+    from chartae.training.text import lines_of
+
+    if texts.suffix != ".txt":
         raise DataError(f"{texts} does not end in .txt: write the texts into one, a line each")
-    lines = lines_of(texts)  # type: ignore[arg-type]
-    if len(lines) != len(X):
-        raise DataError(f"{texts} has {len(lines):,} lines and {items.name} {len(X):,} rows: write one a row")
-    known, told = apart(X, held_out, seed)
-    cut: Any = int(tokens) if tokens and tokens.isdecimal() else tokens or "bytes"
-    medium: Any = {"tokens": cut, "max_length": Bytes.fit(lines, max_length).max_length}
+    lines = lines_of(texts)
+    if len(lines) != rows:
+        raise DataError(f"{texts} has {len(lines):,} lines and {name} {rows:,} rows: write one a row")
+    return lines
+
+
+def _language(
+    tokens: str | None, language_model: str | None, lines: list[str], most: int | None
+) -> dict[str, Any]:
+    """What says texts, of which tokens, and how many at most."""
+    from chartae.training.tokens import Borrowed, Bytes, language_model_of
+
     if language_model:  # whose tokens may be more, or fewer, than bytes
         opened, tokenizer = language_model_of(language_model)
-        pieces = Borrowed.of(tokenizer, lines, max_length)
-        medium = {"language_model": opened, "tokens": pieces, "max_length": pieces.max_length}
-    captioner = Captioner(estimator, **medium, max_epochs=epochs, random_state=seed, verbose=1)
+        pieces = Borrowed.of(tokenizer, lines, most)
+        return {"language_model": opened, "tokens": pieces, "max_length": pieces.max_length}
+    cut = int(tokens) if tokens and tokens.isdecimal() else tokens or "bytes"
+    return {"tokens": cut, "max_length": Bytes.fit(lines, most).max_length}
+
+
+def _learn(captioner: Captioner, X: Any, lines: list[str], share: float, seed: int) -> None:
+    """Learn most texts, and tell how well the others are said."""
+    import numpy as np
+    from sklearn.utils import _safe_indexing
+
+    from chartae.training.splits import apart
+
+    known, told = apart(X, share, seed)
     captioner.fit(_safe_indexing(X, known), [lines[i] for i in known])
     X, lines = _safe_indexing(X, told), [lines[i] for i in told]
     said, nats = captioner.caption(X), captioner.score_samples(X, lines)
@@ -111,6 +141,3 @@ def caption(
     typer.echo(f"nats      {-nats.mean():.2f} a text, {each:.3f} a byte")
     for one, other in list(zip(said, lines, strict=True))[:5]:
         typer.echo(f"          {one!r}  (for {other!r})")
-    if out is not None:
-        captioner.save(out, overwrite=overwrite)
-        typer.echo(f"wrote     {out}")

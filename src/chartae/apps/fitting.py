@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,38 +145,24 @@ def fit(
         if before.is_trained and (own or given.keys() - {"random_state"}):
             raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
         own, given = before.own(entry.name) | own, before.parameters | given
-    estimator = chartae.Autoencoder(
+    trained = before.trained if before is not None and before.is_trained else None
+    estimator = trained or chartae.Autoencoder(
         recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
     )
     from chartae.apps.health import write_source
 
-    goes_on = f"{out} holds what was learned so far: the same command with --resume goes on"
-    try:
-        if before is not None and before.is_trained:
-            estimator = before.trained
-        else:
+    with _kept(estimator, out, words, own_of(entry)):
+        if trained is None:
             estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
         density = None if before is None else before.density(entry.name)
-        if before is not None and density and not is_unfinished(out):
+        if density and not is_unfinished(out):
             # A density of codes is of the model that made them: it has to be fitted again.
             estimator.fit_prior(density, random_state=given["random_state"])
-            estimator.save(out, overwrite=overwrite or not before.is_trained)
-    except (KeyboardInterrupt, SystemExit):
-        if "model_" in vars(estimator):
-            _remove_stale(out)
-            write_source(out, **words)
-            typer.echo(goes_on if is_unfinished(out) else f"{out} holds the finished run", err=True)
-        raise
-    except ValueError as error:
-        message = as_options(str(error), own_of(entry))
-        if "model_" not in vars(estimator):
-            raise PlanError(message) from error
-        kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))
-        raise RunFolderError(f"{message}; meanwhile the run is kept in {kept}") from None
+            estimator.save(out, overwrite=overwrite or trained is None)
     _remove_stale(out)
     _picture_run(estimator, items, out)
     if is_unfinished(out):
-        typer.echo(goes_on, err=True)
+        typer.echo(_goes_on(out), err=True)
     write_source(out, **words)
     judged = True
     if not no_audit and not is_unfinished(out) and not estimator.model_.likelihood.sequential:
@@ -191,6 +179,32 @@ def _origin(run: Path | None, remedy: str | None) -> Origin | None:
     from chartae.apps.health import Origin
 
     return Origin(run, remedy)
+
+
+@contextmanager
+def _kept(estimator: Any, out: Path, words: dict[str, Any], own: Collection[str]) -> Iterator[None]:
+    """Keep what was learned, whatever ends training."""
+    from chartae.apps.health import write_source
+    from chartae.models.persistence import is_unfinished
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if "model_" in vars(estimator):
+            _remove_stale(out)
+            write_source(out, **words)
+            typer.echo(_goes_on(out) if is_unfinished(out) else f"{out} holds the finished run", err=True)
+        raise
+    except ValueError as error:
+        message = as_options(str(error), own)
+        if "model_" not in vars(estimator):
+            raise PlanError(message) from error
+        kept = estimator.save(Path(tempfile.mkdtemp(prefix="chartae-")) / (out.name or "run"))
+        raise RunFolderError(f"{message}; meanwhile the run is kept in {kept}") from None
+
+
+def _goes_on(out: Path) -> str:
+    return f"{out} holds what was learned so far: the same command with --resume goes on"
 
 
 def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:

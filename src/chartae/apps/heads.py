@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,11 @@ from chartae.apps.options import Data, Labels, Run, Size
 from chartae.apps.outputs import refuse_own
 from chartae.core.errors import DataError
 from chartae.core.files import atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from chartae.training.readers import Dataset
 
 __all__: list[str] = []
 
@@ -49,15 +55,10 @@ def head(
 ) -> None:
     """Read labels or numbers off codes, and say how well. Labels of -1, and missing numbers, are told."""
     import numpy as np
-    import pandas as pd
-    from sklearn.metrics import r2_score
-    from sklearn.model_selection import train_test_split
     from sklearn.utils import _safe_indexing
-    from sklearn.utils.multiclass import type_of_target
 
-    from chartae.estimators.efficiency import label_efficiency_curve
     from chartae.estimators.heads import HeadClassifier, HeadRegressor
-    from chartae.transfer import UNLABELED, calibration_error, labeled
+    from chartae.transfer import UNLABELED
 
     for path, suffix in ((curve, ".png"), (out, ".csv")):
         if path is not None and path.suffix != suffix:
@@ -68,79 +69,124 @@ def head(
         raise DataError(f"--curve is of codes that stay, and --training {training} moves them: leave one out")
     estimator = open_run(run, encoder=True)
     items = read_for(estimator, data, labels, size, None)
+    X, y = _with_labels(items, estimator)
+    rows, names = _to_read(y, items.name)
+    if names is None and curve is not None:
+        raise DataError("a curve counts labels, and these are numbers: leave out --curve")
+    train, test = _apart(rows, y, names, held_out, seed)
+    kind: Any = HeadRegressor if names is None else HeadClassifier
+    model = kind(estimator, head=head, training=training, stochastic=stochastic, random_state=seed)
+    known, told = ((_safe_indexing(X, part), y[part]) for part in (train, test))
+    if names is None:
+        model.fit(*known)
+    else:  # of all rows, along which labels may spread
+        target = np.full(len(y), UNLABELED)
+        target[train] = np.searchsorted(names, y[train])
+        model.fit(X, target)
+    reader = "classifier of items" if training == "generative" else f"{head} head"
+    typer.echo(f"read      {len(train):,} labels by a {reader}, and told {len(test):,} other rows")
+    _say_how_well(model, *told, names)
+    if curve is not None:
+        _draw_curve(estimator, known, told, head, seed, curve)
+    if out is not None:
+        _write_table(model, X, names, out)
+
+
+def _with_labels(items: Dataset, estimator: Any) -> tuple[Any, np.ndarray]:
+    """Items as the encoder takes them, and one label or number of each."""
+    import numpy as np
+
     if items.y is None:
         raise DataError(f"{items.name} brings no labels: pass --labels")
-    X = features_of(items, estimator)
+    X, y = features_of(items, estimator), np.asarray(items.y)
     if streamed(X):
         raise DataError(f"{items.name} is read in blocks, and a head needs it at once: give fewer rows")
-    y = np.asarray(items.y)
     if y.ndim > 1:
         several = bool(np.isin(y, (0, 1, -1)).all())
         cure = (
             "or HeadClassifier in Python, which takes several" if several else "one number or label an item"
         )
         raise DataError(f"the labels of {items.name} have shape {y.shape}: give one column of them, {cure}")
-    known = ~np.asarray(pd.isna(y))
-    numbers = type_of_target(y[known]) == "continuous"
-    if numbers and curve is not None:
-        raise DataError("a curve counts labels, and these are numbers: leave out --curve")
-    rows = np.flatnonzero(known)
-    if not numbers:
-        rows = rows[labeled(y[rows])]
-        if unknown := known.sum() - len(rows):
-            cure = "which stands for none: write another, if it is one"
-            typer.echo(f"unknown   {unknown:,} rows have the label {UNLABELED}, {cure}")
-        names, times = np.unique(y[rows], return_counts=True)
-        if len(names) < 2 or times.min() < 2:
-            which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")
-            raise DataError(
-                f"{items.name} holds the label {which}: a head needs two rows of two labels or more"
-            )
-    train, test = train_test_split(
-        rows, test_size=held_out, random_state=seed, stratify=None if numbers else y[rows]
-    )
-    if not numbers and len(np.unique(y[train])) < len(names):
-        raise DataError("no row of some label is left to learn from: give a smaller --test")
-    kind: Any = HeadRegressor if numbers else HeadClassifier
-    model = kind(estimator, head=head, training=training, stochastic=stochastic, random_state=seed)
-    if numbers:
-        model.fit(_safe_indexing(X, train), y[train])
-    else:  # of all rows, along which labels may spread
-        target = np.full(len(y), UNLABELED)
-        target[train] = np.searchsorted(names, y[train])
-        model.fit(X, target)
-    told = _safe_indexing(X, test)
-    reader = "classifier of items" if training == "generative" else f"{head} head"
-    typer.echo(f"read      {len(train):,} labels by a {reader}, and told {len(test):,} other rows")
-    if numbers:
-        typer.echo(f"R2        {r2_score(y[test], model.predict(told)):.3f}, noise {model.noise_:.3g}")
+    return X, y
+
+
+def _to_read(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows of which something is known, and the labels that there are; None: they are numbers."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.utils.multiclass import type_of_target
+
+    from chartae.transfer import UNLABELED, labeled
+
+    known = np.flatnonzero(~np.asarray(pd.isna(y)))
+    if type_of_target(y[known]) == "continuous":
+        return known, None
+    rows = known[labeled(y[known])]
+    if unknown := len(known) - len(rows):
+        cure = "which stands for none: write another, if it is one"
+        typer.echo(f"unknown   {unknown:,} rows have the label {UNLABELED}, {cure}")
+    names, times = np.unique(y[rows], return_counts=True)
+    if len(names) < 2 or times.min() < 2:
+        which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")
+        raise DataError(f"{name} holds the label {which}: a head needs two rows of two labels or more")
+    return rows, names
+
+
+def _apart(
+    rows: np.ndarray, y: np.ndarray, names: np.ndarray | None, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to learn from, and rows to tell."""
+    from sklearn.model_selection import train_test_split
+
+    from chartae.training.splits import by_label
+
+    if names is None:
+        train, test = train_test_split(rows, test_size=share, random_state=seed)
+        return train, test
+    held = math.ceil(share * len(rows))
+    train, test = by_label(rows, y[rows], held, seed)
+    if not len(test):
+        lacks, other = ("tell", "larger") if held < len(names) else ("learn from", "smaller")
+        raise DataError(f"no row of some label is left to {lacks}: give a {other} --test")
+    return train, test
+
+
+def _say_how_well(model: Any, X: Any, y: np.ndarray, names: np.ndarray | None) -> None:
+    import numpy as np
+    from sklearn.metrics import r2_score
+
+    from chartae.transfer import calibration_error
+
+    if names is None:
+        typer.echo(f"R2        {r2_score(y, model.predict(X)):.3f}, noise {model.noise_:.3g}")
+        return
+    probabilities, truth = model.predict_proba(X), np.searchsorted(names, y)
+    right, most = (probabilities.argmax(1) == truth).mean(), np.bincount(truth).max() / len(truth)
+    typer.echo(f"accuracy  {right:.3f} (the most frequent label alone: {most:.3f})")
+    error = calibration_error(probabilities, truth)
+    typer.echo(f"ECE       {error:.3f}, at temperature {model.temperature_:.2f}")
+
+
+def _draw_curve(estimator: Any, known: Any, told: Any, head: str, seed: int, path: Path) -> None:
+    from chartae.estimators.efficiency import label_efficiency_curve
+
+    found = label_efficiency_curve(estimator, *known, test=told, head=head, random_state=seed)
+    typer.echo(str(found))
+    figure: Any = found.plot().figure
+    with atomic(path) as file:
+        figure.savefig(file, dpi=110, format="png")
+    typer.echo(f"wrote     {path}")
+
+
+def _write_table(model: Any, X: Any, names: np.ndarray | None, path: Path) -> None:
+    """Write what is read of every row, labeled or not."""
+    import pandas as pd
+
+    if names is None:
+        columns = dict(zip(("label", "std"), model.predict(X, return_std=True), strict=True))
     else:
-        probabilities, truth = model.predict_proba(told), np.searchsorted(names, y[test])
-        right = (probabilities.argmax(1) == truth).mean()
-        most = np.bincount(truth).max() / len(test)
-        typer.echo(f"accuracy  {right:.3f} (the most frequent label alone: {most:.3f})")
-        error = calibration_error(probabilities, truth)
-        typer.echo(f"ECE       {error:.3f}, at temperature {model.temperature_:.2f}")
-    if curve is not None:
-        found = label_efficiency_curve(
-            estimator,
-            _safe_indexing(X, train),
-            y[train],
-            test=(told, y[test]),
-            head=head,
-            random_state=seed,
-        )
-        typer.echo(str(found))
-        figure: Any = found.plot().figure
-        with atomic(curve) as file:
-            figure.savefig(file, dpi=110, format="png")
-        typer.echo(f"wrote     {curve}")
-    if out is not None:
-        if numbers:
-            columns = dict(zip(("label", "std"), model.predict(X, return_std=True), strict=True))
-        else:
-            each = model.predict_proba(X)
-            columns = {"label": names[each.argmax(1)], "probability": each.max(1)}
-        with atomic(out) as file:
-            pd.DataFrame(columns).to_csv(file, index=False)
-        typer.echo(f"wrote     {out}")
+        each = model.predict_proba(X)
+        columns = {"label": names[each.argmax(1)], "probability": each.max(1)}
+    with atomic(path) as file:
+        pd.DataFrame(columns).to_csv(file, index=False)
+    typer.echo(f"wrote     {path}")

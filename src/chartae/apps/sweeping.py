@@ -156,16 +156,8 @@ def swept(
         if not cell.failed:
             write_source(cell.run, **words)  # so that its audit need not be told
     _draw(found, out / FIGURE)
-    if quiet:
-        return
-    print_table(_shown(found))
-    typer.echo(found.reason)
-    for note in found.notes:
-        typer.echo(f"note      {note.replace('max_epochs', '--epochs')}")
-    typer.echo(f"results   {out} ({RECORD}, {FIGURE}, cells)")
-    run = shlex.quote(str(found.recommended.run))
-    typer.echo(f"next      chartae audit {run}")
-    typer.echo(f"          chartae info {run}")
+    if not quiet:
+        _say_what_was_found(found, out)
 
 
 def _as_swept(message: str) -> str:
@@ -177,6 +169,19 @@ def _as_swept(message: str) -> str:
         lambda m: f"--{m[1] or m[2]}s" + " " * bool(m[2]),
         said,
     )
+
+
+def _say_what_was_found(found: Sweep, out: Path) -> None:
+    from chartae.estimators.sweeps import FIGURE, RECORD
+
+    print_table(_shown(found))
+    typer.echo(found.reason)
+    for note in found.notes:
+        typer.echo(f"note      {note.replace('max_epochs', '--epochs')}")
+    typer.echo(f"results   {out} ({RECORD}, {FIGURE}, cells)")
+    run = shlex.quote(str(found.recommended.run))
+    typer.echo(f"next      chartae audit {run}")
+    typer.echo(f"          chartae info {run}")
 
 
 def _draw(found: Sweep, path: Path) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, column_or_1d
 
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.decoding import count, seed_of
 from chartae.estimators.heads import classes_of, targets
+from chartae.training.splits import by_label
 from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, labeled, takes_unlabeled
 from chartae.transfer import head as make_head
 
@@ -152,8 +153,8 @@ def label_efficiency_curve(
     Raises
     ------
     DataError
-        If a number of labels is more than there are rows, or less than there are classes, or y is several
-        labels of each row.
+        If a number of labels is more than there are rows, or less than there are classes, y is several
+        labels of each row, or a label too rare to be held out.
 
     Examples
     --------
@@ -169,8 +170,11 @@ def label_efficiency_curve(
         raise DataError(f"y has {np.shape(y)[1]} labels of each row, and a curve is of one: give a column")
     seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(y)
     X, y = _labeled_rows(X, y)
+    classes = classes_of(y)
     if test is None:
-        rows, held_out = train_test_split(np.arange(len(y)), test_size=0.2, random_state=seed, stratify=y)
+        rows, held_out = by_label(np.arange(len(y)), y, math.ceil(len(y) / 5), seed)
+        if not len(held_out):
+            raise DataError("a fifth of the rows does not hold each label: give test, or drop rare labels")
         test = _safe_indexing(X, held_out), y[held_out]
         X, y = _safe_indexing(X, rows), y[rows]
     else:
@@ -180,9 +184,6 @@ def label_efficiency_curve(
             raise DataError(
                 f"no label of test, of type {test[1].dtype}, is one of y, of {y.dtype}: give the same"
             )
-    classes = classes_of(y)
-    if len(classes) < 2:
-        raise DataError("all labels are of one class: give rows of two classes or more")
     numbers = np.searchsorted(classes, y)
     chosen = _counts(len(y), len(classes)) if counts is None else tuple(np.atleast_1d(counts).tolist())
     wrong = next((n for n in chosen if not len(classes) <= n <= len(y)), None)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.special import entr
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -45,6 +48,13 @@ METHODS = ("bottleneck", "hedged", "reconstruction")
 AT_ONCE = 1 << 22  # pairs of draws
 FEWEST, MOST = 20, 1000  # held-out rows by whose pairs the probability of a match is told
 PAIRS = 4096  # of each kind, at most
+
+
+class _Comparison(NamedTuple):
+    """How items are compared."""
+
+    see: Callable[[Any, int], tuple[np.ndarray, ...]]  # what of queries (0), or of items (1), rows first
+    alike: Callable[..., np.ndarray]  # of both, each with each
 
 
 class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -150,8 +160,6 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         y = targets(self, X, y)
         known = labeled(y)
         self.classes_ = classes_of(y[known])
-        if len(self.classes_) < 2:
-            raise DataError("labels of one class tell nothing apart: give rows of two classes or more")
         space = target_space("categorical", np.arange(len(self.classes_)))
         numbers = in_units(space, np.searchsorted(self.classes_, y[known]), np.flatnonzero(known), len(y))
         common = {"weight": 1 / self.beta, "decoder": False, "seed": seed}
@@ -319,8 +327,8 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         (decoded: their asymmetric distance).
         """
         check_is_fitted(self)
-        by = self._way(by)
-        return self._compared(by, self._seen(X, by, 0), self._seen(Y, by, 1))
+        see, alike = self._comparison(by)
+        return alike(*see(X, 0), *see(Y, 1))
 
     def retrieve(
         self, X: Any, gallery: Any = None, *, k: int = 10, by: str = "auto"
@@ -369,19 +377,19 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         ((5, 3), (5, 3))
         """
         check_is_fitted(self)
-        by, same = self._way(by), gallery is None
-        asked, there = self._seen(X, by, 0), self._seen(X if same else gallery, by, 1)
+        (see, alike), same = self._comparison(by), gallery is None
+        asked, there = see(X, 0), see(X if same else gallery, 1)
         n, m = len(asked[0]), len(there[0])
         if not 1 <= k <= m - same or k != int(k):
             raise PlanError(f"k={k}: there are {m - same} items to find, so use 1 to {m - same}")
-        alike, items = np.empty((n, int(k))), np.empty((n, int(k)), dtype=np.intp)
+        found, items = np.empty((n, int(k))), np.empty((n, int(k)), dtype=np.intp)
         for rows in np.array_split(np.arange(n), max(1, min(n, n * m // AT_ONCE))):
-            pairs = self._compared(by, tuple(v[rows] for v in asked), there)
+            pairs = alike(*(v[rows] for v in asked), *there)
             if same:
                 pairs[np.arange(len(rows)), rows] = -np.inf
             items[rows] = most_alike(pairs, k)
-            alike[rows] = np.take_along_axis(pairs, items[rows], 1)
-        return alike, items
+            found[rows] = np.take_along_axis(pairs, items[rows], 1)
+        return found, items
 
     def votes(self, X: Any, labels: Any, gallery: Any = None, *, k: int = 5) -> np.ndarray:
         """Ask the nearest items for a label, as often as there are draws.
@@ -431,12 +439,25 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         draws, asked = self._draws(X, 0), self._draws(X if same else gallery, 1)
         return votes_of_draws(draws, labels, asked, k, same=same)
 
-    def _way(self, by: str) -> str:
-        """How to compare: a known name, for which there is what it needs."""
+    def _comparisons(self) -> dict[str, _Comparison]:
+        """All that there are, by name."""
+        match = _Comparison(lambda V, which: (self._draws(V, which).swapaxes(0, 1),), self._match)
+        same = _Comparison(lambda V, which: (self._labels(V, which),), lambda a, b: a @ b.T)
+        whole = _Comparison(
+            lambda V, which: (self._decoded(V) if which else self._whole(V),), cosine_similarity
+        )
+        posteriors = {
+            name: _Comparison(lambda V, _: self.transform(V, return_std=True), partial(compare, name))
+            for name in COMPARISONS
+        }
+        return {"match": same if self.method == "bottleneck" else match, "decoded": whole, **posteriors}
+
+    def _comparison(self, by: str) -> _Comparison:
+        """One by its name, for which there is what it needs."""
+        known = self._comparisons()
         if by == "auto":
             points = gives_points(self.encoder_)
-            return "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
-        known = ("match", "decoded", *COMPARISONS)
+            by = "match" if self.head_ is not None else "distance" if points else "bhattacharyya"
         if by not in known:
             raise PlanError(f"by={by!r} compares nothing: {suggest(by, known)}")
         if by == "match" and self.head_ is None:
@@ -450,27 +471,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if other:
             kind = "a date" if other[0].clock else other[0].kind
             raise PlanError(f"by='decoded' is of numbers, and {other[0].name!r} is {kind}: use by='distance'")
-        return by
-
-    def _seen(self, V: Any, by: str, which: int) -> tuple[np.ndarray, ...]:
-        """What is compared of each item, of queries (0) or of what they are compared with (1): rows first."""
-        if by == "match" and self.method == "bottleneck":
-            return (self._labels(V, which),)
-        if by == "match":
-            return (self._draws(V, which).swapaxes(0, 1),)
-        if by == "decoded":
-            return (self._decoded(V) if which else self._whole(V),)
-        return tuple(self.transform(V, return_std=True))
-
-    def _compared(self, by: str, a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> np.ndarray:
-        if by == "match" and self.method == "bottleneck":
-            same: np.ndarray = a[0] @ b[0].T
-            return same
-        if by == "match":
-            return self._match(a[0], b[0])
-        if by == "decoded":
-            return compare("cosine", a[0], np.zeros_like(a[0]), b[0], np.zeros_like(b[0]))
-        return compare(by, *a, *b)
+        return known[by]
 
     def _match(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Of draws ``(n, k, d)`` and ``(m, k, d)``."""

@@ -180,7 +180,7 @@ class Fitting(Densities, Geometry):
         """Look at the data, and build what they are to train."""
         self._validate_params()
         start_threads()
-        name, own = self._recipe()
+        name, _ = self._recipe()
         X = read(X) if brings_items(X) else X
         self.medium_ = X.medium if isinstance(X, Dataset) else None
         suited = getattr(self.medium_, "likelihood", "auto")
@@ -208,24 +208,7 @@ class Fitting(Densities, Geometry):
         self.condition_ = ConditionSchema.learn(y)
         raw = self.condition_.encode(y, len(X))
         self.latent_dim_, reason = self._choose_latent_dim(X, seed)
-        shared = {
-            "latent_dim": self.latent_dim_,
-            "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
-            "noise": self.noise,
-            "condition": self.condition_.parameters,
-            "conditioning": self.conditioning,
-            "hide": self.hide,
-            "corruption": self.corruption,
-        }
-        taken = next((p for p in own if p in {*shared, "network"}), None)
-        if taken:
-            raise PlanError(
-                f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
-            )
-        self.blueprint_ = plain({"recipe": name, "parameters": own, **shared})
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            plan = build_from(self.blueprint_, self.space_, self.network)
+        plan = self._planned(seed)
         model: Any = plan.model
         self.model_, self.network_ = model, plan.facts["network"]
         if raw is not None:
@@ -257,6 +240,28 @@ class Fitting(Densities, Geometry):
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)
         return _Task(plan, X, raw, training, training, held, seed, precision)
+
+    def _planned(self, seed: int) -> Plan:
+        """Write down what is to be trained, for the run folder as well, and make it."""
+        name, own = self._recipe()
+        shared = {
+            "latent_dim": self.latent_dim_,
+            "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
+            "noise": self.noise,
+            "condition": self.condition_.parameters,
+            "conditioning": self.conditioning,
+            "hide": self.hide,
+            "corruption": self.corruption,
+        }
+        taken = next((p for p in own if p in {*shared, "network"}), None)
+        if taken:
+            raise PlanError(
+                f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
+            )
+        self.blueprint_ = plain({"recipe": name, "parameters": own, **shared})
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return build_from(self.blueprint_, self.space_, self.network)
 
     def _train(self, task: _Task, keeping: Keeping) -> None:
         """Train, and learn of the trained model what is kept beside its weights."""

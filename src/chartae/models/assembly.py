@@ -397,22 +397,7 @@ def assemble(
         damp(decoder, 0.3)  # the first draws of codes are noise
     else:
         name = "yours"
-        pair = isinstance(network, list | tuple | nn.ModuleList) and len(network) == 2
-        if not pair or not all(isinstance(m, nn.Module) for m in network):
-            given = type(network).__name__
-            raise PlanError(f"network is {given}: give a name, or a pair of torch modules (encoder, decoder)")
-        if conditioning != "concat":
-            raise PlanError(
-                f"conditioning={conditioning!r} acts inside the networks, and these are yours: leave it out, "
-                "and use the condition that your modules are called with"
-            )
-        # Copied: fitting must not change what the caller passed in. Together: they may share layers.
-        mine = copy.deepcopy(list(network))
-        if not all(p.is_leaf for m in mine for p in m.parameters()):
-            raise PlanError(
-                "a copy of these modules cannot be trained (TorchScript?): pass the plain modules"
-            )
-        mine = [m.cpu() for m in mine]
+        mine = _copies(network, conditioning)
         encoder = Foreign(mine[0], in_shape, (features,), width, head=True)
         decoder = Foreign(mine[1], (seen,), out_shape, width)
         _warn_of_sigmoid(decoder, space)
@@ -436,6 +421,24 @@ def assemble(
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     chosen = objective if isinstance(objective, Objective) else objective(model)
     return Plan(model, chosen, facts={"network": name})
+
+
+def _copies(network: Any, conditioning: str) -> list[nn.Module]:
+    """Copy the user's encoder and decoder."""
+    pair = isinstance(network, list | tuple | nn.ModuleList) and len(network) == 2
+    if not pair or not all(isinstance(m, nn.Module) for m in network):
+        given = type(network).__name__
+        raise PlanError(f"network is {given}: give a name, or a pair of torch modules (encoder, decoder)")
+    if conditioning != "concat":
+        raise PlanError(
+            f"conditioning={conditioning!r} acts inside the networks, and these are yours: leave it out, "
+            "and use the condition that your modules are called with"
+        )
+    # Copied: fitting must not change what the caller passed in. Together: they may share layers.
+    mine = copy.deepcopy(list(network))
+    if not all(p.is_leaf for m in mine for p in m.parameters()):
+        raise PlanError("a copy of these modules cannot be trained (TorchScript?): pass the plain modules")
+    return [m.cpu() for m in mine]
 
 
 def _warn_of_sigmoid(decoder: Foreign, space: Space) -> None:

@@ -11,7 +11,7 @@ import torch
 from chartae.core.arrays import AllBut, is_streamed
 from chartae.core.columns import as_pandas, is_frame
 
-__all__ = ["FEWEST", "apart", "split"]
+__all__ = ["FEWEST", "apart", "by_label", "split"]
 
 FEWEST = 10  # fewer held-out rows than this say nothing about when to stop
 STREAMED = 16384  # of a stream, at most: they stay in memory
@@ -53,6 +53,45 @@ def split(X: Any, share: float, seed: int) -> tuple[Any, np.ndarray]:
         return AllBut(n, rows), rows
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 3), device="cpu")
     return order[held:].sort().values.numpy(), order[:held].sort().values.numpy()
+
+
+def by_label(rows: np.ndarray, labels: np.ndarray, held: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out rows of every label, about as often as it comes.
+
+    Parameters
+    ----------
+    rows : ndarray
+        ``(n,)`` row numbers.
+    labels : ndarray
+        ``(n,)``, theirs.
+    held : int
+        How many rows are held out.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    kept, held_out : ndarray
+        Of shapes ``(n - m,)`` and ``(m,)``: row numbers. Nothing is held out where some label is too rare:
+        where it has but one row, where none would be left to learn it from, or ``held`` is not one for each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.splits import by_label
+    >>> kept, held_out = by_label(np.arange(8), np.array(list("aaaabbbb")), 2, 0)
+    >>> kept.shape, sorted(held_out // 4), by_label(np.arange(3), np.array([0, 0, 1]), 2, 0)[1]
+    ((6,), [0, 1], array([], dtype=int64))
+    """
+    from sklearn.model_selection import train_test_split  # it is slow to import
+
+    names, times = np.unique(labels, return_counts=True)
+    if times.min() > 1 and len(names) <= held <= len(rows) - len(names):
+        sides = train_test_split(rows, labels, test_size=held, random_state=seed, stratify=labels)
+        kept, held_out, learned, _ = sides
+        if len(np.unique(learned)) == len(names):
+            return kept, held_out
+    return rows, rows[:0]
 
 
 def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

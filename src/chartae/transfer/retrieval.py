@@ -238,11 +238,8 @@ def most_alike(similarity: ArrayLike, k: int) -> np.ndarray:
     >>> most_alike([[0.1, 0.9, 0.4]], k=2)
     array([[1, 2]])
     """
-    pairs = _similarities(similarity)
-    if not 1 <= k <= pairs.shape[1] or k != int(k):
-        raise PlanError(f"k={k}: there are {pairs.shape[1]} items to find, so use 1 to {pairs.shape[1]}")
-    near = np.sort(np.argpartition(-pairs, int(k) - 1, axis=1)[:, : int(k)], axis=1)
-    order = np.argsort(-np.take_along_axis(pairs, near, 1), axis=1, kind="stable")
+    near, alike = _nearest(similarity, k, fewer=False)
+    order = np.lexsort((near, -alike))  # equal ones as they stand
     found: np.ndarray = np.take_along_axis(near, order, 1)
     return found
 
@@ -296,9 +293,9 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     queries, items = known[: len(asked)], known[len(asked) :]
     if not (queries.any() and items.any()):
         raise DataError("no query or no item has a label to be found by: give some")
-    near, left = _nearest(pairs[queries][:, items], k)
+    near, alike = _nearest(pairs[queries][:, items], k)
     right = there[items][near] == asked[queries][:, None]
-    return float((right & left).any(1).mean())
+    return float((right & (alike > -np.inf)).any(1).mean())
 
 
 def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
@@ -343,7 +340,8 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
         )
     known = _voters(given)
     classes, numbers = np.unique(given[known], return_inverse=True)
-    near, left = _nearest(pairs[:, known], k)
+    near, alike = _nearest(pairs[:, known], k)
+    left = alike > -np.inf
     found = np.zeros((len(near), len(classes)))
     np.add.at(found, (np.arange(len(near))[:, None], numbers[near]), left)
     shares: np.ndarray = found / left.sum(1, keepdims=True).clip(1)
@@ -432,22 +430,19 @@ def _different(draws: ArrayLike) -> np.ndarray:
     return draws[:1] if np.array_equal(draws, np.broadcast_to(draws[:1], draws.shape)) else draws
 
 
-def _nearest(similarity: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar of each row, in any order, and which of them are not left out."""
-    pairs = _similarities(similarity)
-    if k < 1 or k != int(k):
-        raise PlanError(f"k={k}: look at one item, or more")
-    near = np.argpartition(-pairs, min(int(k), pairs.shape[1]) - 1, axis=1)[:, : int(k)]
-    return near, np.take_along_axis(pairs, near, 1) > -np.inf
-
-
-def _similarities(given: ArrayLike) -> np.ndarray:
-    pairs = np.asarray(given, dtype=np.float64)
+def _nearest(similarity: ArrayLike, k: int, *, fewer: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar of each row, in any order, and how similar; fewer, where there are not as many."""
+    pairs = np.asarray(similarity, dtype=np.float64)
     if pairs.ndim != 2:
         raise DataError(f"similarities have shape {pairs.shape}: give (n, m), one for each query and item")
     if np.isnan(pairs).any():
         raise DataError("similarities are not numbers in places: write minus infinity to leave a pair out")
-    return pairs
+    m = pairs.shape[1]
+    if k < 1 or k != int(k) or (k > m and not fewer):
+        cure = "look at one item, or more" if fewer else f"there are {m} items to find, so use 1 to {m}"
+        raise PlanError(f"k={k}: {cure}")
+    near = np.argpartition(-pairs, min(int(k), m) - 1, axis=1)[:, : int(k)]
+    return near, np.take_along_axis(pairs, near, 1)
 
 
 def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:

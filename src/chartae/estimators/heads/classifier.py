@@ -140,14 +140,9 @@ class HeadClassifier(ClassifierMixin, Head):
 
     def _fit_classes(self, X: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = np.flatnonzero(labeled(y))
-        classes = classes_of(y[known])
-        if len(classes) < 2:
-            raise DataError(
-                f"all labels are of one class, {classes.tolist()[0]!r}: give rows of two classes or more"
-            )
-        self.classes_ = classes
+        self.classes_ = classes_of(y[known])
         numbers = np.full(len(y), UNLABELED)
-        numbers[known] = np.searchsorted(classes, y[known])
+        numbers[known] = np.searchsorted(self.classes_, y[known])
         return self._fit_head(X, numbers, known, "categorical"), numbers
 
     def _told(self, probabilities: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,6 +31,7 @@ from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
 from chartae.training.readers import read
+from chartae.training.splits import by_label
 from chartae.transfer import (
     UNLABELED,
     Read,
@@ -236,27 +237,7 @@ class Head(OnCodes):
 
     def _fit_head(self, X: Any, y: np.ndarray, known: np.ndarray, target: str) -> np.ndarray:
         """Fit to most rows of those with a target, and say which were held out, if any were."""
-        classes = np.bincount(y[known]) if target == "categorical" else None
-        several = target == "bernoulli"
-        holds_out = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
-        held = round(self.validation_fraction * len(known)) if holds_out else 0
-        few = held < FEWEST_HELD_OUT or (classes is not None and (classes.min() < 2 or held < len(classes)))
-        rows, held_out = known, known[:0]
-        if not few:
-            if classes is not None and len(known) - held < len(classes):
-                raise DataError(
-                    f"validation_fraction={self.validation_fraction:g} leaves {len(known) - held} rows to "
-                    f"learn {len(classes)} classes from: give a smaller one"
-                )
-            rows, held_out = train_test_split(
-                known,
-                test_size=held,
-                random_state=self.random_state_,
-                stratify=None if classes is None else y[known],
-            )
-        left = vary(y[rows]) if several else classes is None or np.bincount(y[rows], minlength=len(classes))
-        if not np.all(left):
-            rows, held_out = known, known[:0]  # some class, or label, is too rare
+        rows, held_out = self._apart(y, known, target)
         if self.training == "frozen":
             self._fit_frozen(X, y, rows, target)
             return held_out
@@ -270,6 +251,23 @@ class Head(OnCodes):
             likelihood = self._fine_tuned(X, in_units(space, y[seen], seen, len(y)), space, chosen_by)
         self.head_ = Read(likelihood, space)
         return held_out
+
+    def _apart(self, y: np.ndarray, known: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to learn from, and others: none, where those are few, or some class or label is too rare."""
+        holds_out = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
+        held = round(self.validation_fraction * len(known)) if holds_out else 0
+        if held < FEWEST_HELD_OUT:
+            return known, known[:0]
+        if target == "categorical":
+            classes = len(np.unique(y[known]))
+            if len(known) - held < classes <= held:
+                raise DataError(
+                    f"validation_fraction={self.validation_fraction:g} leaves {len(known) - held} rows to "
+                    f"learn {classes} classes from: give a smaller one"
+                )
+            return by_label(known, y[known], held, self.random_state_)
+        rows, held_out = train_test_split(known, test_size=held, random_state=self.random_state_)
+        return (rows, held_out) if target != "bernoulli" or vary(y[rows]).all() else (known, known[:0])
 
     def _names(self) -> np.ndarray:
         """Classes as a condition has them: there a number that is not whole is no label."""

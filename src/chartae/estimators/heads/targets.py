@@ -85,6 +85,8 @@ def classes_of(y: np.ndarray) -> np.ndarray:
 
     Raises
     ------
+    DataError
+        If there are fewer than two.
     ValueError
         If they are no classes, as scikit-learn has them.
 
@@ -98,6 +100,9 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     plain = np.array(y.tolist()) if y.dtype.kind == "O" and not any(isinstance(v, str) for v in y) else y
     check_classification_targets(plain)
     found: np.ndarray = np.unique(plain)
+    if len(found) < 2:
+        only = next(iter(found.tolist()), None)
+        raise DataError(f"all labels are of one class, {only!r}: give rows of two classes or more")
     return found
 
 

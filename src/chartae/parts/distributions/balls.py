@@ -163,11 +163,15 @@ class WrappedNormal(Distribution):
         return self.mean.shape[-1:]
 
     def draw(self, k: int, noise: Noise) -> Draw:
-        v = (0.5 * self.log_var).exp().double() * noise.normal((k, *self.mean.shape), self.mean).double()
-        z = mobius_add(self.mean.double(), exp_origin(v, self.curvature), self.curvature)
-        z = clipped(z, self.curvature)
+        z = self._wrapped(noise.normal((k, *self.mean.shape), self.mean))
         # Of the draw before it is rounded: where σ is small near the edge, float32 steps over it.
         return Draw(z.to(self.mean.dtype), self.log_prob(z))
+
+    def _wrapped(self, noise: Tensor) -> Tensor:
+        """Where draws of N(0, I), ``(k, *batch, d)``, come to lie in the ball, in float64."""
+        v = (0.5 * self.log_var).exp().double() * noise.double()
+        z = mobius_add(self.mean.double(), exp_origin(v, self.curvature), self.curvature)
+        return clipped(z, self.curvature)
 
     def log_prob(self, v: Tensor, *, per_dim: bool = False) -> Tensor:
         """Log density of codes; with ``per_dim`` in equal shares.
@@ -224,4 +228,4 @@ class WrappedNormal(Distribution):
         """
         noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
         # As wide as these draws' noise is, which is about 1: where the ball is flat nothing is estimated.
-        return self.draw(SPREAD, SharedNoise(0)).z.std(0) / noise.std(0)
+        return self._wrapped(noise).to(self.mean.dtype).std(0) / noise.std(0)
