@@ -168,6 +168,7 @@ def test_an_error_of_the_estimator_names_options(tmp_path):
     done(*fit, "--param", "scale=global")
 
 
+@pytest.mark.filterwarnings("ignore:with the code of another")  # steps are so large that nothing is learned
 def test_the_epoch_that_was_kept_is_shown(tiny, tmp_path):
     # Large steps: it gets worse after some epochs, and patience ends it.
     large = ["--epochs", "200", "--learning-rate", "0.1", "--seed", "0", "--param", "validation_fraction=0.5"]

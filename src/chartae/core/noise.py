@@ -212,6 +212,25 @@ class RowNoise(SharedNoise):
         self.keys = _mixed(cells.view(np.uint64) @ odd)
 
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Uniform draws on [0, 1).
+
+        Parameters
+        ----------
+        shape : sequence of int
+            ``(k, n, ...)``.
+        like : Tensor
+            Of any shape; gives device and dtype.
+
+        Returns
+        -------
+        Tensor
+            Of the shape asked for.
+
+        Raises
+        ------
+        ValueError
+            If there are not ``n`` rows.
+        """
         _, n, *event = shape
         if n != len(self.keys):
             raise ValueError(f"noise of {len(self.keys)} rows was asked for {n}")

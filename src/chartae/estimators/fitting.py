@@ -37,6 +37,7 @@ from chartae.estimators.progress import show_progress
 from chartae.estimators.suspicions import warn_of_constant, warn_of_outliers, warn_of_row_names
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
+from chartae.parts.readouts import Silent
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
 from chartae.training.averages import FEWEST
@@ -328,7 +329,8 @@ class Fitting(Densities, Geometry):
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
-        if raw is None and self.n_iter_ >= JUDGED and "kl" in self.history_[-1]:
+        says = type(model.likelihood) is not Silent and "kl" in self.history_[-1]
+        if raw is None and says and self.n_iter_ >= JUDGED:
             self._warn_of_silence(training.sample(ROWS_JUDGED, seed), seed)
 
     def _warn_of_silence(self, rows: Source, seed: int) -> None:
