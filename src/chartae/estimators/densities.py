@@ -127,11 +127,10 @@ class Densities(Encoding):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Estimate log p(x) of each row, with a standard error.
 
-        Every row has noise of its own, unlike in :meth:`score_samples`. The mean weight has no bias, its
-        logarithm has one downwards, of about half the squared standard error. Where q misses much of
-        p(z | x), few weights make up the mean, and neither it nor its error can be trusted: a warning says of
-        how many rows, by the tails of their weights, and "ais" is what helps. It is the model's own prior
-        that counts.
+        The mean weight has no bias, its logarithm has one downwards, of about half the squared standard
+        error. Where q misses much of p(z | x), few weights make up the mean, and neither it nor its error can
+        be trusted: a warning says of how many rows, by the tails of their weights, and "ais" is what helps.
+        It is the model's own prior that counts.
 
         Parameters
         ----------

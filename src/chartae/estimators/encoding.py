@@ -452,7 +452,7 @@ class Encoding(Checking):
     # ---------------------------------------------------------------- scores
 
     def score_samples(self, X: Any, condition: Any = None, *, n_importance: int = 16) -> np.ndarray:
-        """Lower bound of log p(x) for each row, by importance sampling.
+        """Bound log p(x) of each row from below, on average, by importance sampling.
 
         Its noise follows from the row itself, so that a row's score is the same each time and does not
         depend on the rows beside it. The expected score is below log p(x); that of one row may be above it by
