@@ -610,6 +610,10 @@ def test_parameters(name, value):
         ("l2-ae", "lam", -1, ["weight -1"]),
         ("cvae", "conditional_prior", "x", ["give True or False"]),
         ("vae", "beta", 1, ["no parameter 'beta'", "free_bits"]),
+        ("vae-iaf", "flows", 0, ["flows=0: give whole numbers"]),
+        ("spline-vae", "flow_hidden", 64, ["flow_hidden=64: give a width for each layer"]),
+        ("hierarchical-vae", "levels", 9, ["levels=9", "a dimension for each"]),
+        ("ms-ssim-vae", "warmup", 1.0, ["ms_ssim does not go with items of shape (", "use another recipe"]),
         ("vea", "beta", 1, ["unknown recipe 'vea'", "did you mean 'vae'"]),
     ],
 )

@@ -464,7 +464,7 @@ def test_a_bound_whose_gradient_keeps_samples_is_judged_by_all():
         (lambda: IWAE(5, kept=2, gradient="dreg"), "for gradient='plain'"),
         (lambda: IWAE(5, kept=2) + CodeNorm(), "goes back through some of its samples.*use it alone"),
         (lambda: build("miwae", (5,), covariance="ful"), "did you mean 'full'"),
-        (lambda: assemble((5,), objective=PIWAE(), posterior="delta"), "use a Normal posterior"),
+        (lambda: assemble((5,), objective=PIWAE(), posterior="delta"), "use posterior='normal'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(bad, message):

@@ -356,13 +356,13 @@ def test_codes_of_the_prior_are_not_penalized():
         (lambda: build("disentangled-beta-vae", (5,), gamma=-1.0), "use 0 or more"),
         (lambda: build("geco-vae", (5,), tolerance=0.0), "above 0"),
         (lambda: build("geco-vae", (5,), rate=-1.0), "above 0"),
-        (lambda: build("geco-vae", (5,), noise="item"), "use noise='global', 'feature' or a number"),
-        (lambda: build("geco-vae", Space((5,), "categorical", 3)), "or 'bernoulli'"),
-        (lambda: build("geco-vae", Space((5,), "student-t")), "or 'bernoulli'"),
+        (lambda: build("geco-vae", (5,), noise="item"), "with noise='global', 'feature' or a number"),
+        (lambda: build("geco-vae", Space((5,), "categorical", 3)), "use likelihood='bernoulli'"),
+        (lambda: build("geco-vae", Space((5,), "student-t")), "use likelihood='bernoulli'"),
         (lambda: build("dip-vae", (5,), kind="iii"), "did you mean 'ii'"),
         (lambda: build("dip-vae", (5,), off=-1.0), "not negative"),
-        (lambda: plan(TotalCorrelation(), posterior="delta"), "use a Normal posterior"),
-        (lambda: plan(DIP(), posterior="delta"), "use a Normal posterior"),
+        (lambda: plan(TotalCorrelation(), posterior="delta"), "use posterior='normal'"),
+        (lambda: plan(DIP(), posterior="delta"), "use posterior='normal'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(bad, message):

@@ -339,14 +339,25 @@ def test_the_gradient_of_the_importance_weighted_bound_is_that_of_its_formula(ki
     ("options", "message"),
     [
         ({"kind": "plana"}, "unknown flow 'plana': did you mean 'planar'"),
-        ({"length": 0}, "length=0: give whole numbers"),
-        ({"kind": "iaf", "hidden": (8, 0)}, r"hidden=\(8, 0\): give whole numbers"),
+        ({"length": 0}, "flows=0: give whole numbers"),
+        ({"kind": "iaf", "hidden": (8, 0)}, r"flow_hidden=\(8, 0\): give whole numbers"),
         ({"kind": "spline", "bins": 2.5}, "bins=2.5: give whole numbers"),
     ],
 )
 def test_what_is_no_flow_is_refused(options, message):
     with pytest.raises(PlanError, match=message):
         assemble((5,), posterior=("flow", options), objective=NegLogLik() + KL())
+
+
+def test_recipes_of_flows_name_their_own_parameters():
+    for name in ("vae-lin-nf", "vae-iaf", "spline-vae", "flow-prior-vae"):
+        with pytest.raises(PlanError, match=r"^flows=0: give whole numbers"):
+            build(name, (5,), flows=0)
+    for name in ("vae-iaf", "spline-vae", "flow-prior-vae"):
+        with pytest.raises(PlanError, match=r"^flow_hidden=64: give a width for each layer"):
+            build(name, (5,), flow_hidden=64)
+    with pytest.raises(PlanError, match=r"^flow_context=0: give whole numbers"):
+        build("vae-iaf", (5,), flow_context=0)
 
 
 def test_a_recipe_of_planar_flows_takes_no_others():
@@ -630,7 +641,7 @@ def test_a_vamp_prior_of_what_it_cannot_move_is_refused():
 
 def test_parts_that_do_not_go_together_are_refused():
     options = {"space": Space((5,))}
-    with pytest.raises(PlanError, match=r"VampPrior needs independence of the posterior, .* prior 'mixture'"):
+    with pytest.raises(PlanError, match=r"prior='vamp' does not go with posterior='flow', .*='mixture'"):
         assemble((5,), posterior="flow", prior=("vamp", options), objective=NegLogLik() + KL())
     with pytest.raises(PlanError, match="components=0: a mixture has one or more"):
         build("vamp-vae", (5,), components=0)

@@ -496,7 +496,7 @@ def test_one_importance_sample_has_the_gradient_of_the_bound(name):
         (lambda: build("poincare-vae", (5,), curvature=-1.0), "above 0"),
         (
             lambda: assemble((5,), posterior="sphere", objective=NegLogLik() + KL()),
-            "gives codes on a sphere, and StandardNormalPrior has them all over R",
+            "gives codes on a sphere, and prior='standard-normal' has them all over R",
         ),
         (
             lambda: assemble(

@@ -217,7 +217,7 @@ def test_closed_forms_need_a_standard_normal_prior(objective):
     from chartae.models.recipes import assemble
 
     with pytest.raises(
-        PlanError, match=r"needs standard of the prior.*: use a recipe whose prior is N\(0, I\)"
+        PlanError, match=r"prior='conditional-normal', which is not N\(0, I\): use prior='standard-normal'"
     ):
         assemble(
             (4,),

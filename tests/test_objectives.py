@@ -103,13 +103,17 @@ def test_needs_and_samples_add_up():
 @pytest.mark.parametrize(
     ("objective", "parts", "message"),
     [
-        (NegLogLik() + KL(), {"posterior": "delta"}, "DeltaPosterior has none: use a Normal posterior"),
-        (IWAE(5), {"posterior": "delta"}, "DeltaPosterior has none: use a Normal posterior"),
-        (NegLogLik() + KL(), {"prior": None}, "needs a prior, and this model has none: use a VAE recipe"),
+        (
+            NegLogLik() + KL(),
+            {"posterior": "delta"},
+            "^kl does not go with posterior='delta', whose draws have no density: use posterior='normal'$",
+        ),
+        (IWAE(5), {"posterior": "delta"}, r"^iwae does not go with posterior='delta'"),
+        (NegLogLik() + KL(), {"prior": None}, "^kl needs a prior, and this model has none: use a VAE recipe"),
         (
             NegLogLik() + KL(),
             {"posterior": "delta", "corruption": ("gaussian", 0.1)},
-            "has none: use a Normal posterior",
+            "posterior='delta', whose draws have no density: use posterior='normal'",
         ),
     ],
 )

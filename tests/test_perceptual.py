@@ -211,12 +211,16 @@ def test_data_of_one_value_have_a_likeness():
 @pytest.mark.parametrize(
     ("space", "parameters", "message"),
     [
-        (Space((64,)), {}, "needs images of the space.*layout='hw'"),
-        (Space((9, 9), layout="any"), {}, "needs images of the space"),
-        (Space((9, 9)), {"noise": "item"}, "use noise='global', 'feature' or a number"),
-        (Space((9, 9), "categorical", 3), {}, "or 'bernoulli'"),
-        (Space((9, 9), "student-t"), {}, "or 'bernoulli'"),
-        (Space((9, 9), "normal-mixture"), {}, "or 'bernoulli'"),
+        (Space((64,)), {}, r"^ms_ssim does not go with items of shape \(64,\), .*layout='hw'"),
+        (Space((9, 9), layout="any"), {}, "which are no images"),
+        (
+            Space((9, 9)),
+            {"noise": "item"},
+            "does not go with likelihood='normal', .* with noise='global', 'feature' or",
+        ),
+        (Space((9, 9), "categorical", 3), {}, "use likelihood='bernoulli'"),
+        (Space((9, 9), "student-t"), {}, "likelihood='student-t', .*: use likelihood='bernoulli'"),
+        (Space((9, 9), "normal-mixture"), {}, "use likelihood='bernoulli'"),
     ],
 )
 def test_what_it_cannot_teach_is_refused(space, parameters, message):

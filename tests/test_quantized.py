@@ -402,12 +402,12 @@ def test_options_that_make_no_sense_are_refused(name, wrong, says):
 @pytest.mark.parametrize("term", ["codebook", "commitment", "code_kl"])
 @pytest.mark.parametrize("posterior", ["delta", "normal", "fsq"])
 def test_a_term_that_no_draw_brings_is_refused(term, posterior):
-    with pytest.raises(PlanError, match=f"needs {term} of the posterior, and .* has none: use the posterior"):
+    with pytest.raises(PlanError, match=f"^{term} does not go with posterior='{posterior}', .*: use post"):
         assemble((5,), objective=NegLogLik() + Auxiliary(term), posterior=posterior)
 
 
 def test_the_term_of_entries_that_follow_means_is_refused():
-    with pytest.raises(PlanError, match="needs codebook of the posterior"):
+    with pytest.raises(PlanError, match=r"^codebook does not go with posterior='vq', .*ema=0"):
         assemble((5,), objective=NegLogLik() + Auxiliary("codebook"), posterior=("vq", {"ema": 0.9}))
 
 

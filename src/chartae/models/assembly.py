@@ -283,9 +283,9 @@ def _counts(value: Any) -> bool:
 Choice = tuple[str, Mapping[str, Any]]
 
 
-def _chosen(registry: Registry[Any], choice: str | Choice) -> tuple[Any, Mapping[str, Any]]:
+def _chosen(registry: Registry[Any], choice: str | Choice) -> tuple[str, Any, Mapping[str, Any]]:
     name, options = (choice, {}) if isinstance(choice, str) else choice
-    return registry[name], options
+    return name, registry[name], options
 
 
 OF_LOGITS = ("bernoulli", "continuous-bernoulli", "categorical")
@@ -380,7 +380,8 @@ def assemble(
         )
     if context is not None and space.likelihood != "sequence":
         raise PlanError(f"context={context!r} is of texts, said token after token: leave it out")
-    q_class, q_options = _chosen(posteriors, posterior)
+    facts = {"likelihood": space.likelihood}  # as they were chosen: refusals name them so
+    facts["posterior"], q_class, q_options = _chosen(posteriors, posterior)
     features = q_class.features(latent_dim, **q_options)
     seen = latent_dim if decoded is None else decoded
     out_shape = likelihood_class.out_shape(space, noise)
@@ -409,18 +410,18 @@ def assemble(
         q = Prepared(q, inputs)
     p = None
     if prior is not None:
-        p_class, p_options = _chosen(priors, prior)
+        facts["prior"], p_class, p_options = _chosen(priors, prior)
         p = p_class(latent_dim, width, **p_options)
     x = likelihood_class.of(space, decoder, noise, hide)
     if p is not None and p.support not in (None, q.support):
         where, there = (t or "all over R^d" for t in (q.support, p.support))
         raise PlanError(
-            f"{q_class.__name__} gives codes {where}, and {p_class.__name__} has them {there}: choose two "
-            "that share a space"
+            f"posterior={facts['posterior']!r} gives codes {where}, and prior={facts['prior']!r} has them "
+            f"{there}: choose two that share a space"
         )
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     chosen = objective if isinstance(objective, Objective) else objective(model)
-    return Plan(model, chosen, facts={"network": name})
+    return Plan(model, chosen, facts={**facts, "network": name})
 
 
 def _copies(network: Any, conditioning: str) -> list[nn.Module]:

@@ -50,7 +50,7 @@ def checked(kind: str, kinds: Sequence[str], **counts: Any) -> None:
     kinds : sequence of str
         All there are.
     **counts : int or sequence of int
-        Numbers that are one or more, by name.
+        Numbers that are one or more, by the names that recipes give them.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def checked(kind: str, kinds: Sequence[str], **counts: Any) -> None:
     if kind not in kinds:
         raise PlanError(f"unknown flow {kind!r}: {suggest(kind, kinds)}")
     for name, value in counts.items():
-        if name == "hidden" and not isinstance(value, list | tuple):
+        if name == "flow_hidden" and not isinstance(value, list | tuple):
             raise PlanError(f"{name}={value!r}: give a width for each layer, such as [64, 64]")
         each = value if isinstance(value, list | tuple) and value else (value,)
         if not all(isinstance(v, Integral) and int(v) > 0 for v in each):

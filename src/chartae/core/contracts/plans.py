@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from chartae.core.contracts.batches import Batch
-from chartae.core.contracts.objectives import Objective, Trace
+from chartae.core.contracts.objectives import Objective, Sum, Trace
 from chartae.core.contracts.parts import Likelihood, Posterior, Prior
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
@@ -18,17 +18,35 @@ from chartae.core.noise import Noise
 __all__ = ["Model", "Plan"]
 
 
-#: What to do where a part does not offer what an objective needs.
-CURES = {
-    "posterior.independence": "use a posterior whose dimensions are independent normals, or prior 'mixture'",
-    "prior.standard": "use a recipe whose prior is N(0, I), or match by samples (MMD, sliced Wasserstein)",
-    "likelihood.point": "use a likelihood that has a mean",
-    "likelihood.located": "use likelihood 'normal' or 'bernoulli', and of the former use noise='global', "
-    "'feature' or a number",
-    "space.images": "use another recipe, or give items as (n, height, width), layout='hw', or with channels",
-    "posterior.codebook": "use the posterior 'vq' or 'rq', with gradients for its entries (ema=0)",
-    "posterior.commitment": "use the posterior 'vq' or 'rq'",
-    "posterior.code_kl": "use the posterior 'hrq'",
+_NORMAL = "use posterior='normal'"
+_ENTRIES = "which has no entries to learn"
+
+#: Of a part that does not offer what is needed: what it lacks, and what to use.
+LACKS = {
+    "posterior.density": ("whose draws have no density", _NORMAL),
+    "posterior.log_prob": ("whose codes have no density that could be computed", _NORMAL),
+    "posterior.marginals": ("whose dimensions have no density of their own", _NORMAL),
+    "posterior.covariance": ("whose covariance is not known", _NORMAL),
+    "posterior.independence": (
+        "whose dimensions are not independent normals",
+        "use posterior='normal', or prior='mixture'",
+    ),
+    "posterior.codebook": (_ENTRIES, "use posterior='vq' or 'rq', with gradients for its entries (ema=0)"),
+    "posterior.commitment": (_ENTRIES, "use posterior='vq' or 'rq'"),
+    "posterior.code_kl": ("which has no entries to draw", "use posterior='hrq'"),
+    "prior.standard": (
+        "which is not N(0, I)",
+        "use prior='standard-normal', or match by samples (MMD, sliced Wasserstein)",
+    ),
+    "prior.log_prob": ("which has no density", "use prior='standard-normal'"),
+    "likelihood.located": (
+        "which learns more of values than where they lie",
+        "use likelihood='bernoulli', or likelihood='normal' with noise='global', 'feature' or a number",
+    ),
+    "space.images": (
+        "which are no images",
+        "use another recipe, or give items as (n, height, width), layout='hw', or with channels",
+    ),
 }
 
 
@@ -117,23 +135,22 @@ class Plan:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        prior = self.model.prior
-        parts = {
-            "posterior": self.model.posterior,
-            "prior": prior,
-            "likelihood": self.model.likelihood,
-            "head": getattr(self.model, "head", None),
-            "space": getattr(self.model, "space", None),
-        }
-        needs = [(repr(self.objective), need) for need in sorted(self.objective.needs)]
-        needs += [(type(prior).__name__, need) for need in sorted(getattr(prior, "needs", ()))]
+        terms: Any = self.objective.parts if isinstance(self.objective, Sum) else [self.objective]
+        needs = [(repr(term).split("(")[0], need) for term in terms for need in sorted(term.needs)]
+        needs += [(self._named("prior"), need) for need in sorted(getattr(self.model.prior, "needs", ()))]
         for who, need in needs:
-            part, ability = need.split(".")
-            if parts[part] is None:
-                cure = "train it by HeadClassifier" if part == "head" else "use a VAE recipe"
-                raise PlanError(f"{who} needs a {part}, and this model has none: {cure}")
-            if ability not in getattr(parts[part], "offers", ()):
-                raise PlanError(
-                    f"{who} needs {ability} of the {part}, and "
-                    f"{type(parts[part]).__name__} has none: {CURES.get(need, f'use a Normal {part}')}"
-                )
+            name, ability = need.split(".")
+            part = getattr(self.model, name, None)
+            if part is None:
+                cure = "train it by HeadClassifier" if name == "head" else "use a VAE recipe"
+                raise PlanError(f"{who} needs a {name}, and this model has none: {cure}")
+            if ability not in getattr(part, "offers", ()):
+                lacks, cure = LACKS.get(need, (f"which offers no {ability}", f"use another {name}"))
+                raise PlanError(f"{who} does not go with {self._named(name)}, {lacks}: {cure}")
+
+    def _named(self, part: str) -> str:
+        """Name a part as it was chosen, or by its class; and items, whose space is nobody's choice."""
+        found = getattr(self.model, part)
+        if part == "space":
+            return f"items of shape {found.shape}"
+        return f"{part}={self.facts.get(part, type(found).__name__)!r}"

@@ -23,7 +23,7 @@ WARMUP = 5.0  # epochs; without one most dimensions fall silent before they are 
 def hierarchical_vae(
     shape: Any,
     *,
-    levels: int = 2,
+    levels: int | None = None,
     k: int = 1,
     kept: int | None = None,
     sizes: Sequence[int] | None = None,
@@ -52,7 +52,7 @@ def hierarchical_vae(
 def ladder_vae(
     shape: Any,
     *,
-    levels: int = 2,
+    levels: int | None = None,
     k: int = 1,
     kept: int | None = None,
     sizes: Sequence[int] | None = None,

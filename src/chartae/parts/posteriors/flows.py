@@ -106,7 +106,7 @@ class FlowPosterior(NetworkPosterior):
         int
             2 d, and ``length`` times 2 d + 1 (planar) or d + 2 (radial), or ``context``.
         """
-        checked(kind, KINDS, length=length, hidden=hidden, context=context, bins=bins)
+        checked(kind, KINDS, flows=length, flow_hidden=hidden, flow_context=context, bins=bins)
         more = {"planar": length * (2 * latent_dim + 1), "radial": length * (latent_dim + 2)}
         return 2 * latent_dim + more.get(kind, context)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ __all__ = ["BottomUpPosterior", "ConditionalNormal", "LadderPosterior", "inner_w
 NARROWEST = 32  # hidden units of a network between two layers, however few dimensions they have
 
 
-def layer_sizes(latent_dim: int, levels: int = 2, sizes: Sequence[int] | None = None) -> tuple[int, ...]:
+def layer_sizes(
+    latent_dim: int, levels: int | None = None, sizes: Sequence[int] | None = None
+) -> tuple[int, ...]:
     """Divide a code into layers, each half as wide as the one below it.
 
     Source: Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, section 5.1.1 (100 and 50 dimensions).
@@ -31,8 +34,8 @@ def layer_sizes(latent_dim: int, levels: int = 2, sizes: Sequence[int] | None = 
     ----------
     latent_dim : int
         d.
-    levels : int
-        How many layers.
+    levels : int or None
+        How many layers; None: as many as there are sizes, else two.
     sizes : sequence of int or None
         How wide they are, from the data upwards, where not each is half as wide.
 
@@ -44,7 +47,7 @@ def layer_sizes(latent_dim: int, levels: int = 2, sizes: Sequence[int] | None = 
     Raises
     ------
     PlanError
-        If there are more layers than dimensions, or sizes that do not add up.
+        If there are more layers than dimensions, or sizes that do not add up or are not as many.
 
     Examples
     --------
@@ -57,8 +60,11 @@ def layer_sizes(latent_dim: int, levels: int = 2, sizes: Sequence[int] | None = 
             raise PlanError(
                 f"sizes={sizes!r}: give each layer a whole number, in sum latent_dim={latent_dim}"
             )
+        if levels not in (None, len(sizes)):
+            raise PlanError(f"levels={levels} and sizes={sizes!r} are not as many: leave levels out")
         return tuple(sizes)
-    if not 1 <= levels <= latent_dim:
+    levels = 2 if levels is None else levels
+    if not _are_counts([levels]) or levels > latent_dim:
         raise PlanError(
             f"levels={levels} with latent_dim={latent_dim}: use one layer or more, and a dimension for each"
         )
@@ -106,7 +112,7 @@ def inner_widths(inner: Sequence[int] | None, above: int) -> tuple[int, ...]:
 
 def _are_counts(given: Any) -> bool:
     return isinstance(given, list | tuple) and all(
-        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given
+        not isinstance(n, bool) and isinstance(n, Integral) and int(n) > 0 for n in given
     )
 
 
@@ -207,7 +213,7 @@ class BottomUpPosterior(NetworkPosterior):
         self,
         network: nn.Module,
         latent_dim: int,
-        levels: int = 2,
+        levels: int | None = None,
         sizes: Sequence[int] | None = None,
         inner: Sequence[int] | None = None,
         activation: str = "relu",
@@ -222,7 +228,7 @@ class BottomUpPosterior(NetworkPosterior):
     @staticmethod
     def features(
         latent_dim: int,
-        levels: int = 2,
+        levels: int | None = None,
         sizes: Sequence[int] | None = None,
         inner: Sequence[int] | None = None,
         activation: str = "relu",
@@ -295,7 +301,7 @@ class LadderPosterior(NetworkPosterior):
         self,
         network: nn.Module,
         latent_dim: int,
-        levels: int = 2,
+        levels: int | None = None,
         sizes: Sequence[int] | None = None,
         inner: Sequence[int] | None = None,
         activation: str = "relu",
@@ -311,7 +317,7 @@ class LadderPosterior(NetworkPosterior):
     @staticmethod
     def features(
         latent_dim: int,
-        levels: int = 2,
+        levels: int | None = None,
         sizes: Sequence[int] | None = None,
         inner: Sequence[int] | None = None,
         activation: str = "relu",
@@ -348,7 +354,9 @@ class LadderPosterior(NetworkPosterior):
         return q(torch.cat(means, 1), torch.cat(log_vars, 1))
 
 
-def _lowest_spread(latent_dim: int, levels: int = 2, sizes: Sequence[int] | None = None, **_: Any) -> slice:
+def _lowest_spread(
+    latent_dim: int, levels: int | None = None, sizes: Sequence[int] | None = None, **_: Any
+) -> slice:
     d = layer_sizes(latent_dim, levels, sizes)[0]
     return slice(d, 2 * d)
 

@@ -67,7 +67,7 @@ class FlowPrior(Prior):
         conditional: bool = True,
     ) -> None:
         super().__init__()
-        checked(kind, ("spline", "affine"), length=length, hidden=hidden, bins=bins)
+        checked(kind, ("spline", "affine"), flows=length, flow_hidden=hidden, bins=bins)
         self.context = condition_dim if conditional else 0
         self.layers = autoregressive(
             kind, latent_dim, context=self.context, length=length, hidden=hidden, bins=bins

@@ -54,7 +54,7 @@ class TopDownPrior(Prior):
         self,
         latent_dim: int,
         condition_dim: int = 0,
-        levels: int = 2,
+        levels: int | None = None,
         sizes: Sequence[int] | None = None,
         inner: Sequence[int] | None = None,
         activation: str = "relu",
