@@ -329,8 +329,8 @@ class Fitting(Densities, Geometry):
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
-        says = type(model.likelihood) is not Silent and "kl" in self.history_[-1]
-        if raw is None and says and self.n_iter_ >= JUDGED:
+        says = raw is None and type(model.likelihood) is not Silent
+        if says and self.n_iter_ >= JUDGED and "kl" in self.history_[-1]:
             self._warn_of_silence(training.sample(ROWS_JUDGED, seed), seed)
 
     def _warn_of_silence(self, rows: Source, seed: int) -> None:
