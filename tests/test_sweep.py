@@ -448,6 +448,7 @@ def test_a_signal_leaves_a_sweep_that_goes_on(number, jobs, code, file, tmp_path
 # ------------------------------------------------------------------------------------ scikit-learn's way
 
 
+@pytest.mark.filterwarnings("ignore:with the code of another")  # some of the weights leave codes no room
 def test_grid_search_over_sizes_and_parameters_of_recipes():
     X, _ = linear(200)
     given = {"network": "linear", "learning_rate": 0.05, "max_epochs": 12, "random_state": 0}

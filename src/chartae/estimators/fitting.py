@@ -37,7 +37,6 @@ from chartae.estimators.progress import show_progress
 from chartae.estimators.suspicions import warn_of_constant, warn_of_outliers, warn_of_row_names
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
-from chartae.parts.readouts import Silent
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
 from chartae.training.averages import FEWEST
@@ -329,8 +328,8 @@ class Fitting(Densities, Geometry):
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()
         self._set_offsets(X, raw, seed)
-        says = raw is None and type(model.likelihood) is not Silent
-        if says and self.n_iter_ >= JUDGED and "kl" in self.history_[-1]:
+        alone = raw is None and model.head is None  # a head uses codes whatever the decoder does
+        if alone and self.n_iter_ >= JUDGED and "kl" in self.history_[-1]:
             self._warn_of_silence(training.sample(ROWS_JUDGED, seed), seed)
 
     def _warn_of_silence(self, rows: Source, seed: int) -> None:
@@ -351,7 +350,7 @@ class Fitting(Densities, Geometry):
             else:
                 cures = [f"free_bits={max(0.5, 2 * own['free_bits']):g}"] if "free_bits" in own else []
                 # A decoder that sees the tokens before each may see fewer of them.
-                cures += ["context=3"] if own.get("context", 1) is None else []
+                cures += ["context=3"] if own.get("context") is None else []
             warnings.warn(
                 f"with the code of another, a row is only {max(nats, 0.0):.2f} nats less likely, and the "
                 f"decoder hardly uses codes: fit with {' or '.join(cures) or 'more epochs'}",
