@@ -1069,3 +1069,27 @@ def test_arrays_of_a_table_with_positive_columns_are_in_its_units():
         np.testing.assert_array_equal(m.score_samples(torch.from_numpy(X)), m.score_samples(table))
     with pytest.raises(DataError, match="items have shape"):
         m.transform(X[:, :1])
+
+
+def test_a_table_of_pyarrow_is_that_of_pandas():
+    import pyarrow as pa
+
+    table = pd.DataFrame({"a": [1.5, 2.0, 0.5] * 20, "b": ["x", "y", "x"] * 20, "n": [0, 9, 4] * 20})
+    m = ct.VAE(**SMALL).fit(pa.table(table))
+    assert m.space_.schema.names == ["a", "b", "n"]
+    np.testing.assert_array_equal(m.transform(pa.table(table)), m.transform(table))
+
+
+def test_a_sparse_column_is_refused_with_what_makes_it_dense():
+    table = pd.DataFrame({"a": [0.0, 1.0] * 20, "b": ["x", "y"] * 20}).astype(
+        {"a": pd.SparseDtype("float", 0)}
+    )
+    with pytest.raises(DataError, match=r"pass X\['a'\]\.sparse\.to_dense\(\) in its place"):
+        ct.VAE(**SMALL).fit(table)
+
+
+@pytest.mark.parametrize("dtype", [">f8", np.longdouble])
+def test_numbers_of_another_order_and_longer_ones_are_float64(dtype):
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    m = ct.VAE(**SMALL).fit(X)
+    np.testing.assert_array_equal(m.transform(X.astype(dtype)), m.transform(X), strict=True)
