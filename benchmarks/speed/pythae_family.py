@@ -1,10 +1,10 @@
 """Every model of pythae against the recipe of the same name: seconds of a fit, and what it has learned.
 
-The same networks (784-512-256-16 and the mirror, ReLU), the same 10,000 images of MNIST, two epochs, batch
-128, Adam 1e-3. pythae trains with the trainer that its pipeline takes for the model, chartae with `fit`;
-options are pythae's defaults, and the recipe's are set to the same; critics have the recipe's networks in
-both. Each model of each library runs in a process of its own, in turn, and its row is written at once; on a
-GPU all models of a library run in one.
+The same networks (784-512-256-16 and the mirror, ReLU, unless `--hidden` names other widths), the same 10,000
+images of MNIST, two epochs, batch 128 (`--batch-size`), Adam 1e-3. pythae trains with the trainer that its
+pipeline takes for the model, chartae with `fit`; options are pythae's defaults, and the recipe's are set to
+the same; critics have the recipe's networks in both. Each model of each library runs in a process of its
+own, in turn, and its row is written at once; on a GPU all models of a library run in one.
 Quality is the reconstruction of test images from one draw of the posterior: cross-entropy where the model
 has Bernoulli pixels, squared error where pythae has no other loss.
 

@@ -17,8 +17,6 @@ import torch
 from sklearn.impute import KNNImputer
 from torch import Tensor
 
-from chartae.audits.findings import checks
-from chartae.audits.prior import likelier
 from chartae.core.arrays import as_tensor, blocks, is_streamed
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
@@ -334,6 +332,9 @@ class Fitting(Densities, Geometry):
 
     def _warn_of_silence(self, rows: Source, seed: int) -> None:
         """Tell that a decoder has learned to do without the code."""
+        from chartae.audits.findings import checks
+        from chartae.audits.prior import likelier
+
         model, size, noise = self.model_, self._rows_at_once(), Noise(seed + 5)
         batches = list(rows.batches(size))
         z = torch.cat([self._draws(batch, noise) for batch in batches])

@@ -455,12 +455,12 @@ class _Loop:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         try:
-            self._restore(state)
+            self._take_up(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = one_line(error, 200)
             raise PlanError(f"state is not of this plan ({reason}): begin again without it") from None
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
+    def _take_up(self, state: Mapping[str, Any]) -> None:
         for name in self.KEPT:
             now, then = getattr(self, name), state[name]
             if isinstance(now, int | float) and type(then) is not type(now):
