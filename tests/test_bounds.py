@@ -1,9 +1,13 @@
 """Bounds of several samples: their values, and gradients that differ between encoder and decoder."""
 
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from chartae.core.contracts import Batch, Distribution, Draw, Objective, Plan, Posterior, Prior
@@ -23,7 +27,10 @@ from chartae.parts.objectives import (
     elbo,
     importance_bound,
 )
+from chartae.parts.units import infer_space
+from chartae.training.engine import train
 from chartae.training.kernels import Gradients, LayerGradients, gradients_for, total
+from chartae.training.sources import Source
 
 N = 6
 
@@ -446,6 +453,56 @@ def test_a_bound_whose_gradient_keeps_samples_is_judged_by_all():
     assert repr(2.0 * p.objective) == "2 * iwae(k=6, kept=2)"
 
 
+@given(k=st.integers(1, 70), growth=st.floats(0.1, 50))
+def test_samples_double_up_to_all_and_stay(k, growth):
+    bound = 0.5 * IWAE(k, growth=growth)
+    assert bound.samples == k
+    assert bound.warmup == growth
+    counts = []
+    for epoch in np.linspace(0, growth, 200, endpoint=False):
+        bound.advance(float(epoch))
+        counts.append(bound.samples)
+    different = list(dict.fromkeys(counts))
+    assert different == sorted(different)
+    assert different[0] == 1
+    assert all(a < b <= 2 * a for a, b in pairwise(different))
+    assert 2 * different[-1] >= k
+    times = np.unique(counts, return_counts=True)[1]
+    assert np.ptp(times) <= 2  # each number for as long as the others
+    bound.advance(growth)
+    assert bound.samples == k
+
+
+def test_a_training_draws_the_samples_of_its_point_and_is_judged_by_all():
+    options = {"latent_dim": 2, "hidden": (8,), "k": 6, "kept": 2, "growth": 100.0}
+    x = np.random.default_rng(0).normal(size=(40, 5))
+    source = Source(x, infer_space(x))
+
+    def told(state=None):
+        torch.manual_seed(0)
+        p, seen = build("iwae", source.space, **options), []
+        for epoch in train(p, source, validation=source, epochs=8, batch_size=20, seed=1, state=state):
+            seen.append((p.objective.samples, epoch.best, epoch.log["loss"], epoch.checkpoint()))
+        return p, seen
+
+    p, seen = told()
+    # A growth that is long for its training takes half of it; an epoch is judged by what comes next.
+    assert [count for count, *_ in seen] == [1, 2, 3, 6, 6, 6, 6, 6]
+    assert [best for _, best, *_ in seen[:4]] == [False, False, False, True]
+    assert p.objective.samples == 6
+    assert p.objective.picks
+    _, again = told(seen[1][3])
+    assert [loss for _, _, loss, _ in again] == [loss for _, _, loss, _ in seen[2:]]
+
+
+def test_fewer_samples_than_are_kept_are_all_gone_back_through():
+    p = plan(IWAE(8, kept=3, growth=4))
+    for epoch, picks in ((0.0, False), (1.4, False), (2.8, True), (4.0, True)):
+        p.objective.advance(epoch)
+        assert p.objective.picks is picks
+        torch.testing.assert_close(value(p.objective, p), value(IWAE(p.objective.samples), p))
+
+
 # ------------------------------------------------------------------- what is refused
 
 
@@ -461,6 +518,7 @@ def test_a_bound_whose_gradient_keeps_samples_is_judged_by_all():
         (lambda: IWAE(5, kept=6), "kept=6: keep 1 to 5 of the samples"),
         (lambda: IWAE(5, kept=0), "keep 1 to 5"),
         (lambda: elbo(kept=2), "keep 1 to 1"),
+        (lambda: IWAE(5, growth=-1), "growth=-1 is negative"),
         (lambda: IWAE(5, kept=2, gradient="dreg"), "for gradient='plain'"),
         (lambda: IWAE(5, kept=2) + CodeNorm(), "goes back through some of its samples.*use it alone"),
         (lambda: build("miwae", (5,), covariance="ful"), "did you mean 'full'"),

@@ -191,10 +191,11 @@ class Recorded(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Give back the graphs and their memory."""
+        """Give back the graphs and their memory; what comes again is recorded anew."""
         for tape in self.tapes.values():
             tape.graph.reset()
         self.tapes.clear()
+        self.seen.clear()
 
 
 @contextlib.contextmanager

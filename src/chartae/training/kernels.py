@@ -209,6 +209,7 @@ class RecordedGradients(Gradients):
         both = nn.ModuleList([plan.model, plan.objective])
         state = [*both.buffers(), *both.parameters()]  # entries of a codebook begin anew within a pass
         self.recorded = Recorded(self._step, state, self.parameters[0].device)
+        self._samples = self.objective.samples
         self._size: Tensor | None = None
         self._to_compile = compile
 
@@ -222,6 +223,9 @@ class RecordedGradients(Gradients):
         return loss, terms, super()._norm(), [p.grad for p in self.parameters]
 
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
+        if self.objective.samples != self._samples:  # a schedule has come to its next number, and not back
+            self._samples = self.objective.samples
+            self.recorded.close()
         loss, terms, norm, grads = self.recorded(batch, noise)
         for p, grad in zip(self.parameters, grads, strict=True):
             p.grad = grad

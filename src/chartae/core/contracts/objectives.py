@@ -212,7 +212,7 @@ class Objective(nn.Module, ABC):
     """What is minimized: named terms that compose with ``+`` and ``*``.
 
     ``needs`` names what the parts must offer ("posterior.density"); ``samples`` how many posterior
-    samples a training pass draws; ``differentiates_networks`` whether its value holds derivatives of a
+    samples a training pass draws now; ``differentiates_networks`` whether its value holds derivatives of a
     network, so that its gradient differentiates the network twice, or its weights themselves: gradients that
     hand-written layers do not know of; ``picks`` whether its gradient needs some of the samples only, which
     :meth:`pick` tells; ``alone`` why no other term can stand beside it, if none can.
@@ -334,9 +334,15 @@ class Sum(Objective):
         self.parts = nn.ModuleList(flat)
         self.factors = tuple(scales)
         self.needs = frozenset().union(*(part.needs for part in flat))
-        self.samples = max(part.samples for part in flat)
         self.differentiates_networks = any(part.differentiates_networks for part in flat)
-        self.picks = any(part.picks for part in flat)
+
+    @property
+    def samples(self) -> int:  # type: ignore[override]
+        return max(part.samples for part in self.parts)  # type: ignore[type-var, return-value]
+
+    @property
+    def picks(self) -> bool:  # type: ignore[override]
+        return any(part.picks for part in self.parts)
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         """Terms of all parts, each by its factor.

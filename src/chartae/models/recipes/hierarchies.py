@@ -26,6 +26,7 @@ def hierarchical_vae(
     levels: int | None = None,
     k: int = 1,
     kept: int | None = None,
+    growth: float = 0.0,
     sizes: Sequence[int] | None = None,
     inner: Sequence[int] | None = None,
     free_bits: float = 0.0,
@@ -39,9 +40,8 @@ def hierarchical_vae(
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equations 1 and 2.
     """
     layers = {"levels": levels, "sizes": sizes, "inner": inner}
-    return _layered(
-        "bottom-up", shape, layers, elbo(k, kept=kept, free_bits=free_bits, warmup=warmup), **common
-    )
+    objective = elbo(k, kept=kept, growth=growth, free_bits=free_bits, warmup=warmup)
+    return _layered("bottom-up", shape, layers, objective, **common)
 
 
 @recipe(
@@ -55,6 +55,7 @@ def ladder_vae(
     levels: int | None = None,
     k: int = 1,
     kept: int | None = None,
+    growth: float = 0.0,
     sizes: Sequence[int] | None = None,
     inner: Sequence[int] | None = None,
     free_bits: float = 0.0,
@@ -68,7 +69,8 @@ def ladder_vae(
     Sønderby et al. 2016, arXiv:1602.02282 (without batch normalization).
     """
     layers = {"levels": levels, "sizes": sizes, "inner": inner}
-    return _layered("ladder", shape, layers, elbo(k, kept=kept, free_bits=free_bits, warmup=warmup), **common)
+    objective = elbo(k, kept=kept, growth=growth, free_bits=free_bits, warmup=warmup)
+    return _layered("ladder", shape, layers, objective, **common)
 
 
 def _layered(posterior: str, shape: Any, layers: dict[str, Any], objective: Objective, **common: Any) -> Plan:

@@ -81,6 +81,7 @@ def iwae(
     k: int = 5,
     gradient: str = "plain",
     kept: int | None = None,
+    growth: float = 0.0,
     covariance: str = "diagonal",
     warmup: float = 0.0,
     **common: Any,
@@ -92,7 +93,7 @@ def iwae(
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519; gradient="dreg": Tucker et al. 2019,
     arXiv:1810.04152.
     """
-    objective = IWAE(k, gradient=gradient, kept=kept, warmup=warmup)
+    objective = IWAE(k, gradient=gradient, kept=kept, growth=growth, warmup=warmup)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 

@@ -187,7 +187,8 @@ class _Weighted(Warmed):
     with the mean of the logs of all. In a warm-up, weights are ``p(x | z) (p(z) / q(z | x))^share``.
 
     Its gradient is a mean of the gradients of log weights, each by its share in the bound. With ``kept``, it
-    is estimated by that many samples which are drawn by their shares, so that only these need a graph.
+    is estimated by that many samples which are drawn by their shares, so that only these need a graph. With
+    ``growth``, ``k`` doubles from 1 up to what it is for good.
     """
 
     needs = frozenset({"posterior.density", "posterior.reparameterized", "prior.log_prob"})
@@ -203,9 +204,12 @@ class _Weighted(Warmed):
         beta: float = 0.0,
         gradient: str = "plain",
         kept: int | None = None,
+        growth: float = 0.0,
         warmup: float = 0.0,
     ) -> None:
         super().__init__(warmup)
+        if growth < 0:
+            raise PlanError(f"growth={growth:g} is negative: use 0 for all samples from the start")
         if min(k, m) < 1:
             which = f"k={k}" if m == 1 else f"k={k}, m={m}"
             raise PlanError(f"{which}: an importance-weighted bound needs one sample or more")
@@ -213,9 +217,10 @@ class _Weighted(Warmed):
             raise PlanError(f"beta={beta:g}: the share of the ELBO is from 0 to 1")
         if gradient not in GRADIENTS:
             raise PlanError(f"unknown gradient {gradient!r}: {suggest(gradient, GRADIENTS)}")
-        self.k, self.m, self.beta, self.gradient, self.samples = k, m, beta, gradient, k * m
+        self.k, self.m, self.beta, self.gradient = k, m, beta, gradient
         self.weighs = self.split or gradient == "dreg"
-        self.kept, self.picks = kept, kept is not None
+        self.kept, self.growth = kept, float(growth)
+        self._draw(k)
         if kept is not None:
             if not 1 <= kept <= self.samples:
                 raise PlanError(f"kept={kept}: keep 1 to {self.samples} of the samples")
@@ -225,14 +230,29 @@ class _Weighted(Warmed):
                 )
         if self.weighs:
             self.alone = "weighs what flows back to the codes, and would weigh that of other terms, too"
-        elif self.picks:
+        elif kept is not None:
             self.alone = "goes back through some of its samples, which are not those of other terms"
         if self.weighs:
             self.needs = self.needs | {"posterior.log_prob"}
 
+    def _draw(self, k: int) -> None:
+        self.samples = k * self.m
+        self.picks = self.kept is not None and self.kept < self.samples
+
+    def advance(self, epoch: float) -> None:
+        super().advance(epoch)
+        if self.growth:
+            doublings = math.ceil(math.log2(self.k))
+            left = doublings - int(doublings * min(1.0, epoch / self.growth))
+            self._draw(math.ceil(self.k / 2**left))
+
+    @property
+    def warmup(self) -> float:
+        return max(self._warmup, self.growth)
+
     def _bound(self, log_weights: Tensor) -> Tensor:
         """Bound log p(x) by ``(m k, n)`` log weights, ``(n,)``."""
-        groups = log_weights.unflatten(0, (self.m, self.k)).transpose(0, 1)
+        groups = log_weights.unflatten(0, (self.m, -1)).transpose(0, 1)
         value = importance_bound(groups).mean(0)
         return torch.lerp(value, log_weights.mean(0), self.beta) if self.beta else value
 
@@ -241,8 +261,9 @@ class _Weighted(Warmed):
 
         That is the square of a sample's share in the log of a mean, and the same in a mean of logs.
         """
-        within = log_weights.unflatten(0, (self.m, self.k)).softmax(1) ** power
-        return (torch.lerp(within, torch.full_like(within, 1 / self.k), self.beta) / self.m).flatten(0, 1)
+        within = log_weights.unflatten(0, (self.m, -1)).softmax(1) ** power
+        each = torch.full_like(within, 1 / within.shape[1])
+        return (torch.lerp(within, each, self.beta) / self.m).flatten(0, 1)
 
     def _log_weights(self, trace: Trace) -> Tensor:
         log_weights = trace.log_joint_ratio
@@ -254,7 +275,7 @@ class _Weighted(Warmed):
         ends = self._shares(self._log_weights(trace)).float().cumsum(0).T.contiguous()
         first = trace.noise.uniform((len(ends), 1), ends)
         at = (first + torch.arange(self.kept, device=ends.device)) / self.kept * ends[:, -1:]
-        return torch.searchsorted(ends, at, right=True).T.clamp_max(self.samples - 1)
+        return torch.searchsorted(ends, at, right=True).T.clamp_max(len(ends.T) - 1)
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         # First: levels keep what they have once been asked for, with or without its graph.
@@ -308,9 +329,10 @@ class _Weighted(Warmed):
         given = {"m": self.m, "k": self.k, "beta": self.beta, "gradient": self.gradient, "kept": self.kept}
         shown = {"k", "kept", *self.shown}
         shown -= {"gradient"} if self.gradient == "plain" else set()
-        shown -= set() if self.picks else {"kept"}
+        shown -= {"kept"} if self.kept is None else set()
         options = [f"{n}={v}" for n, v in given.items() if n in shown]
-        return f"{self.name}({', '.join(options + [f'warmup={self._warmup:g}'] * (self._warmup > 0))})"
+        scheduled = {"growth": self.growth, "warmup": self._warmup}
+        return f"{self.name}({', '.join(options + [f'{n}={v:g}' for n, v in scheduled.items() if v])})"
 
 
 class IWAE(_Weighted):
@@ -330,6 +352,9 @@ class IWAE(_Weighted):
         How many of the samples, drawn by their weights, a step goes back through: for large ``k``, a gradient
         of the same mean in less time and memory, and with more noise. None: all, by their weights. With
         some, no other term can be added.
+    growth : float
+        Epochs over which the samples of a step double from 1 up to ``k``, half of a training at most: most of
+        what a decoder learns by many it learns by a few, in less time. 0 for ``k`` from the start.
     warmup : float
         Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
         training at most.
@@ -337,7 +362,7 @@ class IWAE(_Weighted):
     Raises
     ------
     PlanError
-        If ``k < 1``, there is no such gradient, or more samples are kept than drawn.
+        If ``k < 1``, there is no such gradient, more samples are kept than drawn, or the growth is negative.
 
     References
     ----------
@@ -349,14 +374,25 @@ class IWAE(_Weighted):
     >>> from chartae.parts.objectives import IWAE
     >>> IWAE(k=5), IWAE(k=5, gradient="dreg"), IWAE(k=50, kept=5)
     (iwae(k=5), iwae(k=5, gradient=dreg), iwae(k=50, kept=5))
+    >>> growing = IWAE(k=50, growth=12)
+    >>> for epoch in (0, 2, 4, 10, 12):
+    ...     growing.advance(epoch)
+    ...     print(growing.samples, end=" ")
+    1 2 4 25 50
     """
 
     name = "iwae"
 
     def __init__(
-        self, k: int = 5, *, gradient: str = "plain", kept: int | None = None, warmup: float = 0.0
+        self,
+        k: int = 5,
+        *,
+        gradient: str = "plain",
+        kept: int | None = None,
+        growth: float = 0.0,
+        warmup: float = 0.0,
     ) -> None:
-        super().__init__(k, gradient=gradient, kept=kept, warmup=warmup)
+        super().__init__(k, gradient=gradient, kept=kept, growth=growth, warmup=warmup)
 
 
 class MIWAE(_Weighted):
@@ -484,7 +520,14 @@ class PIWAE(_Weighted):
         return log_weights.softmax(0)
 
 
-def elbo(k: int = 1, *, free_bits: float = 0.0, kept: int | None = None, warmup: float = 0.0) -> Objective:
+def elbo(
+    k: int = 1,
+    *,
+    free_bits: float = 0.0,
+    kept: int | None = None,
+    growth: float = 0.0,
+    warmup: float = 0.0,
+) -> Objective:
     """Give the bound of k importance samples: for one of them the ELBO, in two terms.
 
     Source: Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8.
@@ -495,7 +538,7 @@ def elbo(k: int = 1, *, free_bits: float = 0.0, kept: int | None = None, warmup:
         Importance samples.
     free_bits, warmup : float
         Of :class:`KL`, or of :class:`IWAE`.
-    kept : int or None
+    kept, growth : int or None, float
         Of :class:`IWAE`.
 
     Returns
@@ -518,7 +561,7 @@ def elbo(k: int = 1, *, free_bits: float = 0.0, kept: int | None = None, warmup:
         return NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
     if free_bits:
         raise PlanError(f"free_bits act on the kl term, and the bound of k={k} samples has none: use k=1")
-    return IWAE(k, kept=kept, warmup=warmup)
+    return IWAE(k, kept=kept, growth=growth, warmup=warmup)
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class SummedLabels(Objective):
         self.bound, self.again = bound, again
         self.register_buffer("log_shares", shares.log())
         self.needs = bound.needs | {"head.log_prob"}
-        self.samples, self.differentiates_networks = bound.samples, bound.differentiates_networks
+        self.differentiates_networks = bound.differentiates_networks
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         model, label = cast(Any, trace.model), _condition(trace)
@@ -143,6 +143,10 @@ class SummedLabels(Objective):
         with _told_apart(model, model.condition):
             terms = self.bound(model.trace(batch, k=len(trace.log_lik), noise=trace.noise))
         return {name: term.rows.reshape(len(labels), -1) for name, term in terms.items()}
+
+    @property
+    def samples(self) -> int:  # type: ignore[override]
+        return self.bound.samples
 
     def advance(self, epoch: float) -> None:
         self.bound.advance(epoch)
