@@ -17,7 +17,8 @@ from chartae.models.recipes import build
 from chartae.parts.units import infer_space
 from chartae.training import averages
 from chartae.training.averages import POWER, Average
-from chartae.training.engine import best_weights, evaluate, finish, train
+from chartae.training.engine import best_weights, finish, train
+from chartae.training.evaluation import evaluate
 from chartae.training.optimizers import Adam
 from chartae.training.sources import Source
 

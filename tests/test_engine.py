@@ -21,8 +21,9 @@ from chartae.core.spaces import Space
 from chartae.models.recipes import build
 from chartae.parts.objectives import NegLogLik
 from chartae.parts.units import infer_space
-from chartae.training import engine
-from chartae.training.engine import Epoch, _begin, evaluate, train
+from chartae.training import loop
+from chartae.training.engine import Epoch, _begin, train
+from chartae.training.evaluation import evaluate
 from chartae.training.kernels import Gradients, gradients_for
 from chartae.training.sources import Source
 
@@ -780,9 +781,9 @@ def test_what_is_gone_back_to_stays_as_it_was():
         optimizer.step()
 
     step()
-    good = engine._snapshot(model, optimizer)
+    good = loop.snapshot(model, optimizer)
     kept = copy.deepcopy(good)
-    engine._restore(good, model, optimizer)
+    loop.set_back(good, model, optimizer)
     step()
     for now, then in zip(good[1]["state"].values(), kept[1]["state"].values(), strict=True):
         assert all(torch.equal(now[name], then[name]) for name in then)

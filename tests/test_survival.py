@@ -40,7 +40,7 @@ def checkpoint_at_every_chance(monkeypatch):
 
 def stop_at(monkeypatch, batch, number=signal.SIGINT):
     """Send a signal while the given batch (from 0, over all epochs) is trained with."""
-    from chartae.training.engine import Adam
+    from chartae.training.optimizers import Adam
 
     step, seen = Adam.step, [0]
 
@@ -375,9 +375,9 @@ def test_bad_data_leave_no_folder_and_no_lock(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*last good state")
 def test_training_that_breaks_down_leaves_what_was_learned(tmp_path, monkeypatch):
-    from chartae.training import engine
+    from chartae.training import loop
 
-    run = engine._Loop.steps
+    run = loop.Loop.steps
 
     def broken(self, pause):
         if self.epoch >= 2:
@@ -385,7 +385,7 @@ def test_training_that_breaks_down_leaves_what_was_learned(tmp_path, monkeypatch
         return run(self, pause)
 
     with monkeypatch.context() as m:
-        m.setattr(engine._Loop, "steps", broken)
+        m.setattr(loop.Loop, "steps", broken)
         with pytest.raises(TrainingError):
             ct.VAE(**SMALL).fit(X, run=tmp_path / "a")
     assert ct.load(tmp_path / "a").n_iter_ == 2

@@ -49,7 +49,8 @@ def main() -> None:
     args = parser.parse_args()
     import chartae as ct
     from chartae.models.spoken import spoken
-    from chartae.training.engine import evaluate, train
+    from chartae.training.engine import train
+    from chartae.training.evaluation import evaluate
     from chartae.training.sources import Source
 
     warnings.simplefilter("ignore")

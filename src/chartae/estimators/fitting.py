@@ -38,7 +38,8 @@ from chartae.models.recipes import build_from, find
 from chartae.parts.tables import Inputs
 from chartae.parts.units import infer_space
 from chartae.training.averages import FEWEST
-from chartae.training.engine import finish, settle, train
+from chartae.training.engine import finish, train
+from chartae.training.evaluation import settle
 from chartae.training.precision import choose_device, choose_precision, start_threads
 from chartae.training.readers import Dataset, read
 from chartae.training.sources import Source

@@ -338,10 +338,12 @@ class Sum(Objective):
 
     @property
     def samples(self) -> int:  # type: ignore[override]
+        """Posterior samples of a training pass: as many as a part wants."""
         return max(part.samples for part in self.parts)  # type: ignore[type-var, return-value]
 
     @property
     def picks(self) -> bool:  # type: ignore[override]
+        """Whether the gradient needs some of the samples only."""
         return any(part.picks for part in self.parts)
 
     def forward(self, trace: Trace) -> dict[str, Term]:

@@ -146,6 +146,7 @@ class SummedLabels(Objective):
 
     @property
     def samples(self) -> int:  # type: ignore[override]
+        """Posterior samples of a training pass: those of the bound."""
         return self.bound.samples
 
     def advance(self, epoch: float) -> None:
