@@ -25,7 +25,7 @@ from chartae.audits.findings import (
     of_share,
 )
 from chartae.audits.remedies import Setting, proposed, remedies
-from chartae.audits.report import _setting, _together
+from chartae.audits.report import _says, _setting, _together
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry import Chart
 
@@ -103,6 +103,16 @@ def test_every_check_says_something_for_every_verdict_it_can_give(name):
     assert kind.ok == kind.fail == np.inf or {"warn", "fail"} <= set(kind.says)
     assert set(kind.remedies) <= set(remedies)
     assert kind.reference
+
+
+def test_numbers_in_a_sentence_have_no_powers_of_ten():
+    kind = checks["information"]
+    said = [_says(kind, "ok", Reading(v, None, also={"mutual": ""})) for v in (1168.4, 3.14159, 0.0002)]
+    for sentence, number in zip(said, ("1,170", "3.14", "0.0002"), strict=True):
+        assert f"an item is {number} nats less likely" in sentence
+    unsure = _says(kind, "cannot tell", Reading(2e4, (1.23456e4, 5e7)))
+    assert "Cannot tell: 20,000 (" in unsure
+    assert "from 12,300 to 50,000,000;" in unsure
 
 
 def test_nothing_is_kept_of_a_step_that_comes_back_the_other_way():

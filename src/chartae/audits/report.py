@@ -389,12 +389,21 @@ def _says(kind: Check, verdict: Verdict, reading: Reading) -> str:
     if verdict == "cannot tell":
         if reading.because:
             return f"Cannot tell: {reading.because}."
-        low, high = reading.interval or (float("nan"), float("nan"))
+        value, low, high = map(_Told, (reading.value, *(reading.interval or (float("nan"), float("nan")))))
         return (
-            f"Cannot tell: {reading.value:.3g} ({kind.unit}) may be anything from {low:.3g} to {high:.3g}; "
+            f"Cannot tell: {value:.3g} ({kind.unit}) may be anything from {low:.3g} to {high:.3g}; "
             "more items may help."
         )
-    return kind.says[verdict].format(value=reading.value, **reading.also)
+    told = {"value": reading.value, **reading.also}
+    return kind.says[verdict].format(**{k: _Told(v) if isinstance(v, float) else v for k, v in told.items()})
+
+
+class _Told(float):
+    """A number in a sentence: large ones are 1,170 and not 1.17e+03."""
+
+    def __format__(self, spec: str) -> str:
+        text = super().__format__(spec)
+        return f"{float(text):,.0f}" if "e+" in text else text
 
 
 def form_of(path: Path) -> Callable[[Report], str]:
