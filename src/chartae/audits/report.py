@@ -389,6 +389,7 @@ def _says(kind: Check, verdict: Verdict, reading: Reading) -> str:
     if verdict == "cannot tell":
         if reading.because:
             return f"Cannot tell: {reading.because}."
+        assert reading.value is not None
         value, low, high = map(_Told, (reading.value, *(reading.interval or (float("nan"), float("nan")))))
         return (
             f"Cannot tell: {value:.3g} ({kind.unit}) may be anything from {low:.3g} to {high:.3g}; "

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from chartae.parts.posteriors import (
 from chartae.parts.priors import StandardNormalPrior
 from chartae.parts.readouts import Silent
 from chartae.training.graphs import Recorded
+from chartae.training.handwritten import HandwrittenLayers, is_known
 from chartae.training.precision import autocast, gains_from_bf16
 
 __all__ = ["BoundGradients", "Gradients", "LayerGradients", "RecordedGradients", "gradients_for", "total"]
@@ -309,7 +310,7 @@ class LayerGradients(Gradients):
             return v[w], v[b], g[w], g[b]
 
         self.kernels = [
-            _Layers([tensors(m) for m in net.layers if isinstance(m, nn.Linear)], _passes(net))
+            HandwrittenLayers(net, [tensors(m) for m in net.layers if isinstance(m, nn.Linear)])
             for net in self.networks
         ]
         for net, kernel in zip(self.networks, self.kernels, strict=True):
@@ -495,43 +496,8 @@ def _networks(plan: Plan) -> list[MLP | None]:
     # Leaps follow slopes of the prior's density, which are no gradients of its weights.
     prior = None if isinstance(posterior, HamiltonianPosterior) else model.prior
     sides = [part for part in (posterior, prior) if part is not None]
-    inner = [m for side in sides for m in side.modules() if type(m) is MLP and m not in ends and _is_known(m)]
-    return [*(net if type(net) is MLP and _is_known(net) else None for net in ends), *_different(inner)]
-
-
-def _is_known(net: MLP) -> bool:
-    """Whether it is linear layers with known functions between them, with biases, all of them to be trained.
-
-    Exact types: a subclass, such as a masked or a parametrized layer, computes something else.
-    """
-    layers = list(net.layers)
-    return (
-        len(layers) % 2 == 1
-        and all(type(m) is nn.Linear and m.bias is not None for m in layers[::2])
-        and all(type(m) in PASSES for m in layers[1::2])
-        and all(p.requires_grad for p in net.parameters())
-        and not any(m._forward_hooks or m._forward_pre_hooks for m in net.layers.modules())
-    )
-
-
-def _passes(net: MLP) -> list[Pass]:
-    return [PASSES[type(m)] for m in list(net.layers)[1::2]]
-
-
-class Pass(NamedTuple):
-    """A function between layers, in place, and the gradient by its input ``(g, output)``, in place of g."""
-
-    forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor], Tensor]
-
-
-PASSES: dict[type[nn.Module], Pass] = {
-    # Where the output is zero, nothing passes.
-    nn.ReLU: Pass(
-        torch.relu_, lambda g, y: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=g)
-    ),
-    nn.Tanh: Pass(torch.tanh_, lambda g, y: torch.ops.aten.tanh_backward.grad_input(g, y, grad_input=g)),
-}
+    inner = [m for side in sides for m in side.modules() if type(m) is MLP and m not in ends and is_known(m)]
+    return [*(net if type(net) is MLP and is_known(net) else None for net in ends), *_different(inner)]
 
 
 def _different(things: Sequence[T]) -> list[T]:
@@ -544,82 +510,3 @@ def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
         out.append(flat[start : start + p.numel()].view(p.shape))
         start += -(-p.numel() // 64) * 64
     return out
-
-
-class _Layers:
-    """Linear layers with functions between them, as one node of the graph, or outside of any.
-
-    Parameters
-    ----------
-    tensors : list of (weight, bias, weight gradient, bias gradient)
-        Of each layer; the first backward pass of a step writes gradients, further ones add.
-    passes : list of Pass
-        What is between them.
-    """
-
-    def __init__(self, tensors: list[tuple[Tensor, Tensor, Tensor, Tensor]], passes: list[Pass]) -> None:
-        self.passes = passes
-        self.tensors = [(w, w.t(), b, gw, gb) for w, b, gw, gb in tensors]
-        self.fresh = True
-        #: Of the last pass, where there was no graph to keep them.
-        self.inputs: list[Tensor] = []
-        # Autograd sees no parameters: without an input that needs a gradient it would skip the backward pass.
-        self.anchor = torch.zeros((), requires_grad=True)
-
-    def __call__(self, h: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            out: Tensor = _Apply.apply(h, self.anchor, self)
-        else:
-            out, self.inputs = self.forward(h)
-        return out
-
-    def forward(self, h: Tensor) -> tuple[Tensor, list[Tensor]]:
-        inputs, last = [], len(self.tensors) - 1
-        for i, (weight, transposed, bias, _, _) in enumerate(self.tensors):
-            h = h if h.dtype == weight.dtype else h.to(weight.dtype)
-            inputs.append(h)
-            h = torch.addmm(bias, h, transposed)
-            if i < last:
-                h = self.passes[i].forward(h)
-        return h.float(), inputs
-
-    def backward(self, g: Tensor, inputs: list[Tensor], needs_input: bool) -> Tensor | None:
-        for i in range(len(self.tensors) - 1, -1, -1):
-            weight, _, _, weight_grad, bias_grad = self.tensors[i]
-            if self.fresh and bias_grad.dtype == g.dtype:
-                torch.sum(g, 0, out=bias_grad)
-            elif self.fresh:
-                bias_grad.copy_(g.sum(0))
-            else:
-                bias_grad.add_(g.sum(0))
-            g = g if g.dtype == weight.dtype else g.to(weight.dtype)
-            if self.fresh:
-                torch.mm(g.t(), inputs[i], out=weight_grad)
-            else:
-                weight_grad.addmm_(g.t(), inputs[i])
-            if i == 0:
-                self.fresh = False
-                return torch.mm(g, weight).float() if needs_input else None
-            g = self.passes[i - 1].backward(torch.mm(g, weight), inputs[i])
-        return None
-
-    def finish(self) -> None:
-        """Leave no old gradient where a step had no use for the network."""
-        if self.fresh:
-            for _, _, _, weight_grad, bias_grad in self.tensors:
-                weight_grad.zero_()
-                bias_grad.zero_()
-
-
-class _Apply(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, h: Tensor, anchor: Tensor, layers: _Layers) -> Tensor:
-        out, inputs = layers.forward(h)
-        ctx.layers, ctx.inputs = layers, inputs  # type: ignore[attr-defined]
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: object, g: Tensor) -> tuple[Tensor | None, None, None]:
-        needs_input = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
-        return ctx.layers.backward(g, ctx.inputs, needs_input), None, None  # type: ignore[attr-defined]

@@ -1,0 +1,184 @@
+"""Linear layers with functions between them, whose derivatives are written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from chartae.parts.networks import MLP
+
+__all__ = ["HandwrittenLayers", "is_known"]
+
+
+class _Pass(NamedTuple):
+    """A function between layers, in place, and the gradient by its input ``(g, output)``, in place of g."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+PASSES: dict[type[nn.Module], _Pass] = {
+    # Where the output is zero, nothing passes.
+    nn.ReLU: _Pass(
+        torch.relu_, lambda g, y: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=g)
+    ),
+    nn.Tanh: _Pass(torch.tanh_, lambda g, y: torch.ops.aten.tanh_backward.grad_input(g, y, grad_input=g)),
+}
+
+
+def is_known(net: MLP) -> bool:
+    """Tell whether a network is linear layers with known functions between them.
+
+    All of them must have biases, and be trained. Exact types: a subclass, such as a masked or a parametrized
+    layer, computes something else.
+
+    Parameters
+    ----------
+    net : MLP
+        The network.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+
+    Examples
+    --------
+    >>> from chartae.parts.networks import MLP
+    >>> from chartae.training.handwritten import is_known
+    >>> is_known(MLP((4,), (2,))), is_known(MLP((4,), (2,), activation="silu"))
+    (True, False)
+    """
+    layers = list(net.layers)
+    return (
+        len(layers) % 2 == 1
+        and all(type(m) is nn.Linear and m.bias is not None for m in layers[::2])
+        and all(type(m) in PASSES for m in layers[1::2])
+        and all(p.requires_grad for p in net.parameters())
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in net.layers.modules())
+    )
+
+
+class HandwrittenLayers:
+    """Linear layers with functions between them, as one node of the graph, or outside of any.
+
+    Parameters
+    ----------
+    net : MLP
+        Whose layers they are.
+    tensors : list of (weight, bias, weight gradient, bias gradient)
+        ``(m, l)``, ``(m,)``, ``(m, l)`` and ``(m,)`` of each layer; the first backward pass of a step writes
+        gradients, further ones add.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import MLP
+    >>> from chartae.training.handwritten import HandwrittenLayers
+    >>> net = MLP((4,), (2,), hidden=(8,))
+    >>> pairs = [(m.weight.detach(), m.bias.detach()) for m in net.layers[::2]]
+    >>> layers = HandwrittenLayers(net, [(w, b, torch.zeros_like(w), torch.zeros_like(b)) for w, b in pairs])
+    >>> x = torch.ones(3, 4)
+    >>> torch.allclose(layers(x), net(x))
+    True
+    """
+
+    def __init__(self, net: MLP, tensors: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+        self.passes = [PASSES[type(m)] for m in list(net.layers)[1::2]]
+        self.tensors = [(w, w.t(), b, gw, gb) for w, b, gw, gb in tensors]
+        self.fresh = True
+        #: Of the last pass, where there was no graph to keep them.
+        self.inputs: list[Tensor] = []
+        # Autograd sees no parameters: without an input that needs a gradient it would skip the backward pass.
+        self.anchor = torch.zeros((), requires_grad=True)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            out: Tensor = _Apply.apply(h, self.anchor, self)
+        else:
+            out, self.inputs = self.forward(h)
+        return out
+
+    def forward(self, h: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Go through all layers.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, l)``, what goes into the first.
+
+        Returns
+        -------
+        out : Tensor
+            ``(n, m)``, what comes out of the last, in float32.
+        inputs : list of Tensor
+            ``(n, l)`` of each layer, as :meth:`backward` wants them.
+        """
+        inputs, last = [], len(self.tensors) - 1
+        for i, (weight, transposed, bias, _, _) in enumerate(self.tensors):
+            h = h if h.dtype == weight.dtype else h.to(weight.dtype)
+            inputs.append(h)
+            h = torch.addmm(bias, h, transposed)
+            if i < last:
+                h = self.passes[i].forward(h)
+        return h.float(), inputs
+
+    def backward(self, g: Tensor, inputs: list[Tensor], needs_input: bool) -> Tensor | None:
+        """Write the gradients by all weights, or add them where this step has written some.
+
+        Parameters
+        ----------
+        g : Tensor
+            ``(n, m)``, the gradient by what came out; it may be overwritten.
+        inputs : list of Tensor
+            ``(n, l)`` of each layer.
+        needs_input : bool
+            Whether the gradient by what went in is wanted, too.
+
+        Returns
+        -------
+        Tensor or None
+            ``(n, l)``, that gradient.
+        """
+        for i in range(len(self.tensors) - 1, -1, -1):
+            weight, _, _, weight_grad, bias_grad = self.tensors[i]
+            if self.fresh and bias_grad.dtype == g.dtype:
+                torch.sum(g, 0, out=bias_grad)
+            elif self.fresh:
+                bias_grad.copy_(g.sum(0))
+            else:
+                bias_grad.add_(g.sum(0))
+            g = g if g.dtype == weight.dtype else g.to(weight.dtype)
+            if self.fresh:
+                torch.mm(g.t(), inputs[i], out=weight_grad)
+            else:
+                weight_grad.addmm_(g.t(), inputs[i])
+            if i == 0:
+                self.fresh = False
+                return torch.mm(g, weight).float() if needs_input else None
+            g = self.passes[i - 1].backward(torch.mm(g, weight), inputs[i])
+        return None
+
+    def finish(self) -> None:
+        """Leave no old gradient where a step had no use for the network."""
+        if self.fresh:
+            for _, _, _, weight_grad, bias_grad in self.tensors:
+                weight_grad.zero_()
+                bias_grad.zero_()
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, h: Tensor, anchor: Tensor, layers: HandwrittenLayers) -> Tensor:
+        out, inputs = layers.forward(h)
+        ctx.layers, ctx.inputs = layers, inputs  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: object, g: Tensor) -> tuple[Tensor | None, None, None]:
+        needs_input = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        return ctx.layers.backward(g, ctx.inputs, needs_input), None, None  # type: ignore[attr-defined]
