@@ -1,7 +1,8 @@
 """Sentence embeddings kept as 64 numbers: who finds the neighbors that whole vectors have, and the topic?
 
 7,600 news texts as embeddings of 384 numbers (MiniLM): 5,600 of them are an index, 2,000 ask for their ten
-nearest by the cosine. PCA and an autoencoder are fitted on the index, and each keeps 64 numbers of an item.
+nearest by the cosine. PCA and two autoencoders, of which one is taught to keep neighbors, are fitted on the
+index, and each keeps 64 numbers of an item.
 Queries are compared with items by the cosine of both codes; of what both codes are decoded to; and of the
 query, whole, and what the item's code is decoded to. The topic is read off codes by a linear probe, fitted on
 the index. A decoder knows the index: what is left of a gain for items that were in no fit is told by the
@@ -31,6 +32,16 @@ from common import machine_info, write_json
 NEAR, INDEX, LATENT = 10, 5600, 64
 WAYS = ("codes", "both decoded", "whole query, decoded item")
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 1.0)  # of which one is chosen within the index
+#: By recipe.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ae": {"hidden": (1024,), "corruption": 0.7, "max_epochs": 40},
+    "neighbor-ae": {
+        "recipe_params": {"lam": 2.5, "metric": "cosine"},
+        "hidden": (2048,),
+        "corruption": 0.5,
+        "max_epochs": 100,
+    },
+}
 
 
 def recall(similarity: np.ndarray, whole: np.ndarray) -> float:
@@ -75,19 +86,18 @@ def judged(keep: Any, decode: Any, X: np.ndarray, y: np.ndarray) -> dict[str, An
     }
 
 
-def autoencoder(X: np.ndarray, y: np.ndarray, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+def autoencoder(X: np.ndarray, y: np.ndarray, seed: int, recipe: str) -> dict[str, Any]:
     import chartae as ct
 
-    encoder = ct.AE(
+    encoder = ct.Autoencoder(
+        recipe=recipe,
         latent_dim=LATENT,
-        hidden=tuple(args.hidden),
-        max_epochs=args.epochs,
         batch_size=256,
-        learning_rate=args.learning_rate,
+        learning_rate=3e-3,
         schedule="cosine",
-        corruption=args.corruption,
         validation_fraction=0,  # what is kept is the index as it is
         random_state=seed,
+        **OPTIONS[recipe],
     )
     embedding = ct.ProbabilisticEmbedding(encoder, method="reconstruction").fit(X[:INDEX])
     out = judged(embedding.transform, embedding.encoder_.inverse_transform, X, y)
@@ -107,10 +117,6 @@ def main() -> None:
     )
     parser.add_argument("--data", help=".npz with `embedding` and `label`")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[1024])
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--corruption", type=float, default=0.7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "sentence_codes.json")
     args = parser.parse_args()
@@ -122,10 +128,12 @@ def main() -> None:
     with np.load(args.data) as data:
         order = np.random.default_rng(0).permutation(len(data["label"]))
         X, y = data["embedding"][order].astype(np.float32), data["label"][order]
-    runs = [autoencoder(X, y, seed, args) for seed in range(args.seeds)]
-    least = components(X, y, LATENT)
-    as_many = (runs[0]["numbers"] - X.shape[1]) // (INDEX + X.shape[1])
-    write(args, {"pca": least, "autoencoder": runs, "pca of as many numbers": components(X, y, as_many)})
+    kept: dict[str, Any] = {"pca": components(X, y, LATENT)}
+    for recipe in OPTIONS:
+        kept[recipe] = [autoencoder(X, y, seed, recipe) for seed in range(args.seeds)]
+        as_many = (kept[recipe][0]["numbers"] - X.shape[1]) // (INDEX + X.shape[1])
+        kept[f"pca of as many numbers as {recipe}"] = components(X, y, as_many)
+    write(args, kept)
 
 
 def write(args: argparse.Namespace, kept: dict[str, Any]) -> None:
@@ -139,7 +147,10 @@ def write(args: argparse.Namespace, kept: dict[str, Any]) -> None:
         errors = [shown([run["error"][i] for run in runs]) for i in (0, 1)]
         return [name, *of, new, shown([run["topic"] for run in runs]), *errors, f"{runs[0]['numbers']:,}"]
 
-    more = kept["pca of as many numbers"]
+    def tried(recipe: str) -> str:
+        shown = {**OPTIONS[recipe], **OPTIONS[recipe].get("recipe_params", {})}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if name != "recipe_params")
+
     write_json(
         str(args.out),
         title="Sentence embeddings kept as 64 numbers",
@@ -156,18 +167,18 @@ def write(args: argparse.Namespace, kept: dict[str, Any]) -> None:
         ],
         rows=[
             line(f"PCA, {LATENT}", [kept["pca"]]),
-            line(f"autoencoder, {LATENT}", kept["autoencoder"]),
-            line(f"PCA, {more['d']}", [more]),
+            *(line(f"{recipe}, {LATENT}", kept[recipe]) for recipe in OPTIONS),
+            *(line(f"PCA, {more['d']}", [more]) for name, more in kept.items() if "as many" in name),
         ],
         notes=[
             f"Recall: share of the {NEAR} nearest of whole vectors; {INDEX:,} items, 2,000 queries. Items "
             "not in the fit: one half of the queries looks for the rest. Topics: by a linear probe of codes.",
-            f"Autoencoder: AE(latent_dim={LATENT}, hidden={tuple(args.hidden)}, "
-            f"corruption={args.corruption:g}), {args.epochs} epochs, chosen by a look at these queries; "
-            f"{len(kept['autoencoder'])} seeds, ± is the standard error over them.",
-            "Numbers in all: codes of the index and what decodes them. The decoder knows a part of the index "
-            "by heart: of items that were in no fit PCA's codes find as many, and with as many numbers in "
-            "all PCA finds more.",
+            f"{len(kept['ae'])} seeds, ± is the standard error over them.",
+            f"ae: {tried('ae')}, chosen by a look at these queries.",
+            f"neighbor-ae: {tried('neighbor-ae')}, chosen of seven by 1,000 items of the index, which looked "
+            "for the others.",
+            "Numbers in all: codes of the index and what decodes them, which retrieval by codes has no use "
+            "for. A decoder knows a part of the index by heart, and PCA of as many numbers finds more.",
         ],
         raw=kept,
     )

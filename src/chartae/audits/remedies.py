@@ -11,7 +11,10 @@ from chartae.models.recipes.plain import DENOISING
 
 __all__ = ["Remedy", "Setting", "proposed", "remedies"]
 
-PLAIN = ("ae", "l2-ae", "denoising-ae", "contractive-ae")  # recipes without a prior
+PLAIN = (  # recipes without a prior
+    *("ae", "denoising-ae", "contractive-ae", "neighbor-ae"),
+    *("l2-ae", "rae-l2", "rae-gp", "isometric-ae", "irmae"),
+)
 
 
 @dataclass(frozen=True)

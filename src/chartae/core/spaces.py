@@ -264,8 +264,9 @@ class Space(nn.Module):
 
     @property
     def offers(self) -> frozenset[str]:
-        """What an objective may need of the data: "images", where items are laid out as such."""
-        return frozenset({"images"} if self.is_image else ())
+        """What an objective may need of the data: "images", and "distances", which categories lack."""
+        offers = {"images": self.is_image, "distances": self.likelihood not in ("categorical", "sequence")}
+        return frozenset(name for name, offered in offers.items() if offered)
 
     def check(self, X: np.ndarray, range: tuple[float, float] | None = None) -> None:
         """Refuse values that the likelihood does not know.

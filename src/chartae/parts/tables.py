@@ -301,19 +301,38 @@ class Inputs(nn.Module):
         Tensor
             ``(n, *shape)``.
         """
-        seen = ~x.isnan() if self.gaps else None
-        if seen is not None and self.training and self.hide:
+        if not self.gaps:
+            return self.values(x)
+        seen = ~x.isnan()
+        if self.training and self.hide:
             seen &= torch.rand_like(x) >= self.hide
+        return torch.cat([self.values(x, seen), seen.to(x.dtype)], 1)
+
+    def values(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Prepare a batch without flags of what is missing.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(n, *x)``, in the model's units; NaN where a value is missing.
+        seen : Tensor or None
+            ``(n, *x)``, which values are there; None: those that are not NaN.
+
+        Returns
+        -------
+        Tensor
+            ``(n, f, ...)``, zeros where a value is missing.
+        """
+        if seen is None and self.gaps:
+            seen = ~x.isnan()
         filled = x if seen is None else x.masked_fill(~seen, 0.0)
-        parts = [filled]
-        if self.tabular:
-            parts = [self._numbers(filled)]
-            for place, levels in self.one_hot.items():
-                code = filled[:, place].round().long().clamp(0, levels - 1)
-                one_hot = nn.functional.one_hot(code, levels).to(x.dtype)
-                parts.append(one_hot if seen is None else one_hot * seen[:, place, None])
-        if seen is not None:
-            parts.append(seen.to(x.dtype))
+        if not self.tabular:
+            return filled
+        parts = [self._numbers(filled)]
+        for place, levels in self.one_hot.items():
+            code = filled[:, place].round().long().clamp(0, levels - 1)
+            one_hot = nn.functional.one_hot(code, levels).to(x.dtype)
+            parts.append(one_hot if seen is None else one_hot * seen[:, place, None])
         return torch.cat(parts, 1)
 
     @property

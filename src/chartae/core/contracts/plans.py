@@ -47,6 +47,10 @@ LACKS = {
         "which are no images",
         "use another recipe, or give items as (n, height, width), layout='hw', or with channels",
     ),
+    "space.distances": (
+        "whose values are categories or tokens, between which there are no distances",
+        "use another recipe, or give items as numbers",
+    ),
 }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from chartae.core.contracts import Plan
-from chartae.models.assembly import assemble, recipe
+from chartae.models.assembly import assemble, recipe, space_of
 from chartae.parts.objectives import (
     CodeNorm,
     Contractive,
@@ -13,6 +14,7 @@ from chartae.parts.objectives import (
     DecoderWeights,
     Distortion,
     NegLogLik,
+    Neighbors,
 )
 
 __all__: list[str] = []
@@ -102,6 +104,26 @@ def isometric_ae(shape: Any, *, lam: float = 1.0, **common: Any) -> Plan:
     Lee, Yoon, Son and Park 2022, "Regularized autoencoders for isometric representation learning".
     """
     objective = NegLogLik() + lam * Distortion()
+    return assemble(shape, posterior="delta", prior=None, objective=objective, **common)
+
+
+@recipe(
+    "neighbor-ae",
+    paper="van der Maaten 2009 (AISTATS)",
+    parts="delta posterior; nll + λ d (neighbors of items kept among codes), of d values",
+)
+def neighbor_ae(
+    shape: Any, *, lam: float = 1.0, temperature: float = 0.03, metric: str = "euclidean", **common: Any
+) -> Plan:
+    """Autoencoder whose codes have the neighbors that items have, for retrieval by codes.
+
+    References
+    ----------
+    Hinton and Roweis 2002, "Stochastic neighbor embedding"; of an encoder: van der Maaten 2009, "Learning a
+    parametric embedding by preserving local structure"; beside a reconstruction it is chartae's own.
+    """
+    values = math.prod(space_of(shape).model_shape)
+    objective = NegLogLik() + lam * values * Neighbors(temperature, metric=metric)
     return assemble(shape, posterior="delta", prior=None, objective=objective, **common)
 
 

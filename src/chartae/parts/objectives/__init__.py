@@ -17,6 +17,7 @@ from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCor
 from chartae.parts.objectives.labels import Labels, SummedLabels
 from chartae.parts.objectives.matches import Match, Matches, fit_match
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
+from chartae.parts.objectives.neighbors import Neighbors
 from chartae.parts.objectives.penalties import (
     CodeNorm,
     Contractive,
@@ -52,6 +53,7 @@ __all__ = [
     "Matches",
     "Matching",
     "NegLogLik",
+    "Neighbors",
     "SlicedWasserstein",
     "SummedLabels",
     "TotalCorrelation",
