@@ -142,6 +142,16 @@ def test_a_plan_has_the_mean_over_rows_and_draws():
     torch.testing.assert_close(found, changed(x, trace.levels[0].z).mean())
 
 
+def test_precision_and_place_leave_the_value_as_it_is():
+    plan = build("neighbor-ae", (5,), latent_dim=3, hidden=(8,))
+    trace = plan.model.trace(Batch(torch.from_numpy(points(8, 5)).float()), k=1, noise=Noise(0))
+    value = plan.objective(trace)["neighbors"].rows
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(plan.objective(trace)["neighbors"].rows, value)
+    far = changed(points(8, 5).astype(np.float32) + 1000, points(1, 8, 3, seed=1))
+    torch.testing.assert_close(far, changed(points(8, 5), points(1, 8, 3, seed=1)), rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

@@ -22,6 +22,7 @@ from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.registry import suggest
 from chartae.parts.distributions import StandardNormal
+from chartae.parts.objectives.distances import squares
 
 __all__ = ["MMD", "CramerWold", "EppsPulley", "Matching", "SlicedWasserstein"]
 
@@ -186,7 +187,7 @@ class MMD(Matching):
         if self.closed:
             return among - 2 * self._with_normal(z, bandwidths) + self._of_normal(d, bandwidths)
         y = draws_of(p, n, noise).detach()
-        return among - 2 * self._mean(_squares(z, y), bandwidths) + self._mean(_pairs(y), bandwidths)
+        return among - 2 * self._mean(squares(z, y), bandwidths) + self._mean(_pairs(y), bandwidths)
 
     def _mean(self, squares: Tensor, bandwidths: Sequence[float]) -> Tensor:
         return sum(self.kernel.of(squares / c).mean() for c in bandwidths) / len(bandwidths)  # type: ignore[return-value]
@@ -209,17 +210,12 @@ class MMD(Matching):
         return constant(t, like), constant(np.tile(weights / len(bandwidths), len(bandwidths)), like)
 
 
-def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances ``(n, m)``: from products, which is faster, and clamped where they cancel."""
-    return (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T).clamp_min(0.0)
-
-
 def _pairs(z: Tensor) -> Tensor:
     """Squared distances of all pairs of different codes, ``(n (n - 1) / 2,)``."""
     if len(z) < 3:
         return torch.pdist(z).square()
     i, j = torch.triu_indices(len(z), len(z), 1, device=z.device)
-    return _squares(z, z).flatten().index_select(0, i * len(z) + j)
+    return squares(z, z).flatten().index_select(0, i * len(z) + j)
 
 
 def _directions(z: Tensor, slices: int, noise: Noise) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from chartae.core.contracts import Objective, Term, Trace
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
+from chartae.parts.objectives.distances import squares
 from chartae.parts.tables import Prepared
 
 __all__ = ["Neighbors"]
@@ -35,8 +36,8 @@ class Neighbors(Objective):
     Notes
     -----
     A batch has to hold neighbors for there to be something to learn: of many kinds of items take larger ones.
-    The number of rows changes the value.
-    Values of a table are compared as its encoder sees them, and where one is missing it is in the middle.
+    The number of rows changes the value. Values of a table are compared as its encoder sees them, and where
+    one is missing it is in the middle.
 
     Raises
     ------
@@ -68,7 +69,8 @@ class Neighbors(Objective):
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         z = torch.cat([level.z.flatten(2) for level in trace.levels], 2)
-        return {"neighbors": Term(self._changes(_values(trace), z).mean())}
+        with torch.autocast(z.device.type, enabled=False):  # differences of squares are all rounding in bf16
+            return {"neighbors": Term(self._changes(_values(trace), z).mean())}
 
     def _changes(self, x: Tensor, z: Tensor) -> Tensor:
         """The divergence of each item and draw of its code, ``(k, n)``, of ``(n, d)`` and ``(k, n, d)``."""
@@ -82,11 +84,10 @@ class Neighbors(Objective):
     def _log_shares(self, points: Tensor) -> Tensor:
         """Log of the chance of each other point to be drawn, ``(k, n, n - 1)``, of points ``(k, n, d)``."""
         n = points.shape[1]
-        norms = points.square().sum(2)
-        squares = norms[:, :, None] + norms[:, None] - 2 * points @ points.transpose(1, 2)
+        points = points - points.mean(1, keepdim=True)  # or rounding would be of where they lie
+        pairs = squares(points, points).flatten(1)
         # Without the diagonal, row by row: from the first on, every n + 1st entry is of it.
-        others = squares.flatten(1)[:, 1:].unflatten(1, (n - 1, n + 1))[:, :, :n].reshape(-1, n, n - 1)
-        others = others.clamp_min(0)
+        others = pairs[:, 1:].unflatten(1, (n - 1, n + 1))[:, :, :n].reshape(-1, n, n - 1)
         mean = others.mean((1, 2), keepdim=True).clamp_min(torch.finfo(others.dtype).tiny)
         return (others / (-2 * self.temperature * mean)).log_softmax(2)
 
