@@ -143,9 +143,9 @@ def write(args: argparse.Namespace, kept: dict[str, Any]) -> None:
 
     def line(name: str, runs: list[dict[str, Any]]) -> list[str]:
         of = [shown([run["index"][way] for run in runs]) for way in WAYS]
-        new = shown([run["new"][WAYS[-1]] for run in runs])
+        new = [shown([run["new"][way] for run in runs]) for way in (WAYS[0], WAYS[-1])]
         errors = [shown([run["error"][i] for run in runs]) for i in (0, 1)]
-        return [name, *of, new, shown([run["topic"] for run in runs]), *errors, f"{runs[0]['numbers']:,}"]
+        return [name, *of, *new, shown([run["topic"] for run in runs]), *errors, f"{runs[0]['numbers']:,}"]
 
     def tried(recipe: str) -> str:
         shown = {**OPTIONS[recipe], **OPTIONS[recipe].get("recipe_params", {})}
@@ -159,7 +159,7 @@ def write(args: argparse.Namespace, kept: dict[str, Any]) -> None:
         columns=[
             "kept by",
             *(f"recall, {way}" for way in WAYS),
-            "the same of items not in the fit",
+            *(f"items not in the fit: {way}" for way in (WAYS[0], WAYS[-1])),
             "topic",
             "squared error of the index",
             "of queries",
