@@ -176,8 +176,8 @@ def write(args: argparse.Namespace, kept: dict[str, Any]) -> None:
             f"{len(kept['ae'])} seeds, ± is the standard error over them.",
             f"ae: {tried('ae')}, chosen by a look at these queries.",
             f"neighbor-ae: {tried('neighbor-ae')}; width and lam chosen of seven settings by 1,000 items of "
-            "the index, which looked for the others, corruption and epochs by a look at these queries. lam=2.5, "
-            "corruption=0.5 and 100 epochs find more (0.720 ± 0.001), and tell topics for 0.878.",
+            "the index, which looked for the others, corruption and epochs by a look at these queries. "
+            "lam=2.5, corruption=0.5 and 100 epochs find more (0.720 ± 0.001), and tell topics for 0.878.",
             "Numbers in all: codes of the index and what decodes them, which retrieval by codes has no use "
             "for. A decoder knows a part of the index by heart, and PCA of as many numbers finds more.",
         ],
