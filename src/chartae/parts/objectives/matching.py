@@ -18,11 +18,11 @@ from torch import Tensor
 
 from chartae.core.arrays import constant
 from chartae.core.contracts import Distribution, Objective, Term, Trace
+from chartae.core.distances import squares
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.registry import suggest
 from chartae.parts.distributions import StandardNormal
-from chartae.parts.objectives.distances import squares
 
 __all__ = ["MMD", "CramerWold", "EppsPulley", "Matching", "SlicedWasserstein"]
 

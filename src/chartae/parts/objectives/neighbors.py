@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Objective, Term, Trace
+from chartae.core.distances import squares
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
-from chartae.parts.objectives.distances import squares
 from chartae.parts.tables import Prepared
 
 __all__ = ["Neighbors"]

@@ -1,4 +1,4 @@
-"""Distances between points, as objectives need them."""
+"""Distances between points."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def squares(a: Tensor, b: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from chartae.parts.objectives.distances import squares
+    >>> from chartae.core.distances import squares
     >>> squares(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[25.,  1.]])
     """
