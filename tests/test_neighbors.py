@@ -93,7 +93,7 @@ def test_one_item_and_equal_ones_have_nothing_to_lose(n, metric):
 # ------------------------------------------------------------------- in a model
 
 
-def test_a_column_of_many_categories_is_as_far_apart_as_its_encoder_sees_it():
+def test_a_table_with_categories_and_gaps_has_neighbors():
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     table = pandas.DataFrame({"n": rng.normal(size=60), "k": rng.choice(list("abc"), 60)})

@@ -189,8 +189,8 @@ class MMD(Matching):
         y = draws_of(p, n, noise).detach()
         return among - 2 * self._mean(squares(z, y), bandwidths) + self._mean(_pairs(y), bandwidths)
 
-    def _mean(self, squares: Tensor, bandwidths: Sequence[float]) -> Tensor:
-        return sum(self.kernel.of(squares / c).mean() for c in bandwidths) / len(bandwidths)  # type: ignore[return-value]
+    def _mean(self, apart: Tensor, bandwidths: Sequence[float]) -> Tensor:
+        return sum(self.kernel.of(apart / c).mean() for c in bandwidths) / len(bandwidths)  # type: ignore[return-value]
 
     def _with_normal(self, z: Tensor, bandwidths: Sequence[float]) -> Tensor:
         """E k(z, y) for y from N(0, I)."""
