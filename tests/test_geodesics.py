@@ -13,7 +13,7 @@ import chartae as ct
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry import distance, geodesic, interpolate, off_support, round_trip
 from chartae.geometry.charts import chart_of
-from chartae.geometry.geodesics import RIDGE, _descend, _GaussNewton, _Support, _Task
+from chartae.geometry.paths import RIDGE, Energy, Rarity, _descend, _GaussNewton
 
 
 def nowhere(x):
@@ -281,8 +281,8 @@ def test_the_graph_finds_the_way_that_a_straight_line_does_not():
 def test_the_gradient_is_the_energy_s_slope(d, seed, weight):
     rng = np.random.default_rng(seed)
     path = torch.from_numpy(line(*rng.normal(size=(2, 3, d)), 6))
-    support = _Support(rng.normal(size=(100, d)), weight) if weight else None
-    task = _Task(chart_of((nowhere, flat(7, d, seed))), None, support, path[:, [0, -1]])
+    support = Rarity(rng.normal(size=(100, d)), weight) if weight else None
+    task = Energy(chart_of((nowhere, flat(7, d, seed))), None, support, path[:, [0, -1]])
     pairs = torch.arange(3)
     energy, squares, gradient = task.slope(path, pairs)
     for found, expected in zip((energy, squares), task.energy(path, pairs), strict=True):
@@ -321,7 +321,7 @@ def gap(decode, a, b, **more) -> np.ndarray:
     found = geodesic((nowhere, decode), a, b, **more)
     assert found.converged.all()
     path = torch.from_numpy(found.codes)
-    task, pairs = _Task(chart_of((nowhere, decode)), None, None, path[:, [0, -1]]), torch.arange(len(path))
+    task, pairs = Energy(chart_of((nowhere, decode)), None, None, path[:, [0, -1]]), torch.arange(len(path))
     for _ in range(4):
         path, least = _descend(task, path, pairs, task.gram(path, pairs), 100, 1e-9)[:2]
     return found.energy / least.numpy() - 1
