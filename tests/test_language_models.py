@@ -26,7 +26,9 @@ from chartae.apps.cli import main
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.parts.distributions import Sequences
-from chartae.parts.sequences import PREFIX, Prefixed, SequenceLikelihood
+from chartae.parts.likelihoods import SequenceLikelihood
+from chartae.parts.networks import Prefixed
+from chartae.parts.networks.transformers import PREFIX
 from chartae.training.readers import medium_of
 from chartae.training.tokens import Borrowed, language_model_of
 

@@ -25,8 +25,9 @@ from chartae.core.spaces import Space
 from chartae.models.recipes import build
 from chartae.models.spoken import spoken
 from chartae.parts.distributions import Sequences
+from chartae.parts.likelihoods import SequenceLikelihood
+from chartae.parts.networks import TokenDecoder, TokenEncoder
 from chartae.parts.objectives import KL
-from chartae.parts.sequences import SequenceLikelihood, TokenDecoder, TokenEncoder
 from chartae.parts.units import infer_space
 from chartae.training.splits import apart
 from chartae.training.tokens import BytePairs, Bytes, tokenized

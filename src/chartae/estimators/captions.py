@@ -25,7 +25,7 @@ from chartae.estimators.heads import OnCodes
 from chartae.estimators.progress import show_progress
 from chartae.estimators.runs import keep, kept, load
 from chartae.models.spoken import spoken
-from chartae.parts.sequences import Prefixed
+from chartae.parts.networks import Prefixed
 from chartae.parts.units import infer_space
 from chartae.training.engine import train
 from chartae.training.precision import choose_device

@@ -26,7 +26,6 @@ from chartae.parts.likelihoods import likelihoods
 from chartae.parts.networks import Foreign, Leading, damp, networks
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
-from chartae.parts.sequences import SequenceLikelihood as SequenceLikelihood  # registers its name
 from chartae.parts.tables import Inputs, Prepared
 
 __all__ = [

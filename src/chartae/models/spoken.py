@@ -11,9 +11,10 @@ from chartae.core.contracts import Plan
 from chartae.core.spaces import Space
 from chartae.models.autoencoder import Autoencoder
 from chartae.parts.conditions import Condition
+from chartae.parts.likelihoods import SequenceLikelihood
+from chartae.parts.networks import TokenDecoder
 from chartae.parts.objectives import NegLogLik
 from chartae.parts.posteriors import DeltaPosterior
-from chartae.parts.sequences import SequenceLikelihood, TokenDecoder
 
 __all__ = ["spoken"]
 
@@ -51,7 +52,7 @@ def spoken(
     context : int or None
         How many tokens just before the next each block looks at; None: all.
     speaker : callable or None
-        Makes another decoder, such as :class:`chartae.parts.sequences.Prefixed`, of a width of the condition.
+        Makes another decoder, such as :class:`chartae.parts.networks.Prefixed`, of a width of the condition.
 
     Returns
     -------

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.contracts import RawCondition
-from chartae.parts.sequences import Block
+from chartae.parts.networks import Block
 
 __all__ = ["Condition", "Pooling"]
 

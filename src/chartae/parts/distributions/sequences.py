@@ -28,7 +28,7 @@ class Speaker(nn.Module, ABC):
     Examples
     --------
     >>> from chartae.parts.distributions.sequences import Speaker
-    >>> from chartae.parts.sequences import TokenDecoder
+    >>> from chartae.parts.networks import TokenDecoder
     >>> isinstance(TokenDecoder(5, 4, latent_dim=2, hidden=(8,)), Speaker)
     True
     """
@@ -120,7 +120,7 @@ class Sequences(Distribution):
     --------
     >>> import torch
     >>> from chartae.parts.distributions import Sequences
-    >>> from chartae.parts.sequences import TokenDecoder
+    >>> from chartae.parts.networks import TokenDecoder
     >>> _ = torch.manual_seed(0)
     >>> p = Sequences(TokenDecoder(3, 2, latent_dim=1, hidden=(8,)), torch.zeros(1, 1), None, 2, 3)
     >>> rows = torch.tensor([[1.0, 2.0], [2.0, 0.0]])  # "one, end" and "end" are all there is

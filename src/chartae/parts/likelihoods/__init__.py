@@ -13,6 +13,7 @@ from chartae.parts.likelihoods.continuous import (
     StudentTLikelihood,
 )
 from chartae.parts.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
+from chartae.parts.likelihoods.sequences import SequenceLikelihood
 
 __all__ = [
     "BernoulliLikelihood",
@@ -24,6 +25,7 @@ __all__ = [
     "NormalLikelihood",
     "NormalMixtureLikelihood",
     "PoissonLikelihood",
+    "SequenceLikelihood",
     "StudentTLikelihood",
     "likelihoods",
 ]

@@ -11,8 +11,7 @@ from chartae.core.contracts import Distribution, Likelihood
 from chartae.core.errors import PlanError
 from chartae.core.registry import Registry
 from chartae.core.spaces import Space, Units
-from chartae.parts.networks import center
-from chartae.parts.posteriors import full
+from chartae.parts.networks import center, full
 
 if TYPE_CHECKING:
     from chartae.parts.units import Facts

@@ -13,7 +13,7 @@ from chartae.parts.networks.convolutions import ConvDecoder, ConvEncoder
 from chartae.parts.networks.perceptrons import MLP
 from chartae.parts.networks.wrapped import Leading, Reshaped
 
-__all__ = ["center", "damp", "derivable", "evaluating", "is_own"]
+__all__ = ["center", "damp", "derivable", "evaluating", "full", "is_own"]
 
 ALL = slice(None)
 
@@ -172,3 +172,30 @@ def _last(network: nn.Module) -> Any:
     if isinstance(network, Leading | Reshaped):
         return _last(network.network)
     return network.layers[-1] if isinstance(network, MLP | ConvDecoder | ConvEncoder) else None
+
+
+def full(t: Tensor) -> Tensor:
+    """Leave half precision: distributions are computed in float32 or better.
+
+    A variance in bf16 has two digits.
+
+    Source: this library's own.
+
+    Parameters
+    ----------
+    t : Tensor
+        Any shape, from a network.
+
+    Returns
+    -------
+    Tensor
+        float32 or float64, of any shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import full
+    >>> full(torch.zeros(1, dtype=torch.bfloat16)).dtype, full(torch.zeros(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return t.float() if t.element_size() < 4 else t

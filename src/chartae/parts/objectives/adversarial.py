@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Objective, Term, Trace
 from chartae.core.errors import PlanError
-from chartae.parts.networks import MLP
+from chartae.parts.networks import MLP, full
 from chartae.parts.objectives.matching import draws_of
-from chartae.parts.posteriors import full
 
 __all__ = ["Adversary", "GanCritic", "TotalCorrelationCritic"]
 

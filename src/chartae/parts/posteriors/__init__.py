@@ -1,6 +1,6 @@
 """Posteriors q(z | x, c)."""
 
-from chartae.parts.posteriors.base import NetworkPosterior, bounded, bounded_slope, full, posteriors
+from chartae.parts.posteriors.base import NetworkPosterior, bounded, bounded_slope, posteriors
 from chartae.parts.posteriors.corruption import Corrupted
 from chartae.parts.posteriors.flows import FlowPosterior
 from chartae.parts.posteriors.hamiltonian import Hamiltonian, HamiltonianPosterior
@@ -48,7 +48,6 @@ __all__ = [
     "VectorPosterior",
     "bounded",
     "bounded_slope",
-    "full",
     "inner_widths",
     "layer_sizes",
     "posteriors",

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Posterior
 from chartae.core.registry import Registry
+from chartae.parts.networks import full
 
-__all__ = ["NetworkPosterior", "bounded", "bounded_slope", "full", "posteriors"]
+__all__ = ["NetworkPosterior", "bounded", "bounded_slope", "posteriors"]
 
 #: Classes with a ``features(latent_dim)`` that says how wide the encoder must be.
 posteriors: Registry[type[Posterior]] = Registry("posterior")
@@ -69,33 +70,6 @@ def bounded_slope(log_var: Tensor) -> Tensor:
     [1.0, 0.0]
     """
     return 1.0 - (log_var * (1 / LOG_VAR_LIMIT)).square()
-
-
-def full(t: Tensor) -> Tensor:
-    """Leave half precision: distributions are computed in float32 or better.
-
-    A variance in bf16 has two digits.
-
-    Source: this library's own.
-
-    Parameters
-    ----------
-    t : Tensor
-        Any shape, from a network.
-
-    Returns
-    -------
-    Tensor
-        float32 or float64, of any shape.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.parts.posteriors import full
-    >>> full(torch.zeros(1, dtype=torch.bfloat16)).dtype, full(torch.zeros(1).double()).dtype
-    (torch.float32, torch.float64)
-    """
-    return t.float() if t.element_size() < 4 else t
 
 
 class NetworkPosterior(Posterior):

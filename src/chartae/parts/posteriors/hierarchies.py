@@ -15,8 +15,8 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import PlanError
 from chartae.parts.distributions import Chain, DiagonalNormal
 from chartae.parts.distributions.base import CAN
-from chartae.parts.networks import MLP, damp
-from chartae.parts.posteriors.base import NetworkPosterior, bounded, full, posteriors
+from chartae.parts.networks import MLP, damp, full
+from chartae.parts.posteriors.base import NetworkPosterior, bounded, posteriors
 
 __all__ = ["BottomUpPosterior", "ConditionalNormal", "LadderPosterior", "inner_widths", "layer_sizes"]
 

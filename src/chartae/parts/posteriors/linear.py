@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from chartae.core.errors import PlanError
-from chartae.parts.posteriors.base import full, posteriors
+from chartae.parts.networks import full
+from chartae.parts.posteriors.base import posteriors
 from chartae.parts.posteriors.normal import DeltaPosterior
 
 __all__ = ["LinearDeltaPosterior"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from chartae.core.contracts import Distribution, Posterior, Prior
 from chartae.parts.distributions import DiagonalNormal, Transformed
 from chartae.parts.flows import autoregressive, checked
-from chartae.parts.posteriors import full
+from chartae.parts.networks import full
 from chartae.parts.priors.base import priors
 
 __all__ = ["FlowPrior"]

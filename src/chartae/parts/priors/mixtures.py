@@ -9,8 +9,8 @@ from chartae.core.contracts import Distribution, Posterior, Prior
 from chartae.core.errors import PlanError
 from chartae.core.spaces import Space
 from chartae.parts.distributions import DiagonalNormal, DiagonalNormalMixture
-from chartae.parts.networks import evaluating
-from chartae.parts.posteriors import bounded, full
+from chartae.parts.networks import evaluating, full
+from chartae.parts.posteriors import bounded
 from chartae.parts.priors.base import priors
 
 __all__ = ["MixturePrior", "VampPrior"]

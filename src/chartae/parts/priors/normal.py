@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution, Posterior, Prior
 from chartae.parts.distributions import DiagonalNormal, StandardNormal
-from chartae.parts.posteriors import bounded, full
+from chartae.parts.networks import full
+from chartae.parts.posteriors import bounded
 from chartae.parts.priors.base import priors
 
 __all__ = ["ConditionalNormalPrior", "StandardNormalPrior"]

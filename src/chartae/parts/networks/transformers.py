@@ -1,4 +1,4 @@
-"""Rows of tokens, such as the bytes of texts: Transformers that read and write them, and their likelihood."""
+"""Transformers that read and write rows of tokens, such as the bytes of texts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chartae.core.contracts import Distribution
-from chartae.core.errors import DataError, PlanError
-from chartae.core.spaces import Space, Support, Units
-from chartae.parts.distributions import Sequences
-from chartae.parts.distributions.sequences import Speaker
-from chartae.parts.likelihoods import NetworkLikelihood, likelihoods
-from chartae.parts.networks import ACTIVATIONS, MLP, networks
-from chartae.parts.posteriors import full
-from chartae.parts.units import Facts
+from chartae.core.errors import PlanError
+from chartae.parts.distributions import Speaker
+from chartae.parts.networks.families import networks
+from chartae.parts.networks.handling import full
+from chartae.parts.networks.layers import ACTIVATIONS, Shape
+from chartae.parts.networks.perceptrons import MLP
 
-__all__ = ["Block", "Prefixed", "SequenceLikelihood", "TokenDecoder", "TokenEncoder"]
+__all__ = ["PREFIX", "Block", "Prefixes", "TokenDecoder", "TokenEncoder"]
 
 HIDDEN = (128, 128)
 HEAD = 32  # numbers that a head of attention looks at
@@ -49,7 +46,7 @@ class Block(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from chartae.parts.sequences import Block
+    >>> from chartae.parts.networks import Block
     >>> x, (k, v) = Block(8)(torch.zeros(2, 5, 8), causal=True)
     >>> x.shape, k.shape
     (torch.Size([2, 5, 8]), torch.Size([2, 1, 5, 8]))
@@ -153,7 +150,7 @@ class TokenEncoder(_Tokens):
     Examples
     --------
     >>> import torch
-    >>> from chartae.parts.sequences import TokenEncoder
+    >>> from chartae.parts.networks import TokenEncoder
     >>> encoder = TokenEncoder(5, 4, features=3, hidden=(8,)).eval()
     >>> encoder(torch.tensor([[1.0, 4.0, 0.0, 0.0]])).shape
     torch.Size([1, 3])
@@ -198,15 +195,54 @@ class TokenEncoder(_Tokens):
         return out
 
 
-def _prefixes(sizes: tuple[int, int], width: int, activation: str) -> nn.ModuleList:
-    """Make what turns a code and a condition into tokens in front of a row."""
-    # Wide: it is run once a row, and has to find in a code what the words are about.
-    return nn.ModuleList(MLP((size,), (PREFIX * width,), PREPARED, 0, activation) for size in sizes if size)
+class Prefixes(nn.ModuleList):
+    """What turns a code and a condition into tokens in front of a row.
 
+    Parameters
+    ----------
+    latent_dim, condition_dim : int
+        Widths of code and condition; 0 for none.
+    width : int
+        Of a token.
+    activation : str
+        Between the layers that make them.
 
-def _in_front(prefixes: nn.ModuleList, sizes: tuple[int, int], h: Tensor, c: Tensor | None) -> list[Tensor]:
-    given = [part for part, size in zip((h, c), sizes, strict=True) if size]
-    return [prefix(part).unflatten(1, (PREFIX, -1)) for prefix, part in zip(prefixes, given, strict=True)]
+    References
+    ----------
+    Li and Liang 2021, arXiv:2101.00190, section 4.3 (small vectors widened by a perceptron).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.parts.networks import Prefixes
+    >>> [tokens.shape for tokens in Prefixes(2, 0, width=8)(torch.zeros(3, 2), None)]
+    [torch.Size([3, 4, 8])]
+    """
+
+    def __init__(self, latent_dim: int, condition_dim: int, width: int, activation: str = "relu") -> None:
+        self.sizes = latent_dim, condition_dim
+        # Wide: they are run once a row, and have to find in a code what the words are about.
+        made = (MLP((size,), (PREFIX * width,), PREPARED, 0, activation) for size in self.sizes if size)
+        super().__init__(made)
+        self.count = PREFIX * len(self)
+
+    def forward(self, h: Tensor, c: Tensor | None) -> list[Tensor]:
+        """Make them.
+
+        Parameters
+        ----------
+        h : Tensor
+            ``(n, latent_dim)``.
+        c : Tensor or None
+            ``(n, condition_dim)``.
+
+        Returns
+        -------
+        list of Tensor
+            ``(n, 4, width)`` each, of what has a width.
+        """
+        given = [part for part, size in zip((h, c), self.sizes, strict=True) if size]
+        return [make(part).unflatten(1, (PREFIX, -1)) for make, part in zip(self, given, strict=True)]
 
 
 class TokenDecoder(_Tokens, Speaker):
@@ -241,7 +277,7 @@ class TokenDecoder(_Tokens, Speaker):
     Examples
     --------
     >>> import torch
-    >>> from chartae.parts.sequences import TokenDecoder
+    >>> from chartae.parts.networks import TokenDecoder
     >>> decoder = TokenDecoder(5, 4, latent_dim=2, hidden=(8,))
     >>> decoder(torch.zeros(3, 2), None, torch.ones(3, 4, dtype=torch.long)).shape
     torch.Size([3, 4, 5])
@@ -263,16 +299,15 @@ class TokenDecoder(_Tokens, Speaker):
         if context is not None and not (isinstance(context, int) and context >= 1):
             raise PlanError(f"context={context!r}: a token is told by one token before it or more")
         self.context = length if context is None else context
-        self.sizes = latent_dim, condition_dim
-        self.front = PREFIX * sum(size > 0 for size in self.sizes)
-        self.prefixes = _prefixes(self.sizes, self.width, activation)
+        self.prefixes = Prefixes(latent_dim, condition_dim, self.width, activation)
+        self.front = self.prefixes.count
         self.bias = nn.Parameter(torch.zeros(levels))
         # What fills rows up is never told.
         never = torch.zeros(levels).index_fill(0, torch.tensor([0]), -torch.inf)
         self.register_buffer("never", never, persistent=False)
 
     def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
-        x = torch.cat([*self._prefix(h, c), self._embedded(tokens)], 1)
+        x = torch.cat([*self.prefixes(h, c), self._embedded(tokens)], 1)
         mask = self._near(x.shape[1], x.device) if self.context < tokens.shape[1] else None
         for block in self.blocks:
             x, _ = block(x, mask=mask, causal=mask is None)
@@ -285,7 +320,7 @@ class TokenDecoder(_Tokens, Speaker):
         return (back >= 0) & ((back < self.context) | (place < self.front))
 
     def begin(self, h: Tensor, c: Tensor | None) -> tuple[int, list[Any]]:
-        prefix, past = self._prefix(h, c), []
+        prefix, past = self.prefixes(h, c), []
         if not prefix:
             return 0, [None] * len(self.blocks)
         x = torch.cat(prefix, 1)
@@ -310,167 +345,15 @@ class TokenDecoder(_Tokens, Speaker):
         k, v = (torch.cat([kept[:, :, : self.front], kept[:, :, self.front + old :]], 2) for kept in past)
         return k, v
 
-    def _prefix(self, h: Tensor, c: Tensor | None) -> list[Tensor]:
-        return _in_front(self.prefixes, self.sizes, h, c)
-
     def _logits(self, x: Tensor) -> Tensor:
         # The vectors that tokens have on their way in: Press and Wolf 2017, arXiv:1608.05859.
         return full(F.linear(self.last(x), self.token.weight, self.bias + self.never))
 
 
-class Prefixed(Speaker):
-    """A causal language model of another library that says rows under a code and a condition in front.
-
-    It has the form of those of the library transformers: it maps ``inputs_embeds`` to ``logits``, and keeps
-    keys and values in a cache.
-
-    Parameters
-    ----------
-    language_model : nn.Module
-        The model. If it is frozen, it is put into evaluation mode, and its weights take no gradients and are
-        no part of this module's state; otherwise it is trained in place.
-    ids : sequence of int
-        The model's number of each number that a place may hold; the last ends a row.
-    length : int
-        Places in a row.
-    begins : int
-        The model's number of what stands before a row.
-    latent_dim, condition_dim : int
-        Widths of code and condition; 0 for none.
-    frozen : bool
-        Whether the model stays as it is, so that the tokens in front alone are learned.
-    activation : str
-        Of the layers that make them.
-
-    Raises
-    ------
-    PlanError
-        If the model knows fewer tokens or places than are needed.
-
-    References
-    ----------
-    Liu et al. 2023, arXiv:2304.08485, section 4.1 (features become vectors among those of words); Mokady et
-    al. 2021, arXiv:2111.09734 (with a frozen language model).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from transformers import GPT2Config, GPT2LMHeadModel
-    >>> from chartae.parts.sequences import Prefixed
-    >>> gpt = GPT2LMHeadModel(GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=1, n_positions=16))
-    >>> speaker = Prefixed(gpt, [3, 0, 1, 2, 3], 4, begins=3, latent_dim=2)
-    >>> speaker(torch.zeros(3, 2), None, torch.ones(3, 4, dtype=torch.long)).shape
-    torch.Size([3, 4, 5])
-    """
-
-    ids: Tensor
-
-    def __init__(
-        self,
-        language_model: nn.Module,
-        ids: Sequence[int],
-        length: int,
-        *,
-        begins: int,
-        latent_dim: int,
-        condition_dim: int = 0,
-        frozen: bool = True,
-        activation: str = "relu",
-    ) -> None:
-        super().__init__()
-        # Outside of the modules where it is frozen: no optimizer, snapshot or file has to hold it.
-        self.held = (language_model,) if frozen else ()
-        if frozen:
-            language_model.requires_grad_(False).eval()
-        else:
-            self.language_model = language_model
-        self.levels, self.begins, self.sizes = len(ids), begins, (latent_dim, condition_dim)
-        self.register_buffer("ids", torch.as_tensor(ids), persistent=False)
-        known, width = self._words.weight.shape
-        places = getattr(self._speaks.config.get_text_config(), "max_position_embeddings", None)
-        needed = length + PREFIX * sum(size > 0 for size in self.sizes)
-        if int(self.ids.max()) >= known:
-            raise PlanError(
-                f"the tokenizer has a token {int(self.ids.max())}, and the language model knows {known}: "
-                "pass the model's own"
-            )
-        if places is not None and needed > places:
-            raise PlanError(
-                f"the language model has {places} places, and {needed} are needed: use "
-                f"max_length={length - 1 - (needed - places)}"
-            )
-        self.prefixes = _prefixes(self.sizes, width, activation)
-
-    @property
-    def _speaks(self) -> Any:
-        return self.held[0] if self.held else self.language_model
-
-    @property
-    def _words(self) -> Any:
-        return self._speaks.get_input_embeddings()
-
-    def train(self, mode: bool = True) -> Prefixed:
-        """Set the mode of what is learned; a frozen model stays in evaluation mode.
-
-        Parameters
-        ----------
-        mode : bool
-            Whether to train.
-
-        Returns
-        -------
-        Prefixed
-            Itself.
-        """
-        super().train(mode)
-        for model in self.held:
-            model.eval()
-        return self
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Prefixed:
-        for model in self.held:
-            model._apply(fn)
-        super()._apply(fn, recurse)
-        return self
-
-    def forward(self, h: Tensor, c: Tensor | None, tokens: Tensor) -> Tensor:
-        prefix, told = self._prefix(h, c), self._embedded(tokens, begins=True)
-        out = self._speaks(inputs_embeds=torch.cat([*prefix, told], 1), use_cache=False)
-        return self._logits(out.logits[:, -tokens.shape[1] :])
-
-    def begin(self, h: Tensor, c: Tensor | None) -> tuple[bool, Any]:
-        prefix = self._prefix(h, c)
-        if not prefix:
-            return True, None
-        return True, self._speaks(inputs_embeds=torch.cat(prefix, 1), use_cache=True).cache
-
-    def step(self, token: Tensor, state: tuple[bool, Any]) -> tuple[Tensor, tuple[bool, Any]]:
-        begins, cache = state
-        x = self._embedded(token[:, None], begins=begins)
-        out = self._speaks(inputs_embeds=x, cache=cache, use_cache=True)
-        return self._logits(out.logits)[:, 0], (False, out.cache)
-
-    def _prefix(self, h: Tensor, c: Tensor | None) -> list[Tensor]:
-        made = _in_front(self.prefixes, self.sizes, h, c)
-        return [x.to(self._words.weight.dtype) for x in made]
-
-    def _embedded(self, tokens: Tensor, *, begins: bool) -> Tensor:
-        ids = self.ids[tokens]
-        if begins:
-            ids[:, 0] = self.begins
-        x: Tensor = self._words(ids)
-        return x.masked_fill((tokens == 0).unsqueeze(-1), 0.0)  # hidden, or beyond the end
-
-    def _logits(self, x: Tensor) -> Tensor:
-        logits = full(x)[..., self.ids]
-        logits[..., 0] = -torch.inf  # what fills rows up is never told
-        return logits
-
-
 @networks.register("transformer")
 def _transformer(
-    in_shape: tuple[int, ...],
-    out_shape: tuple[int, ...],
+    in_shape: Shape,
+    out_shape: Shape,
     code_features: int,
     latent_dim: int,
     hidden: Sequence[int] | None,
@@ -492,122 +375,3 @@ def _transformer(
         TokenEncoder(levels, length, code_features, condition_dim, hidden, activation),
         TokenDecoder(levels, length, latent_dim, condition_dim, hidden, activation, context),
     )
-
-
-@likelihoods.register("sequence")
-class SequenceLikelihood(NetworkLikelihood):
-    """Rows of tokens, each told from those before it and from the code: texts under a latent.
-
-    A row holds whole numbers from 1; the largest number ends it, and zeros fill it up.
-
-    Parameters
-    ----------
-    network : nn.Module
-        What tells the next token, a :class:`Speaker`: :class:`TokenDecoder`, or :class:`Prefixed`.
-    shape : tuple of int
-        ``(length,)``.
-    noise, step : None
-        No effect.
-    levels : int
-        Numbers that a place may hold, 0 and the end among them.
-    hide : float
-        Share of the tokens before each that are hidden in training, so that the code has something to say.
-
-    Raises
-    ------
-    PlanError
-        If the network tells no tokens.
-
-    References
-    ----------
-    Bowman et al. 2016, arXiv:1511.06349, sections 2 and 3.1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.parts.sequences import SequenceLikelihood, TokenDecoder
-    >>> p = SequenceLikelihood(TokenDecoder(5, 4, latent_dim=2, hidden=(8,)), (4,), levels=5)
-    >>> p(torch.zeros(6, 3, 2)).log_prob(torch.tensor([1.0, 2.0, 4.0, 0.0])).shape
-    torch.Size([6, 3])
-    """
-
-    continuous = False
-    sequential = True
-
-    def __init__(
-        self,
-        network: nn.Module,
-        shape: tuple[int, ...],
-        *,
-        noise: Any = None,
-        levels: int | None = None,
-        step: Any = None,
-        hide: float = 0.0,
-    ) -> None:
-        super().__init__(network, shape, levels=levels)
-        if not isinstance(network, Speaker):
-            raise PlanError("a sequence likelihood needs network='transformer', which tells tokens")
-        self.levels, self.hide = network.levels, hide
-
-    @classmethod
-    def of(cls, space: Space, network: nn.Module, noise: Any = None, hide: float = 0.0) -> SequenceLikelihood:
-        return cls(network, space.model_shape, levels=space.levels, hide=hide)
-
-    @classmethod
-    def out_shape(cls, space: Space, noise: Any = None) -> tuple[int, ...]:
-        """Say what the network must give for an item.
-
-        Parameters
-        ----------
-        space : Space
-            Shape and units of the data.
-        noise : None
-            No effect.
-
-        Returns
-        -------
-        tuple of int
-            ``(levels, length)``.
-
-        Raises
-        ------
-        PlanError
-            If an item is no row, or the number of levels is not known.
-        """
-        if space.levels is None or len(space.model_shape) != 1:
-            raise PlanError(f"a sequence likelihood needs rows of tokens, not items of shape {space.shape}")
-        return (space.levels, *space.model_shape)
-
-    @staticmethod
-    def units(facts: Facts, scale: str = "auto") -> Units:
-        """Count the tokens, which stay as they are.
-
-        Parameters
-        ----------
-        facts : Facts
-            What the data look like.
-        scale : str
-            No effect.
-
-        Returns
-        -------
-        Units
-            With as many levels as the largest number, which ends rows, needs.
-
-        Raises
-        ------
-        DataError
-            If items are no rows of tokens.
-        """
-        if not facts.ended:
-            raise DataError(
-                "a sequence likelihood needs rows of whole numbers from 1, each ended by the largest of all "
-                "numbers and filled up with zeros: number the tokens so, or fit texts with TextVAE"
-            )
-        levels = int(facts.high) + 1
-        return Units(levels=levels, support=Support(0.0, levels - 1.0, whole=True))
-
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        hide = self.hide if self.training else 0.0
-        network: Any = self.network
-        return Sequences(network, z, c, self.shape[0], self.levels, hide)
