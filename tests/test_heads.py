@@ -11,10 +11,12 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.decomposition import PCA
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
@@ -607,11 +609,16 @@ def test_weights_go_to_the_classes_they_name():
     assert (wanted == 1).mean() > 0.9
     for labels, weights in ((y, {1: 50.0}), (y.astype(str), {"1": 50.0})):
         own = LogisticRegression(class_weight=weights)
-        told = ct.HeadClassifier(head=own, calibrate=False).fit(Z, labels).predict(Z)
-        np.testing.assert_array_equal(told.astype(int), wanted)
+        for made in (
+            own,
+            make_pipeline(FunctionTransformer(), own),
+            VotingClassifier([("a", own)], voting="soft"),
+        ):
+            told = ct.HeadClassifier(head=made, calibrate=False).fit(Z, labels).predict(Z)
+            np.testing.assert_array_equal(told.astype(int), wanted)
         assert own.class_weight == weights
     with pytest.raises(DataError, match="class_weight names 9"):
-        ct.HeadClassifier(head=LogisticRegression(class_weight={9: 1.0})).fit(Z, y)
+        ct.HeadClassifier(head=make_pipeline(LogisticRegression(class_weight={9: 1.0}))).fit(Z, y)
     with pytest.raises(PlanError, match="LinearSVC gives no probabilities"):
         ct.HeadClassifier(head=LinearSVC()).fit(Z, y)
 

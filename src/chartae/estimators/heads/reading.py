@@ -289,8 +289,8 @@ class Head(OnCodes):
                 f"{type(made).__name__} gives no probabilities: use LogisticRegression(), say, or put it "
                 "into scikit-learn's CalibratedClassifierCV"
             )
-        if target == "categorical" and isinstance(weights := getattr(made, "class_weight", None), dict):
-            made.set_params(class_weight=self._by_number(weights))
+        if target == "categorical":
+            made.set_params(**self._weights_by_number(made))
         if takes_unlabeled(made):
             labels = np.full(y.shape, np.nan if several else UNLABELED)
             labels[rows] = y[rows]
@@ -299,6 +299,12 @@ class Head(OnCodes):
         # Draws of an item would be its own nearest neighbors.
         codes = coded(self.encoder_, X)[None] if compares(made) else self._codes(X, k)
         self.head_ = fit_to_draws(Several(made) if several else made, codes, y[rows])
+
+    def _weights_by_number(self, made: Any) -> dict[str, dict[int, float]]:
+        """Parameters that weigh classes, of a head and of what is inside it, as it sees classes."""
+        given = made.get_params(deep=True)
+        named = [name for name in given if name == "class_weight" or name.endswith("__class_weight")]
+        return {name: self._by_number(given[name]) for name in named if isinstance(given[name], dict)}
 
     def _by_number(self, weights: dict[Any, float]) -> dict[int, float]:
         """Weights of classes by their place, which is what a head sees of them."""
