@@ -1,10 +1,12 @@
 """Conditions: what a model is told, what it was trained to do without, and what cannot be a condition."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -212,9 +214,9 @@ def test_labels_and_vectors(y, classes, vector_dim):
     ("y", "message"),
     [
         (["a", None, "b"], r"labels hold None in row 1 \(from 0\), .*: drop such rows, or name them"),
-        (["a", "b", np.nan], r"labels hold nan in row 2 \(from 0\)"),
+        (["a", "b", np.nan], r"labels hold None in row 2 \(from 0\)"),
         ([1, 2, None], "labels hold None in row 2"),
-        (pd.Series([True, None], dtype="boolean"), "labels hold <NA> in row 1"),
+        (pd.Series([True, None], dtype="boolean"), "labels hold None in row 1"),
         (pd.Series(["a", None]), "labels hold (None|nan) in row 1"),
         ({"label": [1.0, np.nan]}, "labels hold nan in row 1"),
         ({"label": np.array([1.0, np.inf], dtype=object)}, "labels hold inf in row 1"),
@@ -347,9 +349,42 @@ def test_several_labels_at_once_are_followed_in_a_combination_that_was_not_seen(
     [
         pd.Series(pd.array([None, 1, 2, 1] * 10, dtype="Int64")),
         pd.Series(pd.array([None, True, False, True] * 10, dtype="boolean")),
+        pd.Series([None, 1, 2, 1] * 10, dtype="category"),
         pl.Series([None, 1, 2, 1] * 10),
+        pa.array([None, 1, 2, 1] * 10),
+        np.ma.array([9, 1, 2, 1] * 10, mask=[1, 0, 0, 0] * 10),
     ],
+    ids=lambda y: type(y).__name__,
 )
 def test_integers_with_gaps_are_labels_that_are_missing_and_no_numbers(y):
     with pytest.raises(DataError, match=r"in row 0 \(from 0\), which cannot be a label"):
         ConditionSchema.learn(y)
+
+
+def test_what_a_mask_hides_is_no_condition():
+    hidden = np.ma.array([[0.5, 1.5], [9e9, 2.5]], mask=[[False, False], [True, False]], dtype=np.float32)
+    for y, wanted in ((hidden, [[0.5, 1.5], [np.nan, 2.5]]), (hidden[:, 0], [[0.5], [np.nan]])):
+        schema = ConditionSchema.learn(y)
+        assert schema.classes is None
+        np.testing.assert_array_equal(schema.encode(y, 2).vector, wanted)
+    schema = ConditionSchema.learn({"sequence": [hidden, hidden]})
+    assert schema.encode({"sequence": [hidden, hidden]}, 2).sequence[0, 1].isnan().tolist() == [True, False]
+    kept = np.ma.array([3, 1], mask=False)
+    assert ConditionSchema.learn(kept).classes.tolist() == [1, 3]
+
+
+def test_labels_of_64_bits_stay_apart():
+    largest = 2**64 - 1
+    for y in (np.array([1, largest], np.uint64), [1, largest], np.array([1, largest], object)):
+        schema = ConditionSchema.learn(y)
+        again = ConditionSchema.from_config(json.loads(json.dumps(schema.config())))
+        assert schema.classes.tolist() == again.classes.tolist() == [1, largest]
+    near = np.array([2**53, 2**53 + 1], np.uint64)
+    again = ConditionSchema.from_config(ConditionSchema.learn(near).config())
+    assert again.encode(near, 2).label.tolist() == [0, 1]
+    with pytest.raises(DataError, match=f"unknown label {2**53 + 2}"):
+        again.encode(np.uint64(2**53 + 2), 1)
+    with pytest.raises(DataError, match="unknown label -1"):
+        ConditionSchema.learn(np.array([1, largest], np.uint64)).encode(-1, 1)
+    with pytest.raises(DataError, match="-1 cannot be a label"):
+        ConditionSchema.learn([-1, largest])

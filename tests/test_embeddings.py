@@ -25,6 +25,8 @@ from chartae.training.kernels import Gradients
 from chartae.transfer import (
     bhattacharyya,
     calibration_error,
+    compare,
+    containment,
     expected_likelihood,
     most_alike,
     recall_at,
@@ -80,8 +82,8 @@ def test_comparisons_are_the_integrals_they_are_named_after(seed, d):
 def test_comparisons_are_symmetric_and_equal_ones_are_closest():
     rng = np.random.default_rng(0)
     m, s = rng.normal(size=(6, 3)), np.exp(rng.normal(size=(6, 3)))
-    for compare in (expected_likelihood, bhattacharyya):
-        np.testing.assert_allclose(compare(m, s, m, s), compare(m, s, m, s).T)
+    for by in (expected_likelihood, bhattacharyya):
+        np.testing.assert_allclose(by(m, s, m, s), by(m, s, m, s).T)
     own = bhattacharyya(m, s, m, s)
     np.testing.assert_allclose(np.diag(own), 0, atol=1e-12)
     assert (own <= 1e-12).all()
@@ -147,6 +149,41 @@ def test_votes_of_draws_are_the_probability_of_being_on_a_side():
     # Midway between items that lie at 5 ± 1 on either side, neither is the likelier.
     both = np.random.default_rng(1).normal([[-5.0], [5.0]], 1, (40, 2, 1))
     assert votes_of_draws(draws[:40, 1:2], ["left", "right"], both, k=1)[0, 1] == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1, None],
+        [0.0, 1.0, np.nan],
+        pd.Series([0, 1, None]),
+        pd.Series([0, 1, None], dtype="Int64"),
+        pd.Series([0, 1, None], dtype="category"),
+        np.ma.array([0, 1, 7], mask=[False, False, True]),
+        ["a", "b", np.nan],
+        np.array(["a", "b", -1], object),
+    ],
+    ids=str,
+)
+def test_what_has_no_label_neither_votes_nor_is_found(labels):
+    assert votes([[0.9, 0.8, 0.7]], labels, k=3).tolist() == [[0.5, 0.5]]
+    assert votes_of_draws([[[0.0]]], labels, [[[0.0], [1.0], [2.0]]], k=3).tolist() == [[0.5, 0.5]]
+    assert recall_at(np.eye(3), labels, labels) == 1.0
+
+
+def test_points_rank_by_their_distance_however_far():
+    none, there = [[0.0]], [[1.0], [6.0], [100.0]]
+    for by in (bhattacharyya, expected_likelihood, containment):
+        alike = by(none, none, there, [[0.0]] * 3)[0]
+        assert np.isfinite(alike).all()
+        assert (np.diff(alike) < 0).all()
+
+
+def test_where_codes_lie_does_not_matter():
+    codes = np.random.default_rng(0).normal(size=(50, 2))
+    assert vendi_score(codes + 1e8, width=0.5) == pytest.approx(vendi_score(codes, width=0.5), rel=1e-5)
+    far = compare("distance", codes + 1e8, codes, codes + 1e8, codes)
+    np.testing.assert_allclose(far, compare("distance", codes, codes, codes, codes), atol=1e-6)
 
 
 def test_votes_need_a_label_of_each_item_and_a_vote():

@@ -657,14 +657,15 @@ def test_rows_without_a_label_count_for_nothing_in_a_curve(vae):
         ct.label_efficiency_curve({}, X, y)
 
 
-@pytest.mark.parametrize("kind", ["Int64", "integers", "truth values"])
+@pytest.mark.parametrize("kind", ["Int64", "category", "masked", "integers", "truth values"])
 def test_labels_of_any_type_may_be_missing(kind):
     X, words = blobs()
     known = np.arange(300) % 4 > 0
     whole = words == "a" if kind == "truth values" else np.searchsorted(["a", "b", "c"], words)
     some = np.where(known, whole.astype(object), None)
-    some = pd.Series(whole).astype("Int64").where(known) if kind == "Int64" else some
-    for given in (some, some.tolist()):
+    some = pd.Series(whole).astype(kind).where(known) if kind in ("Int64", "category") else some
+    some = np.ma.array(np.where(known, whole, 999), mask=~known) if kind == "masked" else some
+    for given in (some,) if kind == "category" else (some, some.tolist()):
         head = ct.HeadClassifier(random_state=0).fit(X, given)
         np.testing.assert_array_equal(head.classes_, np.unique(whole))
         assert head.classes_.dtype == whole.dtype
@@ -711,3 +712,36 @@ def test_targets_that_are_no_numbers_are_refused():
     assert ct.HeadClassifier().fit(X, words).classes_.tolist() == ["a", "b"]
     with pytest.raises(PlanError, match="this encoder gives points"):
         ct.HeadClassifier(ct.AE(latent_dim=1, hidden=(4,), max_epochs=1), stochastic=True).fit(X, y < 30)
+
+
+def test_minus_one_is_a_class_beside_one_other_whatever_holds_it():
+    X = blobs()[0]
+    y = np.where(X[:, 0] > X[:, 0].mean(), 1, -1)
+    column = pd.Series(y, dtype="Int64")
+    for given in (y.astype(object), column, column.where(np.arange(300) > 5), y.astype(object).tolist()):
+        head = ct.HeadClassifier(random_state=0).fit(X, given)
+        assert head.classes_.tolist() == [-1, 1]
+        assert head.classes_.dtype == y.dtype
+        assert head.score(X, given) > 0.95
+
+
+def test_large_whole_numbers_stay_apart_as_labels():
+    X = blobs()[0]
+    y = 2**53 + (X[:, 0] > X[:, 0].mean())
+    for given in (y, pd.Series(y, dtype="Int64"), np.array(y, np.uint64) + np.uint64(2**63)):
+        found = ct.HeadClassifier(random_state=0).fit(X, given).classes_
+        assert found.tolist() == sorted(set(given.tolist()))
+
+
+def test_what_a_mask_hides_is_no_number():
+    X = blobs()[0].astype(np.float64)
+    hidden = np.ma.array(np.where(np.arange(300) < 5, 1e4, X[:, 0]), mask=np.arange(300) < 5)
+    with pytest.raises(DataError, match="NaN in row 0"):
+        ct.HeadRegressor().fit(X, hidden)
+    with pytest.raises(ValueError, match="X contains NaN"):
+        ct.HeadRegressor().fit(np.ma.masked_equal(X, X.max()), X[:, 0])
+    several = np.ma.array(X[:, :2] > X[:, :2].mean(0), mask=False)
+    several[:9, 0] = np.ma.masked
+    marked = np.where(several.mask, -1, several.data)
+    told = (ct.HeadClassifier(random_state=0).fit(X, y).predict_proba(X) for y in (several, marked))
+    np.testing.assert_array_equal(*told)

@@ -477,8 +477,18 @@ def test_copies_of_a_row_spread_as_well():
     labels[0], labels[-1] = 0, 1
     told = Spreading(n_neighbors=60).fit(Z, labels).predict(np.arange(10.0)[:, None])
     assert told.tolist() == [0] * 5 + [1] * 5
-    with pytest.raises(DataError, match="no row has a label"):
-        Spreading().fit(Z, np.full(500, -1))
+    words = np.array(["left", "right"])[np.maximum(labels, 0)]
+    for none in (None, np.nan, -1, "-1"):
+        given = np.where(labels < 0, none, words.astype(object))
+        for some in (given, given.tolist()):
+            found = Spreading(n_neighbors=60).fit(Z, some)
+            assert found.classes_.tolist() == ["left", "right"]
+            assert (found.predict(np.arange(10.0)[:, None]) == ["left"] * 5 + ["right"] * 5).all()
+    assert Spreading(n_neighbors=60).fit(Z, np.where(labels < 0, np.nan, labels)).classes_.tolist() == [0, 1]
+    assert Spreading(n_neighbors=60).fit(Z, np.minimum(labels, 0)).classes_.tolist() == [0]
+    for none in (-1, np.nan):
+        with pytest.raises(DataError, match="no row has a label"):
+            Spreading().fit(Z, np.full(500, none))
     with pytest.raises(PlanError, match="alpha=1"):
         Spreading(alpha=1).fit(Z, labels)
 

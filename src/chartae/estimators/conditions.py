@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
+from chartae.training.labels import as_labels, of_values
 
 __all__ = ["ConditionSchema"]
 
@@ -60,8 +60,8 @@ class ConditionSchema:
         Parameters
         ----------
         y : array_like, dict or None
-            1-D integers, booleans, strings or objects are labels, and so is a column of them, ``(n, 1)``;
-            1-D floats are a scalar; other 2-D arrays vectors, and arrays of more axes maps,
+            1-D integers, booleans, strings, categories or objects are labels, and so is a column of them,
+            ``(n, 1)``; 1-D floats are a scalar; other 2-D arrays vectors, and arrays of more axes maps,
             ``(n, height, width)``, which are vectors to the model; a list of arrays ``(t, m)`` are sequences
             of vectors, of any lengths t. A dict has several of these, ``{"label": ..., "vector": ...,
             "sequence": ...}``, and "set" in place of "sequence" where the order of the vectors says nothing;
@@ -179,10 +179,13 @@ class ConditionSchema:
             raise DataError(f"{len(label)} labels for {n} rows: give one for each row, or a single one")
         # NumPy would compare text with numbers as text, and take True for 1.
         comparable = _kind(self.classes) == _kind(label)
-        known = np.isin(label, self.classes) if comparable else np.zeros(n, dtype=bool)
+        # Of integers with and without a sign it would make floats, and one of several large ones.
+        mixed = {label.dtype.kind, self.classes.dtype.kind} == {"i", "u"}
+        same = label.astype(self.classes.dtype) if mixed else label
+        known = np.isin(same, self.classes) & (same == label) if comparable else np.zeros(n, dtype=bool)
         if not known.all():
             raise DataError(self._unknown(label[~known].tolist()[0]))
-        return torch.from_numpy(np.searchsorted(self.classes, label))
+        return torch.from_numpy(np.searchsorted(self.classes, same))
 
     def _unknown(self, label: Any) -> str:
         assert self.classes is not None
@@ -262,7 +265,7 @@ class ConditionSchema:
         # Runs from before there were maps know the width alone.
         shape = config.get("vector_shape") or ([width] if width else None)
         return cls(
-            None if classes is None else np.array(classes),
+            None if classes is None else of_values(classes),
             tuple(shape) if shape else None,
             config.get("sequence_dim", 0),
             config.get("ordered", True),
@@ -283,15 +286,16 @@ def _type(label: object) -> str:
 
 def _array(y: Any) -> np.ndarray:
     """Rows as NumPy sees them, but for its turning of ``["a", None]`` and ``[1, "a"]`` into text."""
-    y = array_of(y) if isinstance(y, torch.Tensor) else y
+    kind = getattr(getattr(y, "dtype", None), "kind", "")
+    y = array_of(y) if isinstance(y, torch.Tensor) or (kind == "f" and isinstance(y, np.ndarray)) else y
     try:
-        array = np.asarray(y)
+        array = as_labels(y)
     except ValueError:
         raise DataError(
             "the rows of the condition differ in length: give each one label, or a vector of the same width"
         ) from None
-    if array.dtype.kind == "f" and re.match("u?int|bool", str(getattr(y, "dtype", "")).lower()):
-        array = np.asarray(y, dtype=object)  # labels, some of which are missing
+    if array.dtype == object and kind == "f":
+        array = array.astype(np.float64)  # in floats NaN stands for no condition
     if array.dtype.kind == "U" and not isinstance(y, np.ndarray):
         objects = np.asarray(y, dtype=object)
         array = array if all(isinstance(v, str) for v in objects.flat) else objects
@@ -317,7 +321,7 @@ def _names(label: np.ndarray) -> np.ndarray:
         if strange is None and any(text) and not all(text):
             pair = f"{rows[text.index(True)]!r} and {rows[text.index(False)]!r}"
             raise DataError(f"labels mix types, as in {pair}: make them all strings")
-        plain = label if strange is not None else np.array(label.tolist())
+        plain = label if strange is not None else of_values(label.tolist())
         if plain.dtype != object:
             return _names(plain)
         # An integer that NumPy has no type for is strange as well.
@@ -337,7 +341,7 @@ def _missing(objects: np.ndarray) -> np.ndarray:
 def _numbers(vector: Any, dtype: Any = np.float64) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-            return np.asarray(vector, dtype=dtype)  # a date in seconds has more digits than float32
+            return np.asarray(array_of(vector), dtype=dtype)  # a date in seconds has more digits than float32
     except (TypeError, ValueError):
         raise DataError(
             "condition vectors must be numbers, as many in each, [1, 2, 3] say: pass anything else as labels"
@@ -349,7 +353,7 @@ def _sequences(given: Any, n: int | None = None) -> list[np.ndarray]:
     if not hasattr(given, "__getitem__") or isinstance(given, str | Mapping):
         raise DataError(f"a condition's sequence is {given!r}: give an array (t, m) for each row, of one m")
     # As float32: they are filled up to the longest, and many.
-    rows = [_numbers(array_of(row) if isinstance(row, torch.Tensor) else row, np.float32) for row in given]
+    rows = [_numbers(row, np.float32) for row in given]
     if n is not None and rows and all(row.ndim == 1 and row.size for row in rows):
         if len(rows) == n > 1:
             raise DataError(

@@ -15,6 +15,7 @@ from sklearn.utils.validation import _num_samples, column_or_1d
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.decoding import count, seed_of
 from chartae.estimators.heads import classes_of, targets
+from chartae.training.labels import as_labels
 from chartae.training.splits import by_label
 from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, labeled, takes_unlabeled
 from chartae.transfer import head as make_head
@@ -168,7 +169,7 @@ def label_efficiency_curve(
     """
     if np.ndim(y) > 1 and np.shape(y)[1] > 1:
         raise DataError(f"y has {np.shape(y)[1]} labels of each row, and a curve is of one: give a column")
-    seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(y)
+    seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(as_labels(y))
     X, y = _labeled_rows(X, y)
     classes = classes_of(y)
     if test is None:
@@ -179,7 +180,7 @@ def label_efficiency_curve(
         X, y = _safe_indexing(X, rows), y[rows]
     else:
         told, right = test
-        test = _labeled_rows(told, column_or_1d(right))
+        test = _labeled_rows(told, column_or_1d(as_labels(right)))
         if not set(test[1].tolist()) & set(y.tolist()):
             raise DataError(
                 f"no label of test, of type {test[1].dtype}, is one of y, of {y.dtype}: give the same"

@@ -1,5 +1,6 @@
 """Reuse of encoders: heads on codes, and whether their probabilities can be trusted."""
 
+from chartae.training.labels import UNLABELED, labeled
 from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
 from chartae.transfer.encoders import coded, drawn, fitted, gives_points, is_fitted, refuse_points
 from chartae.transfer.heads import (
@@ -9,7 +10,6 @@ from chartae.transfer.heads import (
     compares,
     fit_to_draws,
     head,
-    labeled,
     takes_unlabeled,
 )
 from chartae.transfer.retrieval import (
@@ -26,7 +26,7 @@ from chartae.transfer.retrieval import (
     votes,
     votes_of_draws,
 )
-from chartae.transfer.spreading import UNLABELED, Spreading
+from chartae.transfer.spreading import Spreading
 from chartae.transfer.tuning import Read, in_units, target_space, tune
 
 __all__ = [

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
@@ -24,9 +23,10 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
-from chartae.transfer.spreading import UNLABELED, Spreading
+from chartae.training.labels import UNLABELED
+from chartae.transfer.spreading import Spreading
 
-__all__ = ["HEADS", "Scaled", "Several", "compares", "fit_to_draws", "head", "labeled", "takes_unlabeled"]
+__all__ = ["HEADS", "Scaled", "Several", "compares", "fit_to_draws", "head", "takes_unlabeled"]
 
 
 NEIGHBORS = KNeighborsClassifier | KNeighborsRegressor
@@ -207,37 +207,6 @@ class Several(BaseEstimator):
             ``(n, m)``.
         """
         return np.stack([each.predict_proba(Z)[:, 1] for each in self.heads_], 1)
-
-
-def labeled(y: np.ndarray) -> np.ndarray:
-    """Tell rows that have a label from those marked -1; beside a single other label, -1 is one as well.
-
-    Parameters
-    ----------
-    y : ndarray
-        ``(n,)`` labels; of words, None and NaN are none, too.
-
-    Returns
-    -------
-    ndarray
-        ``(n,)`` of bool.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from chartae.transfer import labeled
-    >>> labeled(np.array([0, 1, -1])).tolist(), labeled(np.array([1, 1, -1])).tolist()
-    ([True, True, False], [True, True, True])
-    >>> labeled(np.array(["a", "b", None], object)).tolist()
-    [True, True, False]
-    """
-    if y.dtype.kind == "O":
-        found: np.ndarray = ~np.asarray(pd.isna(y))
-        found[found] = [each not in (UNLABELED, str(UNLABELED)) for each in y[found]]
-        return found
-    mark: Any = str(UNLABELED) if y.dtype.kind == "U" else UNLABELED  # a list of words and -1 is all words
-    marked = y.dtype.kind in "ifU" and len(np.unique(y)) > 2
-    return y != mark if marked else np.ones(len(y), bool)
 
 
 def head(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from sklearn.utils.validation import column_or_1d
 
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
-from chartae.transfer.heads import labeled
+from chartae.training.items import array_of
+from chartae.training.labels import as_labels, labeled
 
 __all__ = [
     "COMPARISONS",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 AT_ONCE = 1 << 24  # numbers of an array of pairs
+LEAST = math.sqrt(np.finfo(float).tiny)  # variance of a point: a squared distance over it is a number, too
 
 
 def expected_likelihood(
@@ -71,8 +74,8 @@ def bhattacharyya(mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_
     Parameters
     ----------
     mean, std : array_like
-        ``(n, d)``, of independent normals. A std of 0 is taken for the least that a float holds, so that
-        points rank by their distance, and have hardly anything in common with what is none.
+        ``(n, d)``, of independent normals. A std of 0 is taken for 1e-77, so that points rank by their
+        distance, and have hardly anything in common with what is none.
     other_mean, other_std : array_like
         ``(m, d)``.
 
@@ -126,23 +129,22 @@ def containment(mean: ArrayLike, std: ArrayLike, other_mean: ArrayLike, other_st
 
 
 def _log_product(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    total = np.maximum(a + b, np.finfo(float).tiny)
+    total = np.maximum(a + b, LEAST)
     out: np.ndarray = -0.5 * (np.log(2 * np.pi * total) + gap**2 / total).sum(-1)
     return out
 
 
 def _log_root(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    tiny = np.finfo(float).tiny
-    mean = np.maximum((a + b) / 2, tiny)
-    spread = np.log(mean) - 0.5 * (np.log(np.maximum(a, tiny)) + np.log(np.maximum(b, tiny)))
+    a, b = np.maximum(a, LEAST), np.maximum(b, LEAST)
+    mean = (a + b) / 2
+    spread = np.log(mean) - 0.5 * (np.log(a) + np.log(b))
     out: np.ndarray = -(0.5 * spread + gap**2 / (8 * mean)).sum(-1)
     return out
 
 
 def _minus_kl(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    tiny = np.finfo(float).tiny
-    floor = np.maximum(b, tiny)
-    here = np.maximum(a, tiny)
+    floor = np.maximum(b, LEAST)
+    here = np.maximum(a, LEAST)
     out: np.ndarray = -0.5 * ((gap**2 + here) / floor - 1 + np.log(floor) - np.log(here)).sum(-1)
     return np.where(((a == 0) & (b > 0)).any(-1), -np.inf, out)  # a point has no density to be within
 
@@ -159,13 +161,21 @@ def _by_pairs(of: Callable[..., np.ndarray], *given: ArrayLike) -> np.ndarray:
     return np.concatenate(blocks) if blocks else np.empty((0, len(b)))
 
 
+def _distances(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    """Each from each; of squares of numbers far from zero, which it is made of, the difference is lost."""
+    a, b = (np.asarray(v, dtype=np.float64) for v in (a, b))
+    center = b.mean(0) if len(b) else 0.0
+    found: np.ndarray = euclidean_distances(a - center, b - center)
+    return found
+
+
 #: Each gives ``(n, m)`` of means and standard deviations, larger where two are more alike.
 COMPARISONS: dict[str, Callable[..., np.ndarray]] = {
     "expected likelihood": expected_likelihood,
     "bhattacharyya": bhattacharyya,
     "containment": containment,
     "cosine": lambda a, _, b, __: cosine_similarity(a, b),
-    "distance": lambda a, _, b, __: -euclidean_distances(a, b),
+    "distance": lambda a, _, b, __: -_distances(a, b),
 }
 
 
@@ -281,7 +291,7 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     >>> recall_at([[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["a", "b"])
     0.5
     """
-    pairs, asked, there = np.asarray(similarity), np.asarray(labels), np.asarray(other_labels)
+    pairs, asked, there = array_of(similarity), as_labels(labels), as_labels(other_labels)
     if not pairs.size:
         raise DataError("there is no query, or no item to find: give one or more of each")
     if pairs.shape != (len(asked), len(there)):
@@ -332,7 +342,7 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     >>> votes([[0.9, 0.8, 0.1, 0.7]], ["a", "b", "b", "b"], k=3).round(2)
     array([[0.33, 0.67]])
     """
-    given, pairs = column_or_1d(labels), np.asarray(similarity, dtype=np.float64)
+    given, pairs = column_or_1d(as_labels(labels)), array_of(similarity)
     if pairs.ndim != 2 or pairs.shape[1] != len(given):
         raise DataError(
             f"similarities have shape {pairs.shape}, and there are {len(given)} labels: give one for "
@@ -394,7 +404,7 @@ def votes_of_draws(
     >>> votes_of_draws(queries, ["a", "b"], items, k=1)
     array([[0.75, 0.25]])
     """
-    draws, items, given = _different(draws), _different(gallery), column_or_1d(labels)
+    draws, items, given = _different(draws), _different(gallery), column_or_1d(as_labels(labels))
     (s, n, d), m = draws.shape, items.shape[1]
     if k < 1:
         raise PlanError(f"k={k}: let one item vote, or more")
@@ -426,13 +436,13 @@ def _voters(labels: np.ndarray) -> np.ndarray:
 
 def _different(draws: ArrayLike) -> np.ndarray:
     """Leave out draws of points, which are all the same."""
-    draws = np.asarray(draws)
+    draws = array_of(draws)
     return draws[:1] if np.array_equal(draws, np.broadcast_to(draws[:1], draws.shape)) else draws
 
 
 def _nearest(similarity: ArrayLike, k: int, *, fewer: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar of each row, in any order, and how similar; fewer, where there are not as many."""
-    pairs = np.asarray(similarity, dtype=np.float64)
+    pairs = np.asarray(array_of(similarity), dtype=np.float64)
     if pairs.ndim != 2:
         raise DataError(f"similarities have shape {pairs.shape}: give (n, m), one for each query and item")
     if np.isnan(pairs).any():
@@ -488,7 +498,7 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
     if width is not None and not width > 0:
         raise PlanError(f"width={width:g}: use a distance above 0, or None for cosines")
     if width is not None:
-        kernel = np.exp(-0.5 * np.square(euclidean_distances(codes) / width))
+        kernel = np.exp(-0.5 * np.square(_distances(codes, codes) / width))
     else:
         nothing = ~codes.any(1, keepdims=True)  # codes of no direction are all alike, and like no other
         unit = np.hstack([normalize(codes), nothing])

@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import NearestNeighbors
 
 from chartae.core.errors import DataError, PlanError
+from chartae.training.labels import as_labels, marked
 
 __all__ = ["Spreading"]
 
-UNLABELED = -1
 CLOSE = 1e-10  # residual of the solution, relative to what is known
 FAINT = 1e-8  # what is below this share of the largest may be error
 ROUNDABOUT = 10  # steps of what spreads, for each that it gets away from where it began
@@ -72,7 +72,7 @@ class Spreading(ClassifierMixin, BaseEstimator):
         Z : array_like
             ``(n, d)`` codes.
         y : array_like
-            ``(n,)`` labels, -1 where there is none.
+            ``(n,)`` labels; -1, None or NaN where there is none.
 
         Returns
         -------
@@ -86,11 +86,11 @@ class Spreading(ClassifierMixin, BaseEstimator):
         PlanError
             If ``alpha`` is no share.
         """
-        Z, y = np.asarray(Z), np.asarray(y)
-        n = len(Z)
+        Z, y = np.asarray(Z), as_labels(y)
+        n, none = len(Z), marked(y)
         if not 0 < self.alpha < 1:
             raise PlanError(f"alpha={self.alpha!r}: a row takes a share between 0 and 1 from its neighbors")
-        if (y == UNLABELED).all():
+        if none.all():
             raise DataError("no row has a label to spread: give some")
         if n < 3:
             raise DataError(f"labels spread along neighbors, and there are {n} rows: give three or more")
@@ -107,7 +107,7 @@ class Spreading(ClassifierMixin, BaseEstimator):
         root = diags(np.maximum(np.asarray(graph.sum(1)).ravel(), np.finfo(float).tiny) ** -0.5)
         shared = root @ graph @ root
         system = eye(n) - self.alpha * shared
-        self.classes_ = np.unique(y[y != UNLABELED])
+        self.classes_ = np.unique(y[~none])
         labels = (y[:, None] == self.classes_).astype(float)
         found = np.column_stack([cg(system, label, rtol=CLOSE, maxiter=10_000)[0] for label in labels.T])
         self.shares_ = _normalized(_carried_on(found, self.alpha * shared, labels))

@@ -30,6 +30,7 @@ from chartae.estimators.parameters import told
 from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
+from chartae.training.items import array_of
 from chartae.training.readers import read
 from chartae.training.splits import by_label
 from chartae.transfer import (
@@ -169,6 +170,7 @@ class OnCodes(BaseEstimator):
     def _items(self, X: Any, *, reset: bool) -> Any:
         """Check what is encoded: codes as scikit-learn does, all else where it is encoded."""
         X = read(X).X if brings_items(X) else X
+        X = array_of(X) if isinstance(X, np.ma.MaskedArray) else X
         if self.encoder is None:
             shape = tuple(getattr(X, "shape", ()))
             if len(shape) > 2:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.extensions import ExtensionDtype
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _num_samples,
@@ -14,9 +13,7 @@ from sklearn.utils.validation import (
 )
 
 from chartae.core.errors import DataError
-from chartae.transfer import (
-    UNLABELED,
-)
+from chartae.training.labels import UNLABELED, as_labels, of_values
 
 __all__ = ["classes_of", "targets"]
 
@@ -56,11 +53,7 @@ def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndar
             f"{type(estimator).__name__} requires y to be passed, but the target y is None: give y"
         )
     matrix = _several(y) if several else None
-    if matrix is None and isinstance(getattr(y, "dtype", None), ExtensionDtype) and y.isna().any():
-        y = y.astype(object)  # else whole numbers some of which are missing would be fractions
-    y = column_or_1d(y, warn=True) if matrix is None else matrix
-    if y.dtype.kind == "O":
-        y = np.where(pd.isna(y), None, y)  # pandas' NA cannot be compared
+    y = column_or_1d(as_labels(y), warn=True) if matrix is None else matrix
     if _num_samples(X) != len(y):
         raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one target for each row")
     if y.dtype.kind in "mM":
@@ -97,7 +90,7 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     >>> classes_of(np.array([2, 1, 2], object))
     array([1, 2])
     """
-    plain = np.array(y.tolist()) if y.dtype.kind == "O" and not any(isinstance(v, str) for v in y) else y
+    plain = of_values(y.tolist()) if y.dtype.kind == "O" and not any(isinstance(v, str) for v in y) else y
     check_classification_targets(plain)
     found: np.ndarray = np.unique(plain)
     if len(found) < 2:
@@ -115,7 +108,7 @@ def refuse_lost(y: np.ndarray) -> None:
 
 def _several(y: Any) -> np.ndarray | None:
     """Several labels of an item, as zeros and ones and NaN where one is not known; None: it is one."""
-    y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    y = y.toarray() if hasattr(y, "toarray") else as_labels(y)
     if y.ndim != 2 or y.shape[1] < 2:
         return None
     try:

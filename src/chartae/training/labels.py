@@ -1,0 +1,171 @@
+"""Labels: what makes an array of them, and which rows have one."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chartae.training.items import array_of
+
+__all__ = ["UNLABELED", "as_labels", "labeled", "marked", "of_values"]
+
+UNLABELED = -1
+
+
+def as_labels(values: Any) -> NDArray[Any]:
+    """Give labels as an array, of objects where some are missing, so that whole numbers stay whole.
+
+    Parameters
+    ----------
+    values : array_like or Tensor
+        Of any shape. What a masked array hides is missing, and so are nulls of columns and NaN among words.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape; of columns of pandas that know missing values, and of categories, objects. In
+        objects what is missing is None; in floats it is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.labels import as_labels
+    >>> as_labels(np.ma.array([1, 2], mask=[False, True]))
+    array([1, None], dtype=object)
+    >>> as_labels(["a", float("nan")])
+    array(['a', None], dtype=object)
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        found = _objects(values.data)
+        found[np.ma.getmaskarray(values)] = None
+    elif _is_extended(values):
+        found = _objects(values.astype(object))
+    else:
+        found = array_of(values)
+        kind = str(getattr(values, "dtype", getattr(values, "type", ""))).lower()
+        if found.dtype.kind == "f" and re.match("(dictionary<values=)?u?int|bool|cat", kind):
+            given = values.to_pylist() if hasattr(values, "to_pylist") else values.to_list()
+            found = _objects(given)
+        elif found.dtype.kind == "f" and found.ndim == 1 and isinstance(values, list | tuple):
+            found = of_values(values)
+        elif found.dtype.kind == "U" and not isinstance(values, np.ndarray):
+            objects = _objects(values)
+            missing = np.reshape([isinstance(v, float) and v != v for v in objects.flat], found.shape)
+            found = found.astype(object) if missing.any() else found
+            found[missing] = None
+    if found.dtype == object and found.size:
+        found = found.copy()
+        found[_missing(found)] = None  # pandas' NA cannot be compared
+    return found
+
+
+def _is_extended(values: Any) -> bool:
+    """Tell a column of pandas that NumPy has no type for."""
+    # Only a caller who has imported pandas can hold one.
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(
+        getattr(values, "dtype", None), pandas.api.extensions.ExtensionDtype
+    )
+
+
+def of_values(values: Any) -> NDArray[Any]:
+    """Make an array of plain values, in which whole numbers stay whole.
+
+    NumPy makes floats of those that no single one of its types of integers holds by default.
+
+    Parameters
+    ----------
+    values : list or scalar
+        Labels, of Python's types.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)``, or of no axes; of objects if NumPy has no type for them.
+
+    Examples
+    --------
+    >>> from chartae.training.labels import of_values
+    >>> of_values([1, 2**64 - 1])
+    array([                   1, 18446744073709551615], dtype=uint64)
+    """
+    found = np.array(values)
+    if found.dtype.kind == "f" and all(isinstance(v, int | np.integer) for v in np.ravel(_objects(values))):
+        try:
+            return np.array(values, dtype=np.uint64)
+        except OverflowError:  # some are below zero
+            return _objects(values)
+    return found
+
+
+def marked(y: np.ndarray) -> np.ndarray:
+    """Tell rows that are marked as having no label.
+
+    Parameters
+    ----------
+    y : ndarray
+        ``(n,)`` labels; -1, also as text, None and NaN are none.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)`` of bool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.labels import marked
+    >>> marked(np.array([0.0, -1.0, np.nan])).tolist(), marked(np.array(["a", None], object)).tolist()
+    ([False, True, True], [False, True])
+    """
+    none: np.ndarray = _missing(y)
+    if y.dtype.kind == "O":
+        none[~none] = [v in (UNLABELED, str(UNLABELED)) for v in y[~none]]
+    elif y.dtype.kind in "ifU":
+        none = none | (y == (str(UNLABELED) if y.dtype.kind == "U" else UNLABELED))
+    return none
+
+
+def labeled(y: np.ndarray) -> np.ndarray:
+    """Tell rows that have a label from those marked -1; beside a single other label, -1 is one as well.
+
+    Parameters
+    ----------
+    y : ndarray
+        ``(n,)`` labels; None and NaN are none.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)`` of bool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import labeled
+    >>> labeled(np.array([0, 1, -1])).tolist(), labeled(np.array([1, 1, -1])).tolist()
+    ([True, True, False], [True, True, True])
+    >>> labeled(np.array(["a", "b", None], object)).tolist()
+    [True, True, False]
+    """
+    there = ~_missing(y)
+    labels = set(y[there].tolist())
+    # A number among words is no label beside them.
+    alike = len({isinstance(v, str) for v in labels}) < 2
+    return there if len(labels) <= 2 and alike else ~marked(y)
+
+
+def _missing(y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind == "O":
+        import pandas as pd  # it is slow to import, and such objects mostly come from it
+
+        return np.asarray(pd.isna(y))
+    return np.isnan(y) if y.dtype.kind in "fcmM" else np.zeros(y.shape, bool)
+
+
+def _objects(values: Any) -> NDArray[Any]:
+    return np.array(values, dtype=object)
