@@ -11,6 +11,7 @@ from chartae.audits.evidence import Evidence
 from chartae.audits.findings import checks
 from chartae.audits.generation import features, nearest
 from chartae.audits.prior import moments, standardized
+from chartae.core.errors import DataError
 from chartae.geometry import Chart
 from chartae.parts.distributions import DiagonalNormal, FullNormal
 
@@ -293,6 +294,32 @@ def test_labels_that_nothing_tells():
     assert finding.verdict == "cannot tell"
     assert "from the items themselves" in finding.says
     assert found("probe", linear(), items(1000), labels=np.arange(1000)).verdict == "cannot tell"
+
+
+@pytest.mark.parametrize("none", [None, -1, np.nan])
+def test_a_probe_passes_over_items_without_a_label(none):
+    x, train = items(800), items(600, seed=1)
+    y, y_train = ((each[:, 0] > 0).numpy().astype(object) for each in (x, train))
+    known, kept = np.arange(800) % 2 > 0, np.arange(600) % 3 > 0
+    rows = np.flatnonzero(known)
+    whole = found("probe", linear(), x[known], train[kept], labels=y[known], labels_train=y_train[kept])
+    y[~known], y_train[~kept] = none, none
+    part = found("probe", linear(), x, train, labels=y, labels_train=y_train)
+    assert part.verdict == whole.verdict == "ok"
+    assert part.also["accuracy"] == pytest.approx(whole.also["accuracy"], abs=0.05)
+    lost = found("probe", linear(), x, labels=np.where(known, (x[:, -1] > 0).numpy(), none))
+    assert lost.verdict == "fail"
+    assert len(lost.rows) == 20
+    assert set(lost.rows) <= set(rows.tolist())
+
+
+@pytest.mark.parametrize("n", [100, 800, 0])
+def test_there_is_a_label_for_each_item(n):
+    x = items(400)
+    with pytest.raises(DataError, match=rf"labels have shape \({n},\) and items are 400: give one"):
+        audit(linear(), x, labels=np.zeros(n, int), only="probe")
+    with pytest.raises(DataError, match=rf"labels_train have shape \({n},\)"):
+        audit(linear(), x, x, labels=np.zeros(400, int), labels_train=np.zeros(n, int), only="probe")
 
 
 def test_probes_learn_from_training_items_where_these_have_labels():

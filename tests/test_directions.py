@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -171,6 +172,10 @@ def test_every_label_against_the_others():
     assert angle(found[0].vector, [-1, -1]) < 10
     # Far from the border all labels are the same, and no slope is told.
     assert np.isnan(found[0].slope).any()
+    for held in (y.astype(object), pd.Series(y, dtype="Int64"), pd.Series(y, dtype="category")):
+        numbered = directions(same, Z, held)
+        assert [each.name for each in numbered] == [0, 1, 2]
+        assert numbered[2].effect == found[0].effect
 
 
 def test_axes_of_the_code_that_collapsed_do_not_matter():
@@ -203,6 +208,12 @@ def test_a_perfect_separation_has_an_interval():
         (np.eye(50), np.arange(49.0), "do not fit"),
         (np.eye(50)[:, :2], np.r_[1, np.zeros(49, dtype=int)], "too few rows"),
         (np.full((50, 2), np.nan), np.arange(50.0), "not finite"),
+        (
+            np.eye(50),
+            np.array(["a", "b", None, "a", "b"] * 10),
+            r"missing in row 2 \(from 0\): leave such rows",
+        ),
+        (np.eye(50), np.ma.array(np.arange(50) % 2, mask=np.arange(50) == 7), "missing in row 7"),
         (np.eye(50), np.full(50, np.nan), "not finite"),
         (np.eye(5), np.arange(5.0), "too few to fit"),
     ],

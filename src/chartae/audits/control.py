@@ -20,6 +20,7 @@ from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.neighbors import nearest
 from chartae.parts.distributions import carried
+from chartae.training.labels import as_labels
 from chartae.transfer import Scaled, head, labeled, vendi_score
 
 __all__ = ["Asked", "control_report"]
@@ -260,11 +261,12 @@ def control_report(
     c = chart.condition(y, len(x))
     if c is None:
         raise PlanError("this model has no condition, or none was given: fit it with y, and give y")
+    labels = None if labels is None else as_labels(labels)
     if labels is not None and len(labels) != len(x):
         raise DataError(f"{len(labels)} labels for {len(x)} items: give one for each")
     known = _known(c, labels)
     x, c = x[known], c[known]
-    labels = None if labels is None else np.asarray(labels)[known.numpy()]
+    labels = None if labels is None else labels[known.numpy()]
     if len(x) < FEWEST:
         told = "" if known.all() else " whose condition and label are known"
         raise DataError(f"{len(x)} items{told} are too few to judge a model by: give {FEWEST} or more")
@@ -290,7 +292,7 @@ def _known(c: Tensor, labels: Any) -> Tensor:
     """Items whose condition is known, and their label where it is that which judges, ``(n,)``."""
     lost = c.isnan().flatten(1)
     known = ~(lost.all(1) if c.ndim > 2 else lost.any(1)).cpu()  # a sequence is shorter than others
-    return known if labels is None else known & torch.from_numpy(labeled(np.asarray(labels)))
+    return known if labels is None else known & torch.from_numpy(labeled(labels))
 
 
 def _of(measure: Callable[[Asked], Reading], asked: Asked, evidence: Evidence) -> Reading:

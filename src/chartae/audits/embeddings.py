@@ -12,6 +12,7 @@ from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Reading, check, of_ratio
 from chartae.audits.prior import Z, active, moments
 from chartae.parts.distributions import FullNormal
+from chartae.transfer import labeled
 
 __all__: list[str] = []  # the checks are in the registry
 
@@ -46,29 +47,34 @@ def _probe(evidence: Evidence) -> Reading:
     Each is the better of a linear probe and one of neighbors.
     """
     assert evidence.labels is not None
+    training = evidence.train is not None and evidence.labels_train is not None
+    # Of both at once: -1 is a label in the one if it is in the other.
+    parts = [evidence.labels, evidence.labels_train] if training else [evidence.labels]
+    known, known_train = np.split(labeled(np.concatenate(parts)), [len(evidence)])
+    rows = np.flatnonzero(known)
     if evidence.c is not None:
-        conditions = evidence.c.detach().flatten(1).cpu().numpy()
+        conditions = evidence.c.detach().flatten(1).cpu().numpy()[rows]
         told = np.unique(conditions, axis=0, return_inverse=True)[1].ravel().tolist()
-        kinds, pairs = len(set(told)), len(set(zip(told, evidence.labels.tolist(), strict=True)))
-        if kinds == pairs < len(evidence) / 2:
+        kinds, pairs = len(set(told)), len(set(zip(told, evidence.labels[rows].tolist(), strict=True)))
+        if kinds == pairs < len(rows) / 2:
             return Reading(
                 None, because="the model is told these labels, so that its codes need not hold them"
             )
-    m = min(len(evidence), PROBED)
-    X, Z_, y = evidence.flat[:m].numpy(), evidence.z[:m].numpy(), evidence.labels[:m]
+    rows = rows[:PROBED]
+    X, Z_, y = evidence.flat[rows].numpy(), evidence.z[rows].numpy(), evidence.labels[rows]
     if evidence.train is not None and evidence.labels_train is not None:
-        rows = evidence.random(40).permutation(len(evidence.train))[: PROBED // 2]
-        x = evidence.train[torch.from_numpy(rows)]
-        c = None if evidence.c_train is None else evidence.c_train[torch.from_numpy(rows)]
-        held = min(m, PROBED // 2)
+        learned = evidence.random(40).permutation(np.flatnonzero(known_train))[: PROBED // 2]
+        x = evidence.train[torch.from_numpy(learned)]
+        c = None if evidence.c_train is None else evidence.c_train[torch.from_numpy(learned)]
+        held = min(len(rows), PROBED // 2)
         X, y = (
             np.concatenate([x.flatten(1).cpu().numpy(), X[:held]]),
-            np.concatenate([evidence.labels_train[rows], y[:held]]),
+            np.concatenate([evidence.labels_train[learned], y[:held]]),
         )
         Z_ = np.concatenate([evidence.chart.codes(x, c).cpu().numpy(), Z_[:held]])
-        cut = len(rows)
+        cut = len(learned)
     else:
-        cut = m // 2
+        cut = len(rows) // 2
     classes, y = np.unique(y, return_inverse=True)
     if len(y) - cut < FEWEST_PROBED or cut < FEWEST_PROBED:
         return Reading(None, because="items are too few for a probe")
@@ -83,11 +89,10 @@ def _probe(evidence: Evidence) -> Reading:
         return Reading(None, because="labels cannot be read from the items themselves")
     also = {"accuracy": accuracy["codes"], "raw": accuracy["raw"], "pca": accuracy["pca"], "guess": guess}
     lost = np.flatnonzero(right[reference] & ~right["codes"])[:20]
-    own = evidence.train is None or evidence.labels_train is None
     return of_ratio(
         right["codes"].astype(float),
         right[reference].astype(float),
-        rows=lost + cut if own else lost,
+        rows=rows[lost if training else lost + cut],
         also=also,
     )
 

@@ -25,6 +25,7 @@ from chartae.core.registry import suggest
 from chartae.geometry.charts import chart_of
 from chartae.models.recipes import find
 from chartae.parts.networks import MLP, ConvEncoder, Film, Residual
+from chartae.training.labels import as_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -254,6 +255,7 @@ def audit(
         Of these items, in a conditional model.
     labels, labels_train : array_like or None
         ``(n,)`` classes of these items, for checks of what codes are good for; the condition, if it is one.
+        Items whose label is missing, or -1 beside two or more others, count for nothing there.
     row_numbers : array_like or None
         ``(n,)`` what the rows of X_test are called in the report; None: 0 to n − 1.
     only : str, sequence of str or None
@@ -271,7 +273,7 @@ def audit(
     Raises
     ------
     DataError
-        If the items cannot be used, or are too few.
+        If the items cannot be used, or are too few, or there is not one label for each.
     PlanError
         If the model, a check or the budget is unknown.
 
@@ -303,7 +305,7 @@ def audit(
         )
     train = None if X_train is None else chart.items(X_train)
     if labels is None and condition is not None and np.ndim(condition) == 1 and len(condition) == len(x):
-        labels, labels_train = condition, condition_train
+        labels, labels_train = condition, condition_train if np.ndim(condition_train) == 1 else None
     codes = getattr(chart.given, "codes_", None)
     with torch.random.fork_rng(devices=[]):
         evidence = Evidence(
@@ -313,8 +315,8 @@ def audit(
             train=train,
             c_train=None if train is None else chart.condition(condition_train, len(train)),
             codes=None if codes is None else torch.as_tensor(codes),
-            labels=None if labels is None else np.asarray(labels),
-            labels_train=None if labels_train is None else np.asarray(labels_train),
+            labels=_one_each(labels, x, "labels"),
+            labels_train=None if train is None else _one_each(labels_train, train, "labels_train"),
             row_numbers=row_numbers,
             budget=amount,
             seed=random_state,
@@ -351,6 +353,17 @@ def audit(
         "seconds": round(time.perf_counter() - start, 1),
     }
     return Report(_together(findings), skipped, facts, evidence)
+
+
+def _one_each(labels: Any, items: torch.Tensor, name: str) -> np.ndarray | None:
+    """Labels as an array, one for each item."""
+    if labels is None:
+        return None
+    found = as_labels(labels)
+    found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if found.shape != (len(items),):
+        raise DataError(f"{name} have shape {found.shape} and items are {len(items)}: give one for each item")
+    return found
 
 
 def _found(kind: Check, evidence: Evidence) -> Finding:

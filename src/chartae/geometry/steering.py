@@ -11,6 +11,8 @@ import torch
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of, rows_of, units_of
 from chartae.geometry.jacobians import pushforward
+from chartae.training.items import array_of
+from chartae.training.labels import as_labels, of_values
 
 __all__ = ["Direction", "Traversal", "directions", "traverse"]
 
@@ -267,7 +269,7 @@ def directions(
     Raises
     ------
     DataError
-        If codes and attribute do not fit, are not finite, or there are too few of a label.
+        If codes and attribute do not fit, are missing or not finite, or there are too few of a label.
 
     References
     ----------
@@ -327,21 +329,28 @@ def directions(
 
 def _attributes(Z: Any, attribute: Any) -> tuple[np.ndarray, list[np.ndarray], list[Any]]:
     """Check codes and attribute; labels become one column of zeros and ones each."""
-    Z, a = np.asarray(Z, dtype=np.float64), np.asarray(attribute)
+    Z, a = np.asarray(array_of(Z), dtype=np.float64), as_labels(attribute)
     if Z.ndim != 2 or a.shape != (len(Z),):
         raise DataError(f"codes of {Z.shape} and an attribute of {a.shape} do not fit: give (n, d) and (n,)")
     if len(Z) < 20:
         raise DataError(f"{len(Z)} codes are too few to fit a direction and to check it: give 20 or more")
+    if a.dtype.kind == "O":
+        missing = np.array([v is None for v in a])
+        if missing.any():
+            raise DataError(
+                f"the attribute is missing in row {missing.argmax()} (from 0): leave such rows out"
+            )
+        a = of_values(a.tolist())
+        a = a.astype(str) if a.dtype.kind == "O" else a
     number = a.dtype.kind == "f"
     if not (np.isfinite(Z).all() and (not number or np.isfinite(a).all())):
         raise DataError("codes or attribute hold values that are not finite: leave these rows out")
-    labels = np.unique(a if a.dtype.kind != "O" else a.astype(str))
+    labels = np.unique(a)
     if len(labels) < 2:
         raise DataError("the attribute is the same in all rows: give one that varies")
     if number:
         return Z, [a.astype(np.float64)], [None]
     shown = labels[1:] if len(labels) == 2 else labels
-    a = a if a.dtype.kind != "O" else a.astype(str)
     return Z, [(a == label).astype(np.float64) for label in shown], [label.item() for label in shown]
 
 
