@@ -145,7 +145,11 @@ def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
     [
         ([0, 1], ("(2,)", "3 items")),
         ([0.0, np.inf, 1.0], ("row 1", "NaN for no condition")),
-        (["a", None, "b"], ("labels are object",)),
+        (["a", None, "b"], ("label in row 1", "is missing")),
+        (np.ma.array([0, 9, 1], mask=[0, 1, 0]), ("label in row 1", "is missing")),
+        (pd.Series([0, None, 1], dtype="category"), ("label in row 1", "is missing")),
+        (pd.Series([0, None, 1], dtype="Int64"), ("label in row 1", "is missing")),
+        (np.array([[0], [0, 1], 1], object), ("labels are object",)),
         (np.zeros((2, 3, 1)), ("(2, 3, 1)", "3 items")),
         (np.float64(1.0), ("shape ()",)),
         (np.zeros(3, complex), ("complex",)),
@@ -161,6 +165,9 @@ def test_a_number_to_condition_on_may_be_absent():
     data = read(np.zeros((3, 2)), labels=[0.0, np.nan, 1.0])
     assert "one number an item to condition on (none in 1 row)" in data.summary
     assert np.isnan(data.y).tolist() == [False, True, False]
+    hidden = np.ma.array([0.0, 9.0, 1.0], mask=[False, True, False])
+    np.testing.assert_array_equal(read(np.zeros((3, 2)), labels=hidden).y, data.y)
+    assert read(np.zeros((3, 2)), labels=pd.Series([0, 2, 1], dtype="Int64")).y.dtype == np.int64
 
 
 def test_maps_to_condition_on():
