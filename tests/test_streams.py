@@ -11,7 +11,17 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import chartae as ct
 from chartae.core.arrays import AllBut, blocks, ends, is_streamed, whole
@@ -385,6 +395,49 @@ def test_labels_come_along():
     for source in (Items(pairs), iter(pairs)):
         assert np.array_equal(stream(source, memory=MEMORY).labels, np.arange(500) % 3)
     assert stream(Items(list(X))).labels is None
+
+
+class Doubled(Dataset):
+    """A wrapper that holds what it wraps under the name that loaders have for it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> object:
+        return 2 * self.dataset[i]
+
+
+def test_a_part_of_a_dataset_stays_a_part():
+    whole, rows = Items(list(X)), [7, 3, 400]
+    for part in (
+        Subset(whole, rows),
+        DataLoader(Subset(whole, rows), shuffle=True),
+        DataLoader(whole, sampler=SubsetRandomSampler(rows)),
+        DataLoader(whole, batch_sampler=BatchSampler(SubsetRandomSampler(rows), 2, drop_last=False)),
+        DataLoader(whole, batch_size=None, sampler=SubsetRandomSampler(torch.tensor(rows))),
+    ):
+        assert np.array_equal(stream(part, memory=MEMORY)[:], X[rows])
+        assert np.array_equal(ct.read(part).X, X[rows])
+    assert np.array_equal(stream(Doubled(whole))[:3], 2 * X[:3])
+    assert np.array_equal(stream(DataLoader(Doubled(whole), shuffle=True))[:3], 2 * X[:3])
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        ("RandomSampler", {"sampler": RandomSampler(X, replacement=True)}),
+        ("RandomSampler", {"sampler": RandomSampler(X, num_samples=9)}),
+        ("SequentialSampler", {"sampler": torch.utils.data.SequentialSampler(X[:9])}),
+        ("WeightedRandomSampler", {"sampler": WeightedRandomSampler([0.5] * 500, 500)}),
+        ("list", {"batch_sampler": [[0, 1], [2]]}),
+    ],
+)
+def test_a_loader_of_other_rows_than_its_dataset_has_is_refused(name, sampler):
+    with pytest.raises(DataError, match=f"loader's {name} leaves rows out or takes some twice"):
+        stream(DataLoader(Items(list(X)), **sampler))
 
 
 def test_temporary_files_go_with_the_stream(tmp_path, monkeypatch):
