@@ -469,6 +469,18 @@ def test_subfolders_are_labels(tmp_path):
     assert read(tmp_path, labels=[0, 1, 2, 3]).y.tolist() == [0, 1, 2, 3]
 
 
+def test_subfolders_that_are_links_are_subfolders(tmp_path):
+    for place in ("pets/cat/deep", "elsewhere", "pets/.hidden"):
+        (tmp_path / place).mkdir(parents=True)
+        write_image(tmp_path / place / "1.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "pets/dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "pets/wolf").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "pets/cat/round").symlink_to(tmp_path / "pets", target_is_directory=True)
+    assert read(tmp_path / "pets").y.tolist() == ["cat", "dog", "wolf"]
+    (tmp_path / "link").symlink_to(tmp_path / "pets", target_is_directory=True)
+    assert read(tmp_path / "link").y.tolist() == ["cat", "dog", "wolf"]
+
+
 def test_subfolders_that_split_the_data_are_no_labels(tmp_path):
     for place in ("Train/cat/1", "Train/dog/2", "test/cat/3"):
         write_image(tmp_path / f"{place}.png", np.full((2, 2), 1, np.uint8))

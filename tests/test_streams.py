@@ -119,6 +119,9 @@ def test_a_stream_gives_what_the_array_holds(streams):
         rows = rng.integers(-500, 500, 80)  # in any order, some of them twice
         assert np.array_equal(S[rows], X[rows]), name
         assert np.array_equal(S[X[:, 0] > 1], X[X[:, 0] > 1]), name
+        for none in ([], np.zeros(0, int), np.zeros(500, bool), slice(9, 3, 2)):
+            assert S[none].shape == (0, 6), name
+            assert S[none].dtype == X.dtype, name
         assert np.array_equal(S[17], X[17]), name
         assert np.array_equal(S[:, 2:4][10:90], X[10:90, 2:4]), name
         assert np.array_equal(np.stack(list(S)), X), name
@@ -522,6 +525,15 @@ def test_names_of_rows_stay_with_them(name, tmp_path):
     model = ct.VAE(latent_dim=2, hidden=(4,), max_epochs=1).fit(read)
     assert model.feature_names_in_.tolist() == ["a", "b", "c"]
     pd.testing.assert_index_equal(model.reconstruct(read.X).index, table.index)
+
+
+def test_hidden_files_of_a_folder_are_no_part_of_a_table(parquet, tmp_path):
+    parquet("data/a.parquet")
+    parquet("data/b.PARQUET")
+    (tmp_path / "data/.ipynb_checkpoints").mkdir()
+    for hidden in ("data/.ipynb_checkpoints/a-checkpoint.parquet", "data/.part.parquet"):
+        parquet(hidden)
+    assert stream(tmp_path / "data").shape == ct.read(tmp_path / "data").X.shape == (1000, 6)
 
 
 def test_columns_of_parquet(parquet, monkeypatch):
