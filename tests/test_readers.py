@@ -576,6 +576,15 @@ def test_several_images_in_a_file_are_refused(tmp_path):
     refused(tmp_path, "a.tif", "3 images")
 
 
+def test_the_first_image_of_a_camera_s_file_is_its_photograph(tmp_path):
+    first, preview = (Image.new("RGB", size, color) for size, color in (((4, 6), "white"), ((2, 2), "black")))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.n_frames == 2
+    write_image(tmp_path / "b.jpg", np.zeros((6, 4, 3), np.uint8))
+    assert read(tmp_path).X.mean((1, 2, 3)).round().tolist() == [255, 0]
+
+
 def test_folders_without_images(tmp_path):
     refused(tmp_path, "no images", "another folder")
     np.save(tmp_path / "a.npy", np.zeros((2, 2)))
