@@ -248,6 +248,19 @@ def test_many_pairs_that_do_not_match_are_told_by_some():
     assert abs(found.mean() - every) < 4 * error
 
 
+def test_no_kind_of_pairs_takes_more_than_its_memory(monkeypatch):
+    plan = build("ae", (3,), latent_dim=2, hidden=(4,))
+    plan.model.head, y = Match(), torch.arange(300) % 2
+    trace = plan.model.trace(Batch(3 * torch.randn(300, 3), y=y.float()), k=2, noise=Noise(0))
+    every = Matches(2)(trace)["matches"].value()
+    monkeypatch.setattr("chartae.parts.objectives.matches.VALUES", 8 * 500)  # of 22,350 pairs that match
+    seen = []
+    plan.model.head.register_forward_pre_hook(lambda _, gaps: seen.append(gaps[0].shape))
+    found = torch.stack([Matches(2)(trace)["matches"].value() for _ in range(64)])
+    assert set(seen) == {(4, 500)}
+    assert abs(found.mean() - every) < 4 * found.std() / 64**0.5
+
+
 @pytest.mark.parametrize("y", [[torch.nan] * 4, [0.0] * 4, [0.0, 1.0, 2.0, 3.0]])
 def test_without_pairs_of_a_kind_nothing_breaks(y):
     plan = build("vae", (3,), latent_dim=2, hidden=(4,))

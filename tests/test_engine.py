@@ -769,6 +769,23 @@ def test_a_term_may_not_take_a_name_of_the_log():
         list(train(Plan(plan_of().model, Named()), sources()[0], epochs=1))
 
 
+@pytest.mark.parametrize("name", ["aae", "vae-gan", "geco-vae"])
+def test_what_an_objective_has_learned_is_set_back_too(name):
+    """A critic that a step too large has broken would break every further try."""
+    plan = plan_of(name)
+    before = {key: value.clone() for key, value in plan.objective.state_dict().items()}
+    failing(plan, sources()[0], epochs=3, batch_size=16, learning_rate=1e30)
+    for key, value in plan.objective.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
+
+
+def test_an_adversary_survives_a_step_that_is_too_large():
+    plan = plan_of("aae")
+    with pytest.warns(UserWarning, match="back to the last good state"):
+        epochs = list(train(plan, sources()[0], epochs=3, batch_size=16, learning_rate=1000))
+    assert epochs[-1].number == 3
+
+
 def test_what_is_gone_back_to_stays_as_it_was():
     """A second fault goes back to the same state: optimizers may keep the tensors that they are given."""
     torch.manual_seed(0)

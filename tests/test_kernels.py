@@ -197,6 +197,29 @@ def test_networks_that_only_look_like_layers_of_relu_are_left_to_autograd(change
     assert all(p.grad is not None for p in plan.model.parameters())
 
 
+@pytest.mark.parametrize("place", ["layer", "weight", "weight's sum", "network", "likelihood"])
+def test_hooks_are_called(place):
+    """Derivatives that are written by hand know nothing of them."""
+    plan, batch = plan_of("vae")
+    network, called = plan.model.posterior.network, []
+    if place == "layer":
+        network.layers[-1].register_full_backward_hook(lambda *_: called.append(1))
+    elif place == "weight":
+        network.layers[0].weight.register_hook(lambda gradient: called.append(1))
+    elif place == "weight's sum":
+        network.layers[0].weight.register_post_accumulate_grad_hook(lambda weight: called.append(1))
+    elif place == "network":
+        plan.model.likelihood.network.register_full_backward_hook(lambda *_: called.append(1))
+    else:
+        plan.model.likelihood.network.register_forward_hook(lambda m, x, out: called.append(1) or 2 * out)
+    wanted = [g.clone() for g in gradients(Gradients(plan), batch)]
+    called.clear()
+    way = gradients_for(plan, torch.float32)
+    found = gradients(way, batch)
+    assert called
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(wanted, found, strict=True))
+
+
 @pytest.mark.parametrize("kw", [{"hidden": (7,)}, {"network": "linear", "hidden": None}], ids=str)
 @pytest.mark.parametrize("shape", [(9, 8), (9, 8, 3), (3, 9, 8)], ids=str)
 @pytest.mark.parametrize("name", FITTING)

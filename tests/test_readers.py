@@ -186,6 +186,44 @@ def test_the_first_row_of_a_table_without_a_header_is_kept(tmp_path, fmt):
     assert "no header, its first line is a row" in data.summary
 
 
+IRIS = "5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3.0,1.3,0.2,Iris-setosa\n7.0,3.3,4.7,1.4,Iris-versicolor\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (IRIS, None),
+        (IRIS.replace("Iris-setosa", "first", 1), None),
+        ("39, State-gov, 77516\n50, Private, 83311\n38, State-gov, 215646\n", None),  # whole numbers
+        ("sample,1100.5,1102.5\na,.31,.32\nb,.35,.33\n", "sample 1100.5 1102.5"),
+        ("1100.5,1102.5,y\n.31,.32,7\n.35,.33,8\n", "1100.5 1102.5 y"),
+        ("country,2019,2020\nMali,900,2100\nTogo,2500,920\n", "country 2019 2020"),
+        ("2019,2020,2021\n1,2,4\n5,7,6\n", "2019 2020 2021"),
+        (",2019,2020,2021\n3,1,2,4\n1,5,7,6\n", "2019 2020 2021"),
+        (",5,7\n3,1.5,2\n1,5,7\n", "5 7"),
+        ("1,2,3\n4,5,6\n7,8,9\n", None),
+        ("1,2,3\n2,2,1\n7,3,9\n", None),
+    ],
+)
+def test_a_first_line_is_a_row_where_it_looks_like_one(tmp_path, content, names):
+    (tmp_path / "a.csv").write_text(content)
+    data = read(tmp_path / "a.csv")
+    assert len(data.X) == (3 if names is None else 2)
+    assert names is None or " ".join(data.columns) == names
+    assert ("its first line is a row" in data.summary) == (names is None)
+
+
+def test_row_names_of_a_part_of_a_frame_are_no_feature(tmp_path):
+    frame = pd.DataFrame({"a": np.arange(9) / 7, "b": np.arange(9) ** 2})
+    for part in (frame[frame.a > 0.3], frame.sample(frac=1, random_state=0)):
+        part.to_csv(tmp_path / "a.csv")
+        data = read(tmp_path / "a.csv")
+        assert data.columns == ("a", "b")
+        assert "without its index column" in data.summary
+    frame.assign(k=3).set_index("k").rename_axis(None).to_csv(tmp_path / "a.csv")
+    assert read(tmp_path / "a.csv").columns == ("Unnamed: 0", "a", "b")  # it numbers no rows
+
+
 def test_bad_values_are_looked_for_in_items_only():
     for X in (np.zeros((0, 2)), np.zeros((3, 0)), np.array([[1j]])):  # left to scikit-learn
         refuse_bad_values(X)
@@ -438,6 +476,18 @@ def test_subfolders_are_labels(tmp_path):
     assert read(tmp_path, labels=[0, 1, 2, 3]).y.tolist() == [0, 1, 2, 3]
 
 
+def test_subfolders_that_are_links_are_subfolders(tmp_path):
+    for place in ("pets/cat/deep", "elsewhere", "pets/.hidden"):
+        (tmp_path / place).mkdir(parents=True)
+        write_image(tmp_path / place / "1.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "pets/dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "pets/wolf").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "pets/cat/round").symlink_to(tmp_path / "pets", target_is_directory=True)
+    assert read(tmp_path / "pets").y.tolist() == ["cat", "dog", "wolf"]
+    (tmp_path / "link").symlink_to(tmp_path / "pets", target_is_directory=True)
+    assert read(tmp_path / "link").y.tolist() == ["cat", "dog", "wolf"]
+
+
 def test_subfolders_that_split_the_data_are_no_labels(tmp_path):
     for place in ("Train/cat/1", "Train/dog/2", "test/cat/3"):
         write_image(tmp_path / f"{place}.png", np.full((2, 2), 1, np.uint8))
@@ -533,6 +583,15 @@ def test_several_images_in_a_file_are_refused(tmp_path):
     refused(tmp_path, "a.tif", "3 images")
 
 
+def test_the_first_image_of_a_camera_s_file_is_its_photograph(tmp_path):
+    first, preview = (Image.new("RGB", size, color) for size, color in (((4, 6), "white"), ((2, 2), "black")))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.n_frames == 2
+    write_image(tmp_path / "b.jpg", np.zeros((6, 4, 3), np.uint8))
+    assert read(tmp_path).X.mean((1, 2, 3)).round().tolist() == [255, 0]
+
+
 def test_folders_without_images(tmp_path):
     refused(tmp_path, "no images", "another folder")
     np.save(tmp_path / "a.npy", np.zeros((2, 2)))
@@ -595,6 +654,22 @@ def test_a_line_that_ends_early_is_no_row_with_gaps(tmp_path):
     refused(path, "line 5", "ends after 2 values", "3 columns")
     path.write_text("a,b,c\n1,2,3\n\n4,,\n7,8,\n")
     assert read(path).X["c"].isna().tolist() == [False, True, True]
+
+
+def test_long_texts_may_stand_beside_gaps(tmp_path):
+    long = "x" * 200_000
+    (tmp_path / "a.csv").write_text(f"a,b\n{long},1\n{long},\n")
+    assert read(tmp_path / "a.csv").X["b"].isna().tolist() == [False, True]
+    (tmp_path / "a.csv").write_text(f"a,b\n{long},1\n{long}\n")
+    refused(tmp_path / "a.csv", "line 3", "ends after 1 value")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_zeros_in_front_are_kept_however_a_file_is_laid_out(tmp_path, blank, end):
+    (tmp_path / "a.csv").write_bytes(f"zip,n{end}01234,{blank}007{end}99999,{blank}123{end}".encode())
+    X = read(tmp_path / "a.csv").X
+    assert X.to_numpy().tolist() == [["01234", "007"], ["99999", "123"]]
 
 
 def test_zeros_in_front_of_numbers_are_kept(tmp_path):

@@ -217,6 +217,20 @@ def test_a_recovery_from_faults_goes_on_too(monkeypatch):
     assert same(outcome(plan, log), whole)
 
 
+def test_a_state_whose_epoch_began_without_the_objective_s_own_is_taken_up():
+    """Older states went back to the model, the optimizer and the average alone."""
+    _, epoch, _ = broken_off(Case("vae"), 7)
+    state = epoch.checkpoint()
+    wanted = best_weights(state | {"best": None})
+    for name in ("begun", "good"):
+        model, _, optimizer, average = state[name]
+        state[name] = (model, optimizer, average)
+    assert same(best_weights(state | {"best": None}), wanted)
+    epoch = next(Case("vae").begin(state=state)[1])
+    with pytest.warns(UserWarning, match="back to the last good state"):
+        epoch.loop.back("a fault")
+
+
 def test_a_longer_training_goes_on_from_a_shorter_one():
     case = Case("vae")
     plan, epochs = case.begin(epochs=5)

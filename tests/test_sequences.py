@@ -247,6 +247,14 @@ def test_texts_come_back():
     assert Bytes(3).decode(np.array([[200, 257, 0, 0]])) == ["�"]
 
 
+@pytest.mark.parametrize("last", [127, 128, 32_767, 32_768])
+def test_the_type_of_tokens_holds_the_last(last):
+    class Many(Bytes):
+        end = last
+
+    assert Many(2).encode(["a"]).tolist() == [[98, last, 0]]
+
+
 def test_byte_pairs_know_every_text_and_make_shorter_rows():
     learned = ["the small red fox", "the large gray fox", "a small fox"] * 3
     medium = BytePairs.fit(learned, 400, max_length=60)

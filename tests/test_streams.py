@@ -11,7 +11,17 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import chartae as ct
 from chartae.core.arrays import AllBut, blocks, ends, is_streamed, whole
@@ -109,6 +119,9 @@ def test_a_stream_gives_what_the_array_holds(streams):
         rows = rng.integers(-500, 500, 80)  # in any order, some of them twice
         assert np.array_equal(S[rows], X[rows]), name
         assert np.array_equal(S[X[:, 0] > 1], X[X[:, 0] > 1]), name
+        for none in ([], np.zeros(0, int), np.zeros(500, bool), slice(9, 3, 2)):
+            assert S[none].shape == (0, 6), name
+            assert S[none].dtype == X.dtype, name
         assert np.array_equal(S[17], X[17]), name
         assert np.array_equal(S[:, 2:4][10:90], X[10:90, 2:4]), name
         assert np.array_equal(np.stack(list(S)), X), name
@@ -387,6 +400,49 @@ def test_labels_come_along():
     assert stream(Items(list(X))).labels is None
 
 
+class Doubled(Dataset):
+    """A wrapper that holds what it wraps under the name that loaders have for it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> object:
+        return 2 * self.dataset[i]
+
+
+def test_a_part_of_a_dataset_stays_a_part():
+    whole, rows = Items(list(X)), [7, 3, 400]
+    for part in (
+        Subset(whole, rows),
+        DataLoader(Subset(whole, rows), shuffle=True),
+        DataLoader(whole, sampler=SubsetRandomSampler(rows)),
+        DataLoader(whole, batch_sampler=BatchSampler(SubsetRandomSampler(rows), 2, drop_last=False)),
+        DataLoader(whole, batch_size=None, sampler=SubsetRandomSampler(torch.tensor(rows))),
+    ):
+        assert np.array_equal(stream(part, memory=MEMORY)[:], X[rows])
+        assert np.array_equal(ct.read(part).X, X[rows])
+    assert np.array_equal(stream(Doubled(whole))[:3], 2 * X[:3])
+    assert np.array_equal(stream(DataLoader(Doubled(whole), shuffle=True))[:3], 2 * X[:3])
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        ("RandomSampler", {"sampler": RandomSampler(X, replacement=True)}),
+        ("RandomSampler", {"sampler": RandomSampler(X, num_samples=9)}),
+        ("SequentialSampler", {"sampler": torch.utils.data.SequentialSampler(X[:9])}),
+        ("WeightedRandomSampler", {"sampler": WeightedRandomSampler([0.5] * 500, 500)}),
+        ("list", {"batch_sampler": [[0, 1], [2]]}),
+    ],
+)
+def test_a_loader_of_other_rows_than_its_dataset_has_is_refused(name, sampler):
+    with pytest.raises(DataError, match=f"loader's {name} leaves rows out or takes some twice"):
+        stream(DataLoader(Items(list(X)), **sampler))
+
+
 def test_temporary_files_go_with_the_stream(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -469,6 +525,15 @@ def test_names_of_rows_stay_with_them(name, tmp_path):
     model = ct.VAE(latent_dim=2, hidden=(4,), max_epochs=1).fit(read)
     assert model.feature_names_in_.tolist() == ["a", "b", "c"]
     pd.testing.assert_index_equal(model.reconstruct(read.X).index, table.index)
+
+
+def test_hidden_files_of_a_folder_are_no_part_of_a_table(parquet, tmp_path):
+    parquet("data/a.parquet")
+    parquet("data/b.PARQUET")
+    (tmp_path / "data/.ipynb_checkpoints").mkdir()
+    for hidden in ("data/.ipynb_checkpoints/a-checkpoint.parquet", "data/.part.parquet"):
+        parquet(hidden)
+    assert stream(tmp_path / "data").shape == ct.read(tmp_path / "data").X.shape == (1000, 6)
 
 
 def test_columns_of_parquet(parquet, monkeypatch):

@@ -14,6 +14,7 @@ from chartae.core.errors import ChartaeError, DataError, enumerated
 __all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "unwritable", "visible_files"]
 
 SOUNDS = (".wav", ".flac")  # what is read as sound
+HIDDEN = (".", "__")
 #: How folders are called that split data rather than label them.
 SPLITS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
 
@@ -150,7 +151,7 @@ def visible_files(folder: Path) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        Where to look, in subfolders too.
+        Where to look, in subfolders too, and in those that are links, but for a link to where it lies.
 
     Returns
     -------
@@ -166,9 +167,16 @@ def visible_files(folder: Path) -> list[Path]:
     >>> [str(file) for file in visible_files(Path("."))]
     ['a.txt', 'b.txt']
     """
-    hidden = (".", "__")
-    found = (p for p in sorted(folder.rglob("*")) if p.is_file())
-    return [p for p in found if not any(part.startswith(hidden) for part in p.relative_to(folder).parts)]
+    found, ways = [], {str(folder): [os.path.realpath(folder)]}  # to a folder, all that it lies in
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        for name in tuple(folders):
+            inner = os.path.join(place, name)
+            if (real := os.path.realpath(inner)) in ways[place]:
+                folders.remove(name)
+            ways[inner] = [*ways[place], real]
+        found += [Path(place, name) for name in files if not name.startswith(HIDDEN)]
+    return sorted(path for path in found if path.is_file())
 
 
 def folder_labels(folder: Path, files: Sequence[Path]) -> tuple[list[str] | None, str]:

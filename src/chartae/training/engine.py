@@ -291,7 +291,7 @@ def best_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
         return state["best"]
     weights, average = state["model"], state["average"]
     if state["begun"] is not None and state["epoch"]:
-        weights, _, average = state["begun"]
+        weights, *_, average = state["begun"]
     found: dict[str, Tensor] = copy.copy(weights)  # with what else a module's state has
     if average.get("ready", True):
         found.update(average["weights"])

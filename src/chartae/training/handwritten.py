@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from chartae.parts.networks import MLP
 
-__all__ = ["HandwrittenLayers", "is_known"]
+__all__ = ["HandwrittenLayers", "is_hooked", "is_known"]
+
+HOOKS = ("forward", "forward_pre", "backward", "backward_pre")  # of a module
 
 
 class _Pass(NamedTuple):
@@ -29,11 +31,38 @@ PASSES: dict[type[nn.Module], _Pass] = {
 }
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether functions of a user's are called as a module, or one in it, is passed through.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+
+    Returns
+    -------
+    bool
+        Whether it has hooks, or its parameters have.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.handwritten import is_hooked
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> _ = layer.weight.register_hook(lambda gradient: gradient * 0)
+    >>> is_hooked(layer), is_hooked(torch.nn.Linear(2, 1))
+    (True, False)
+    """
+    return any(getattr(m, f"_{when}_hooks") for m in module.modules() for when in HOOKS) or any(
+        p._backward_hooks or p._post_accumulate_grad_hooks for p in module.parameters()
+    )
+
+
 def is_known(net: MLP) -> bool:
     """Tell whether a network is linear layers with known functions between them.
 
-    All of them must have biases, and be trained. Exact types: a subclass, such as a masked or a parametrized
-    layer, computes something else.
+    All of them must have biases, be trained, and have no hooks. Exact types: a subclass, such as a masked or
+    a parametrized layer, computes something else.
 
     Parameters
     ----------
@@ -58,7 +87,7 @@ def is_known(net: MLP) -> bool:
         and all(type(m) is nn.Linear and m.bias is not None for m in layers[::2])
         and all(type(m) in PASSES for m in layers[1::2])
         and all(p.requires_grad for p in net.parameters())
-        and not any(m._forward_hooks or m._forward_pre_hooks for m in net.layers.modules())
+        and not is_hooked(net.layers)
     )
 
 

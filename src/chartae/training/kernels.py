@@ -32,14 +32,12 @@ from chartae.parts.posteriors import (
 from chartae.parts.priors import StandardNormalPrior
 from chartae.parts.readouts import Silent
 from chartae.training.graphs import Recorded
-from chartae.training.handwritten import HandwrittenLayers, is_known
+from chartae.training.handwritten import HandwrittenLayers, is_hooked, is_known
 from chartae.training.precision import autocast, gains_from_bf16
 
 __all__ = ["BoundGradients", "Gradients", "LayerGradients", "RecordedGradients", "gradients_for", "total"]
 
 T = TypeVar("T")
-
-HOOKS = ("forward", "forward_pre", "backward", "backward_pre")  # of a module
 
 
 def total(terms: Mapping[str, Term], *, judged: bool = False) -> Tensor:
@@ -457,11 +455,8 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
 def _is_known_to_repeat(plan: Plan) -> bool:
     """Whether all modules do the same thing in every step: a user's, or hooks, might count, or toss coins."""
     both = nn.ModuleList([plan.model, plan.objective])
-    return all(
-        type(m).__module__.partition(".")[0] in ("torch", "chartae", "zuko")
-        and not any(getattr(m, f"_{when}_hooks") for when in HOOKS)
-        for m in both.modules()
-    ) and not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in both.parameters())
+    known = ("torch", "chartae", "zuko")
+    return not is_hooked(both) and all(type(m).__module__.partition(".")[0] in known for m in both.modules())
 
 
 def _is_bound(plan: Plan) -> bool:
@@ -476,6 +471,7 @@ def _is_bound(plan: Plan) -> bool:
     # Exact types throughout: a subclass may compute something else, whose derivative is not known here.
     return (
         type(model) is Autoencoder
+        and not is_hooked(model)
         and model.condition is None
         and objective.samples == 1
         and [type(part) for part in parts] in ([NegLogLik], [NegLogLik, KL], [KL, NegLogLik])

@@ -166,6 +166,10 @@ class Loop:
         for stream in (state["dropout"] or ())[:1]:  # others are of GPUs, which may not be here
             torch.Generator().set_state(stream)  # which refuses what is no such state
         set_back([state[name] for name in ("model", "objective", "optimizer", "average")], *self._moving())
+        for name in ("good", "begun"):
+            kept = getattr(self, name)
+            if kept is not None and len(kept) == 3:  # of a time when the objective was no part of it
+                setattr(self, name, [kept[0], *snapshot(self.plan.objective), *kept[1:]])
         self.gradients.moved()
         self.shuffle = state["order"]
         self.order.set_state(self.shuffle)
@@ -199,7 +203,7 @@ class Loop:
         plan, gradients, optimizer = self.plan, self.gradients, self.optimizer
         if self.batches is None:
             if self.begun is None:
-                self.begun = snapshot(plan.model, optimizer, self.average)
+                self.begun = snapshot(*self._moving())
             self.batches = self.source.batches(self.batch_size, self.order, skip=self.step)
         batches = self.batches if self.held is None else itertools.chain((self.held,), self.batches)
         self.held = None
@@ -289,7 +293,7 @@ class Loop:
             If this is the last of several tries.
         """
         self.faults += 1
-        set_back(self.good, self.plan.model, self.optimizer, self.average)
+        set_back(self.good, *self._moving())
         self.gradients.moved()
         if self.faults >= TRIES:
             raise TrainingError(

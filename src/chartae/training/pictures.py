@@ -92,7 +92,8 @@ def _head(file: Path) -> tuple[tuple[int, int], str, bool]:
 
     try:
         with Image.open(file) as image:
-            frames: int = getattr(image, "n_frames", 1)
+            # Cameras put previews and depths behind a photograph, which alone is its image.
+            frames: int = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:  # Exif: the camera was held upright
                 width, height = height, width

@@ -72,7 +72,7 @@ class _Tokens(ABC):
         """
         texts = texts_of(texts)
         lengths = np.zeros(len(texts), int)
-        out = np.zeros((len(texts), self.max_length + 1), np.min_scalar_type(-self.end))
+        out = np.zeros((len(texts), self.max_length + 1), np.min_scalar_type(-self.end - 1))
         for i, (row, text) in enumerate(zip(out, texts, strict=True)):
             if not text:
                 raise DataError(f"text {i} (from 0) is empty: leave it out")

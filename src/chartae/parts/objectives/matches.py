@@ -14,7 +14,7 @@ from chartae.core.errors import PlanError
 __all__ = ["Match", "Matches", "fit_match"]
 
 OTHERS = 4096  # pairs of a batch that do not match and are looked at
-VALUES = 1 << 25  # of their differences at once, of all pairs of draws
+VALUES = 1 << 25  # of differences of pairs of a kind at once, of all pairs of draws
 SPREAD = 1.0  # of the logarithm of a slope around what was trained, before any other pair is seen
 
 
@@ -142,8 +142,9 @@ class Matches(Objective):
     """Mean negative log-probability that pairs of a batch match where they do, and do not where they do not.
 
     Both kinds count for half, by their means: where pairs that do not match are many, some are chosen by lot,
-    up to 4,096 or as many as match. With β of a KL beside it, it is the hedged instance embedding. That takes
-    one pair that does not match for each that does, which is the same in the mean, and says less of a batch.
+    up to 4,096 or as many as match; and of either kind no more than those whose differences take 128 MiB.
+    With β of a KL beside it, it is the hedged instance embedding. That takes one pair that does not match for
+    each that does, which is the same in the mean, and says less of a batch.
 
     Parameters
     ----------
@@ -179,13 +180,11 @@ class Matches(Objective):
         assert y is not None
         same = (y[:, None] == y).triu(1).nonzero()  # NaN is equal to nothing
         apart = (y[:, None] < y).nonzero()
-        most = VALUES // (len(z) ** 2 * z.shape[-1])
-        some = max(1, min(OTHERS, most), len(same))
-        if len(apart) > some:
-            lot = trace.noise.uniform((some,), z) * len(apart)
-            apart = apart[lot.long().clamp_max(len(apart) - 1)]
+        most = max(1, VALUES // (len(z) ** 2 * z.shape[-1]))
+        others = min(most, max(OTHERS, len(same)))
         losses = []
-        for which, (i, j) in enumerate((same.unbind(1), apart.unbind(1))):
+        for which, (pairs, some) in enumerate(((same, most), (apart, others))):
+            i, j = _drawn(pairs, some, trace).unbind(1)
             gaps = torch.linalg.vector_norm(z[:, None, i] - z[None, :, j], dim=-1).flatten(0, 1)
             log = trace.model.head(gaps)[which]  # type: ignore[misc]
             losses.append(-log.sum() / max(1, len(i)))
@@ -193,3 +192,11 @@ class Matches(Objective):
 
     def __repr__(self) -> str:
         return f"matches(k={self.samples})"
+
+
+def _drawn(pairs: Tensor, some: int, trace: Trace) -> Tensor:
+    """Choose some pairs by lot, where there are more."""
+    if len(pairs) <= some:
+        return pairs
+    lot = trace.noise.uniform((some,), trace.levels[0].z) * len(pairs)
+    return pairs[lot.long().clamp_max(len(pairs) - 1)]

@@ -8,7 +8,7 @@ import difflib
 import mmap
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ from chartae.training.readers.dataset import Dataset, count, labels_of
 
 __all__: list[str] = []
 
+ENOUGH = 1000  # rows that the first line is compared with
+
 
 def csv_table(path: Path, labels: Any) -> Dataset:
     import pandas as pd
 
     try:
         # Read apart and as it stands: among names, pandas renames the second of two equal numbers.
-        head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
-        headless = _is_number_line(head)
+        head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
+        headless = _is_row(head, pd.read_csv(path, nrows=ENOUGH))
         frame = _with_codes(
             pd.read_csv(path, low_memory=False, header=None if headless else 0), path, headless
         )
@@ -43,13 +45,13 @@ def csv_table(path: Path, labels: Any) -> Dataset:
         frame.index, np.arange(len(frame))
     ):  # pandas takes the surplus for row names, silently
         raise DataError(f"the rows of {path} have more values than its header has names: name every column")
-    twice = head[head.duplicated()]
+    twice = head[head.duplicated() & head.notna()]
     if len(twice) and not headless:  # pandas renames it, silently
         raise DataError(f"column {twice.iloc[0]!r} is there twice in {path}: rename one of them")
     if frame.iloc[:, -1].isna().any():
         _refuse_short_lines(path, len(frame.columns))
     note = "no header, its first line is a row" if headless else ""
-    if str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame))):
+    if str(first) == "Unnamed: 0" and _is_index(frame[first]):
         frame, note = frame.drop(columns=first), "without its index column"
     return table(_with_dates(frame, but=labels), labels, path.name, note)
 
@@ -59,13 +61,14 @@ def _with_codes(frame: Any, path: Path, headless: bool) -> Any:
     import pandas as pd
 
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if not re.search(rb"(^|[,\n\"])0\d", content):
+        if not re.search(rb"(^|[,\r\n\"])[ \t]*0\d", content):
             return frame
     numbers = [i for i, kind in enumerate(frame.dtypes) if kind.kind in "if"]
     texts = pd.read_csv(path, usecols=numbers, dtype=str, header=None if headless else 0)
     for i, name in zip(numbers, texts, strict=True):
-        if texts[name].str.fullmatch(r"0\d+").any() and texts[name].dropna().str.fullmatch(r"\d+").all():
-            frame.isetitem(i, texts[name])
+        column = texts[name].str.strip()
+        if column.str.fullmatch(r"0\d+").any() and column.dropna().str.fullmatch(r"\d+").all():
+            frame.isetitem(i, column)
     return frame
 
 
@@ -89,14 +92,18 @@ def _with_dates(frame: Any, *, but: Any) -> Any:
 
 def _refuse_short_lines(path: Path, width: int) -> None:
     """Tell lines that end early, which pandas fills up silently, from missing values between commas."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file)
-        for row in lines:
-            if row and len(row) < width:
-                raise DataError(
-                    f"line {lines.line_num} of {path} ends after {count(len(row), 'value')}, and there are "
-                    f"{width} columns: complete it, with a comma before each missing value"
-                )
+    usual = csv.field_size_limit(2**31 - 1)  # texts may be long
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            for row in lines:
+                if row and len(row) < width:
+                    raise DataError(
+                        f"line {lines.line_num} of {path} ends after {count(len(row), 'value')}, and there "
+                        f"are {width} columns: complete it, with a comma before each missing value"
+                    )
+    finally:
+        csv.field_size_limit(usual)
 
 
 def parquet(path: Path, labels: Any, memory: Any) -> Dataset:
@@ -119,15 +126,45 @@ def streamed(X: Any, labels: Any) -> Dataset:
     return Dataset(X, y, X.columns, X.name, note)
 
 
-def _is_number_line(names: Iterable[Any]) -> bool:
-    """Tell whether a header is a row of data; names 0, 1, 2 … are what pandas writes by default."""
-    texts = [str(name) for name in names]
-    if texts == [str(i) for i in range(len(texts))]:
+def _is_row(line: Any, rest: Any) -> bool:
+    """Tell whether the first line of a file is a row of data; names may be numbers, too, as years are."""
+    columns = [rest.iloc[:, i] for i in range(min(len(line), rest.shape[1]))]
+    if line.iloc[:1].isna().any() and columns and _is_index(columns[0]):
         return False
+    cells = [(cell, column) for cell, column in zip(line, columns, strict=False) if isinstance(cell, str)]
+    numbers = [(float(cell), column) for cell, column in cells if _is_number(cell)]
+    texts = [(cell, column) for cell, column in cells if not _is_number(cell)]
+    if not numbers or any(column.dtype.kind in "iuf" for _, column in texts):
+        return False
+    like = [_is_like(number, column) for number, column in numbers]
+    if not texts:
+        if [cell for cell, _ in cells] == [str(i) for i in range(len(cells))]:  # as pandas writes them
+            return False
+        counting = len(cells) > 2 and all(np.diff([number for number, _ in numbers]) == 1)
+        return any(like) or not counting or len(rest) < 2
+    # Categories come again, and names do not. Wavelengths are no values that were measured there.
+    again = any(cell in set(column.astype(str)) for cell, column in texts)
+    return again or (all(like) and any(number % 1 for number, _ in numbers))
+
+
+def _is_number(cell: str) -> bool:
     try:
-        return bool([float(text) for text in texts])
+        return np.isfinite(float(cell))
     except ValueError:
         return False
+
+
+def _is_like(number: float, column: Any) -> bool:
+    """Tell whether a number is about as large as those of a column."""
+    if column.dtype.kind not in "iuf" or column.isna().all():
+        return False
+    least, most = float(column.min()), float(column.max())
+    return 2 * least - most <= number <= 2 * most - least
+
+
+def _is_index(column: Any) -> bool:
+    """Tell whether a column without a name numbers the rows, or those that were left of them."""
+    return column.dtype.kind in "iu" and bool(column.is_unique)
 
 
 def table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:

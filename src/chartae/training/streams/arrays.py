@@ -144,7 +144,9 @@ class Streamed:
             rows = np.arange(start, stop, step)
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        if len(rows) and not (-len(self) <= rows.min() and rows.max() < len(self)):
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        if not (-len(self) <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}: count from 0")
         rows = np.where(rows < 0, rows + len(self), rows)
         order = np.argsort(rows, kind="stable")

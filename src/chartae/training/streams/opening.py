@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ def stream(
     source : str, path, ndarray or iterable
         A ``.parquet`` file or a folder of them, whose columns may hold numbers, texts, truth values and
         dates; a ``.npy`` file, or an array or memory map; a torch ``Dataset`` of items, or of pairs (item,
-        label), which are asked for each time that they are needed; or an iterable of such items, which is
-        read once and kept in a temporary file.
+        label), which are asked for each time that they are needed; a ``DataLoader``, for the items of its
+        dataset, or those that a ``SubsetRandomSampler`` names, in their order there; or an iterable of such
+        items, which is read once and kept in a temporary file.
     memory : str, int or None
         What a fit may take for data, as in "2GB"; None: up to half of what is available. Labels come on
         top.
@@ -44,7 +46,8 @@ def stream(
     Raises
     ------
     DataError
-        If there is nothing to read, or items differ in shape or type.
+        If there is nothing to read, items differ in shape or type, or a loader's sampler leaves rows out or
+        takes some twice.
 
     Notes
     -----
@@ -78,11 +81,39 @@ def stream(
         raise DataError("a table in memory needs no stream: pass it as it is")
     if isinstance(source, np.ndarray):
         return of_array(source, memory=size, name="array")
-    # A loader has batches of what its dataset has items of.
-    source = getattr(source, "dataset", source)
+    # Only a caller who has imported torch can hold a loader.
+    if (torch := sys.modules.get("torch")) and isinstance(source, torch.utils.data.DataLoader):
+        source = _of_loader(source)
     mapped = hasattr(source, "__len__") and hasattr(source, "__getitem__")
     if mapped and (isinstance(source, list | tuple) or not hasattr(source, "__iter__")):
         return of_dataset(source, size)
     if hasattr(source, "__iter__"):
         return of_iterable(source, size)
     raise DataError(f"{type(source).__name__} has neither items nor rows: pass a file, an array or a Dataset")
+
+
+def _of_loader(loader: Any) -> Any:
+    """Give the items that a loader makes batches of."""
+    from torch.utils.data import (
+        BatchSampler,
+        IterableDataset,
+        RandomSampler,
+        SequentialSampler,
+        Subset,
+        SubsetRandomSampler,
+    )
+
+    if isinstance(loader.dataset, IterableDataset):
+        return loader.dataset
+    # A sampler of batches that the caller made may choose rows itself, or by a sampler of its own.
+    batches = loader.batch_sampler
+    sampler: Any = batches.sampler if type(batches) is BatchSampler else batches or loader.sampler
+    if type(sampler) is SubsetRandomSampler:
+        return Subset(loader.dataset, [int(i) for i in sampler.indices])
+    once = type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and not sampler.replacement)
+    if not once or len(sampler) != len(loader.dataset):
+        raise DataError(
+            f"the loader's {type(sampler).__name__} leaves rows out or takes some twice: pass "
+            "torch.utils.data.Subset(dataset, rows)"
+        )
+    return loader.dataset

@@ -11,6 +11,7 @@ from typing import Any
 
 from chartae.core.columns import Schema
 from chartae.core.errors import DataError, one_line
+from chartae.core.files import visible_files
 from chartae.core.registry import suggest
 from chartae.training.streams.arrays import Streamed, changed, kept, stamp_of
 from chartae.training.streams.memory import FRAME, TABLE, TEXT, parse_bytes
@@ -58,7 +59,9 @@ class StreamedTable:
             raise DataError("parquet files need pyarrow: pip install 'chartae[data]'") from None
         path = Path(path)
         self._arrow, self.name, self.memory = pyarrow, path.name, parse_bytes(memory)
-        self._files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        self._files = [path]
+        if path.is_dir():
+            self._files = [file for file in visible_files(path) if file.suffix.lower() == ".parquet"]
         if not self._files or not self._files[0].exists():
             raise DataError(f"there is no parquet file {path}: pass another file or folder")
         self._stamps = [stamp_of(file) for file in self._files]
