@@ -259,6 +259,20 @@ def test_a_weighted_path_goes_around_a_hole_and_a_plain_one_through(seed):
     assert kept.length > plain.length
 
 
+def test_copies_of_codes_change_no_path():
+    codes, pair = annulus(n=200), (nowhere, flat(5, 2, 0))
+    ends = [[-1.0, 0.05]], [[1.0, 0.05]]
+    # As an encoder gives them, whose rounding depends on the batch.
+    often = np.repeat(codes, 20, 0) + np.random.default_rng(0).uniform(-1e-7, 1e-7, (4000, 2))
+    once, many = (geodesic(pair, *ends, codes=c, density_weight=1) for c in (codes, often))
+    assert many.converged.all()
+    assert many.energy == pytest.approx(once.energy, rel=0.02)
+    np.testing.assert_allclose(many.codes, once.codes, atol=0.05)
+    assert off_support(codes[::2], often) < 0.1
+    alone = geodesic(pair, *ends, codes=np.zeros((9, 2)), density_weight=1)
+    np.testing.assert_array_equal(alone.codes, geodesic(pair, *ends).codes)
+
+
 def test_the_graph_finds_the_way_that_a_straight_line_does_not():
     """The decoder lifts a wall between two arms, and codes know the way around it."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of, codes_of
+from chartae.geometry.neighbors import distinct
 from chartae.geometry.paths import COARSEST, NEIGHBORS, Energy, Rarity, shortest
 from chartae.geometry.tangent import chosen_rows
 
@@ -291,10 +292,13 @@ def _pairs(z0: Any, z1: Any) -> tuple[np.ndarray, np.ndarray]:
     return a.astype(np.float32).astype(np.float64), b.astype(np.float32).astype(np.float64)
 
 
-def _some(codes: Any, d: int, random_state: int) -> np.ndarray:
+def _some(codes: Any, d: int, random_state: int) -> np.ndarray | None:
     near = np.asarray(codes.detach().cpu() if isinstance(codes, Tensor) else codes, dtype=np.float64)
     if near.ndim != 2 or near.shape[1] != d or len(near) < 2:
         raise DataError(f"codes of shape {near.shape}: two rows or more of (n, {d}) are needed")
+    near = distinct(near)
+    if len(near) < 2:  # a single place says nothing of the way between two
+        return None
     return near[chosen_rows(len(near), NODES, random_state)]
 
 

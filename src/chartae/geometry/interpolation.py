@@ -10,6 +10,7 @@ from torch import Tensor
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of
 from chartae.geometry.geodesics import equal_arcs, geodesic
+from chartae.geometry.neighbors import distinct
 
 __all__ = ["interpolate", "off_support", "round_trip"]
 
@@ -114,7 +115,7 @@ def off_support(
     path : array_like
         ``(steps, d)`` codes on a path, or ``(m, steps, d)`` on several.
     codes : array_like
-        ``(n, d)`` codes of data.
+        ``(n, d)`` codes of data, of which copies count once.
     held_out : array_like or None
         ``(k, d)`` other codes of data; None: one half of the codes is measured against the other.
     n_neighbors : int
@@ -150,6 +151,7 @@ def off_support(
     points, near = np.asarray(path, dtype=np.float64), np.asarray(codes, dtype=np.float64)
     if near.ndim != 2 or points.ndim not in (2, 3) or points.shape[-1] != near.shape[1]:
         raise DataError(f"a path of shape {points.shape} and codes of shape {near.shape} do not fit together")
+    near = distinct(near)  # copies would make the usual distance zero
     if held_out is None:
         order = np.random.default_rng(random_state).permutation(len(near))
         near, other = near[order[: len(near) // 2]], near[order[len(near) // 2 :]]
@@ -157,7 +159,7 @@ def off_support(
         other = np.asarray(held_out, dtype=np.float64)
     if len(near) <= n_neighbors or not len(other):
         raise DataError(
-            f"{len(codes)} codes are too few for {n_neighbors} neighbors: give more, or fewer of them"
+            f"{len(near)} different codes are too few for {n_neighbors} neighbors: give more, or fewer of them"
         )
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(near)
     usual = np.quantile(search.kneighbors(other)[0][:, -1], 0.99)
