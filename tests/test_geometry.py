@@ -84,6 +84,24 @@ def test_the_density_of_an_autoencoder_is_that_of_its_fitted_prior():
     assert np.abs(ae.manifold_log_density(X) - wanted).mean() < 0.1
 
 
+def test_where_a_direction_does_nothing_there_is_no_volume():
+    random = torch.Generator().manual_seed(0)
+    z, plane = torch.randn(5, 3, generator=random), torch.randn(2, 7, generator=random)
+    tilt = torch.tensor([[1.0, 0.0], [1 / 3, 1 / 7], [0.0, 1.0]]) @ plane
+    decoders = (
+        lambda z: z.sum(1, keepdim=True),
+        lambda z: (z[:, :2] @ plane).tanh(),
+        lambda z: (z @ tilt).tanh(),  # on a plane, but for rounding
+        lambda z: 0 * z,
+    )
+    for decode in decoders:
+        assert (volume(pair(decode), z) == -np.inf).all()
+        chart = Chart.of_pair(lambda x: z, decode, prior="normal", latent_dim=3)
+        assert (manifold_log_density(chart, torch.zeros(5, 7)) == np.inf).all()
+    thin = torch.tensor([1.0, 1e-3, 1e-5])
+    assert volume(pair(lambda z: z * thin), z) == pytest.approx(np.full(5, np.log(1e-8)))
+
+
 def test_the_area_of_a_sphere_is_the_integral_of_its_volume():
     z = np.stack(np.meshgrid(np.linspace(-np.pi / 2, np.pi / 2, 401)[1:-1], [0.0]), -1).reshape(-1, 2)
     area = 2 * np.pi * np.exp(volume(pair(sphere), z)).sum() * np.pi / 400

@@ -159,7 +159,7 @@ def off_support(
         other = np.asarray(held_out, dtype=np.float64)
     if len(near) <= n_neighbors or not len(other):
         raise DataError(
-            f"{len(near)} different codes are too few for {n_neighbors} neighbors: give more, or fewer of them"
+            f"{len(near)} different codes are too few for {n_neighbors} neighbors: give more codes"
         )
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(near)
     usual = np.quantile(search.kneighbors(other)[0][:, -1], 0.99)
