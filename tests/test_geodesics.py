@@ -231,6 +231,13 @@ def test_distances_are_the_lengths():
     np.testing.assert_array_equal(distance((nowhere, sphere), a, b), geodesic((nowhere, sphere), a, b).length)
 
 
+def test_a_condition_may_have_several_axes():
+    maps = (nowhere, lambda z, c: (c @ torch.cat([z, z.square()], 1)[..., None])[..., 0])
+    alike = (nowhere, lambda z: torch.cat([2 * z, 3 * z.square()], 1))
+    path = interpolate(maps, [0.0], [1.0], 5, path="geodesic", condition=[[[2.0, 0.0], [0.0, 3.0]]])
+    np.testing.assert_allclose(path, interpolate(alike, [0.0], [1.0], 5, path="geodesic"), atol=1e-4)
+
+
 def test_conditions_choose_the_map():
     def decode(z, c):
         return torch.cat([z * c, z.square()], 1)

@@ -332,6 +332,24 @@ def test_codes_that_do_not_fit_are_refused(ask, message):
         ask(model, Z)
 
 
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        (np.zeros(90), r"\(90,\): give \(90, m\), as condition\[:, None\] is, or \(1, m\)"),
+        (np.zeros((4, 1)), r"\(4, 1\): give \(90, m\), or"),
+        (np.zeros((0, 1)), r"\(0, 1\): give"),
+        (1.0, r"\(\): give"),
+        (["a"] * 90, "condition of numbers"),
+    ],
+)
+def test_conditions_of_callables_are_rows(condition, said):
+    pair = (lambda x, c: x - c, lambda z, c: z + c)
+    with pytest.raises(DataError, match=said):
+        volume(pair, np.zeros((90, 2)), condition)
+    with pytest.raises(DataError, match=said):
+        ct.audit(pair, np.zeros((90, 2)), condition=condition)
+
+
 def test_paths_stay_where_codes_can_lie():
     X = np.random.default_rng(0).normal(size=(60, 4))
     model = ct.Autoencoder(recipe="svae", latent_dim=3, hidden=(8,), max_epochs=2, random_state=0).fit(X)

@@ -238,7 +238,7 @@ def equal_arcs(chart: Chart, path: np.ndarray, steps: int, c: Tensor | None = No
     steps : int
         Points on each path, with its ends.
     c : Tensor or None
-        ``(m, k)``, condition of each path.
+        ``(m, ...)``, condition of each path.
 
     Returns
     -------
@@ -263,7 +263,7 @@ def equal_arcs(chart: Chart, path: np.ndarray, steps: int, c: Tensor | None = No
     walked = np.empty((m, steps, d))
     for i in range(m):
         x = chart.decoded(
-            torch.from_numpy(dense[i]).float(), None if c is None else c[i : i + 1].expand(fine, -1)
+            torch.from_numpy(dense[i]).float(), None if c is None else c[i : i + 1].expand(fine, *c.shape[1:])
         )
         arc = (x[1:] - x[:-1]).flatten(1).double().norm(dim=1).cumsum(0).cpu().numpy()
         walked[i] = _along(dense[i], np.concatenate([[0.0], arc]), steps)
