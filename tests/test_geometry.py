@@ -26,6 +26,7 @@ from chartae.geometry import (
     volume,
 )
 from chartae.parts.distributions import DiagonalNormal, UniformSphere
+from chartae.parts.priors import UniformSpherePrior
 
 
 def sphere(z):
@@ -361,6 +362,36 @@ def test_paths_stay_where_codes_can_lie():
     ]
     for codes in paths:
         np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["straight", "spherical", "geodesic"])
+def test_a_path_between_opposite_codes_goes_around_the_sphere(path):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    model = ct.Autoencoder(recipe="svae", latent_dim=3, hidden=(8,), max_epochs=1, random_state=0).fit(X)
+    code = model.transform(X[:1])[0].astype(float)
+    code /= np.linalg.norm(code)
+    walk = interpolate(model, code, -code, 9, path=path)
+    np.testing.assert_allclose(np.linalg.norm(walk, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(walk[[0, -1]], [code, -code], atol=1e-6)
+    assert np.linalg.norm(np.diff(walk, axis=0), axis=1).max() < 1
+    if path != "geodesic":
+        steps = np.linalg.norm(np.diff(walk, axis=0), axis=1)
+        np.testing.assert_allclose(steps, 2 * np.sin(np.pi / 16), rtol=1e-5)
+
+
+def test_elsewhere_a_straight_line_goes_through_the_center_and_a_circle_around_it():
+    for path, norms in (("straight", [2, 0, 2, 4]), ("spherical", [2, 8 / 3, 10 / 3, 4])):
+        walk = interpolate(None, [0.0, 2.0], [0.0, -4.0], 4, path=path)
+        np.testing.assert_allclose(np.linalg.norm(walk, axis=1), norms, atol=1e-9)
+    np.testing.assert_allclose(interpolate(None, [1.0], [-1.0], 3, path="spherical"), [[1], [0], [-1]])
+
+
+def test_the_center_of_a_sphere_is_decoded_as_a_code_on_it():
+    onto = UniformSpherePrior(3).onto
+    z = torch.tensor([[1e-15, 0.0, 0.0], [0.0, 3.0, 4.0]], requires_grad=True)
+    onto(z).sum().backward()
+    torch.testing.assert_close(onto(z), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]]))
+    assert 0 < z.grad.abs().max() <= 1
 
 
 def test_codes_on_a_sphere_do_not_leave_it():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of
-from chartae.geometry.geodesics import equal_arcs, geodesic
+from chartae.geometry.geodesics import SMALL, equal_arcs, geodesic, half_circle, lines, opposite
 from chartae.geometry.neighbors import distinct
 
 __all__ = ["interpolate", "off_support", "round_trip"]
@@ -42,7 +42,8 @@ def interpolate(
         Points on the path, with its ends.
     path : {"straight", "spherical", "geodesic"}
         A line; a great circle, which keeps the typical norm of a Gaussian prior; or a shortest path as
-        measured on what it decodes to, in steps of equal length there.
+        measured on what it decodes to, in steps of equal length there. Between opposite codes every great
+        circle is as good, and one is taken, also for a line through a center where no code can lie.
     codes : array_like or None
         ``(n, d)`` codes of data, which a geodesic stays close to; None: it may go anywhere.
     density_weight : float or None
@@ -95,14 +96,23 @@ def interpolate(
             condition=condition,
         )
         return chart.placed(equal_arcs(chart, found.codes, steps, chart.condition(condition, 1))[0])
-    t = np.linspace(0, 1, steps)[:, None]
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
-    if np.sin(angle) > 1e-6:
-        line = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
-    else:
-        line = (1 - t) * a + t * b
-    return line if model is None else chart_of(model).placed(line)
+    where = None if model is None else chart_of(model)
+    t = np.linspace(0, 1, steps)
+    line = lines(where, a[None], b[None], t)[0]
+    if path == "spherical" and np.linalg.norm(a) * np.linalg.norm(b) > 0:
+        line = _great_circle(a, b, t)
+    return line if where is None else where.placed(line)
+
+
+def _great_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    if len(a) > 1 and opposite(a[None], b[None])[0]:
+        return half_circle(a, b, t)
+    t = t[:, None]
+    angle = np.arccos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
+    if np.sin(angle) < SMALL:
+        return (1 - t) * a + t * b
+    circle: np.ndarray = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    return circle
 
 
 def off_support(
