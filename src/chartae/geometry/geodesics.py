@@ -318,6 +318,13 @@ def opposite(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     -------
     ndarray
         ``(m,)``, bool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.geometry.geodesics import opposite
+    >>> opposite(np.eye(2), np.array([[-3.0, 0.0], [0.0, 1.0]])).tolist()
+    [True, False]
     """
     both = [np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b)]
     apart = np.linalg.norm(a * both[1] + b * both[0], axis=1) <= SMALL * (both[0] * both[1])[:, 0]
@@ -340,6 +347,13 @@ def half_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     -------
     ndarray
         ``(k, d)``, by way of the axis that is farthest from both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.geometry.geodesics import half_circle
+    >>> half_circle(np.array([1.0, 0.0]), np.array([-1.0, 0.0]), np.array([0, 0.5, 1])).round(9).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
     """
     unit, t = a / np.linalg.norm(a), t[:, None]
     over = np.eye(len(a))[np.abs(unit).argmin()]

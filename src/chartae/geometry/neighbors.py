@@ -57,9 +57,16 @@ def nearest(queries: Any, points: Any, k: int, exclude_self: bool = False) -> tu
     if len(points) < wanted:
         raise DataError(f"{len(points)} points have no {k} neighbors: give more")
     center = points.mean(0)
+    queries, points = queries - center, points - center
     method = "kd_tree" if points.shape[1] <= TREE else "brute"
-    found = NearestNeighbors(n_neighbors=wanted, algorithm=method).fit(points - center)
-    distances, indices = found.kneighbors(queries - center)
+    distances, indices = (
+        NearestNeighbors(n_neighbors=wanted, algorithm=method).fit(points).kneighbors(queries)
+    )
+    if method == "brute":  # from products, of which rounding makes copies of a row lie apart
+        for j, column in enumerate(indices.T):
+            distances[:, j] = np.linalg.norm(queries - points[column], axis=1)
+        order = distances.argsort(axis=1, kind="stable")
+        distances, indices = (np.take_along_axis(a, order, axis=1) for a in (distances, indices))
     if exclude_self:
         # Among copies, a row may not be the first of its own neighbors, or none of them: then the last goes.
         own = indices == np.arange(len(queries))[:, None]
