@@ -116,6 +116,14 @@ def test_nearest_leaves_out_the_row_itself_and_not_its_copies(d):
     assert (indices // 4 == np.arange(80)[:, None] // 4).all()
 
 
+@pytest.mark.parametrize("d", [2, 5, 64])
+def test_copies_are_no_distance_apart(d):
+    x = np.random.default_rng(0).normal(size=(200, d)) + 5
+    distances, indices = nearest(x, np.concatenate([x, x]), 2)
+    assert not distances.any()
+    assert (np.sort(indices) == np.arange(200)[:, None] + [0, 200]).all()
+
+
 def test_nearest_does_not_mind_where_the_points_lie():
     x = normal(100, 8).double()
     assert nearest(x + 1e7, x + 1e7, 3, True)[0] == pytest.approx(nearest(x, x, 3, True)[0], rel=1e-5)

@@ -9,7 +9,7 @@ import torch
 from chartae.audits import audit
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import checks
-from chartae.audits.generation import features, nearest
+from chartae.audits.generation import _density, features, nearest
 from chartae.audits.prior import moments, standardized
 from chartae.core.errors import DataError
 from chartae.geometry import Chart
@@ -203,6 +203,11 @@ def test_samples_of_the_right_model_cover_the_data():
     finding = found("coverage", linear(spare=0), items(800))
     assert finding.verdict == "ok"
     assert finding.also["told"] < 0.6
+
+
+def test_copies_of_items_lie_where_these_are():
+    x = np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32) + 5
+    assert _density(x, x, np.zeros(200)) == pytest.approx(1 / 5)
 
 
 def test_samples_from_the_middle_do_not():

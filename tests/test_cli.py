@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app, main
+from chartae.apps.health import write_source
 from chartae.apps.options import value_of
+from chartae.apps.outputs import write
 from chartae.core.errors import RunFolderError
 from chartae.models.persistence import FILES, OpenRun
 from chartae.training.audio import LogMel
@@ -598,6 +601,51 @@ def test_bad_use_of_a_run_leaves_nothing(runs, tmp_path, monkeypatch, words, hin
     assert hint in refused(*(word.format(runs=runs) for word in words))
     assert names(tmp_path) == ["code.npy", "empty.npy", "wide.npy"]
     assert names(runs / "digits") == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "encode {runs}/digits a_std.npy --std --out a.npy",
+        "encode {runs}/digits a_std.npy --labels y.npy --out y.npy",
+        "encode {runs}/cvae arrays.npz:x --labels y.npy --out ./y.npy",
+        "reconstruct {runs}/cvae a_std.npy --labels y.npy --out y.npy",
+        "decode {runs}/cvae y.npy --condition c.npy --out c.npy",
+        "sample {runs}/cvae --condition c.npy --out c.npy",
+        "reconstruct {runs}/digits images --out images/0.png",
+        "head {runs}/digits images --curve images/0.png",
+        "audit {runs}/digits --data t.txt --out t.txt",
+        "audit texts --out t.txt",
+        "caption {runs}/digits t.txt --out t.txt",
+    ],
+)
+def test_what_is_read_is_not_replaced(runs, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a_std.npy", "y.npy", "c.npy", "images/0.png", "t.txt", "arrays.npz"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(name)
+    shutil.copytree(runs / "digits", "texts")
+    write_source(Path("texts"), data="t.txt", labels=None)
+    assert "is what is read, and would be replaced" in refused(*words.format(runs=runs).split())
+    for name in ("a_std.npy", "y.npy", "c.npy", "images/0.png", "t.txt", "arrays.npz"):
+        assert Path(name).read_text() == name
+
+
+def test_a_result_may_be_written_again(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "0.png")
+    for _ in range(2):
+        done("encode", runs / "digits", ".", "--out", "codes.npy")
+        done("reconstruct", runs / "digits", ".", "--out", "items.npy")
+
+
+def test_texts_are_written_whole_or_not_at_all(tmp_path):
+    kept = tmp_path / "said.txt"
+    kept.write_text("before")
+    with pytest.raises(UnicodeEncodeError):
+        write(kept, ["a fox", "\udcff"], None)
+    assert kept.read_text() == "before"
+    assert names(tmp_path) == ["said.txt"]
 
 
 def test_info(runs):

@@ -231,6 +231,13 @@ def test_distances_are_the_lengths():
     np.testing.assert_array_equal(distance((nowhere, sphere), a, b), geodesic((nowhere, sphere), a, b).length)
 
 
+def test_a_condition_may_have_several_axes():
+    maps = (nowhere, lambda z, c: (c @ torch.cat([z, z.square()], 1)[..., None])[..., 0])
+    alike = (nowhere, lambda z: torch.cat([2 * z, 3 * z.square()], 1))
+    path = interpolate(maps, [0.0], [1.0], 5, path="geodesic", condition=[[[2.0, 0.0], [0.0, 3.0]]])
+    np.testing.assert_allclose(path, interpolate(alike, [0.0], [1.0], 5, path="geodesic"), atol=1e-4)
+
+
 def test_conditions_choose_the_map():
     def decode(z, c):
         return torch.cat([z * c, z.square()], 1)
@@ -257,6 +264,20 @@ def test_a_weighted_path_goes_around_a_hole_and_a_plain_one_through(seed):
     assert off_support(plain.codes, codes) > 0.5
     assert off_support(kept.codes, codes) < 0.1
     assert kept.length > plain.length
+
+
+def test_copies_of_codes_change_no_path():
+    codes, pair = annulus(n=200), (nowhere, flat(5, 2, 0))
+    ends = [[-1.0, 0.05]], [[1.0, 0.05]]
+    # As an encoder gives them, whose rounding depends on the batch.
+    often = np.repeat(codes, 20, 0) + np.random.default_rng(0).uniform(-1e-7, 1e-7, (4000, 2))
+    once, many = (geodesic(pair, *ends, codes=c, density_weight=1) for c in (codes, often))
+    assert many.converged.all()
+    assert many.energy == pytest.approx(once.energy, rel=0.02)
+    np.testing.assert_allclose(many.codes, once.codes, atol=0.05)
+    assert off_support(codes[::2], often) < 0.1
+    alone = geodesic(pair, *ends, codes=np.zeros((9, 2)), density_weight=1)
+    np.testing.assert_array_equal(alone.codes, geodesic(pair, *ends).codes)
 
 
 def test_the_graph_finds_the_way_that_a_straight_line_does_not():

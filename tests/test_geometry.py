@@ -26,6 +26,7 @@ from chartae.geometry import (
     volume,
 )
 from chartae.parts.distributions import DiagonalNormal, UniformSphere
+from chartae.parts.priors import UniformSpherePrior
 
 
 def sphere(z):
@@ -82,6 +83,24 @@ def test_the_density_of_an_autoencoder_is_that_of_its_fitted_prior():
     plane = X @ np.linalg.svd(X, full_matrices=False)[2][:2].T
     wanted = multivariate_normal(np.zeros(2), np.diag([4.0, 0.25])).logpdf(plane)
     assert np.abs(ae.manifold_log_density(X) - wanted).mean() < 0.1
+
+
+def test_where_a_direction_does_nothing_there_is_no_volume():
+    random = torch.Generator().manual_seed(0)
+    z, plane = torch.randn(5, 3, generator=random), torch.randn(2, 7, generator=random)
+    tilt = torch.tensor([[1.0, 0.0], [1 / 3, 1 / 7], [0.0, 1.0]]) @ plane
+    decoders = (
+        lambda z: z.sum(1, keepdim=True),
+        lambda z: (z[:, :2] @ plane).tanh(),
+        lambda z: (z @ tilt).tanh(),  # on a plane, but for rounding
+        lambda z: 0 * z,
+    )
+    for decode in decoders:
+        assert (volume(pair(decode), z) == -np.inf).all()
+        chart = Chart.of_pair(lambda x: z, decode, prior="normal", latent_dim=3)
+        assert (manifold_log_density(chart, torch.zeros(5, 7)) == np.inf).all()
+    thin = torch.tensor([1.0, 1e-3, 1e-5])
+    assert volume(pair(lambda z: z * thin), z) == pytest.approx(np.full(5, np.log(1e-8)))
 
 
 def test_the_area_of_a_sphere_is_the_integral_of_its_volume():
@@ -314,6 +333,24 @@ def test_codes_that_do_not_fit_are_refused(ask, message):
         ask(model, Z)
 
 
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        (np.zeros(90), r"\(90,\): give \(90, m\), as condition\[:, None\] is, or \(1, m\)"),
+        (np.zeros((4, 1)), r"\(4, 1\): give \(90, m\), or"),
+        (np.zeros((0, 1)), r"\(0, 1\): give"),
+        (1.0, r"\(\): give"),
+        (["a"] * 90, "condition of numbers"),
+    ],
+)
+def test_conditions_of_callables_are_rows(condition, said):
+    pair = (lambda x, c: x - c, lambda z, c: z + c)
+    with pytest.raises(DataError, match=said):
+        volume(pair, np.zeros((90, 2)), condition)
+    with pytest.raises(DataError, match=said):
+        ct.audit(pair, np.zeros((90, 2)), condition=condition)
+
+
 def test_paths_stay_where_codes_can_lie():
     X = np.random.default_rng(0).normal(size=(60, 4))
     model = ct.Autoencoder(recipe="svae", latent_dim=3, hidden=(8,), max_epochs=2, random_state=0).fit(X)
@@ -325,6 +362,36 @@ def test_paths_stay_where_codes_can_lie():
     ]
     for codes in paths:
         np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["straight", "spherical", "geodesic"])
+def test_a_path_between_opposite_codes_goes_around_the_sphere(path):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    model = ct.Autoencoder(recipe="svae", latent_dim=3, hidden=(8,), max_epochs=1, random_state=0).fit(X)
+    code = model.transform(X[:1])[0].astype(float)
+    code /= np.linalg.norm(code)
+    walk = interpolate(model, code, -code, 9, path=path)
+    np.testing.assert_allclose(np.linalg.norm(walk, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(walk[[0, -1]], [code, -code], atol=1e-6)
+    assert np.linalg.norm(np.diff(walk, axis=0), axis=1).max() < 1
+    if path != "geodesic":
+        steps = np.linalg.norm(np.diff(walk, axis=0), axis=1)
+        np.testing.assert_allclose(steps, 2 * np.sin(np.pi / 16), rtol=1e-5)
+
+
+def test_elsewhere_a_straight_line_goes_through_the_center_and_a_circle_around_it():
+    for path, norms in (("straight", [2, 0, 2, 4]), ("spherical", [2, 8 / 3, 10 / 3, 4])):
+        walk = interpolate(None, [0.0, 2.0], [0.0, -4.0], 4, path=path)
+        np.testing.assert_allclose(np.linalg.norm(walk, axis=1), norms, atol=1e-9)
+    np.testing.assert_allclose(interpolate(None, [1.0], [-1.0], 3, path="spherical"), [[1], [0], [-1]])
+
+
+def test_the_center_of_a_sphere_is_decoded_as_a_code_on_it():
+    onto = UniformSpherePrior(3).onto
+    z = torch.tensor([[1e-15, 0.0, 0.0], [0.0, 3.0, 4.0]], requires_grad=True)
+    onto(z).sum().backward()
+    torch.testing.assert_close(onto(z), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]]))
+    assert 0 < z.grad.abs().max() <= 1
 
 
 def test_codes_on_a_sphere_do_not_leave_it():

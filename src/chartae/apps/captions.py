@@ -9,7 +9,7 @@ import typer
 
 from chartae.apps.inputs import features_of, open_run, read_for, streamed
 from chartae.apps.options import Data, MaxLength, Run, Size
-from chartae.apps.outputs import refuse_own, write
+from chartae.apps.outputs import write
 from chartae.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ def caption(
         raise DataError("a language model has tokens of its own: leave out --tokens")
     if learned and out is not None and out.suffix != ".txt":
         raise DataError(f"captions are texts, and {out} does not end in .txt: name it so")
-    if out is not None:
-        refuse_own(out, data)
     if learned:
         captioner = Captioner.load(run)
         if not hasattr(captioner.encoder, "space_"):

@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import chartae
 from chartae.apps import captions, fitting, heads, sweeping, using
 from chartae.apps.options import OPTIONS, as_bare_options, as_column_options, as_options, own_of
+from chartae.apps.outputs import kept_apart
 from chartae.core.errors import ChartaeError
 
 __all__ = ["app", "main"]
@@ -66,6 +67,14 @@ class _Commands(TyperGroup):
         sys.exit(code or 0)
 
 
+class _Command(TyperCommand):
+    """A command that replaces nothing that it reads."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with kept_apart(ctx.params):
+            return super().invoke(ctx)
+
+
 def _warn(
     message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
@@ -110,7 +119,7 @@ def _root(
 
 
 for _name, _command, _example in COMMANDS:
-    app.command(_name, epilog=f"Example: chartae {_example}")(_command)
+    app.command(_name, cls=_Command, epilog=f"Example: chartae {_example}")(_command)
 
 
 def main(args: Sequence[str] | None = None) -> int:

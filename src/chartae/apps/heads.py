@@ -10,7 +10,6 @@ import typer
 
 from chartae.apps.inputs import features_of, open_run, read_for, streamed
 from chartae.apps.options import Data, Labels, Run, Size
-from chartae.apps.outputs import refuse_own
 from chartae.core.errors import DataError
 from chartae.core.files import atomic
 
@@ -63,8 +62,6 @@ def head(
     for path, suffix in ((curve, ".png"), (out, ".csv")):
         if path is not None and path.suffix != suffix:
             raise DataError(f"{path} does not end in {suffix}: name it so")
-        if path is not None:
-            refuse_own(path, data)
     if curve is not None and training != "frozen":
         raise DataError(f"--curve is of codes that stay, and --training {training} moves them: leave one out")
     estimator = open_run(run, encoder=True)

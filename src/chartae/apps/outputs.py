@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +21,52 @@ __all__: list[str] = []
 SHOWN = 64  # items in a picture: enough to judge by, few enough to look at
 COLUMNS = 16  # pairs a row
 _SOUNDS = ("", ".wav")  # a folder of them, and one
+_WRITTEN = ("out", "curve")  # options that name what a command writes
+_RUNS = ("run", "origin")  # into whose folders results go; all other words may name what is read
+_READ: ContextVar[tuple[str, ...]] = ContextVar("_READ", default=())
+
+
+@contextmanager
+def kept_apart(words: Mapping[str, Any]) -> Iterator[None]:
+    """Keep what a command writes from replacing what its other words name."""
+    others = (word for name, word in words.items() if name not in (*_WRITTEN, *_RUNS))
+    token = _READ.set(tuple(str(word) for word in others if isinstance(word, str | Path)))
+    try:
+        for name in _WRITTEN:
+            if words.get(name) is not None:
+                refuse_own(words[name])
+        yield
+    finally:
+        _READ.reset(token)
+
+
+def refuse_own(target: Path, *others: str | None) -> None:
+    """Keep a result from replacing what the command line names, or other files that are read."""
+    if target.is_file() and any(_holds(word, target) for word in (*_READ.get(), *others) if word):
+        raise DataError(f"{target} is what is read, and would be replaced: choose another place")
+
+
+def _holds(word: str, target: Path) -> bool:
+    """Whether a word names a file, or a folder of data that it is a part of."""
+    archive, colon, _ = word.partition(".npz:")
+    name = f"{archive}.npz" if colon else word
+    if os.path.isdir(name):
+        from chartae.core.files import SOUNDS
+        from chartae.training.pictures import IMAGES
+
+        whole = (*IMAGES, *SOUNDS, ".parquet")  # what makes a folder data
+        return target.suffix.lower() in whole and Path(name).resolve() in target.resolve().parents
+    return os.path.exists(name) and os.path.samefile(name, target)
 
 
 def target_of(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     """Decide where a result goes, before the work is done."""
+    target = _named(out, run, name, estimator)
+    refuse_own(target)
+    return target
+
+
+def _named(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     from chartae.core.images import is_picture
 
     space = estimator.space_
@@ -58,12 +104,6 @@ def _words(space: Any) -> str | None:
     return space.schema.wordy or next((c.name for c in space.schema.columns if c.clock), None)
 
 
-def refuse_own(target: Path, given: str | Path) -> None:
-    """Keep a result from replacing what it is made of."""
-    if target.resolve() == Path(given).resolve():
-        raise DataError(f"{target} is what is read, and would be replaced: choose another place")
-
-
 def refuse_several(target: Path, n: int) -> None:
     if target.suffix == ".wav" and n != 1:
         raise DataError(f"{target} is one sound, and there are {n:,}: name a new folder, as in {target.stem}")
@@ -90,7 +130,9 @@ def write(target: Path, X: Any, estimator: Any, columns: int | None = None) -> N
         return
     if target.suffix == ".txt":
         # One a line, whatever a text may hold.
-        target.write_text("".join(f"{' '.join(text.splitlines())}\n" for text in X), encoding="utf-8")
+        lines = "".join(f"{' '.join(text.splitlines())}\n" for text in X)
+        with atomic(target) as file:
+            file.write(lines.encode())
         typer.echo(f"{target}  {len(X):,} texts")
         return
     if target.suffix in _SOUNDS:

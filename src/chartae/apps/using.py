@@ -76,6 +76,8 @@ def audit(
     if data is None:
         kept = source_of(run)
         words = {name: words[name] or kept.get(name) for name in words}
+        if out is not None:
+            refuse_own(out, words["data"], words["labels"])
     items = read_for(estimator, words["data"], words["labels"], words["size"], words["memory"])
     report = audited(
         estimator,
@@ -129,7 +131,9 @@ def encode(
     """Write the code of every item. It is the posterior mean, of shape (n, latent_dim)."""
     if out.suffix != ".npy":
         raise DataError(f"codes are arrays, and {out} does not end in .npy: name it so")
-    refuse_own(out, data)
+    deviations = out.with_name(f"{out.stem}_std.npy")
+    if std:
+        refuse_own(deviations)
     estimator = open_run(run, encoder=True)
     items = read_for(estimator, data, labels, size, memory)
     codes = estimator.transform(
@@ -137,7 +141,7 @@ def encode(
     )
     if std:
         codes, spread = codes
-        write(out.with_name(f"{out.stem}_std.npy"), spread, estimator)
+        write(deviations, spread, estimator)
     write(out, codes, estimator)
 
 
@@ -153,7 +157,6 @@ def decode(
     """Turn codes into items."""
     estimator = open_run(run)
     target = target_of(out, run, "decoded", estimator)
-    refuse_own(target, codes)
     Z = shown(read_data(codes, None, None).X, target)
     refuse_several(target, len(Z))
     X = estimator.inverse_transform(Z, condition=condition_asked(estimator, condition), guidance=guidance)
@@ -175,7 +178,6 @@ def reconstruct(
 
     estimator = open_run(run, encoder=True)
     target = target_of(out, run, "reconstructions", estimator)
-    refuse_own(target, data)
     items = read_for(estimator, data, labels, size, memory)
     if target.suffix != ".png" and streamed(items.X):
         raise DataError(

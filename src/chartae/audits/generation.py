@@ -181,7 +181,9 @@ def _coverage(evidence: Evidence) -> Reading:
 
 def _density(points: np.ndarray, real: np.ndarray, radius: np.ndarray) -> float:
     """How many neighborhoods of items a point lies in, over k."""
-    distance = torch.cdist(torch.from_numpy(points), torch.from_numpy(real)).numpy()
+    exactly = "donot_use_mm_for_euclid_dist"  # as the radius is, which is 0 among copies
+    a, b = torch.from_numpy(points).double(), torch.from_numpy(real).double()
+    distance = torch.cdist(a, b, compute_mode=exactly).numpy()
     return float((distance <= radius).sum(1).mean() / K)
 
 

@@ -421,7 +421,8 @@ class Encoding(Checking):
         self._ready()
         both = self._check(self._pair(start, stop), reset=False, named=False)
         a, b = self._encode(both, condition)[0]
-        chart = self.chart() if path == "geodesic" else None  # the other two need none
+        # Where codes may lie anywhere, the other two need none.
+        chart = self.chart() if path == "geodesic" or self.model_.support else None
         codes = interpolate(
             chart, a, b, count(steps, "steps"), path=path, codes=self.codes_, condition=condition
         )

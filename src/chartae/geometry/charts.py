@@ -240,7 +240,8 @@ class Chart:
         Parameters
         ----------
         condition : object
-            As the model takes it; a tensor of ``n`` rows for a pair of callables; None for none.
+            As the model takes it; numbers of ``n`` rows or of one, ``(n, m)``, for a pair of callables; None
+            for none.
         n : int
             Rows.
 
@@ -248,12 +249,25 @@ class Chart:
         -------
         Tensor or None
             ``(n, m)``.
+
+        Raises
+        ------
+        DataError
+            If it is no numbers, or of other rows.
         """
         if self.conditioned is not None:
             return self.conditioned(condition, n)
         if condition is None:
             return None
-        c = torch.as_tensor(condition, dtype=torch.float32)
+        try:
+            c = _as_items(condition)
+        except (TypeError, ValueError):
+            raise DataError("a pair of callables takes a condition of numbers: give them as (n, m)") from None
+        if c.dim() < 2 or len(c) not in (1, n):
+            how = ", as condition[:, None] is" if c.shape == (n,) else ""
+            raise DataError(
+                f"the condition has shape {tuple(c.shape)}: give ({n}, m){how}, or (1, m) for all rows"
+            )
         return c.expand(n, *c.shape[1:]) if len(c) == 1 else c
 
     def lacking(self, c: Tensor | None = None) -> int:

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of, codes_of
+from chartae.geometry.neighbors import distinct
 from chartae.geometry.paths import COARSEST, NEIGHBORS, Energy, Rarity, shortest
 from chartae.geometry.tangent import chosen_rows
 
-__all__ = ["Geodesic", "distance", "equal_arcs", "geodesic"]
+__all__ = ["Geodesic", "distance", "equal_arcs", "geodesic", "half_circle", "lines", "opposite"]
 
+SMALL = 1e-6  # of an angle: below it, codes lie in one direction, or in opposite ones
 NODES = 2000  # codes that the graph and the density are made of, at most
 
 
@@ -158,7 +160,7 @@ def geodesic(
     a, b = np.where(back[:, None], ends[1], ends[0]), np.where(back[:, None], ends[0], ends[1])
     near = None if codes is None else _some(codes, d, random_state)
     support = Rarity(near, density_weight) if near is not None and density_weight else None
-    straight = a[:, None] + np.linspace(0, 1, knots)[:, None] * (b - a)[:, None]
+    straight = lines(chart, a, b, np.linspace(0, 1, knots))
     # Conditions may change the map from pair to pair, and with it the graph, which is of no use then.
     starts = None if near is None or c is not None else _graph_paths(chart, near, a, b, knots, support)
     found: list[tuple[Tensor, ...]] = []
@@ -237,7 +239,7 @@ def equal_arcs(chart: Chart, path: np.ndarray, steps: int, c: Tensor | None = No
     steps : int
         Points on each path, with its ends.
     c : Tensor or None
-        ``(m, k)``, condition of each path.
+        ``(m, ...)``, condition of each path.
 
     Returns
     -------
@@ -262,10 +264,104 @@ def equal_arcs(chart: Chart, path: np.ndarray, steps: int, c: Tensor | None = No
     walked = np.empty((m, steps, d))
     for i in range(m):
         x = chart.decoded(
-            torch.from_numpy(dense[i]).float(), None if c is None else c[i : i + 1].expand(fine, -1)
+            torch.from_numpy(dense[i]).float(), None if c is None else c[i : i + 1].expand(fine, *c.shape[1:])
         )
         arc = (x[1:] - x[:-1]).flatten(1).double().norm(dim=1).cumsum(0).cpu().numpy()
         walked[i] = _along(dense[i], np.concatenate([[0.0], arc]), steps)
+    return walked
+
+
+def lines(chart: Chart | None, a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Draw straight lines between pairs of codes, around a center where no code can lie.
+
+    Source: this library's own.
+
+    Parameters
+    ----------
+    chart : Chart or None
+        Whose codes they are; None: they may lie anywhere.
+    a, b : ndarray
+        ``(m, d)``.
+    t : ndarray
+        ``(k,)``, from 0 to 1: where on the way.
+
+    Returns
+    -------
+    ndarray
+        ``(m, k, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.geometry.geodesics import lines
+    >>> lines(None, np.zeros((1, 1)), np.ones((1, 1)), np.linspace(0, 1, 3)).ravel().tolist()
+    [0.0, 0.5, 1.0]
+    """
+    found = a[:, None] + t[:, None] * (b - a)[:, None]
+    if chart is not None and a.shape[1] > 1 and chart.placed(np.zeros(a.shape[1])).any():
+        for i in np.flatnonzero(opposite(a, b)):
+            found[i] = half_circle(a[i], b[i], t)
+    return found
+
+
+def opposite(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Tell which pairs of codes lie in opposite directions.
+
+    Source: this library's own.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        ``(m, d)``.
+
+    Returns
+    -------
+    ndarray
+        ``(m,)``, bool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.geometry.geodesics import opposite
+    >>> opposite(np.eye(2), np.array([[-3.0, 0.0], [0.0, 1.0]])).tolist()
+    [True, False]
+    """
+    both = [np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b)]
+    apart = np.linalg.norm(a * both[1] + b * both[0], axis=1) <= SMALL * (both[0] * both[1])[:, 0]
+    return apart & (both[0] * both[1] > 0)[:, 0]
+
+
+def half_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Walk from a code to an opposite one on one of the great circles that join them.
+
+    Source: this library's own.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        ``(d,)``, of two dimensions or more.
+    t : ndarray
+        ``(k,)``, from 0 to 1: where on the way.
+
+    Returns
+    -------
+    ndarray
+        ``(k, d)``, by way of the axis that is farthest from both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.geometry.geodesics import half_circle
+    >>> half_circle(np.array([1.0, 0.0]), np.array([-1.0, 0.0]), np.array([0, 0.5, 1])).round(9).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
+    """
+    unit, t = a / np.linalg.norm(a), t[:, None]
+    over = np.eye(len(a))[np.abs(unit).argmin()]
+    over -= (over @ unit) * unit
+    over /= np.linalg.norm(over)
+    radius = (1 - t) * np.linalg.norm(a) + t * np.linalg.norm(b)
+    walked: np.ndarray = radius * (np.cos(np.pi * t) * unit + np.sin(np.pi * t) * over)
+    walked[0], walked[-1] = a, b
     return walked
 
 
@@ -291,10 +387,13 @@ def _pairs(z0: Any, z1: Any) -> tuple[np.ndarray, np.ndarray]:
     return a.astype(np.float32).astype(np.float64), b.astype(np.float32).astype(np.float64)
 
 
-def _some(codes: Any, d: int, random_state: int) -> np.ndarray:
+def _some(codes: Any, d: int, random_state: int) -> np.ndarray | None:
     near = np.asarray(codes.detach().cpu() if isinstance(codes, Tensor) else codes, dtype=np.float64)
     if near.ndim != 2 or near.shape[1] != d or len(near) < 2:
         raise DataError(f"codes of shape {near.shape}: two rows or more of (n, {d}) are needed")
+    near = distinct(near)
+    if len(near) < 2:  # a single place says nothing of the way between two
+        return None
     return near[chosen_rows(len(near), NODES, random_state)]
 
 

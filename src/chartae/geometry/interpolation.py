@@ -9,7 +9,8 @@ from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of
-from chartae.geometry.geodesics import equal_arcs, geodesic
+from chartae.geometry.geodesics import SMALL, equal_arcs, geodesic, half_circle, lines, opposite
+from chartae.geometry.neighbors import distinct
 
 __all__ = ["interpolate", "off_support", "round_trip"]
 
@@ -41,7 +42,8 @@ def interpolate(
         Points on the path, with its ends.
     path : {"straight", "spherical", "geodesic"}
         A line; a great circle, which keeps the typical norm of a Gaussian prior; or a shortest path as
-        measured on what it decodes to, in steps of equal length there.
+        measured on what it decodes to, in steps of equal length there. Between opposite codes every great
+        circle is as good, and one is taken, also for a line through a center where no code can lie.
     codes : array_like or None
         ``(n, d)`` codes of data, which a geodesic stays close to; None: it may go anywhere.
     density_weight : float or None
@@ -94,14 +96,23 @@ def interpolate(
             condition=condition,
         )
         return chart.placed(equal_arcs(chart, found.codes, steps, chart.condition(condition, 1))[0])
-    t = np.linspace(0, 1, steps)[:, None]
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    angle = np.arccos(np.clip(a @ b / norms, -1, 1)) if path == "spherical" and norms > 0 else 0.0
-    if np.sin(angle) > 1e-6:
-        line = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
-    else:
-        line = (1 - t) * a + t * b
-    return line if model is None else chart_of(model).placed(line)
+    where = None if model is None else chart_of(model)
+    t = np.linspace(0, 1, steps)
+    line = lines(where, a[None], b[None], t)[0]
+    if path == "spherical" and np.linalg.norm(a) * np.linalg.norm(b) > 0:
+        line = _great_circle(a, b, t)
+    return line if where is None else where.placed(line)
+
+
+def _great_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    if len(a) > 1 and opposite(a[None], b[None])[0]:
+        return half_circle(a, b, t)
+    t = t[:, None]
+    angle = np.arccos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
+    if np.sin(angle) < SMALL:
+        return (1 - t) * a + t * b
+    circle: np.ndarray = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    return circle
 
 
 def off_support(
@@ -114,7 +125,7 @@ def off_support(
     path : array_like
         ``(steps, d)`` codes on a path, or ``(m, steps, d)`` on several.
     codes : array_like
-        ``(n, d)`` codes of data.
+        ``(n, d)`` codes of data, of which copies count once.
     held_out : array_like or None
         ``(k, d)`` other codes of data; None: one half of the codes is measured against the other.
     n_neighbors : int
@@ -150,6 +161,7 @@ def off_support(
     points, near = np.asarray(path, dtype=np.float64), np.asarray(codes, dtype=np.float64)
     if near.ndim != 2 or points.ndim not in (2, 3) or points.shape[-1] != near.shape[1]:
         raise DataError(f"a path of shape {points.shape} and codes of shape {near.shape} do not fit together")
+    near = distinct(near)  # copies would make the usual distance zero
     if held_out is None:
         order = np.random.default_rng(random_state).permutation(len(near))
         near, other = near[order[: len(near) // 2]], near[order[len(near) // 2 :]]
@@ -157,7 +169,7 @@ def off_support(
         other = np.asarray(held_out, dtype=np.float64)
     if len(near) <= n_neighbors or not len(other):
         raise DataError(
-            f"{len(codes)} codes are too few for {n_neighbors} neighbors: give more, or fewer of them"
+            f"{len(near)} different codes are too few for {n_neighbors} neighbors: give more codes"
         )
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(near)
     usual = np.quantile(search.kneighbors(other)[0][:, -1], 0.99)

@@ -123,14 +123,12 @@ def _log_stretches(chart: Chart, Z: Tensor, condition: Any) -> np.ndarray:
     less.
     """
     # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
-    found = [
-        torch.linalg.svdvals(_jacobian(chart.decode, z, c)).log().cpu().double().numpy()
-        for _, z, c in _blocks(chart, Z, condition)
-    ]
-    whole = np.concatenate([np.empty((0, found[0].shape[1] if found else Z.shape[1])), *found])
-    # As many as there are: the Jacobian may have fewer rows than columns.
-    most = Z.shape[1] - chart.lacking(chart.condition(condition, len(Z)))
-    return whole[:, :most]
+    logs = np.full((len(Z), Z.shape[1]), -np.inf)  # of directions beyond the dimensions of the data, too
+    for b, z, c in _blocks(chart, Z, condition):
+        values = torch.linalg.svdvals(_jacobian(chart.decode, z, c))
+        values[values <= ROUNDING * torch.finfo(torch.float32).eps * values[:, :1]] = 0.0
+        logs[b, : values.shape[1]] = values.log().cpu().numpy()
+    return logs[:, : Z.shape[1] - chart.lacking(chart.condition(condition, len(Z)))]
 
 
 def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarray:

@@ -38,7 +38,7 @@ class Rarity:
     Parameters
     ----------
     codes : ndarray
-        ``(n, d)``, two or more.
+        ``(n, d)``, two or more; no copies, among which the width would be zero.
     weight : float
         Of each nat.
 

@@ -14,6 +14,8 @@ from chartae.parts.priors.base import priors
 
 __all__ = ["UniformSpherePrior", "WrappedNormalPrior"]
 
+CENTER = 1e-12  # of a norm: below it, rounding alone says where a code lies
+
 
 @priors.register("uniform-sphere")
 class UniformSpherePrior(Prior):
@@ -47,7 +49,10 @@ class UniformSpherePrior(Prior):
         self.register_buffer("_where", torch.zeros(()), persistent=False)
 
     def onto(self, z: Tensor) -> Tensor:
-        return F.normalize(z, dim=-1)
+        pole = torch.eye(1, self.latent_dim, dtype=z.dtype, device=z.device)[0]
+        # The center is as near to every code, and no decoder was trained on it.
+        lost = torch.linalg.vector_norm(z.detach(), dim=-1, keepdim=True) < CENTER
+        return F.normalize(z + pole * lost, dim=-1)
 
     def forward(self, c: Tensor | None = None, *, posterior: Posterior | None = None) -> Distribution:
         return UniformSphere(self.latent_dim, self._where.device)
