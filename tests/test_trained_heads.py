@@ -19,6 +19,7 @@ from chartae.core.contracts import Batch, Plan, RawCondition
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
+from chartae.estimators import fitting
 from chartae.models.recipes import build
 from chartae.parts.objectives import IWAE, KL, Labels, NegLogLik, SummedLabels
 from chartae.parts.readouts import Silent, readout
@@ -446,6 +447,38 @@ def test_none_of_few_labels_is_held_out(seed):
     some[held[:20]] = y[held[:20]]  # all of them would be lost
     m = ct.HeadClassifier(vae, training="joint", validation_fraction=0.0, random_state=0).fit(X, some)
     assert m.encoder_.history_[-1]["labels"] > 0
+
+
+@pytest.mark.parametrize("labels", [60, 4])  # of which few, or none, are held out
+@pytest.mark.parametrize("training", ["joint", "bottleneck"])
+def test_rows_that_were_trained_on_are_not_held_out(training, labels, monkeypatch):
+    X, y = turned(400)
+    some = np.where(np.arange(400) < labels, y, -1)
+    seen = {}
+
+    def watched(plan, source, *, validation, **options):
+        seen.update(trained=np.unique(source.rows), held=[] if validation is None else validation.rows)
+        return train(plan, source, validation=validation, **options)
+
+    monkeypatch.setattr(fitting, "train", watched)
+    vae = ct.VAE(latent_dim=1, **QUICK | {"max_epochs": 1})
+    m = ct.HeadClassifier(vae, training=training, random_state=0).fit(X, some)
+    np.testing.assert_array_equal(m.encoder_.validation_rows_, seen["held"])
+    assert not np.isin(seen["held"], seen["trained"]).any()
+    assert len(seen["held"]) + len(seen["trained"]) == 400
+    assert np.isin(np.arange(labels), seen["trained"]).all() == (training == "joint" or labels == 4)
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "hedged"])
+def test_few_labels_still_tell_an_epoch(method):
+    """The divergence alone, which is all that other rows cost without a decoder, would take the first."""
+    X, y = turned(500)
+    some = np.where(np.arange(500) < 80, y, -1)
+    vae = ct.VAE(latent_dim=1, **QUICK | {"max_epochs": 12})
+    m = ct.ProbabilisticEmbedding(vae, method=method, n_samples=2, random_state=0).fit(X, some)
+    assert m.encoder_.best_epoch_ > 1
+    told = m.votes(X[80:], y[:80], X[:80]).argmax(1)
+    assert (told == y[80:]).mean() > 0.9
 
 
 def test_words_may_be_missing():

@@ -155,7 +155,10 @@ class Fitting(Densities, Geometry):
         with Keeping(run, resume=resume, overwrite=overwrite) as keeping:
             with self._undone(before):
                 task = self._prepare(X, y, keeping)
-                task = task if joined is None else joined(task)
+                if joined is not None:
+                    task = joined(task)
+                    held = task.held_out
+                    self.validation_rows_ = np.arange(0) if held is None else held.rows.numpy()
             # Up to the last file: a wish to stop is no reason to lose what was learned.
             with interruptible(terminate=keeping.run is not None) as keeping.wish:
                 with self._undone(before):

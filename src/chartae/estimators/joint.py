@@ -21,6 +21,7 @@ from chartae.parts.readouts import Silent
 __all__ = ["fit_jointly"]
 
 LEAST_SHARE = 0.2  # of rows with a label among those of an epoch
+FEWEST_APART = 2  # of them to learn from, and to choose an epoch by
 
 
 def fit_jointly(
@@ -38,7 +39,8 @@ def fit_jointly(
     """Fit a copy of an estimator to its own objective and a further term.
 
     Rows whose y is known are seen so often that they are a fifth of an epoch, at least; where they are fewer,
-    none of them is held out.
+    none of them is held out, unless there is no decoder, and they alone tell a better epoch: then no row is
+    held out where fewer than two of those that would be have a y.
 
     Parameters
     ----------
@@ -115,12 +117,20 @@ def fit_jointly(
             raw = raw._replace(label=label.masked_fill(missing, -1))
         training = told = task.training.told(y, raw)
         held_out = task.held_out and task.held_out.told(y, raw)
-        lacking, times = LEAST_SHARE * len(rows) - len(known), 0
-        if lacking > 0:  # labels are few, so that none is to be held out
-            rows = torch.cat([rows, known[~torch.isin(known, rows)]])
+        times = 0
+        if len(known) < LEAST_SHARE * len(rows):
+            seen = torch.isin(known, rows)
+            if decoder:  # x tells epochs apart, and labels are few, so that none is to be held out
+                rows = torch.cat([rows, known[~seen]])
+                held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
+            elif min(seen.sum(), (~seen).sum()) < FEWEST_APART:
+                # The divergence alone would be judged, which is least before anything is learned.
+                rows, held_out = torch.arange(len(y)), None
+                training = training.subset(rows)
+            known = known[torch.isin(known, rows)]
+            lacking = LEAST_SHARE * len(rows) - len(known)
             times = math.ceil(lacking / ((1 - LEAST_SHARE) * len(known)))
             told = told.subset(torch.cat([rows, known.repeat(times)]))
-            held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
         objective = task.plan.objective
         if shares is not None:
             objective = SummedLabels(objective, shares, again=1 + times)
@@ -129,7 +139,7 @@ def fit_jointly(
             raw=raw,
             training=training,
             drawn=told,
-            held_out=held_out,
+            held_out=held_out or None,
         )
 
     fitted._fit(X, labels, joined=joined)
