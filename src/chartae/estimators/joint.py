@@ -15,6 +15,7 @@ from chartae.core.arrays import is_streamed
 from chartae.core.contracts import Objective, RawCondition
 from chartae.core.errors import DataError
 from chartae.estimators.fitting import Fitting, _Task
+from chartae.estimators.whole import stopped_by
 from chartae.parts.objectives import SummedLabels
 from chartae.parts.readouts import Silent
 
@@ -35,7 +36,7 @@ def fit_jointly(
     decoder: bool = True,
     labels: Any = None,
     seed: int = 0,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, BaseException | None]:
     """Fit a copy of an estimator to its own objective and a further term.
 
     Rows whose y is known are seen so often that they are a fifth of an epoch, at least; where they are fewer,
@@ -70,6 +71,8 @@ def fit_jointly(
         As it was fitted, without the head.
     head : nn.Module
         Of the best epoch, as the estimator's weights are.
+    stopped : BaseException or None
+        What training was stopped by, if it was, to be raised when all else is done.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def fit_jointly(
     >>> space = target_space("categorical", y)
     >>> made = lambda model: readout(space, model.latent_dim)
     >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0)
-    >>> fitted, head = fit_jointly(vae, X, torch.from_numpy(y).float(), made, Labels())
+    >>> fitted, head, _ = fit_jointly(vae, X, torch.from_numpy(y).float(), made, Labels())
     >>> fitted.latent_dim_, head.levels
     (2, 2)
     """
@@ -142,6 +145,6 @@ def fit_jointly(
             held_out=held_out or None,
         )
 
-    fitted._fit(X, labels, joined=joined)
+    stopped = stopped_by(fitted, lambda: fitted._fit(X, labels, joined=joined))
     read, fitted.model_.head = fitted.model_.head, None
-    return fitted, read
+    return fitted, read, stopped
