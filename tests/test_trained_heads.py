@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import chartae as ct
 from chartae.apps.cli import app
 from chartae.core.contracts import Batch, Plan, RawCondition
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.estimators import fitting
@@ -294,6 +294,25 @@ def test_a_joint_encoder_is_kept_as_any_other(tmp_path):
     m = ct.HeadClassifier(ct.VAE(latent_dim=1, **QUICK), training="joint", random_state=0).fit(X, y)
     again = ct.load(m.encoder_.save(tmp_path / "run"))
     np.testing.assert_array_equal(again.transform(X), m.encoder_.transform(X))
+
+
+@pytest.mark.parametrize("kind", [ct.VAE, ct.AE, ct.CVAE])
+def test_an_encoder_without_a_decoder_is_kept_as_any_other(kind, tmp_path):
+    X, y = turned(200)
+    encoder = kind(latent_dim=1, **QUICK | {"max_epochs": 1})
+    m = ct.HeadClassifier(encoder, training="bottleneck", random_state=0).fit(3 * X, y).encoder_
+    again = ct.load(m.save(tmp_path / "run"))
+    np.testing.assert_array_equal(again.transform(X), m.transform(X))
+    np.testing.assert_array_equal(again.score_samples(X), m.score_samples(X))
+    with pytest.raises(PlanError, match="no decoder to export: use save, or fit with training='joint'"):
+        again.export_decoder(tmp_path / "decoder")
+    with pytest.raises(RunFolderError, match=r"without a decoder: open it with chartae.load"):
+        ct.load_decoder(tmp_path / "run")
+    with pytest.raises(PlanError, match="use training='joint'"):
+        again.sample(1)
+    captioner = ct.Captioner(m, hidden=(8,), max_epochs=1, random_state=0).fit(X[:4], list("abcd"))
+    opened = ct.Captioner.load(captioner.save(tmp_path / "captioner"))
+    assert opened.caption(X[:4]) == captioner.caption(X[:4])
 
 
 def test_numbers_join_too():

@@ -479,6 +479,8 @@ class Fitting(Densities, Geometry):
 
         Raises
         ------
+        PlanError
+            If it has none.
         RunFolderError
             If it cannot be written.
         """

@@ -17,7 +17,6 @@ from chartae.core.errors import DataError
 from chartae.estimators.fitting import Fitting, _Task
 from chartae.estimators.whole import stopped_by
 from chartae.parts.objectives import SummedLabels
-from chartae.parts.readouts import Silent
 
 __all__ = ["fit_jointly"]
 
@@ -106,7 +105,7 @@ def fit_jointly(
     def joined(task: _Task) -> _Task:
         model: Any = task.plan.model
         if not decoder:
-            model.likelihood = Silent(model.space.model_shape)
+            model.silence()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model.head = head(model).to(task.training.device)
