@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
+from torch import Tensor
 
+from chartae.core.arrays import as_tensor
 from chartae.core.contracts import Distribution, Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
@@ -210,7 +212,7 @@ class Captioner(OnCodes):
             tokens = medium.encode(texts)
             seed = self.random_state_ = begun_from(self.random_state)
             self.encoder_ = fitted(self.encoder, X)
-            codes = torch.from_numpy(coded(self.encoder_, X))
+            codes = self._vectors(X)
             kept, held = np.arange(len(tokens)), np.arange(0)
             if self.validation_fraction * len(tokens) >= FEWEST:
                 kept, held = apart(X, self.validation_fraction, seed)
@@ -375,16 +377,21 @@ class Captioner(OnCodes):
         X, texts = self._pairs(X, texts, reset=False)
         return float(np.mean([said == text for said, text in zip(self.caption(X), texts, strict=True)]))
 
+    def _vectors(self, X: Any) -> Tensor:
+        """Codes of items, of which truth values are numbers, too."""
+        codes = as_tensor(coded(self.encoder_, X))
+        return codes if codes.is_floating_point() else codes.float()
+
     def _each(self, X: Any, use: Callable[[Distribution, slice], None]) -> None:
         """Call ``use(p(text | code), rows)``, batch shape ``(1, n)``, for one block after the other."""
-        codes = coded(self.encoder_, X)
+        codes = self._vectors(X)
         if codes.shape[1] != self.code_dim_:
             raise DataError(f"codes have {codes.shape[1]} numbers, and {self.code_dim_} are needed")
         (length,), levels = self.space_.model_shape, self.space_.levels or 1
         at_once = min(AT_ONCE, max(1, LOGITS // (length * levels)))
         for start in range(0, len(codes), at_once):
             rows = slice(start, start + at_once)
-            vector = torch.from_numpy(codes[rows]).to(self._device)
+            vector = codes[rows].to(self._device)
             with torch.inference_mode():
                 c = self.model_.conditioned(RawCondition(vector=vector), len(vector))
                 use(self.model_.likelihood(c.new_zeros(1, len(vector), 0), c), rows)

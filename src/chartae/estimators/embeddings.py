@@ -483,13 +483,14 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _match(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Of draws ``(n, k, d)`` and ``(m, k, d)``."""
         assert isinstance(self.head_, Match)
-        a, b = (torch.from_numpy(v.swapaxes(0, 1)).float().contiguous() for v in (x, y))
+        # As float64: from products, which are fast, small distances of codes far from 0 are lost.
+        a, b = (torch.from_numpy(v.swapaxes(0, 1)).double().contiguous() for v in (x, y))
         k, (draws, m) = len(a), b.shape[:2]
         size = max(1, AT_ONCE // (k * draws * m))
         blocks = []
         with torch.no_grad():
             for rows in a.split(size, 1):
-                gaps = torch.cdist(rows.flatten(0, 1), b.flatten(0, 1)).reshape(k, -1, draws, m)
+                gaps = torch.cdist(rows.flatten(0, 1), b.flatten(0, 1)).float().reshape(k, -1, draws, m)
                 blocks.append(self.head_.probability(gaps.transpose(1, 2).flatten(0, 1)))
         found: np.ndarray = torch.cat(blocks).numpy()
         return found

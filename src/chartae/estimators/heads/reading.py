@@ -275,6 +275,11 @@ class Head(OnCodes):
                     f"learn {classes} classes from: give a smaller one"
                 )
             return by_label(known, y[known], held, self.random_state_)
+        if held == len(known):
+            raise DataError(
+                f"validation_fraction={self.validation_fraction:g} leaves no row to learn from: give a "
+                "smaller one"
+            )
         rows, held_out = train_test_split(known, test_size=held, random_state=self.random_state_)
         return (rows, held_out) if target != "bernoulli" or vary(y[rows]).all() else (known, known[:0])
 
