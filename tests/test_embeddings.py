@@ -319,6 +319,14 @@ def test_what_is_said_of_an_item_does_not_depend_on_others():
     np.testing.assert_allclose(m.uncertainty(X[order]), m.uncertainty(X)[order], atol=1e-5)
 
 
+def test_matches_of_codes_far_from_zero_do_not_depend_on_others():
+    m = ct.ProbabilisticEmbedding(random_state=0)
+    m.head_ = Match()
+    far = 30 + 0.01 * np.random.default_rng(0).normal(size=(200, 1, 8))
+    alone = np.array([m._match(far[:1], far[i : i + 1])[0, 0] for i in range(9)])
+    np.testing.assert_allclose(m._match(far, far)[0, :9], alone, atol=1e-6)
+
+
 def test_a_few_draws_tell_matches_as_many_do():
     """As noise that each item has for itself does not."""
     X, y, _ = blurred(200)

@@ -140,6 +140,23 @@ def test_encoders_of_all_kinds():
         ct.HeadClassifier(PCA(2), stochastic=True).fit(X, y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_modules_are_given_items_in_their_own_type(dtype):
+    net = nn.Linear(1, 1).to(dtype)
+    nn.init.ones_(net.weight)
+    nn.init.zeros_(net.bias)
+    number = 123456789.25
+    assert coded(net, np.array([[number]])).item() == torch.tensor(number, dtype=dtype).item()
+
+
+@pytest.mark.parametrize("y", [lambda X: X[:, 0], lambda X: (X > 0).astype(int)])
+def test_rows_are_left_to_learn_from(y):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    head = ct.HeadRegressor if y(X).ndim == 1 else ct.HeadClassifier
+    with pytest.raises(DataError, match=r"validation_fraction=0.99 leaves no row to learn from: give a sm"):
+        head(validation_fraction=0.99, random_state=0).fit(X, y(X))
+
+
 def test_copies_keep_a_fitted_encoder(vae):
     X, y = blobs()
     m = ct.HeadClassifier(vae, random_state=0)

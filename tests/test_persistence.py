@@ -48,8 +48,9 @@ def assert_same(a: ct.Autoencoder, b: ct.Autoencoder, X: np.ndarray, condition: 
         made = [m.sample(3, one, random_state=1, observation_noise=noise) for m in (a, b)]
         assert np.array_equal(*made)
     assert np.array_equal(a.validation_rows_, b.validation_rows_)
-    for name in ("history_", *FITTED):
+    for name in ("history_", "gaps_", *FITTED):
         assert getattr(a, name) == getattr(b, name), name
+    assert repr(a.schema_) == repr(b.schema_)
     assert list(a.get_feature_names_out()) == list(b.get_feature_names_out())
 
 
@@ -114,6 +115,7 @@ def test_columns_come_back(tmp_path):
     again = ct.load(m.save(tmp_path / "run"))
     assert list(again.feature_names_in_) == list(frame.columns)
     assert again.space_.columns == m.space_.columns == tuple(frame.columns)
+    assert again.schema_ == m.schema_ is not None
     assert np.array_equal(again.transform(frame), m.transform(frame))
     with pytest.raises(ValueError, match="feature names"):
         again.transform(frame[["b", "c", "d", "größe"]])

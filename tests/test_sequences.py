@@ -564,6 +564,14 @@ def test_any_encoder_will_do(encoder, tmp_path):
             ct.Captioner.load(path)
 
 
+@pytest.mark.parametrize("kind", [bool, np.uint16, np.float64])
+def test_codes_of_any_number_are_captioned(kind):
+    codes = np.eye(4, dtype=kind)
+    captioner = ct.Captioner(max_epochs=1, **SMALL).fit(codes, list("abcd"))
+    wanted = captioner.score_samples(codes.astype(np.float32), list("abcd"))
+    np.testing.assert_allclose(captioner.score_samples(codes, list("abcd")), wanted, rtol=1e-6)
+
+
 def test_bad_input_of_a_captioner_is_refused_in_one_line(captioner):
     X, texts = images(20)
     with pytest.raises(DataError, match="there are 20 items and 19 texts: give one for each"):

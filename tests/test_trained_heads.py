@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 import chartae as ct
 from chartae.apps.cli import app
 from chartae.core.contracts import Batch, Plan, RawCondition
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
+from chartae.estimators import fitting
 from chartae.models.recipes import build
 from chartae.parts.objectives import IWAE, KL, Labels, NegLogLik, SummedLabels
 from chartae.parts.readouts import Silent, readout
@@ -295,6 +296,25 @@ def test_a_joint_encoder_is_kept_as_any_other(tmp_path):
     np.testing.assert_array_equal(again.transform(X), m.encoder_.transform(X))
 
 
+@pytest.mark.parametrize("kind", [ct.VAE, ct.AE, ct.CVAE])
+def test_an_encoder_without_a_decoder_is_kept_as_any_other(kind, tmp_path):
+    X, y = turned(200)
+    encoder = kind(latent_dim=1, **QUICK | {"max_epochs": 1})
+    m = ct.HeadClassifier(encoder, training="bottleneck", random_state=0).fit(3 * X, y).encoder_
+    again = ct.load(m.save(tmp_path / "run"))
+    np.testing.assert_array_equal(again.transform(X), m.transform(X))
+    np.testing.assert_array_equal(again.score_samples(X), m.score_samples(X))
+    with pytest.raises(PlanError, match="no decoder to export: use save, or fit with training='joint'"):
+        again.export_decoder(tmp_path / "decoder")
+    with pytest.raises(RunFolderError, match=r"without a decoder: open it with chartae.load"):
+        ct.load_decoder(tmp_path / "run")
+    with pytest.raises(PlanError, match="use training='joint'"):
+        again.sample(1)
+    captioner = ct.Captioner(m, hidden=(8,), max_epochs=1, random_state=0).fit(X[:4], list("abcd"))
+    opened = ct.Captioner.load(captioner.save(tmp_path / "captioner"))
+    assert opened.caption(X[:4]) == captioner.caption(X[:4])
+
+
 def test_numbers_join_too():
     X, _ = turned()
     y = X @ [1.0, -1.0, 0.5]
@@ -446,6 +466,38 @@ def test_none_of_few_labels_is_held_out(seed):
     some[held[:20]] = y[held[:20]]  # all of them would be lost
     m = ct.HeadClassifier(vae, training="joint", validation_fraction=0.0, random_state=0).fit(X, some)
     assert m.encoder_.history_[-1]["labels"] > 0
+
+
+@pytest.mark.parametrize("labels", [60, 4])  # of which few, or none, are held out
+@pytest.mark.parametrize("training", ["joint", "bottleneck"])
+def test_rows_that_were_trained_on_are_not_held_out(training, labels, monkeypatch):
+    X, y = turned(400)
+    some = np.where(np.arange(400) < labels, y, -1)
+    seen = {}
+
+    def watched(plan, source, *, validation, **options):
+        seen.update(trained=np.unique(source.rows), held=[] if validation is None else validation.rows)
+        return train(plan, source, validation=validation, **options)
+
+    monkeypatch.setattr(fitting, "train", watched)
+    vae = ct.VAE(latent_dim=1, **QUICK | {"max_epochs": 1})
+    m = ct.HeadClassifier(vae, training=training, random_state=0).fit(X, some)
+    np.testing.assert_array_equal(m.encoder_.validation_rows_, seen["held"])
+    assert not np.isin(seen["held"], seen["trained"]).any()
+    assert len(seen["held"]) + len(seen["trained"]) == 400
+    assert np.isin(np.arange(labels), seen["trained"]).all() == (training == "joint" or labels == 4)
+
+
+@pytest.mark.parametrize("method", ["bottleneck", "hedged"])
+def test_few_labels_still_tell_an_epoch(method):
+    """The divergence alone, which is all that other rows cost without a decoder, would take the first."""
+    X, y = turned(500)
+    some = np.where(np.arange(500) < 80, y, -1)
+    vae = ct.VAE(latent_dim=1, **QUICK | {"max_epochs": 12})
+    m = ct.ProbabilisticEmbedding(vae, method=method, n_samples=2, random_state=0).fit(X, some)
+    assert m.encoder_.best_epoch_ > 1
+    told = m.votes(X[80:], y[:80], X[:80]).argmax(1)
+    assert (told == y[80:]).mean() > 0.9
 
 
 def test_words_may_be_missing():

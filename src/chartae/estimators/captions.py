@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
+from torch import Tensor
 
+from chartae.core.arrays import as_tensor
 from chartae.core.contracts import Distribution, Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
@@ -24,6 +26,7 @@ from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import OnCodes
 from chartae.estimators.progress import show_progress
 from chartae.estimators.runs import keep, kept, load
+from chartae.estimators.whole import whole
 from chartae.models.spoken import spoken
 from chartae.parts.networks import Prefixed
 from chartae.parts.units import infer_space
@@ -202,42 +205,43 @@ class Captioner(OnCodes):
         PlanError
             If the language model is none, or its tokenizer is missing.
         """
-        self._validate_params()
-        X, texts = self._pairs(X, texts, reset=True)
-        medium, language_model = self._medium(texts)
-        tokens = medium.encode(texts)
-        seed = self.random_state_ = begun_from(self.random_state)
-        self.encoder_ = fitted(self.encoder, X)
-        codes = torch.from_numpy(coded(self.encoder_, X))
-        kept, held = np.arange(len(tokens)), np.arange(0)
-        if self.validation_fraction * len(tokens) >= FEWEST:
-            kept, held = apart(X, self.validation_fraction, seed)
-        self.validation_rows_ = held
-        self.medium_, self.code_dim_ = medium, codes.shape[1]
-        self.space_ = infer_space(tokens, likelihood="sequence")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            plan = self._plan(language_model)
-        model: Any = plan.model.to(choose_device(self.device))
-        self.model_ = model
-        # One scale for all dimensions, as heads have it: one for each would blow up those that say nothing.
-        scaled = Scaled().fit(codes[kept].numpy())
-        model.condition.center.copy_(torch.from_numpy(scaled.mean_))
-        model.condition.scale.fill_(scaled.scale_)
-        source = Source(tokens, self.space_, RawCondition(vector=codes), device=self._device)
-        epochs = train(
-            plan,
-            source.subset(kept),
-            epochs=self.max_epochs,
-            validation=source.subset(held) if len(held) else None,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            patience=self.patience,
-            seed=seed,
-        )
-        with closing(epochs):
-            self.history_ = [dict(e.log) for e in show_progress(epochs, self.max_epochs, self.verbose)]
+        with whole(self):
+            self._validate_params()
+            X, texts = self._pairs(X, texts, reset=True)
+            medium, language_model = self._medium(texts)
+            tokens = medium.encode(texts)
+            seed = self.random_state_ = begun_from(self.random_state)
+            self.encoder_ = fitted(self.encoder, X)
+            codes = self._vectors(X)
+            kept, held = np.arange(len(tokens)), np.arange(0)
+            if self.validation_fraction * len(tokens) >= FEWEST:
+                kept, held = apart(X, self.validation_fraction, seed)
+            self.validation_rows_ = held
+            self.medium_, self.code_dim_ = medium, codes.shape[1]
+            self.space_ = infer_space(tokens, likelihood="sequence")
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                plan = self._plan(language_model)
+            model: Any = plan.model.to(choose_device(self.device))
+            self.model_ = model
+            # One scale for all dimensions, as heads have it: one for each would blow up what says nothing.
+            scaled = Scaled().fit(codes[kept].numpy())
+            model.condition.center.copy_(torch.from_numpy(scaled.mean_))
+            model.condition.scale.fill_(scaled.scale_)
+            source = Source(tokens, self.space_, RawCondition(vector=codes), device=self._device)
+            epochs = train(
+                plan,
+                source.subset(kept),
+                epochs=self.max_epochs,
+                validation=source.subset(held) if len(held) else None,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                schedule=self.schedule,
+                patience=self.patience,
+                seed=seed,
+            )
+            with closing(epochs):
+                self.history_ = [dict(e.log) for e in show_progress(epochs, self.max_epochs, self.verbose)]
         return self
 
     def _medium(self, texts: Any) -> tuple[Any, Any]:
@@ -373,16 +377,21 @@ class Captioner(OnCodes):
         X, texts = self._pairs(X, texts, reset=False)
         return float(np.mean([said == text for said, text in zip(self.caption(X), texts, strict=True)]))
 
+    def _vectors(self, X: Any) -> Tensor:
+        """Codes of items, of which truth values are numbers, too."""
+        codes = as_tensor(coded(self.encoder_, X))
+        return codes if codes.is_floating_point() else codes.float()
+
     def _each(self, X: Any, use: Callable[[Distribution, slice], None]) -> None:
         """Call ``use(p(text | code), rows)``, batch shape ``(1, n)``, for one block after the other."""
-        codes = coded(self.encoder_, X)
+        codes = self._vectors(X)
         if codes.shape[1] != self.code_dim_:
             raise DataError(f"codes have {codes.shape[1]} numbers, and {self.code_dim_} are needed")
         (length,), levels = self.space_.model_shape, self.space_.levels or 1
         at_once = min(AT_ONCE, max(1, LOGITS // (length * levels)))
         for start in range(0, len(codes), at_once):
             rows = slice(start, start + at_once)
-            vector = torch.from_numpy(codes[rows]).to(self._device)
+            vector = codes[rows].to(self._device)
             with torch.inference_mode():
                 c = self.model_.conditioned(RawCondition(vector=vector), len(vector))
                 use(self.model_.likelihood(c.new_zeros(1, len(vector), 0), c), rows)

@@ -27,6 +27,7 @@ from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import classes_of, targets
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import constructor
+from chartae.estimators.whole import stopped_by, whole
 from chartae.parts.objectives import Labels, Match, Matches, fit_match
 from chartae.parts.readouts import readout
 from chartae.training.readers import read
@@ -143,6 +144,11 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         PlanError
             If the encoder is no estimator of chartae.
         """
+        with whole(self):
+            self._learn(X, y)
+        return self
+
+    def _learn(self, X: Any, y: Any) -> None:
         self._validate_params()
         encoder = VAE() if self.encoder is None else self.encoder
         if not isinstance(encoder, Fitting):
@@ -153,8 +159,9 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X = read(X).X if brings_items(X) else X
         if self.method == "reconstruction":
             self.head_: Read | Match | None = None
-            self.encoder_, self.classes_ = clone(encoder).fit(X), None
-            return self
+            self.encoder_, self.classes_ = clone(encoder), None
+            self._stopped = stopped_by(self.encoder_, lambda: self.encoder_.fit(X))
+            return
         if y is None:
             raise DataError(f"method={self.method!r} learns from labels: give y, or use 'reconstruction'")
         y = targets(self, X, y)
@@ -165,14 +172,14 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         common = {"weight": 1 / self.beta, "decoder": False, "seed": seed}
         if self.method == "hedged":
             term = Matches(self.n_samples)
-            self.encoder_, head = fit_jointly(encoder, X, numbers, lambda model: Match(), term, **common)
-            self.head_ = self._calibrated(head.cpu(), X, numbers)
-            return self
-        self.encoder_, head = fit_jointly(
-            encoder, X, numbers, lambda model: readout(space, model.latent_dim), Labels(), **common
-        )
-        self.head_ = Read(head, space)
-        return self
+            found = fit_jointly(encoder, X, numbers, lambda model: Match(), term, **common)
+        else:
+            found = fit_jointly(
+                encoder, X, numbers, lambda model: readout(space, model.latent_dim), Labels(), **common
+            )
+        self.encoder_, head, self._stopped = found
+        hedged = self.method == "hedged"
+        self.head_ = self._calibrated(head.cpu(), X, numbers) if hedged else Read(head, space)
 
     @property
     def n_features_in_(self) -> int:
@@ -476,13 +483,14 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _match(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Of draws ``(n, k, d)`` and ``(m, k, d)``."""
         assert isinstance(self.head_, Match)
-        a, b = (torch.from_numpy(v.swapaxes(0, 1)).float().contiguous() for v in (x, y))
+        # As float64: from products, which are fast, small distances of codes far from 0 are lost.
+        a, b = (torch.from_numpy(v.swapaxes(0, 1)).double().contiguous() for v in (x, y))
         k, (draws, m) = len(a), b.shape[:2]
         size = max(1, AT_ONCE // (k * draws * m))
         blocks = []
         with torch.no_grad():
             for rows in a.split(size, 1):
-                gaps = torch.cdist(rows.flatten(0, 1), b.flatten(0, 1)).reshape(k, -1, draws, m)
+                gaps = torch.cdist(rows.flatten(0, 1), b.flatten(0, 1)).float().reshape(k, -1, draws, m)
                 blocks.append(self.head_.probability(gaps.transpose(1, 2).flatten(0, 1)))
         found: np.ndarray = torch.cat(blocks).numpy()
         return found

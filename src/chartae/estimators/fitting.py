@@ -6,8 +6,8 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import CONSTRAINTS, plain
 from chartae.estimators.progress import show_progress
 from chartae.estimators.suspicions import warn_of_constant, warn_of_outliers, warn_of_row_names
+from chartae.estimators.whole import undone
 from chartae.geometry.dimension import intrinsic_dimension
 from chartae.models.recipes import build_from, find
 from chartae.parts.tables import Inputs
@@ -153,27 +154,20 @@ class Fitting(Densities, Geometry):
         """Fit; ``joined`` may add to what is trained before it begins."""
         before = dict(self.__dict__)
         with Keeping(run, resume=resume, overwrite=overwrite) as keeping:
-            with self._undone(before):
+            with undone(self, before):
                 task = self._prepare(X, y, keeping)
-                task = task if joined is None else joined(task)
+                if joined is not None:
+                    task = joined(task)
+                    held = task.held_out
+                    self.validation_rows_ = np.arange(0) if held is None else held.rows.numpy()
             # Up to the last file: a wish to stop is no reason to lose what was learned.
             with interruptible(terminate=keeping.run is not None) as keeping.wish:
-                with self._undone(before):
+                with undone(self, before):
                     self._train(task, keeping)
                 keeping.end(self)
         what = "was stopped" if keeping.stopped else "came to its end"
         keeping.wish.leave(f"training {what} after {self.n_iter_} epochs, with which the model is fitted")
         return self
-
-    @contextmanager
-    def _undone(self, before: dict[str, Any]) -> Iterator[None]:
-        """Leave the estimator as it was if a fit breaks: half of this one and half of the last is neither."""
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _prepare(self, X: Any, y: Any, keeping: Keeping) -> _Task:
         """Look at the data, and build what they are to train."""
@@ -485,6 +479,8 @@ class Fitting(Densities, Geometry):
 
         Raises
         ------
+        PlanError
+            If it has none.
         RunFolderError
             If it cannot be written.
         """

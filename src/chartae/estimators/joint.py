@@ -15,12 +15,13 @@ from chartae.core.arrays import is_streamed
 from chartae.core.contracts import Objective, RawCondition
 from chartae.core.errors import DataError
 from chartae.estimators.fitting import Fitting, _Task
+from chartae.estimators.whole import stopped_by
 from chartae.parts.objectives import SummedLabels
-from chartae.parts.readouts import Silent
 
 __all__ = ["fit_jointly"]
 
 LEAST_SHARE = 0.2  # of rows with a label among those of an epoch
+FEWEST_APART = 2  # of them to learn from, and to choose an epoch by
 
 
 def fit_jointly(
@@ -34,11 +35,12 @@ def fit_jointly(
     decoder: bool = True,
     labels: Any = None,
     seed: int = 0,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, BaseException | None]:
     """Fit a copy of an estimator to its own objective and a further term.
 
     Rows whose y is known are seen so often that they are a fifth of an epoch, at least; where they are fewer,
-    none of them is held out.
+    none of them is held out, unless there is no decoder, and they alone tell a better epoch: then no row is
+    held out where fewer than two of those that would be have a y.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ def fit_jointly(
         As it was fitted, without the head.
     head : nn.Module
         Of the best epoch, as the estimator's weights are.
+    stopped : BaseException or None
+        What training was stopped by, if it was, to be raised when all else is done.
 
     Raises
     ------
@@ -86,7 +90,7 @@ def fit_jointly(
     >>> space = target_space("categorical", y)
     >>> made = lambda model: readout(space, model.latent_dim)
     >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0)
-    >>> fitted, head = fit_jointly(vae, X, torch.from_numpy(y).float(), made, Labels())
+    >>> fitted, head, _ = fit_jointly(vae, X, torch.from_numpy(y).float(), made, Labels())
     >>> fitted.latent_dim_, head.levels
     (2, 2)
     """
@@ -101,7 +105,7 @@ def fit_jointly(
     def joined(task: _Task) -> _Task:
         model: Any = task.plan.model
         if not decoder:
-            model.likelihood = Silent(model.space.model_shape)
+            model.silence()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model.head = head(model).to(task.training.device)
@@ -115,12 +119,20 @@ def fit_jointly(
             raw = raw._replace(label=label.masked_fill(missing, -1))
         training = told = task.training.told(y, raw)
         held_out = task.held_out and task.held_out.told(y, raw)
-        lacking, times = LEAST_SHARE * len(rows) - len(known), 0
-        if lacking > 0:  # labels are few, so that none is to be held out
-            rows = torch.cat([rows, known[~torch.isin(known, rows)]])
+        times = 0
+        if len(known) < LEAST_SHARE * len(rows):
+            seen = torch.isin(known, rows)
+            if decoder:  # x tells epochs apart, and labels are few, so that none is to be held out
+                rows = torch.cat([rows, known[~seen]])
+                held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
+            elif min(seen.sum(), (~seen).sum()) < FEWEST_APART:
+                # The divergence alone would be judged, which is least before anything is learned.
+                rows, held_out = torch.arange(len(y)), None
+                training = training.subset(rows)
+            known = known[torch.isin(known, rows)]
+            lacking = LEAST_SHARE * len(rows) - len(known)
             times = math.ceil(lacking / ((1 - LEAST_SHARE) * len(known)))
             told = told.subset(torch.cat([rows, known.repeat(times)]))
-            held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
         objective = task.plan.objective
         if shares is not None:
             objective = SummedLabels(objective, shares, again=1 + times)
@@ -129,9 +141,9 @@ def fit_jointly(
             raw=raw,
             training=training,
             drawn=told,
-            held_out=held_out,
+            held_out=held_out or None,
         )
 
-    fitted._fit(X, labels, joined=joined)
+    stopped = stopped_by(fitted, lambda: fitted._fit(X, labels, joined=joined))
     read, fitted.model_.head = fitted.model_.head, None
-    return fitted, read
+    return fitted, read, stopped

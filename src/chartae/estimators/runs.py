@@ -23,6 +23,7 @@ from chartae.estimators.parameters import plain
 from chartae.models.persistence import read_run, write_run
 from chartae.models.recipes import build_from, find
 from chartae.parts.priors import priors
+from chartae.parts.readouts import Silent
 from chartae.training.precision import channels_last, choose_device
 from chartae.training.readers import medium_of
 
@@ -79,6 +80,8 @@ def save(
 
     Raises
     ------
+    PlanError
+        If it has no decoder, which alone is to be written.
     RunFolderError
         If it cannot be written.
 
@@ -94,6 +97,8 @@ def save(
     """
     config, tensors = described(estimator)
     if decoder_only:
+        if config["silent"]:
+            raise PlanError("this model has no decoder to export: use save, or fit with training='joint'")
         config["content"] = "decoder"
         tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
     return write_run(path, config, tensors, estimator.history_, overwrite=overwrite)
@@ -141,6 +146,7 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         "condition": estimator.condition_.config(),
         "medium": None if estimator.medium_ is None else estimator.medium_.config(),
         "fitted_prior": None if model.fitted_prior is None else _description(model.fitted_prior),
+        "silent": isinstance(model.likelihood, Silent),  # which no blueprint tells
         "fitted": {name: getattr(estimator, name) for name in FITTED},
         "feature_names": list(map(str, getattr(estimator, "feature_names_in_", []))) or None,
         "environment": {
@@ -265,7 +271,7 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
     Raises
     ------
     RunFolderError
-        If the folder is not a run, is broken, or needs a module of yours.
+        If the folder is not a run, is broken, needs a module of yours, or holds a model without a decoder.
 
     Examples
     --------
@@ -277,6 +283,8 @@ def load_decoder(path: str | os.PathLike[str], *, device: str = "auto", network:
     (3, 20)
     """
     config, tensors, history = read_run(path)
+    if config.get("silent"):
+        raise RunFolderError(f"{path} holds a model without a decoder: open it with chartae.load")
     tensors = {name: t for name, t in tensors.items() if name.startswith(DECODER)}
     generator = Generator()
     with reading(path):
@@ -423,6 +431,7 @@ def _fill(
     fitted.medium_ = None if config["medium"] is None else medium_of(config["medium"], own)
     fitted.model_, fitted.condition_ = _model(path, config, tensors, network, decoder_only)
     fitted.space_, fitted.blueprint_, fitted.history_ = fitted.model_.space, config["blueprint"], history
+    fitted.schema_, fitted.gaps_ = fitted.space_.schema, fitted.space_.gaps
     for name in FITTED:
         setattr(fitted, name, config["fitted"][name])
     if not min(1, len(history)) <= fitted.best_epoch_ <= fitted.n_iter_ == len(history):
@@ -520,6 +529,8 @@ def _model(
         with torch.random.fork_rng(devices=[]):
             plan = build_from(config["blueprint"], space, network if yours else config["fitted"]["network_"])
         model: Any = plan.model
+        if config.get("silent"):
+            model.silence()
         if config["fitted_prior"] is not None:
             model.fitted_prior = _fitted_prior(config["fitted_prior"], model.latent_dim)
         if decoder_only:

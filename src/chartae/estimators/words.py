@@ -20,6 +20,7 @@ from chartae.core.errors import DataError
 from chartae.estimators.decoding import begun_from, count
 from chartae.estimators.parameters import constructor
 from chartae.estimators.runs import keep, kept
+from chartae.estimators.whole import whole
 from chartae.parts.words import SkipGram
 from chartae.training.pairs import Corpus, blocks, near, numbered, vocabulary
 from chartae.training.precision import flushed_denormals
@@ -165,31 +166,32 @@ class WordEmbedding(BaseEstimator):
         DataError
             If they are no texts, or hold no words that come often enough, or none beside another.
         """
-        self._validate_params()
-        texts = _texts(texts)
-        self.random_state_ = seed = begun_from(self.random_state)
-        rng = np.random.default_rng(seed)
-        self.words_, self.counts_ = vocabulary(texts, self.min_count)
-        corpus = numbered(texts, self.words_)
-        self.model_ = model = SkipGram(len(self.words_), self.latent_dim, self.spread, rng)
-        optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
-        self.history_: list[dict[str, Any]] = []
-        for epoch in range(self.max_epochs):
-            lost = seen = 0.0
-            with flushed_denormals():
-                for step in self._steps(corpus, rng):
-                    loss = model.loss(step.pairs, step.noise, self.negatives)
-                    whole = loss + self.beta * step.share * model.kl() if self.spread else loss
-                    for group in optimizer.param_groups:
-                        group["lr"] = self.learning_rate * (1 - (epoch + step.done) / self.max_epochs)
-                    optimizer.zero_grad()
-                    whole.backward()
-                    optimizer.step()
-                    n = step.pairs[..., 0].numel()
-                    lost, seen = lost + n * loss.item(), seen + n
-            if not seen:
-                raise DataError(ALONE)
-            self.history_.append({"epoch": epoch, "loss": lost / seen})
+        with whole(self):
+            self._validate_params()
+            texts = _texts(texts)
+            self.random_state_ = seed = begun_from(self.random_state)
+            rng = np.random.default_rng(seed)
+            self.words_, self.counts_ = vocabulary(texts, self.min_count)
+            corpus = numbered(texts, self.words_)
+            self.model_ = model = SkipGram(len(self.words_), self.latent_dim, self.spread, rng)
+            optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
+            self.history_: list[dict[str, Any]] = []
+            for epoch in range(self.max_epochs):
+                lost = seen = 0.0
+                with flushed_denormals():
+                    for step in self._steps(corpus, rng):
+                        loss = model.loss(step.pairs, step.noise, self.negatives)
+                        cost = loss + self.beta * step.share * model.kl() if self.spread else loss
+                        for group in optimizer.param_groups:
+                            group["lr"] = self.learning_rate * (1 - (epoch + step.done) / self.max_epochs)
+                        optimizer.zero_grad()
+                        cost.backward()
+                        optimizer.step()
+                        n = step.pairs[..., 0].numel()
+                        lost, seen = lost + n * loss.item(), seen + n
+                if not seen:
+                    raise DataError(ALONE)
+                self.history_.append({"epoch": epoch, "loss": lost / seen})
         return self
 
     def _steps(self, corpus: Corpus, rng: np.random.Generator) -> Iterator[_Step]:

@@ -27,6 +27,7 @@ from chartae.core.noise import Noise
 from chartae.core.spaces import Space
 from chartae.parts.conditions import Condition
 from chartae.parts.networks import derivable, evaluating
+from chartae.parts.readouts import Silent
 
 __all__ = ["Autoencoder"]
 
@@ -105,6 +106,22 @@ class Autoencoder(Model):
     def support(self) -> str:
         """Where codes lie, if not in all of R^d."""
         return (self.prior.support if self.prior is not None else "") or ""
+
+    def silence(self) -> None:
+        """Put :class:`Silent <chartae.parts.readouts.Silent>` in the decoder's place: x counts for nothing.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from chartae.models.recipes import build
+        >>> model = build("vae", (4,), latent_dim=2, hidden=(8,)).model
+        >>> model.silence()
+        >>> model.log_likelihood(model.px(torch.zeros(1, 3, 2)), torch.ones(3, 4))
+        tensor([[0., 0., 0.]])
+        """
+        self.likelihood = Silent(self.space.model_shape)
+        for name in ("_volume", "_width"):  # of the decoder that was there
+            self.__dict__.pop(name, None)
 
     def conditioned(self, raw: RawCondition | None, n: int) -> Tensor | None:
         """Make the condition's tensor.

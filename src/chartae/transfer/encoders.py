@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from chartae.core.arrays import as_tensor
 from chartae.core.errors import DataError, PlanError
 from chartae.parts.networks import evaluating
 
@@ -132,12 +133,12 @@ def coded(encoder: Any, X: Any) -> np.ndarray:
 
 def _through(module: nn.Module, X: Any) -> np.ndarray:
     X = X.toarray() if hasattr(X, "toarray") else X
-    x = torch.as_tensor(np.asarray(X), dtype=torch.float32)
-    like = next(module.parameters(), x)
-    x = x.to(like.dtype)
+    like = next(module.parameters(), torch.zeros(()))
+    x = as_tensor(np.asarray(X)).to(like.dtype)
     with torch.no_grad(), evaluating(module):
         out = [module(block.to(like.device)).flatten(1).cpu() for block in x.split(AT_ONCE)]
-    found: np.ndarray = torch.cat(out).numpy()
+    codes = torch.cat(out)
+    found: np.ndarray = (codes.float() if codes.dtype == torch.bfloat16 else codes).numpy()
     return found
 
 

@@ -16,6 +16,7 @@ from chartae.core.errors import DataError, PlanError
 from chartae.estimators.heads.reading import COMMON, CONSTRAINTS, Head
 from chartae.estimators.heads.targets import classes_of, targets, vary
 from chartae.estimators.parameters import constructor
+from chartae.estimators.whole import whole
 from chartae.transfer import (
     UNLABELED,
     calibration_error,
@@ -114,15 +115,16 @@ class HeadClassifier(ClassifierMixin, Head):
         PlanError
             If parameters do not fit together.
         """
-        X, y = self._begin(X, y, several=True)
-        self.temperature_, self.several_ = 1.0, y.ndim == 2
-        if self.several_:
-            held_out, numbers = self._fit_several(X, y), y
-        else:
-            held_out, numbers = self._fit_classes(X, y)
-        if self.calibrate and len(held_out):
-            told = self._told(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
-            self.temperature_ = fit_temperature(*told)
+        with whole(self):
+            X, y = self._begin(X, y, several=True)
+            self.temperature_, self.several_ = 1.0, y.ndim == 2
+            if self.several_:
+                held_out, numbers = self._fit_several(X, y), y
+            else:
+                held_out, numbers = self._fit_classes(X, y)
+            if self.calibrate and len(held_out):
+                told = self._told(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
+                self.temperature_ = fit_temperature(*told)
         return self
 
     def _fit_several(self, X: Any, y: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads.targets import targets, vary
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import told
+from chartae.estimators.whole import stopped_by
 from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
@@ -221,8 +222,16 @@ class Head(OnCodes):
                 "has none that it knows: use training='frozen'"
             )
         if self.training not in JOINT:
-            self.encoder_ = fitted(self.encoder, X)
+            self._ready(X)
         return X, y
+
+    def _ready(self, X: Any) -> None:
+        """See to an encoder; what has stopped the fit of a copy is for when the head is fitted to it."""
+        if self.training == "frozen" and isinstance(self.encoder, Fitting) and not is_fitted(self.encoder):
+            self.encoder_ = clone(self.encoder)
+            self._stopped = stopped_by(self.encoder_, lambda: self.encoder_.fit(X))
+        else:
+            self.encoder_ = fitted(self.encoder, X)
 
     def _can_generate(self) -> None:
         recipe, _ = self.encoder._recipe()
@@ -268,6 +277,11 @@ class Head(OnCodes):
                     f"learn {classes} classes from: give a smaller one"
                 )
             return by_label(known, y[known], held, self.random_state_)
+        if held == len(known):
+            raise DataError(
+                f"validation_fraction={self.validation_fraction:g} leaves no row to learn from: give a "
+                "smaller one"
+            )
         rows, held_out = train_test_split(known, test_size=held, random_state=self.random_state_)
         return (rows, held_out) if target != "bernoulli" or vary(y[rows]).all() else (known, known[:0])
 
@@ -352,7 +366,7 @@ class Head(OnCodes):
             look = features_of(model.space, space.levels, given.network, given.hidden)
             return readout(space, network=nn.Sequential(nn.Unflatten(1, model.space.model_shape), look))
 
-        self.encoder_, likelihood = fit_jointly(
+        self.encoder_, likelihood, self._stopped = fit_jointly(
             self.encoder,
             X,
             y,

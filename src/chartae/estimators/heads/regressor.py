@@ -16,6 +16,7 @@ from chartae.core.errors import DataError, PlanError
 from chartae.estimators.heads.reading import COMMON, CONSTRAINTS, Head
 from chartae.estimators.heads.targets import refuse_lost
 from chartae.estimators.parameters import constructor
+from chartae.estimators.whole import whole
 
 __all__ = ["HeadRegressor"]
 
@@ -86,23 +87,24 @@ class HeadRegressor(RegressorMixin, Head):
         DataError
             If y is not finite, or holds what is no count where it should.
         """
-        X, y = self._begin(X, y)
-        try:
-            y = y.astype(np.float64)
-        except (TypeError, ValueError):
-            raise DataError(
-                f"y of type {y.dtype} are no numbers: convert them, or use HeadClassifier"
-            ) from None
-        refuse_lost(y)  # of a column of objects this is seen once they are numbers
-        if self.distribution == "counts" and ((y < 0) | (y != np.round(y))).any():
-            raise DataError("y holds what is no count: use distribution='normal'")
-        if self.distribution == "counts" and not y.any():
-            raise DataError("all counts are 0, of which no rate can be told: give rows with others")
-        held_out = self._fit_head(X, y, np.arange(len(y)), self.distribution)
-        X, y = (_safe_indexing(X, held_out), y[held_out]) if len(held_out) else (X, y)
-        found = self._read(X, "predict")
-        left = np.square(found.mean(0) - y).mean() - found.var(0).mean()
-        self.noise_ = float(np.sqrt(max(left, 0.0)))
+        with whole(self):
+            X, y = self._begin(X, y)
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"y of type {y.dtype} are no numbers: convert them, or use HeadClassifier"
+                ) from None
+            refuse_lost(y)  # of a column of objects this is seen once they are numbers
+            if self.distribution == "counts" and ((y < 0) | (y != np.round(y))).any():
+                raise DataError("y holds what is no count: use distribution='normal'")
+            if self.distribution == "counts" and not y.any():
+                raise DataError("all counts are 0, of which no rate can be told: give rows with others")
+            held_out = self._fit_head(X, y, np.arange(len(y)), self.distribution)
+            X, y = (_safe_indexing(X, held_out), y[held_out]) if len(held_out) else (X, y)
+            found = self._read(X, "predict")
+            left = np.square(found.mean(0) - y).mean() - found.var(0).mean()
+            self.noise_ = float(np.sqrt(max(left, 0.0)))
         return self
 
     def _can_generate(self) -> None:
