@@ -1,13 +1,14 @@
 """Checks of codes, samples and embeddings, on linear VAEs whose optimum is known in closed form."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from chartae.audits import audit
-from chartae.audits.evidence import Evidence
+from chartae.audits.evidence import Budget, Evidence
 from chartae.audits.findings import checks
 from chartae.audits.generation import features, nearest
 from chartae.audits.prior import moments, standardized
@@ -198,6 +199,39 @@ def test_islands_are_worth_a_mixture():
     assert "mixture" in finding.also["kind"]
 
 
+@pytest.mark.parametrize("given", ["train", "codes"])
+def test_sorted_training_rows_are_judged_as_shuffled_ones(given):
+    random = np.random.default_rng(0)
+    corners = np.array([[-1.2, -1.2], [1.2, -1.2], [-1.2, 1.2], [1.2, 1.2]])
+
+    def islands(kinds):
+        return torch.tensor(corners[kinds] + 0.2 * random.normal(size=(len(kinds), 2))).float()
+
+    plane = Chart.of_pair(lambda x: x, lambda z: z, prior="normal", latent_dim=2)
+    x, train = islands(random.integers(4, size=600)), islands(np.sort(random.integers(4, size=6000)))
+    if given == "train":
+        finding = found("density-gain", plane, x, train)
+    else:  # as an estimator keeps them
+        plane = replace(plane, given=SimpleNamespace(codes_=train.numpy()))
+        finding = found("density-gain", plane, x)
+    assert finding.verdict == "fail"
+    assert finding.also["kind"] == "A mixture of 4 normals"
+
+
+def test_training_rows_go_with_their_conditions_and_labels_and_keep_their_numbers():
+    chart, rows = Chart.of_pair(lambda x, c: x, lambda z, c: z), torch.arange(500.0)[:, None]
+    few = Budget(100, 50, 10, 10)
+    of = Evidence(chart, rows, c=rows, train=rows, c_train=2 * rows, labels_train=3 * rows[:, 0], budget=few)
+    number = of.index_train
+    assert len(np.unique(number)) == 100 < np.ptp(number[:50])
+    assert of.train is not None
+    assert of.c_train is not None
+    assert of.labels_train is not None
+    assert (of.train[:, 0].numpy() == number).all()
+    assert (of.c_train[:, 0].numpy() == 2 * number).all()
+    assert (of.labels_train == 3 * number).all()
+
+
 def test_samples_of_the_right_model_cover_the_data():
     finding = found("coverage", linear(spare=0), items(800))
     assert finding.verdict == "ok"
@@ -232,6 +266,8 @@ def test_copies_are_found(share):
     finding = found("copying", parrot, items(1500), train)
     assert finding.verdict == "fail"
     assert finding.statistic == pytest.approx(share, rel=0.4)
+    copied = train[finding.also["copied"]]  # by rows of what was given, of which the nearest sample is none
+    assert (decode(base.encode(copied)) == copied).all(1).float().mean() > 0.5
     assert found("copying", parrot, items(150), train).verdict == "cannot tell"
 
 
