@@ -262,14 +262,16 @@ def control_report(
         raise PlanError("this model has no condition, or none was given: fit it with y, and give y")
     if labels is not None and len(labels) != len(x):
         raise DataError(f"{len(labels)} labels for {len(x)} items: give one for each")
-    known = _known(c, labels)
+    known = _known(chart, y, c, labels)
     x, c = x[known], c[known]
     labels = None if labels is None else np.asarray(labels)[known.numpy()]
     if len(x) < FEWEST:
         told = "" if known.all() else " whose condition and label are known"
         raise DataError(f"{len(x)} items{told} are too few to judge a model by: give {FEWEST} or more")
     with torch.random.fork_rng(devices=[]):
-        asked = Asked(Evidence(chart, x, c=c, labels=labels, seed=random_state), chart, reader)
+        rows = np.flatnonzero(known.numpy())
+        evidence = Evidence(chart, x, c=c, labels=labels, row_numbers=rows, seed=random_state)
+        asked = Asked(evidence, chart, reader)
         findings = tuple(
             _found(replace(kind, measure=partial(_of, kind.measure, asked)), asked.evidence)
             for kind in CONTROL
@@ -286,10 +288,16 @@ def control_report(
     return Report(findings, {}, facts, asked.evidence)
 
 
-def _known(c: Tensor, labels: Any) -> Tensor:
+def _known(chart: Chart, y: Any, c: Tensor, labels: Any) -> Tensor:
     """Items whose condition is known, and their label where it is that which judges, ``(n,)``."""
-    lost = c.isnan().flatten(1)
-    known = ~(lost.all(1) if c.ndim > 2 else lost.any(1)).cpu()  # a sequence is shorter than others
+    schema = getattr(chart.given, "condition_", None)
+    known = torch.ones(len(c), dtype=torch.bool)
+    # A model of this library has something to say of what is not known: its ``c`` holds no NaN.
+    for part in (c,) if schema is None else schema.encode(y, len(c)):
+        if part is not None and part.ndim > 1:
+            lost = part.isnan().cpu()
+            lost = lost.any(-1) if part.ndim == 2 else lost.any(-1).flatten(1).all(1)  # some are shorter
+            known &= ~lost
     return known if labels is None else known & torch.from_numpy(labeled(np.asarray(labels)))
 
 

@@ -302,7 +302,7 @@ def audit(
             "what the model was conditioned on as condition="
         )
     train = None if X_train is None else chart.items(X_train)
-    if labels is None and condition is not None and np.ndim(condition) == 1 and len(condition) == len(x):
+    if labels is None and _one_each(condition, len(x)):
         labels, labels_train = condition, condition_train
     codes = getattr(chart.given, "codes_", None)
     with torch.random.fork_rng(devices=[]):
@@ -351,6 +351,14 @@ def audit(
         "seconds": round(time.perf_counter() - start, 1),
     }
     return Report(_together(findings), skipped, facts, evidence)
+
+
+def _one_each(condition: Any, n: int) -> bool:
+    """Whether a condition is one label or number for each of ``n`` rows, and no sequence of vectors."""
+    if not hasattr(condition, "__len__") or isinstance(condition, str | Mapping):
+        return False
+    flat = getattr(condition, "ndim", 1) == 1 and len(condition) == n
+    return flat and all(np.ndim(row) == 0 for row in condition)
 
 
 def _found(kind: Check, evidence: Evidence) -> Finding:
