@@ -153,7 +153,7 @@ def _sigma(evidence: Evidence) -> Reading:
         for b in chart.blocks(len(z)):
             c = evidence.conditions(rows[b])
             q = chart.posterior(chart.observe(z[b], noise, *c), *c)
-            gap = z[b] - q.point()
+            gap = z[b] - q.center()
             whole = isinstance(q, FullNormal)
             if isinstance(q, FullNormal):
                 gap = torch.linalg.solve_triangular(q.scale_tril, gap.unsqueeze(-1), upper=False)[..., 0]

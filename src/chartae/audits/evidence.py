@@ -289,6 +289,11 @@ class Evidence:
         return self.z.shape[1]
 
     @property
+    def room(self) -> int:
+        """Dimensions that codes have room for: on a sphere one fewer than a code has numbers."""
+        return self.d - self.chart.lacking(self.c)
+
+    @property
     def features(self) -> int:
         """Values of an item, D."""
         return self.flat.shape[1]
@@ -327,8 +332,8 @@ class Evidence:
 
     @cached_property
     def tangent_dimension(self) -> float:
-        """Dimensions along which items vary, as far as a code of d dimensions can follow them."""
-        return min(self.dimension.dimension, float(self.d))
+        """Dimensions along which items vary, as far as codes can follow them."""
+        return min(self.dimension.dimension, float(self.room))
 
     # ---------------------------------------------------------------- of some points
 
