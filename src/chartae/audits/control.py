@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import Check, Reading, of_mean, of_ratio
+from chartae.audits.findings import Check, Reading, of_mean, of_pairs, of_ratio
 from chartae.audits.generation import features, generated
 from chartae.audits.report import Report, _found
 from chartae.core.errors import DataError, PlanError
@@ -429,7 +429,7 @@ def _variety(asked: Asked) -> Reading:
     # Between a sample and another with noise lies the noise once, and between two with noise twice.
     extra = 2 * (np.square(noisy - made).sum(1).mean() - twins.mean())
     noise = float((samples.mean() + extra) / items.mean()) if items.mean() > 0 else float("nan")
-    return of_ratio(samples, items, also=vendi | {"with_noise": noise})
+    return of_pairs(samples, items, left, right, also=vendi | {"with_noise": noise})
 
 
 CONTROL = (

@@ -6,6 +6,7 @@ import json
 import os
 import textwrap
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from torch import nn
 from chartae.audits.evidence import Evidence, budget_of
 from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, checks, judge, plain
 from chartae.audits.remedies import Setting, proposed
-from chartae.core.errors import ChartaeError, DataError, PlanError
+from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
 from chartae.geometry.charts import chart_of
@@ -367,7 +368,16 @@ def _found(kind: Check, evidence: Evidence) -> Finding:
     try:
         reading = kind.measure(evidence)
     except (ChartaeError, RuntimeError, ValueError, np.linalg.LinAlgError) as error:
-        reading = Reading(None, because=" ".join(f"{error}".split())[:200])
+        reading = Reading(None, because=one_line(error, 200))
+    except (
+        Exception
+    ) as error:  # a mistake in code, here or in a model's: to be seen, while other checks go on
+        fault = one_line(f"{type(error).__name__}: {error}", 200)
+        warnings.warn(
+            f"the check {kind.name!r} broke off ({fault}): report it, unless the model's own code is to blame",
+            stacklevel=3,
+        )
+        reading = Reading(None, because=f"the check broke off ({fault})")
     verdict = judge(reading, kind.ok, kind.fail)
     rows = () if reading.rows is None else tuple(int(i) for i in evidence.index[reading.rows])
     codes = () if reading.codes is None else tuple(tuple(map(float, z)) for z in reading.codes)
@@ -456,10 +466,13 @@ def _together(findings: list[Finding]) -> tuple[Finding, ...]:
     for i, finding in enumerate(tested):
         passed = passed and (finding.p_value or 0.0) <= FAMILY / (len(tested) - i)
         kept[finding.name] = passed
-    return tuple(
-        replace(f, verdict="warn") if f.verdict == "fail" and not kept.get(f.name, True) else f
-        for f in findings
-    )
+    return tuple(_warning(f) if f.verdict == "fail" and not kept.get(f.name, True) else f for f in findings)
+
+
+def _warning(finding: Finding) -> Finding:
+    """Make a fail a warning, which says no more than that."""
+    reading = Reading(finding.statistic, finding.interval, also=finding.also)
+    return replace(finding, verdict="warn", says=_says(checks[finding.name], "warn", reading))
 
 
 def _setting(evidence: Evidence) -> Setting:
@@ -474,7 +487,7 @@ def _setting(evidence: Evidence) -> Setting:
     except DataError:
         dimension = None
     if not hasattr(estimator, "blueprint_"):
-        return Setting(latent_dim=evidence.d, dimension=dimension)
+        return Setting(latent_dim=evidence.d, dimension=dimension, features=evidence.features)
     blueprint = estimator.blueprint_
     return Setting(
         recipe=blueprint["recipe"],
@@ -483,6 +496,7 @@ def _setting(evidence: Evidence) -> Setting:
         latent_dim=evidence.d,
         dimension=dimension,
         corruption=evidence.corruption,
+        features=evidence.features,
         widths=_widths(estimator.model_.posterior.plain.network),
         fitted_prior=None not in (estimator.model_.prior, estimator.model_.fitted_prior),
     )
