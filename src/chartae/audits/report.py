@@ -369,12 +369,10 @@ def _found(kind: Check, evidence: Evidence) -> Finding:
         reading = kind.measure(evidence)
     except (ChartaeError, RuntimeError, ValueError, np.linalg.LinAlgError) as error:
         reading = Reading(None, because=one_line(error, 200))
-    except (
-        Exception
-    ) as error:  # a mistake in code, here or in a model's: to be seen, while other checks go on
+    except Exception as error:  # a mistake in code, ours or the model's: it is seen, and others go on
         fault = one_line(f"{type(error).__name__}: {error}", 200)
         warnings.warn(
-            f"the check {kind.name!r} broke off ({fault}): report it, unless the model's own code is to blame",
+            f"the check {kind.name!r} broke off ({fault}): report it, unless the model's code is to blame",
             stacklevel=3,
         )
         reading = Reading(None, because=f"the check broke off ({fault})")
