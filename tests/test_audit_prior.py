@@ -13,7 +13,7 @@ from chartae.audits.findings import checks
 from chartae.audits.generation import features, nearest
 from chartae.audits.prior import moments, standardized
 from chartae.geometry import Chart
-from chartae.parts.distributions import DiagonalNormal, FullNormal
+from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal
 
 D, SIGMA = 12, 0.5
 SPECTRUM = np.array([9.0, 6.0, 4.0, 2.5])
@@ -376,6 +376,26 @@ def test_a_full_covariance_is_whitened():
     finding = found("sigma", replace(base, posterior=posterior), items(500))
     assert finding.verdict == "ok"
     assert "whitening" in finding.says
+
+
+def test_exact_posteriors_of_several_layers_are_as_wide_as_they_say():
+    """b ~ N(0, 2), a ~ N(b / 2, 1/2), x = b + noise of variance 4: q(b | x), then q(a | b) = p(a | b)."""
+    half = torch.tensor(float(np.log(0.5)))
+
+    def chain(mean: torch.Tensor, variance: float) -> Chain:
+        first = DiagonalNormal(mean, torch.full_like(mean, float(np.log(variance))))
+        return Chain(first, [lambda b: DiagonalNormal(b / 2, half.expand_as(b))], (1, 1))
+
+    chart = Chart(
+        encode=lambda x: chain(x / 3, 4 / 3).point(),
+        decode=lambda z: z[:, :1],
+        posterior=lambda x: chain(x / 3, 4 / 3),
+        observe=lambda z, noise: z[:, :1] + 2 * noise.normal((len(z), 1), z),
+        prior=lambda c: chain(torch.zeros(1), 2.0),
+        latent_dim=2,
+    )
+    x = 6**0.5 * torch.randn(600, 1, generator=torch.Generator().manual_seed(0))
+    assert found("sigma", chart, x).verdict == "ok"
 
 
 def test_sigma_that_is_the_same_for_all_items():
