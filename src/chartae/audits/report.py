@@ -303,8 +303,9 @@ def audit(
             "what the model was conditioned on as condition="
         )
     train = None if X_train is None else chart.items(X_train)
-    if labels is None and _one_each(condition, len(x)):
-        labels, labels_train = condition, condition_train
+    if labels is None and _one_a_row(condition, len(x)):
+        alike = train is not None and _one_a_row(condition_train, len(train))
+        labels, labels_train = condition, condition_train if alike else None
     codes = getattr(chart.given, "codes_", None)
     with torch.random.fork_rng(devices=[]):
         evidence = Evidence(
@@ -354,7 +355,7 @@ def audit(
     return Report(_together(findings), skipped, facts, evidence)
 
 
-def _one_each(condition: Any, n: int) -> bool:
+def _one_a_row(condition: Any, n: int) -> bool:
     """Whether a condition is one label or number for each of ``n`` rows, and no sequence of vectors."""
     if not hasattr(condition, "__len__") or isinstance(condition, str | Mapping):
         return False
