@@ -12,6 +12,7 @@ from chartae.audits import audit
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Finding, checks, judge
 from chartae.audits.latent import scale_dimension, typical
+from chartae.audits.projection import _limit, _tail
 from chartae.audits.topology import _islands
 from chartae.core.errors import DataError
 from chartae.geometry import Chart, intrinsic_dimension, nearest
@@ -210,6 +211,41 @@ def test_data_that_fill_all_their_values_have_nothing_off_them():
 
 
 # ------------------------------------------------------------------------------------------ what is lost
+
+
+def worst(weight: np.ndarray, n: int, samples: int, random: np.random.Generator) -> np.ndarray:
+    """The worst in a thousand over the median of normal residuals with these variances, of some samples."""
+    square = [np.square(random.normal(size=(n, len(weight)))) @ weight for _ in range(samples)]
+    return np.array([_tail(np.sqrt(one)) for one in square])
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        np.ones(1),
+        np.ones(30),
+        np.array([1.0] + [0.02] * 100),
+        np.array([1.0] * 20 + [0.05] * 100),
+        1 / np.arange(1, 30.0),
+        0.9 ** np.arange(60.0),
+    ],
+    ids=["one", "alike", "one above many", "some above many", "1/k", "falling"],
+)
+def test_the_worst_of_normal_residuals_are_rarely_worse_than_chance(weight):
+    """1 % of 300 samples are 3; more than 12 has a probability of 1e-5, and one of 2 % gives 6."""
+    weight = weight / weight.sum()
+    limit = _limit(weight, 250, np.random.default_rng(0))
+    assert (worst(weight, 250, 300, np.random.default_rng(1)) > limit).sum() <= 12
+    # And the limit is not far above: it is the .99 quantile.
+    assert (worst(weight, 250, 300, np.random.default_rng(2)) > 0.9 * limit).any()
+
+
+def test_items_that_are_reconstructed_alike_have_no_worst():
+    x = torch.rand(1, 5, generator=generator()).repeat(60, 1)
+    chart = Chart.of_pair(lambda x: x[:, :1], lambda z: torch.nn.functional.pad(z, (0, 4)))
+    finding = found((chart, x), ["reconstruction-tail"])["reconstruction-tail"]
+    assert finding.verdict == "cannot tell"
+    assert "in the same way" in finding.says
 
 
 def lossy(change, D: int = 20, noise: float = 0.05, seed: int = 0, n: int = 1000) -> tuple[Chart, Tensor]:

@@ -1,19 +1,20 @@
 """Checks of codes, samples and embeddings, on linear VAEs whose optimum is known in closed form."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from chartae.audits import audit
-from chartae.audits.evidence import Evidence
+from chartae.audits.evidence import Budget, Evidence
 from chartae.audits.findings import checks
 from chartae.audits.generation import _density, features, nearest
 from chartae.audits.prior import moments, standardized
 from chartae.core.errors import DataError
 from chartae.geometry import Chart
-from chartae.parts.distributions import DiagonalNormal, FullNormal
+from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal
 
 D, SIGMA = 12, 0.5
 SPECTRUM = np.array([9.0, 6.0, 4.0, 2.5])
@@ -199,6 +200,39 @@ def test_islands_are_worth_a_mixture():
     assert "mixture" in finding.also["kind"]
 
 
+@pytest.mark.parametrize("given", ["train", "codes"])
+def test_sorted_training_rows_are_judged_as_shuffled_ones(given):
+    random = np.random.default_rng(0)
+    corners = np.array([[-1.2, -1.2], [1.2, -1.2], [-1.2, 1.2], [1.2, 1.2]])
+
+    def islands(kinds):
+        return torch.tensor(corners[kinds] + 0.2 * random.normal(size=(len(kinds), 2))).float()
+
+    plane = Chart.of_pair(lambda x: x, lambda z: z, prior="normal", latent_dim=2)
+    x, train = islands(random.integers(4, size=600)), islands(np.sort(random.integers(4, size=6000)))
+    if given == "train":
+        finding = found("density-gain", plane, x, train)
+    else:  # as an estimator keeps them
+        plane = replace(plane, given=SimpleNamespace(codes_=train.numpy()))
+        finding = found("density-gain", plane, x)
+    assert finding.verdict == "fail"
+    assert finding.also["kind"] == "A mixture of 4 normals"
+
+
+def test_training_rows_go_with_their_conditions_and_labels_and_keep_their_numbers():
+    chart, rows = Chart.of_pair(lambda x, c: x, lambda z, c: z), torch.arange(500.0)[:, None]
+    few = Budget(100, 50, 10, 10)
+    of = Evidence(chart, rows, c=rows, train=rows, c_train=2 * rows, labels_train=3 * rows[:, 0], budget=few)
+    number = of.index_train
+    assert len(np.unique(number)) == 100 < np.ptp(number[:50])
+    assert of.train is not None
+    assert of.c_train is not None
+    assert of.labels_train is not None
+    assert (of.train[:, 0].numpy() == number).all()
+    assert (of.c_train[:, 0].numpy() == 2 * number).all()
+    assert (of.labels_train == 3 * number).all()
+
+
 def test_samples_of_the_right_model_cover_the_data():
     finding = found("coverage", linear(spare=0), items(800))
     assert finding.verdict == "ok"
@@ -238,6 +272,8 @@ def test_copies_are_found(share):
     finding = found("copying", parrot, items(1500), train)
     assert finding.verdict == "fail"
     assert finding.statistic == pytest.approx(share, rel=0.4)
+    copied = train[finding.also["copied"]]  # by rows of what was given, of which the nearest sample is none
+    assert (decode(base.encode(copied)) == copied).all(1).float().mean() > 0.5
     assert found("copying", parrot, items(150), train).verdict == "cannot tell"
 
 
@@ -372,6 +408,26 @@ def test_a_full_covariance_is_whitened():
     finding = found("sigma", replace(base, posterior=posterior), items(500))
     assert finding.verdict == "ok"
     assert "whitening" in finding.says
+
+
+def test_exact_posteriors_of_several_layers_are_as_wide_as_they_say():
+    """b ~ N(0, 2), a ~ N(b / 2, 1/2), x = b + noise of variance 4: q(b | x), then q(a | b) = p(a | b)."""
+    half = torch.tensor(float(np.log(0.5)))
+
+    def chain(mean: torch.Tensor, variance: float) -> Chain:
+        first = DiagonalNormal(mean, torch.full_like(mean, float(np.log(variance))))
+        return Chain(first, [lambda b: DiagonalNormal(b / 2, half.expand_as(b))], (1, 1))
+
+    chart = Chart(
+        encode=lambda x: chain(x / 3, 4 / 3).point(),
+        decode=lambda z: z[:, :1],
+        posterior=lambda x: chain(x / 3, 4 / 3),
+        observe=lambda z, noise: z[:, :1] + 2 * noise.normal((len(z), 1), z),
+        prior=lambda c: chain(torch.zeros(1), 2.0),
+        latent_dim=2,
+    )
+    x = 6**0.5 * torch.randn(600, 1, generator=torch.Generator().manual_seed(0))
+    assert found("sigma", chart, x).verdict == "ok"
 
 
 def test_sigma_that_is_the_same_for_all_items():

@@ -386,6 +386,26 @@ def test_items_whose_condition_is_not_known_are_left_out():
         ct.control_report(exact(4), X, torch.where(torch.arange(800)[:, None] < 40, c, torch.nan))
 
 
+def test_what_an_estimator_was_told_says_whose_condition_is_not_known():
+    rng = np.random.default_rng(0)
+    n, lost = 240, np.arange(240) % 4 == 0
+    X = rng.normal(size=(n, 3)).astype(np.float32)
+    number = np.where(lost, np.nan, rng.uniform(size=n))
+    vectors = [np.full((i % 4, 2), float(i % 3)) for i in range(n)]  # a sequence without any is not known
+    for y in (number, vectors, {"label": np.arange(n) % 2, "vector": number}):
+        model = ct.CVAE(latent_dim=2, hidden=(4,), max_epochs=1, random_state=0).fit(X, y)
+        assert ct.control_report(model, X, y).facts["rows"] == (~lost).sum()
+
+
+def test_rows_of_the_report_are_those_of_the_data_when_some_are_left_out():
+    X, c = rows("labels", 0)
+    known = np.arange(800) >= 300
+    lost = torch.where(torch.from_numpy(known)[:, None], c, torch.nan)
+    report = ct.control_report(exact(4, "ignores"), X, lost)
+    assert set(report.evidence.index) == set(np.flatnonzero(known))
+    assert min(report["obeyed"].rows) >= 300
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [(np.arange(120), "all labels are different"), ([0] * 119 + [1], "fewer than two classes")],

@@ -218,6 +218,7 @@ def test_without_transforms_it_is_its_base():
     assert torch.equal(z, base.draw(5, Noise(0)).z)
     assert torch.equal(log_prob, base.log_prob(z))
     assert torch.equal(p.point(), base.point())
+    torch.testing.assert_close(p.center(), base.center())
     torch.testing.assert_close(p.std(), base.std(), rtol=0.05, atol=0)
 
 
@@ -227,7 +228,9 @@ def test_the_spread_is_that_of_draws_and_always_the_same(kind):
     p = transformed(kind, 2)
     assert torch.equal(p.std(), p.std())
     assert p.std().shape == p.point().shape == (4, 2)
-    torch.testing.assert_close(p.std(), p.draw(20_000, Noise(0)).z.std(0), rtol=0.1, atol=0)
+    z = p.draw(20_000, Noise(0)).z
+    torch.testing.assert_close(p.std(), z.std(0), rtol=0.1, atol=0)
+    assert ((p.center() - z.mean(0)).abs() < 0.1 * p.std()).all()
     # Without a batch as with one.
     alone = Transformed(DiagonalNormal(p.base.mean[0], p.base.log_var[0]), p.transforms)
     if "context" not in kind:

@@ -1,6 +1,7 @@
 """The health report: verdicts from intervals, the report from its findings, and the command from both."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import chartae as ct
 from chartae.apps.cli import app
 from chartae.apps.health import Origin
+from chartae.audits import report as reports
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import (
     VERDICTS,
@@ -21,13 +23,14 @@ from chartae.audits.findings import (
     checks,
     judge,
     of_mean,
+    of_pairs,
     of_ratio,
     of_share,
 )
 from chartae.audits.remedies import Setting, proposed, remedies
 from chartae.audits.report import _says, _setting, _together
 from chartae.core.errors import DataError, PlanError
-from chartae.geometry import Chart
+from chartae.geometry import Chart, nearest
 
 FINITE = st.floats(-10, 10)
 
@@ -80,13 +83,38 @@ def test_intervals_err_as_often_as_they_say():
     assert all(count < 65 for count in missed.values()), missed
 
 
-def finding(name, verdict, p):
-    return Finding(name, "", verdict, "", 1.0, "", (0.0, 1.0), p_value=p)
+@pytest.mark.parametrize("kind", ["groups", "neighbors"])
+def test_intervals_of_pairs_that_share_rows_err_as_often_as_they_say(kind):
+    """Of 1,000 intervals 10 ends of each kind: 28 or more have a probability of 5e-6."""
+    random, missed = np.random.default_rng(0), {"low": 0, "high": 0}
+    left, right = np.arange(200), np.roll(np.arange(200), -1)
+    if kind == "neighbors":
+        right = nearest(c := random.normal(size=(200, 4)), c, 1, exclude_self=True)[1][:, 0]
+    for _ in range(1000):
+        a, b = random.normal(size=(2, 200, 3))
+        above, below = (np.square(v[left] - v[right]).sum(1) for v in (a, b))
+        interval = of_pairs(above, below, left, right).interval
+        assert interval is not None
+        missed = {"low": missed["low"] + (interval[0] > 1), "high": missed["high"] + (interval[1] < 1)}
+    assert all(count < 28 for count in missed.values()), missed
+
+
+def finding(name, verdict, p, **also):
+    said = _says(checks[name], verdict, Reading(0.04, also=also))
+    return Finding(name, "", verdict, said, 0.04, "", (0.0, 1.0), p_value=p, also=also)
 
 
 def test_holm_lets_no_fail_stand_that_the_number_of_checks_explains():
-    found = _together([finding("a", "fail", 0.001), finding("b", "fail", 0.03), finding("c", "ok", 0.5)])
+    given = [
+        finding("prior-shape", "fail", 0.001, where="an axis"),
+        finding("copying", "fail", 0.03, tail=0.04, shift=0.2),
+        finding("denoising", "ok", 0.5, dimension=2.0),
+    ]
+    found = _together(given)
     assert [f.verdict for f in found] == ["fail", "warn", "ok"]
+    assert given[1].says.startswith("Training items are copied: 4.0%")
+    assert found[1].says.startswith("Perhaps copies: 4.0%")
+    assert found[0].says == given[0].says
     untested = Finding("d", "", "fail", "", 1.0, "", (0.0, 1.0))
     assert _together([untested])[0].verdict == "fail"
 
@@ -140,6 +168,14 @@ def test_remedies_name_the_argument_to_change():
     assert found["longer-training"] == {"max_epochs": 30}
     assert found["learned-noise"] == {"noise": "global"}
     assert "free-bits" not in found  # of another recipe
+
+
+@pytest.mark.parametrize(("latent_dim", "wanted"), [(2, 40), (39, 40), (40, None), (64, None)])
+def test_no_code_is_to_have_more_numbers_than_an_item(latent_dim, wanted):
+    found = proposed(("more-dimensions",), Setting("ae", latent_dim=latent_dim, dimension=36.0, features=40))
+    assert [r.changes["latent_dim"] for r in found] == ([] if wanted is None else [wanted])
+    x = torch.rand(60, 3, generator=torch.Generator().manual_seed(0))
+    assert _setting(Evidence(Chart.of_pair(lambda x: x[:, :2], lambda z: z), x)).features == 3
 
 
 @pytest.mark.parametrize(
@@ -241,6 +277,21 @@ def test_what_cannot_be_audited_is_refused_in_one_line():
         with pytest.raises((DataError, PlanError), match=message) as caught:
             wrong()
         assert "\n" not in str(caught.value)
+
+
+def test_a_check_that_breaks_off_is_seen_and_ends_no_report(monkeypatch):
+    def broken(evidence):
+        raise IndexError("index 7 is out of\n bounds")
+
+    chart, X = line()
+    known = {name: checks[name] for name in checks}
+    known["denoising"] = replace(known["denoising"], measure=broken)
+    monkeypatch.setattr(reports, "checks", known)
+    with pytest.warns(UserWarning, match="'denoising' broke off .IndexError: index 7 is out of bounds."):
+        found = ct.audit(chart, X, only=["denoising", "reconstruction"])
+    assert found["denoising"].verdict == "cannot tell"
+    assert "IndexError: index 7 is out of bounds" in found["denoising"].says
+    assert found["reconstruction"].verdict == "ok"
 
 
 def test_support_never_holds_the_queries():

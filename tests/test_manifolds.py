@@ -1,6 +1,7 @@
 """Codes on spheres and in hyperbolic space, against closed forms, scipy, quadrature and Monte Carlo."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import chartae as ct
 from chartae.core.contracts import Batch, RawCondition
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise, SharedNoise
+from chartae.geometry import Chart
 from chartae.models.recipes import assemble, build
 from chartae.parts.distributions import DiagonalNormal, UniformSphere, WrappedNormal, Zonal, kl
 from chartae.parts.distributions.balls import clipped, exp_origin, mobius_add
@@ -259,7 +261,11 @@ def test_gradients_do_not_depend_on_what_was_asked_before():
 @each_profile
 def test_deviations_are_those_of_draws(profile):
     q = Zonal(directions(2, 4), torch.tensor([2.0, 60.0]).double(), profile)
-    torch.testing.assert_close(q.draw(40_000, Noise(0)).z.std(0), q.std(), rtol=0.03, atol=0)
+    z = q.draw(40_000, Noise(0)).z
+    torch.testing.assert_close(z.std(0), q.std(), rtol=0.03, atol=0)
+    torch.testing.assert_close(z.mean(0), q.center(), rtol=0, atol=0.02)  # five standard errors
+    if profile == "vmf":
+        assert float(q.center()[0].norm()) == pytest.approx(scipy.special.iv(2, 2) / scipy.special.iv(1, 2))
 
 
 def test_shared_noise_serves_all_rows():
@@ -296,7 +302,7 @@ def test_everything_is_finite_on_the_sphere(kappa, d, k, batch, profile):
 def test_the_uniform_distribution_has_no_direction():
     p, n = UniformSphere(4), 40_000
     z = p.draw(n, Noise(0)).z
-    assert (z.mean(0).abs() < 5 * float(p.std()[0]) / n**0.5).all()
+    assert ((z.mean(0) - p.center()).abs() < 5 * float(p.std()[0]) / n**0.5).all()
     assert ((z.mT @ z / n - torch.eye(4) / 4).abs() < 5 * n**-0.5).all()
     assert len(p.log_prob(z).unique()) == 1
 
@@ -361,7 +367,9 @@ def test_a_wrapped_normal_is_carried_and_wrapped(c):
 def test_the_spread_in_a_ball_is_that_of_draws(c):
     mean = torch.tensor([[0.0, 0.0], [0.6, -0.3]]).double() / c**0.5
     q = WrappedNormal(mean, torch.tensor([[-1.0, 0.2], [0.0, -3.0]]).double(), c)
-    torch.testing.assert_close(q.std(), q.draw(50_000, Noise(0)).z.std(0), rtol=0.04, atol=0)
+    z = q.draw(50_000, Noise(0)).z
+    torch.testing.assert_close(q.std(), z.std(0), rtol=0.04, atol=0)
+    assert ((q.center() - z.mean(0)).abs() < 0.05 * q.std()).all()
     assert (q.std() < c**-0.5).all()  # the radius
 
 
@@ -409,6 +417,7 @@ def test_without_curvature_it_is_a_normal():
     torch.testing.assert_close(bent.log_prob(v), flat.log_prob(v), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(bent.draw(5, Noise(0)).z, flat.draw(5, Noise(0)).z, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(bent.std(), flat.std(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(bent.center(), flat.center(), rtol=1e-6, atol=1e-6)
 
 
 def test_first_order_deviations_are_those_of_small_draws():
@@ -593,6 +602,49 @@ def test_density_on_the_manifold_counts_its_dimensions(fitted, digits):
         J = (ends[0] - ends[1]).detach() / (2 * h)
         expected = float(p.log_prob(z)) - 0.5 * float(torch.logdet(J @ J.mT))
         assert row == pytest.approx(expected, abs=0.15)
+
+
+def on_sphere(d: int, known: float) -> Chart:
+    """x = z + noise of ``known``⁻¹ᐟ²: q(z | x) is von Mises-Fisher with κ = known |x|, exactly."""
+
+    def q(x: Tensor) -> Zonal:
+        return Zonal(F.normalize(x, dim=1), known * x.norm(dim=1))
+
+    return Chart(
+        encode=lambda x: q(x).point(),
+        decode=lambda z: F.normalize(z, dim=1),
+        posterior=q,
+        observe=lambda z, noise: F.normalize(z, dim=1) + known**-0.5 * noise.normal(z.shape, z),
+        prior=lambda c: UniformSphere(d),
+        latent_dim=d,
+    )
+
+
+@pytest.mark.parametrize(("d", "known"), [(3, 4.0), (8, 1.0)])
+def test_exact_posteriors_on_a_sphere_are_as_wide_as_they_say(d, known):
+    x = directions(600, d).float()
+    x = x + known**-0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    assert ct.audit(on_sphere(d, known), x, only="sigma")["sigma"].verdict == "ok"
+    sure = replace(on_sphere(d, known), observe=on_sphere(d, known / 4).observe)
+    assert ct.audit(sure, x, only="sigma")["sigma"].verdict in ("warn", "fail")
+
+
+def test_a_posterior_that_leaves_its_sphere_alone_uses_no_dimension():
+    x = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    for known, verdict, used in ((1e-3, "fail", 0), (1e3, "ok", 2)):
+        report = ct.audit(on_sphere(3, known), x, only=["active-dimensions", "sigma-informative"])
+        assert report["active-dimensions"].verdict == verdict
+        assert report["active-dimensions"].also["active"] == used
+        assert report["active-dimensions"].also["latent"] == 2
+    collapsed = ct.audit(on_sphere(3, 1e-3), x, only="sigma-informative")["sigma-informative"]
+    assert "no latent dimension is used" in collapsed.says
+
+
+def test_a_circle_is_one_dimension_for_items_of_two():
+    x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    finding = ct.audit(on_sphere(2, 10.0), x, only="latent-dimension")["latent-dimension"]
+    assert finding.also["d"] == 1
+    assert finding.verdict == "fail"
 
 
 def test_an_audit_runs(fitted, digits):

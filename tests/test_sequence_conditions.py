@@ -213,6 +213,14 @@ def test_translate_guidance_and_report(drawn):
     assert report["obeyed"].verdict == "ok", str(report)
 
 
+@pytest.mark.parametrize("form", [list, lambda sets: pd.Series(sets).to_numpy()], ids=["list", "objects"])
+def test_audits_take_conditions_that_are_as_many_sequences_of_other_lengths(drawn, form):
+    sets, X = scenes(120, seed=4)
+    report = ct.audit(drawn, X, condition=form(sets), only=["reconstruction", "probe"])
+    assert report["reconstruction"].verdict == "ok"
+    assert "probe" in report.skipped  # sequences are no labels
+
+
 def test_saved_and_opened_it_says_the_same(drawn, tmp_path):
     drawn.save(tmp_path / "run")
     again = ct.load(tmp_path / "run")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import Check, Reading, of_mean, of_ratio
+from chartae.audits.findings import Check, Reading, of_mean, of_pairs, of_ratio
 from chartae.audits.generation import features, generated
 from chartae.audits.report import Report, _found
 from chartae.core.errors import DataError, PlanError
@@ -264,14 +264,16 @@ def control_report(
     labels = None if labels is None else as_labels(labels)
     if labels is not None and len(labels) != len(x):
         raise DataError(f"{len(labels)} labels for {len(x)} items: give one for each")
-    known = _known(c, labels)
+    known = _known(chart, y, c, labels)
     x, c = x[known], c[known]
     labels = None if labels is None else labels[known.numpy()]
     if len(x) < FEWEST:
         told = "" if known.all() else " whose condition and label are known"
         raise DataError(f"{len(x)} items{told} are too few to judge a model by: give {FEWEST} or more")
     with torch.random.fork_rng(devices=[]):
-        asked = Asked(Evidence(chart, x, c=c, labels=labels, seed=random_state), chart, reader)
+        rows = np.flatnonzero(known.numpy())
+        evidence = Evidence(chart, x, c=c, labels=labels, row_numbers=rows, seed=random_state)
+        asked = Asked(evidence, chart, reader)
         findings = tuple(
             _found(replace(kind, measure=partial(_of, kind.measure, asked)), asked.evidence)
             for kind in CONTROL
@@ -288,10 +290,16 @@ def control_report(
     return Report(findings, {}, facts, asked.evidence)
 
 
-def _known(c: Tensor, labels: Any) -> Tensor:
+def _known(chart: Chart, y: Any, c: Tensor, labels: Any) -> Tensor:
     """Items whose condition is known, and their label where it is that which judges, ``(n,)``."""
-    lost = c.isnan().flatten(1)
-    known = ~(lost.all(1) if c.ndim > 2 else lost.any(1)).cpu()  # a sequence is shorter than others
+    schema = getattr(chart.given, "condition_", None)
+    known = torch.ones(len(c), dtype=torch.bool)
+    # A model of this library has something to say of what is not known: its ``c`` holds no NaN.
+    for part in (c,) if schema is None else schema.encode(y, len(c)):
+        if part is not None and part.ndim > 1:
+            lost = part.isnan().cpu()
+            lost = lost.any(-1) if part.ndim == 2 else lost.any(-1).flatten(1).all(1)  # some are shorter
+            known &= ~lost
     return known if labels is None else known & torch.from_numpy(labeled(labels))
 
 
@@ -423,7 +431,7 @@ def _variety(asked: Asked) -> Reading:
     # Between a sample and another with noise lies the noise once, and between two with noise twice.
     extra = 2 * (np.square(noisy - made).sum(1).mean() - twins.mean())
     noise = float((samples.mean() + extra) / items.mean()) if items.mean() > 0 else float("nan")
-    return of_ratio(samples, items, also=vendi | {"with_noise": noise})
+    return of_pairs(samples, items, left, right, also=vendi | {"with_noise": noise})
 
 
 CONTROL = (

@@ -52,10 +52,10 @@ def _data_dimension(evidence: Evidence) -> Reading:
     reference=DENTI,
 )
 def _latent_dimension(evidence: Evidence) -> Reading:
-    """Compare d̂, whatever the scale, with d."""
-    low, high = evidence.dimension_range
+    """Compare d̂, whatever the scale, with the dimensions that codes have room for."""
+    (low, high), room = evidence.dimension_range, evidence.room
     return Reading(
-        evidence.dimension.dimension / evidence.d,
-        (low / evidence.d, high / evidence.d),
-        also={"d": evidence.d, "low": low, "high": high},
+        evidence.dimension.dimension / room,
+        (low / room, high / room),
+        also={"d": room, "low": low, "high": high},
     )

@@ -11,7 +11,7 @@ import torch
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Reading, check, of_ratio
 from chartae.audits.prior import Z, active, moments
-from chartae.parts.distributions import FullNormal
+from chartae.parts.distributions import Chain, FullNormal
 from chartae.transfer import labeled
 
 __all__: list[str] = []  # the checks are in the registry
@@ -158,9 +158,11 @@ def _sigma(evidence: Evidence) -> Reading:
         for b in chart.blocks(len(z)):
             c = evidence.conditions(rows[b])
             q = chart.posterior(chart.observe(z[b], noise, *c), *c)
-            gap = z[b] - q.point()
+            gap = z[b] - q.center()
             whole = isinstance(q, FullNormal)
-            if isinstance(q, FullNormal):
+            if isinstance(q, Chain):  # whose deviations are those of a part, given the part before
+                gap = q.standardized(z[b])
+            elif isinstance(q, FullNormal):
                 gap = torch.linalg.solve_triangular(q.scale_tril, gap.unsqueeze(-1), upper=False)[..., 0]
             else:
                 gap = gap / q.std()  # type: ignore[attr-defined]

@@ -88,7 +88,9 @@ def budget_of(name: str) -> Budget:
 
 
 class Evidence:
-    """A chart and held-out items, in random order: the first ``m`` are a random choice.
+    """A chart and items, in random order: the first ``m`` are a random choice, of whatever kind of row.
+
+    Rows that are given may be sorted, by class for instance, so that their first would be of few kinds.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ class Evidence:
     c : Tensor or None
         ``(n, m)`` their conditions.
     train : Tensor or None
-        ``(n_train, *shape)`` items that the model was trained on.
+        ``(n_train, *shape)`` items that the model was trained on; as many as ``budget.rows`` are kept.
     c_train : Tensor or None
         ``(n_train, m)`` their conditions.
     codes : Tensor or None
@@ -119,6 +121,8 @@ class Evidence:
     ----------
     index : ndarray
         ``(n,)`` the row of the data that was given, for each item.
+    index_train : ndarray
+        ``(m,)`` the same for each training item that is kept.
 
     Examples
     --------
@@ -151,10 +155,15 @@ class Evidence:
         self.budget, self.seed = budget, seed
         self.index = order.numpy() if row_numbers is None else np.asarray(row_numbers)[order.numpy()]
         self.x, self.c = x[order], None if c is None else c[order]
-        self.train, self.c_train = train, c_train
-        self._codes = codes
         self.labels = None if labels is None else np.asarray(labels)[order.numpy()]
-        self.labels_train = None if labels_train is None else np.asarray(labels_train)
+        self.index_train = self.random(4).permutation(0 if train is None else len(train))[: budget.rows]
+        kept = torch.from_numpy(self.index_train)
+        self.train = None if train is None else train[kept]
+        self.c_train = None if train is None or c_train is None else c_train[kept]
+        labeled = train is not None and labels_train is not None
+        self.labels_train = np.asarray(labels_train)[self.index_train] if labeled else None
+        order = torch.from_numpy(self.random(5).permutation(0 if codes is None else len(codes)))
+        self._codes = None if codes is None else codes[order]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -265,9 +274,7 @@ class Evidence:
         if self._codes is not None and len(self._codes):
             return self._codes.cpu()
         if self.train is not None:
-            rows = slice(self.budget.rows)
-            c = None if self.c_train is None else self.c_train[rows]
-            return self.chart.drawn(self.train[rows], self.noise(2), c).cpu()
+            return self.chart.drawn(self.train, self.noise(2), self.c_train).cpu()
         return self.drawn[len(self) // 2 :]
 
     @cached_property
@@ -280,6 +287,11 @@ class Evidence:
     def d(self) -> int:
         """Latent dimensions."""
         return self.z.shape[1]
+
+    @property
+    def room(self) -> int:
+        """Dimensions that codes have room for: on a sphere one fewer than a code has numbers."""
+        return self.d - self.chart.lacking(self.c)
 
     @property
     def features(self) -> int:
@@ -320,8 +332,8 @@ class Evidence:
 
     @cached_property
     def tangent_dimension(self) -> float:
-        """Dimensions along which items vary, as far as a code of d dimensions can follow them."""
-        return min(self.dimension.dimension, float(self.d))
+        """Dimensions along which items vary, as far as codes can follow them."""
+        return min(self.dimension.dimension, float(self.room))
 
     # ---------------------------------------------------------------- of some points
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "checks",
     "judge",
     "of_mean",
+    "of_pairs",
     "of_ratio",
     "of_share",
 ]
@@ -331,6 +332,57 @@ def of_ratio(above: Any, below: Any, **more: Any) -> Reading:
     around = of_mean((above - ratio * below) / below.mean())
     assert around.interval is not None
     return Reading(ratio, (ratio + around.interval[0], ratio + around.interval[1]), **more)
+
+
+def of_pairs(above: Any, below: Any, left: np.ndarray, right: np.ndarray, **more: Any) -> Reading:
+    """Read a ratio of two means of squares over pairs of rows, each of which may be in several pairs.
+
+    Pairs that have a row in common vary together: an interval of independent ones would be too short.
+
+    Parameters
+    ----------
+    above, below : array_like
+        ``(n,)``, of pairs.
+    left, right : ndarray
+        ``(n,)`` row numbers, two different ones in each pair.
+    **more : object
+        Other fields of the reading.
+
+    Returns
+    -------
+    Reading
+        Of Σ above / Σ below.
+
+    References
+    ----------
+    Aronow, Samii and Assenova 2015, arXiv:1312.3398 (variance of sums over pairs).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.audits.findings import of_pairs
+    >>> of_pairs([1.0, 2.0, 3.0], [2.0, 4.0, 6.0], np.array([0, 1, 2]), np.array([1, 2, 0])).value
+    0.5
+    """
+    found = of_ratio(above, below, **more)
+    if found.value is None or found.interval is None:
+        return found
+    gap = np.asarray(above, dtype=np.float64) - found.value * np.asarray(below, dtype=np.float64)
+    rows = 1 + int(max(left.max(), right.max()))
+    ends = np.sort(np.stack([left, right]), 0)
+    pairs, which = np.unique(ends[0] * rows + ends[1], return_inverse=True)  # (i, j) and (j, i) are one
+    of_pair = np.bincount(which, gap)
+    of_row = sum(np.bincount(end, of_pair, rows) for end in (pairs // rows, pairs % rows))
+    # Each pair by itself is in the sums of both of its rows, and is to count once.
+    total = np.square(of_row).sum() - np.square(of_pair).sum()
+    alone = np.square(gap).sum()
+    wider = math.sqrt(max(1.0, total / alone)) if alone > 0 else 1.0
+    half = wider * (found.interval[1] - found.value)
+    if found.value <= 0:
+        return replace(found, interval=(found.value - half, found.value + half))
+    # Of the logarithm: a mean of squares that is small by chance makes a ratio larger than a large one small.
+    factor = math.exp(min(half / found.value, 700.0))
+    return replace(found, interval=(found.value / factor, found.value * factor))
 
 
 def of_share(hits: int, n: int, **more: Any) -> Reading:

@@ -237,10 +237,10 @@ def _copying(evidence: Evidence) -> Reading:
 
     assert evidence.train is not None
     chart, n = evidence.chart, min(COMPARED, len(evidence))
-    size = min(len(evidence.train), evidence.budget.rows)
+    size = len(evidence.train)
     if n < FEWEST_COMPARED or size < FEWEST_COMPARED:
         return Reading(None, because="items are too few to tell copies from near items")
-    x, c = evidence.train[:size], None if evidence.c_train is None else evidence.c_train[:size]
+    x, c = evidence.train, evidence.c_train
     codes = chart.drawn(x, evidence.noise(34), c)
     train, held = x.flatten(1).cpu(), evidence.flat[:n]
     own = evidence.drawn[:n]
@@ -286,7 +286,7 @@ def _copying(evidence: Evidence) -> Reading:
             "tail": tail,
             "shift": shift,
             "z": z_ranks,
-            "copied": which[worst],
+            "copied": evidence.index_train[which[worst]],
             "distances": np.sort(distance)[:: max(1, n // 200)],
             "distances_test": np.sort(to_test)[:: max(1, n // 200)],
         },

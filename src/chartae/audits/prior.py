@@ -41,7 +41,7 @@ def moments(evidence: Evidence, m: int) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
         for b in chart.blocks(len(x)):
             q = chart.q(x[b], *evidence.conditions(b))
-            mean.append(q.point())
+            mean.append(q.center())
             std.append(q.std())  # type: ignore[attr-defined]
     return torch.cat(mean).cpu().double().numpy(), torch.cat(std).cpu().double().numpy()
 
@@ -87,7 +87,10 @@ def scale_of_prior(evidence: Evidence, m: int) -> np.ndarray:
 
 def active(evidence: Evidence, m: int) -> np.ndarray:
     """Which dimensions of the posterior's mean move with the item, ``(d,)`` of bool."""
-    mean, scale = evidence.z[:m].double().numpy(), scale_of_prior(evidence, m)
+    # A code on a sphere moves however little is known of it: the mean of what may be it stays in the middle.
+    known = evidence.chart.posterior is not None
+    mean = moments(evidence, m)[0] if known else evidence.z[:m].double().numpy()
+    scale = scale_of_prior(evidence, m)
     return np.asarray((mean / scale).var(0) > ACTIVE)
 
 
@@ -295,8 +298,8 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     That is the data's dimension, d where it is smaller, and the principal components above the noise of
     p(x | z) where it is known: a linear model uses no others.
     """
-    m, d = min(len(evidence), 4_000), evidence.d
-    also: dict[str, object] = {"latent": d}
+    m, d, room = min(len(evidence), 4_000), evidence.d, evidence.room
+    also: dict[str, object] = {"latent": room}
     if evidence.chart.posterior is None:
         strength = evidence.strengths[0]
         used = int((strength > max(UNUSED * strength.max(), _residual(evidence))).sum())
@@ -307,7 +310,7 @@ def _active_dimensions(evidence: Evidence) -> Reading:
         center = (
             0.0
             if evidence.chart.prior is None
-            else assumed(evidence, m).point().detach().cpu().double().numpy()
+            else assumed(evidence, m).center().detach().cpu().double().numpy()
         )
         square = np.square(std / scale)
         also["kl"] = 0.5 * (np.square((mean - center) / scale) + square - 1 - np.log(square)).mean(0)
@@ -321,7 +324,8 @@ def _active_dimensions(evidence: Evidence) -> Reading:
         return Reading(None, because=f"{error}".split(":")[0])
     low, high = evidence.dimension_range
     most = _above_noise(evidence)
-    low, middle, high = (max(1.0, min(v, d, most)) for v in (low, dimension.dimension, high))
+    used = min(used, room)
+    low, middle, high = (max(1.0, min(v, room, most)) for v in (low, dimension.dimension, high))
     about = f"about {middle:.1f}" if high - low < 1 else f"{low:.0f} to {high:.0f}"
     also |= {"active": used, "needed": about}
     few = len(evidence) < ROWS_PER_DIMENSION * d

@@ -70,6 +70,8 @@ class Setting:
         Of the data, where it could be read.
     corruption : tuple or None
         Kind and amount, of what the encoder sees in training.
+    features : int or None
+        Values of an item, D; None: not known.
     widths : tuple of int or None
         Of the hidden layers, or their channels; None where a number of layers is not all there is.
     fitted_prior : bool
@@ -88,6 +90,7 @@ class Setting:
     latent_dim: int = 0
     dimension: float | None = None
     corruption: tuple[str, float] | None = None
+    features: int | None = None
     widths: tuple[int, ...] | None = None
     fitted_prior: bool = False
 
@@ -127,6 +130,10 @@ def proposed(names: tuple[str, ...], setting: Setting) -> tuple[Remedy, ...]:
 def _more_dimensions(now: Setting) -> tuple[str, dict[str, Any]] | None:
     # A manifold of dimension m needs up to 2 m + 1 coordinates; a fifth more than m is where to begin.
     wanted = max(now.latent_dim + 1, round(1.2 * now.dimension) if now.dimension else 2 * now.latent_dim)
+    # Items themselves are codes that lose nothing.
+    wanted = wanted if now.features is None else min(wanted, now.features)
+    if wanted <= now.latent_dim:
+        return None
     return f"raise latent_dim from {now.latent_dim} to {wanted}", {"latent_dim": wanted}
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import textwrap
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from torch import nn
 from chartae.audits.evidence import Evidence, budget_of
 from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, checks, judge, plain
 from chartae.audits.remedies import Setting, proposed
-from chartae.core.errors import ChartaeError, DataError, PlanError
+from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
 from chartae.geometry.charts import chart_of
@@ -304,8 +305,9 @@ def audit(
             "what the model was conditioned on as condition="
         )
     train = None if X_train is None else chart.items(X_train)
-    if labels is None and condition is not None and np.ndim(condition) == 1 and len(condition) == len(x):
-        labels, labels_train = condition, condition_train if np.ndim(condition_train) == 1 else None
+    if labels is None and _one_a_row(condition, len(x)):
+        alike = train is not None and _one_a_row(condition_train, len(train))
+        labels, labels_train = condition, condition_train if alike else None
     codes = getattr(chart.given, "codes_", None)
     with torch.random.fork_rng(devices=[]):
         evidence = Evidence(
@@ -366,13 +368,28 @@ def _one_each(labels: Any, items: torch.Tensor, name: str) -> np.ndarray | None:
     return found
 
 
+def _one_a_row(condition: Any, n: int) -> bool:
+    """Whether a condition is one label or number for each of ``n`` rows, and no sequence of vectors."""
+    if not hasattr(condition, "__len__") or isinstance(condition, str | Mapping):
+        return False
+    flat = getattr(condition, "ndim", 1) == 1 and len(condition) == n
+    return flat and all(np.ndim(row) == 0 for row in condition)
+
+
 def _found(kind: Check, evidence: Evidence) -> Finding:
     """Run one check."""
     start = time.perf_counter()
     try:
         reading = kind.measure(evidence)
     except (ChartaeError, RuntimeError, ValueError, np.linalg.LinAlgError) as error:
-        reading = Reading(None, because=" ".join(f"{error}".split())[:200])
+        reading = Reading(None, because=one_line(error, 200))
+    except Exception as error:  # a mistake in code, ours or the model's: it is seen, and others go on
+        fault = one_line(f"{type(error).__name__}: {error}", 200)
+        warnings.warn(
+            f"the check {kind.name!r} broke off ({fault}): report it, unless the model's code is to blame",
+            stacklevel=3,
+        )
+        reading = Reading(None, because=f"the check broke off ({fault})")
     verdict = judge(reading, kind.ok, kind.fail)
     rows = () if reading.rows is None else tuple(int(i) for i in evidence.index[reading.rows])
     codes = () if reading.codes is None else tuple(tuple(map(float, z)) for z in reading.codes)
@@ -461,10 +478,13 @@ def _together(findings: list[Finding]) -> tuple[Finding, ...]:
     for i, finding in enumerate(tested):
         passed = passed and (finding.p_value or 0.0) <= FAMILY / (len(tested) - i)
         kept[finding.name] = passed
-    return tuple(
-        replace(f, verdict="warn") if f.verdict == "fail" and not kept.get(f.name, True) else f
-        for f in findings
-    )
+    return tuple(_warning(f) if f.verdict == "fail" and not kept.get(f.name, True) else f for f in findings)
+
+
+def _warning(finding: Finding) -> Finding:
+    """Make a fail a warning, which says no more than that."""
+    reading = Reading(finding.statistic, finding.interval, also=finding.also)
+    return replace(finding, verdict="warn", says=_says(checks[finding.name], "warn", reading))
 
 
 def _setting(evidence: Evidence) -> Setting:
@@ -479,7 +499,7 @@ def _setting(evidence: Evidence) -> Setting:
     except DataError:
         dimension = None
     if not hasattr(estimator, "blueprint_"):
-        return Setting(latent_dim=evidence.d, dimension=dimension)
+        return Setting(latent_dim=evidence.d, dimension=dimension, features=evidence.features)
     blueprint = estimator.blueprint_
     return Setting(
         recipe=blueprint["recipe"],
@@ -488,6 +508,7 @@ def _setting(evidence: Evidence) -> Setting:
         latent_dim=evidence.d,
         dimension=dimension,
         corruption=evidence.corruption,
+        features=evidence.features,
         widths=_widths(estimator.model_.posterior.plain.network),
         fitted_prior=None not in (estimator.model_.prior, estimator.model_.fitted_prior),
     )

@@ -150,6 +150,19 @@ class Distribution(ABC):
             ``(*batch, *event)``.
         """
 
+    def center(self) -> Tensor:
+        """Return the mean of draws, about which they have their standard deviation.
+
+        On a sphere it lies inside, and where a flow bends space it is not what the mean becomes: there it is
+        another than :meth:`point`.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, *event)``.
+        """
+        return self.point()
+
     def given(self, dims: Sequence[int], values: Tensor) -> Distribution:
         """Hold some dimensions of a vector: the distribution of the others, in their order.
 

@@ -218,6 +218,18 @@ class WrappedNormal(Distribution):
         """
         return self.mean
 
+    def center(self) -> Tensor:
+        """Return the mean of the ball's coordinates, of draws that are always the same.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d)``, in the ball.
+        """
+        noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
+        # With its opposite: where the ball is flat nothing is estimated.
+        return self._wrapped(torch.cat([noise, -noise])).to(self.mean.dtype).mean(0)
+
     def std(self) -> Tensor:
         """Return the standard deviations of the ball's coordinates, of draws that are always the same.
 

@@ -123,6 +123,24 @@ class Chain(Distribution):
         """
         return self._together([p.std() for p in self._follow([], lambda p, _: p.point(), self.sizes)])
 
+    def standardized(self, v: Tensor) -> Tensor:
+        """Say how far each part is from its mean given the part before it, in standard deviations.
+
+        Parameters
+        ----------
+        v : Tensor
+            ``(..., d)``.
+
+        Returns
+        -------
+        Tensor
+            ``(..., d)``; of draws these are independent and standard normal.
+        """
+        laws = self._laws(v)
+        return self._together(
+            [(part - p.point()) / p.std() for p, part in zip(laws, self._apart(v), strict=True)]
+        )
+
     def _follow(self, parts: list[Tensor], value: Callable[..., Tensor], given: Sequence[Any]) -> list[Any]:
         """Go along the chain: the value of each part is found from its law, and gives the next law."""
         laws: list[Any] = [self.first]

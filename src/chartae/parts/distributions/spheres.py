@@ -175,6 +175,17 @@ class Zonal(Distribution):
         """
         return self.mean
 
+    def center(self) -> Tensor:
+        """Return the mean of draws, inside of the sphere: the nearer to 0, the wider they are spread.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d)``.
+        """
+        w = self._expect(self._grid.w.flatten(-2)).unsqueeze(-1)
+        return ((1 - 2 * w) * self.mean.double()).to(self.mean.dtype)
+
     def std(self) -> Tensor:
         """Return the standard deviation of each coordinate, about its mean inside of the sphere.
 
@@ -344,6 +355,16 @@ class UniformSphere(Distribution):
             ``(d,)``.
         """
         return torch.eye(1, self.d, device=self.device, dtype=torch.float32)[0]
+
+    def center(self) -> Tensor:
+        """Return the mean of draws.
+
+        Returns
+        -------
+        Tensor
+            ``(d,)``, zeros.
+        """
+        return torch.zeros(self.d, device=self.device, dtype=torch.float32)
 
     def std(self) -> Tensor:
         """Return the standard deviation of each coordinate.

@@ -106,6 +106,17 @@ class Transformed(Distribution):
         """
         return self._through(self.transforms, self.base.point())[0]
 
+    def center(self) -> Tensor:
+        """Return the mean of draws, of those that :meth:`std` is of and of their opposites.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d)``.
+        """
+        eps = self._spread_of_base()
+        return self._through(self.transforms, self.base.point() + torch.cat([eps, -eps]))[0].mean(0)
+
     def std(self) -> Tensor:
         """Return the standard deviation of each dimension, of draws.
 
@@ -116,10 +127,14 @@ class Transformed(Distribution):
         Tensor
             ``(*batch, d)``.
         """
-        mean, d = self.base.point(), self.event_shape[0]
+        return self._through(self.transforms, self.base.point() + self._spread_of_base())[0].std(0)
+
+    def _spread_of_base(self) -> Tensor:
+        """Draws of the noise less its mean, always the same, ``(s, *batch, d)``."""
+        d = self.event_shape[0]
         shape = (SPREAD, *(1 for _ in self.batch_shape), d)
-        eps = SharedNoise(0).normal((SPREAD, 1, d), mean).reshape(shape)
-        return self._through(self.transforms, mean + self.base.std() * eps)[0].std(0)
+        spread: Tensor = self.base.std()
+        return spread * SharedNoise(0).normal((SPREAD, 1, d), spread).reshape(shape)
 
     def _noise(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Undo the transforms."""

@@ -198,6 +198,16 @@ class Hamiltonian(Distribution):
         mean = self.start.point().unsqueeze(0)
         return self.leap(mean, torch.zeros_like(mean))[0][0]
 
+    def center(self) -> Tensor:
+        """Return the mean of the draws that :meth:`std` is of.
+
+        Returns
+        -------
+        Tensor
+            ``(*batch, d)``.
+        """
+        return self.draw(DRAWS, SharedNoise(0)).z.mean(0)
+
     def std(self) -> Tensor:
         """Return the standard deviation of each dimension, of draws.
 
