@@ -326,6 +326,19 @@ def test_audit_finds_the_data_again_and_sets_the_exit_code(digits, tmp_path):
     assert elsewhere.exit_code == 0, elsewhere.output
 
 
+def test_a_run_finds_data_and_labels_again_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("x.npy", rng.normal(size=(600, 3)))
+    np.save("y.npy", rng.integers(0, 2, 600))
+    words = ["--labels", "y.npy", "--latent-dim", 2, "--epochs", 1, "--no-audit", "--out", "run"]
+    assert run("fit", "x.npy", *words).exit_code == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = run("audit", "../run", "--only", "reconstruction")
+    assert result.exit_code == 0, result.output
+
+
 def test_a_remedy_is_applied_and_compared(digits, tmp_path):
     folder, _ = digits
     words = ["fit", "--from", folder, "--remedy", "more-dimensions", "--out", tmp_path / "b"]

@@ -178,9 +178,11 @@ def write_source(run: Path, **words: Any) -> None:
     ...     source_of(Path(folder))
     {'data': 'digits', 'labels': None}
     """
-    data = words["data"]
-    if Path(data.partition(":")[0]).exists():
-        words["data"] = str(Path(data).absolute())
+    for name in ("data", "labels"):  # of labels, what is no file is the name of a column
+        word = words.get(name) or ""
+        file = word.partition(":")[0]
+        if Path(file).exists() and (name == "data" or file.endswith(".npy")):
+            words[name] = str(Path(word).absolute())
     with atomic(run / SOURCE) as file:
         file.write(json.dumps(words).encode())
 
