@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from harness import Case, Made, main, wants
 from torch import Tensor
 
 from chartae.geometry import Chart
-from chartae.parts.distributions import DiagonalNormal
+from chartae.parts.distributions import DiagonalNormal, UniformSphere, Zonal
 
 D, SIGMA = 20, 0.5
 SPECTRUM = np.array([9.0, 6.0, 4.0, 2.5, 1.5])  # above the noise; the others are the noise's variance
@@ -128,6 +129,30 @@ def wrong_sigma(seed: int, *, factor: float) -> World:
         return DiagonalNormal(q.point(), 2 * (factor * q.std()).log())
 
     return World(replace(old, posterior=posterior), world.items)
+
+
+def sphere(seed: int, *, d: int = 8, known: float = 1.0, factor: float = 1.0) -> World:
+    """x = z + noise of variance 1 / known, z uniform on the sphere: exactly von Mises-Fisher, κ = known |x|.
+
+    A factor makes posteriors too narrow.
+    """
+
+    def posterior(x: Tensor) -> Zonal:
+        return Zonal(F.normalize(x, dim=1), factor * known * x.norm(dim=1))
+
+    def items(n: int, rng: np.random.Generator) -> Tensor:
+        z = F.normalize(torch.tensor(rng.normal(size=(n, d))), dim=1)
+        return (z + torch.tensor(rng.normal(size=(n, d))) / math.sqrt(known)).float()
+
+    chart = Chart(
+        encode=lambda x: posterior(x).point(),
+        decode=lambda z: F.normalize(z, dim=1),
+        posterior=posterior,
+        observe=lambda z, noise: F.normalize(z, dim=1) + noise.normal(z.shape, z) / math.sqrt(known),
+        prior=lambda c: UniformSphere(d),
+        latent_dim=d,
+    )
+    return World(chart, items)
 
 
 def uneven(seed: int) -> World:
@@ -299,6 +324,8 @@ CASES: dict[str, Case] = {
     "posterior ten times too narrow": (case(loose, 200), wants("", "", "bound")),
     "sigma half of what it should be": (case(lambda s: wrong_sigma(s, factor=0.5), 1000), wants("", "sigma")),
     "sigma twice what it should be": (case(lambda s: wrong_sigma(s, factor=2.0), 1000), wants("", "sigma")),
+    "exact on a sphere": (case(sphere, 1000), wants("sigma")),
+    "on a sphere, four times too narrow": (case(lambda s: sphere(s, factor=4.0), 1000), wants("", "sigma")),
     "half of an axis left out": (case(lambda s: forgetful(s, 0.5), 2000), wants("", "coverage")),
     "samples of half the size": (
         case(lambda s: collapsed_samples(s, shrink=0.5), 2000, train=4000),

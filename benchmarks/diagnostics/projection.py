@@ -30,13 +30,14 @@ def bent(
     stretch: bool = False,
     uneven: float = 1.0,
     sides: tuple[float, ...] = (),
+    outlying: float = 0.0,
 ) -> Made:
     """A plane in D dimensions with noise, and a chart of it with one planted fault."""
     B = frame(g, D, 2 * d)
     along, across = B[:, :d], B[:, d:]
     kept = d if kept is None else kept
     z = uniform(g, n, d) * torch.tensor(sides or (1.0,) * d)
-    x = z @ along.T + noise * normal(g, n, D)
+    x = z @ along.T + noise * normal(g, n, D) + outlying * normal(g, n, 1) @ across[:, :1].T
 
     def encode(x: Tensor) -> Tensor:
         z = (x @ (along + oblique * across))[:, :kept]
@@ -122,6 +123,8 @@ CASES: dict[str, Case] = {
         lambda g: bent(g, noise=0.05),
         wants("reconstruction reconstruction-tail missed " + STEPS, whole=True),
     ),
+    "plane, noise of one direction": (lambda g: bent(g, outlying=0.2), wants("reconstruction-tail")),
+    "plane, 250 items, the same": (lambda g: bent(g, n=250, outlying=0.2), wants("reconstruction-tail")),
     "sphere cap": (cap, wants(PROJECTION + "idempotence " + TANGENT + STEPS, whole=True)),
     "ppca 3 of 20": (ppca, wants(PROJECTION + "idempotence " + TANGENT + STEPS, whole=True)),
     "identity": (identity, wants("latent-dimension retention", "denoising encoder-leakage", "missed")),
