@@ -428,6 +428,14 @@ def test_a_part_of_a_dataset_stays_a_part():
     assert np.array_equal(stream(DataLoader(Doubled(whole), shuffle=True))[:3], 2 * X[:3])
 
 
+def test_a_loader_says_that_its_own_way_to_batches_is_not_taken():
+    X = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
+    whole = TensorDataset(torch.from_numpy(X))
+    with pytest.warns(UserWarning, match="its collate_fn is not called"):
+        found = stream(DataLoader(whole, collate_fn=lambda items: 2 * torch.stack([x for (x,) in items])))
+    assert np.array_equal(found[:], X)
+
+
 @pytest.mark.parametrize(
     ("name", "sampler"),
     [

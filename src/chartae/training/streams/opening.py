@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,16 @@ def _of_loader(loader: Any) -> Any:
         SequentialSampler,
         Subset,
         SubsetRandomSampler,
+        default_collate,
+        default_convert,
     )
 
+    if loader.collate_fn not in (default_collate, default_convert):
+        warnings.warn(
+            "items are asked of the loader's dataset, and its collate_fn is not called: let the dataset do "
+            "what it changes in items",
+            stacklevel=3,
+        )
     if isinstance(loader.dataset, IterableDataset):
         return loader.dataset
     # A sampler of batches that the caller made may choose rows itself, or by a sampler of its own.
