@@ -86,8 +86,7 @@ def _seen(evidence: Evidence) -> tuple[Tensor, slice]:
     """Items to compare decoded codes with, and the others, whose decoded codes say what is near."""
     most = evidence.budget.neighbors
     if evidence.train is not None:
-        choice = evidence.random(50).permutation(len(evidence.train))[:most]
-        return evidence.train[choice].flatten(1).cpu(), slice(min(len(evidence), most))
+        return evidence.train[:most].flatten(1).cpu(), slice(min(len(evidence), most))
     half = len(evidence) // 2
     return evidence.flat[half:][:most], slice(min(half, most))
 

@@ -31,8 +31,9 @@ def stream(
         A ``.parquet`` file or a folder of them, whose columns may hold numbers, texts, truth values and
         dates; a ``.npy`` file, or an array or memory map; a torch ``Dataset`` of items, or of pairs (item,
         label), which are asked for each time that they are needed; a ``DataLoader``, for the items of its
-        dataset, or those that a ``SubsetRandomSampler`` names, in their order there; or an iterable of such
-        items, which is read once and kept in a temporary file.
+        dataset, or those that a ``SubsetRandomSampler`` names, in their order there, without a call of its
+        ``collate_fn``, of which a warning tells; or an iterable of such items, which is read once and kept
+        in a temporary file.
     memory : str, int or None
         What a fit may take for data, as in "2GB"; None: up to half of what is available. Labels come on
         top.
