@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from chartae.density.bounds import log_likelihood_bound
 from chartae.models.autoencoder import Autoencoder
 from chartae.models.recipes import assemble, build
 from chartae.parts.distributions import DiagonalNormal, FullNormal
+from chartae.parts.likelihoods import NegativeBinomialLikelihood, StudentTLikelihood
 from chartae.parts.networks import MLP
 from chartae.parts.objectives import IWAE, KL, CodeNorm, Contractive, NegLogLik, importance_bound
 from chartae.parts.posteriors import Corrupted, DeltaPosterior
@@ -565,6 +567,46 @@ def test_noise_has_a_floor():
     px = DiagonalNormal(batch().x[None], torch.zeros(()))
     p.model.likelihood.observe(px, batch().x)
     assert float(p.model.likelihood.log_spread) == pytest.approx(math.log(1e-6))
+
+
+def settled_spread(likelihood, px, x, steps=40):
+    """The spread after looking at the same values again and again, as of their distribution."""
+    likelihood.train()
+    for _ in range(steps):
+        likelihood.observe(px(likelihood.log_spread), x)
+    return likelihood.log_spread.exp()
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("noise", ["global", "feature"])
+@pytest.mark.parametrize("spread", [0.0, 0.25, 2.0])
+def test_the_spread_of_counts_is_that_of_their_residuals(spread, noise, gaps):
+    """Of counts of many means: r is found again, and none is made up where they are a Poisson's."""
+    rng = np.random.default_rng(0)
+    mean = np.exp(rng.normal(1.0, 1.0, (20_000, 3)))
+    counts = rng.poisson(mean * rng.gamma(1 / spread, spread, mean.shape) if spread else mean)
+    x = torch.from_numpy(counts).float()
+    if gaps:
+        x[torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.3] = torch.nan
+    likelihood = NegativeBinomialLikelihood(torch.nn.Identity(), (3,), noise=noise)
+    likelihood.gaps = gaps
+    location = torch.from_numpy(mean).float().log()[None]
+    found = settled_spread(likelihood, lambda _: likelihood.distribution(location), x)
+    assert found.shape == ((3,) if noise == "feature" else ())
+    # A standard error is 4 % of a spread of 2, of which the likeliest estimate has half.
+    torch.testing.assert_close(found, torch.full_like(found, spread), rtol=0.15, atol=0.01)
+
+
+@pytest.mark.parametrize("dof", [1.5, 5.0, 50.0])
+def test_the_scale_of_students_t_is_the_likeliest(dof):
+    x = 0.3 * torch.from_numpy(np.random.default_rng(0).standard_t(dof, (20_000, 2))).float()
+    likelihood = StudentTLikelihood(torch.nn.Identity(), (2,))
+    likelihood.log_dof.data.fill_(math.log(dof))
+    location = torch.zeros(1, *x.shape)
+    variance = settled_spread(likelihood, lambda _: likelihood.distribution(location), x, steps=500)
+    assert float(variance.sqrt()) == pytest.approx(0.3, rel=0.03)  # a standard error is 1 % at most
+    _, likeliest = scipy.stats.t.fit(x.numpy().ravel(), fdf=dof, floc=0.0)[1:]
+    assert float(variance.sqrt()) == pytest.approx(likeliest, rel=1e-3)
 
 
 def test_the_prior_is_handed_the_plain_posterior():

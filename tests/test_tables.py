@@ -829,6 +829,17 @@ def test_reconstruct_fills_gaps_and_keeps_the_rest():
 
 
 @pytest.mark.filterwarnings("ignore:with the code of another")  # columns are independent
+def test_counts_are_sampled_as_widely_as_they_lie():
+    """Within a few epochs, in which a spread that follows its gradient stays near where it began."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"age": rng.integers(18, 80, 600), "visits": rng.poisson(3, 600)})
+    m = ct.VAE(latent_dim=1, max_epochs=20, random_state=0).fit(table)
+    sampled = m.sample(3000, random_state=0)
+    for name in table:
+        assert sampled[name].std() == pytest.approx(table[name].std(), rel=0.15)
+
+
+@pytest.mark.filterwarnings("ignore:with the code of another")  # columns are independent
 def test_likelihoods_that_suit_the_data_do_better():
     """Of data made by it, the right likelihood has the greater score; the order is far beyond chance."""
     rng = np.random.default_rng(0)

@@ -468,7 +468,7 @@ def test_none_of_few_labels_is_held_out(seed):
     assert m.encoder_.history_[-1]["labels"] > 0
 
 
-@pytest.mark.parametrize("labels", [60, 4])  # of which few, or none, are held out
+@pytest.mark.parametrize("labels", [390, 60, 4])
 @pytest.mark.parametrize("training", ["joint", "bottleneck"])
 def test_rows_that_were_trained_on_are_not_held_out(training, labels, monkeypatch):
     X, y = turned(400)
@@ -481,23 +481,23 @@ def test_rows_that_were_trained_on_are_not_held_out(training, labels, monkeypatc
 
     monkeypatch.setattr(fitting, "train", watched)
     vae = ct.VAE(latent_dim=1, **QUICK | {"max_epochs": 1})
-    m = ct.HeadClassifier(vae, training=training, random_state=0).fit(X, some)
+    m = ct.HeadClassifier(vae, training=training, validation_fraction=0.0, random_state=0).fit(X, some)
     np.testing.assert_array_equal(m.encoder_.validation_rows_, seen["held"])
     assert not np.isin(seen["held"], seen["trained"]).any()
-    assert len(seen["held"]) + len(seen["trained"]) == 400
-    assert np.isin(np.arange(labels), seen["trained"]).all() == (training == "joint" or labels == 4)
+    # Without a decoder the others are not looked at.
+    assert len(seen["held"]) + len(seen["trained"]) == (400 if training == "joint" else labels)
+    assert np.isin(np.arange(labels), seen["trained"]).all() == (labels < 390)
 
 
 @pytest.mark.parametrize("method", ["bottleneck", "hedged"])
-def test_few_labels_still_tell_an_epoch(method):
-    """The divergence alone, which is all that other rows cost without a decoder, would take the first."""
+def test_few_labels_are_enough_for_a_code(method):
+    """Other rows would ask for narrow codes of nothing, without a decoder, and outweigh them."""
     X, y = turned(500)
-    some = np.where(np.arange(500) < 80, y, -1)
+    some = np.where(np.arange(500) < 25, y, -1)
     vae = ct.VAE(latent_dim=1, **QUICK | {"max_epochs": 12})
     m = ct.ProbabilisticEmbedding(vae, method=method, n_samples=2, random_state=0).fit(X, some)
-    assert m.encoder_.best_epoch_ > 1
-    told = m.votes(X[80:], y[:80], X[:80]).argmax(1)
-    assert (told == y[80:]).mean() > 0.9
+    told = m.votes(X[25:], y[:25], X[:25]).argmax(1)
+    assert (told == y[25:]).mean() > 0.8  # .48 and .60 where other rows counted
 
 
 def test_words_may_be_missing():

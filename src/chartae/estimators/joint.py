@@ -21,7 +21,7 @@ from chartae.parts.objectives import SummedLabels
 __all__ = ["fit_jointly"]
 
 LEAST_SHARE = 0.2  # of rows with a label among those of an epoch
-FEWEST_APART = 2  # of them to learn from, and to choose an epoch by
+FEWEST_APART = 30  # rows with a label for an epoch to be chosen by them alone: fewer choose one by chance
 
 
 def fit_jointly(
@@ -39,8 +39,8 @@ def fit_jointly(
     """Fit a copy of an estimator to its own objective and a further term.
 
     Rows whose y is known are seen so often that they are a fifth of an epoch, at least; where they are fewer,
-    none of them is held out, unless there is no decoder, and they alone tell a better epoch: then no row is
-    held out where fewer than two of those that would be have a y.
+    none of them is held out. Without a decoder they are all that is seen, as often as makes an epoch as long
+    as with the others, and where fewer than 30 would be held out, none is.
 
     Parameters
     ----------
@@ -117,22 +117,24 @@ def fit_jointly(
             label = cast(Tensor, raw.label)
             shares = label[known].bincount() / len(known)
             raw = raw._replace(label=label.masked_fill(missing, -1))
-        training = told = task.training.told(y, raw)
+        training = task.training.told(y, raw)
         held_out = task.held_out and task.held_out.told(y, raw)
-        times = 0
-        if len(known) < LEAST_SHARE * len(rows):
-            seen = torch.isin(known, rows)
-            if decoder:  # x tells epochs apart, and labels are few, so that none is to be held out
+        seen = torch.isin(known, rows)
+        if decoder:
+            if len(known) < LEAST_SHARE * len(rows):  # labels are few, so that none is to be held out
                 rows = torch.cat([rows, known[~seen]])
                 held_out = held_out and held_out.subset(held_out.rows[~torch.isin(held_out.rows, known)])
-            elif min(seen.sum(), (~seen).sum()) < FEWEST_APART:
-                # The divergence alone would be judged, which is least before anything is learned.
-                rows, held_out = torch.arange(len(y)), None
-                training = training.subset(rows)
             known = known[torch.isin(known, rows)]
-            lacking = LEAST_SHARE * len(rows) - len(known)
-            times = math.ceil(lacking / ((1 - LEAST_SHARE) * len(known)))
-            told = told.subset(torch.cat([rows, known.repeat(times)]))
+            times = max(0, math.ceil((LEAST_SHARE * len(rows) / len(known) - 1) / (1 - LEAST_SHARE)))
+        else:  # of a row whose y is not known the divergence alone would count, which asks for no code at all
+            as_many = len(rows)
+            if held_out and (~seen).sum() >= FEWEST_APART:
+                rows, held_out = rows[torch.isin(rows, known)], held_out.subset(known[~seen])
+            else:
+                rows, held_out = known, None
+            known, times = rows, max(0, as_many // len(rows) - 1)
+        training = training.subset(rows)
+        drawn = training.subset(torch.cat([rows, known.repeat(times)])) if times else training
         objective = task.plan.objective
         if shares is not None:
             objective = SummedLabels(objective, shares, again=1 + times)
@@ -140,7 +142,7 @@ def fit_jointly(
             plan=replace(task.plan, objective=(objective + weight * term).to(task.training.device)),
             raw=raw,
             training=training,
-            drawn=told,
+            drawn=drawn,
             held_out=held_out or None,
         )
 

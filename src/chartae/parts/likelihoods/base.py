@@ -307,8 +307,3 @@ def mean_there(x: Tensor, prior: Any = None) -> Tensor:
     there = (~x.isnan()).sum(0)
     total = x.nansum(0)
     return total / there.clamp_min(1) if prior is None else (total + prior) / (there + 1)
-
-
-def beside_spread(location: Tensor, noise: Any) -> Tensor:
-    """The location, and log spreads of zero where the network gives those as well."""
-    return torch.cat([location, torch.zeros_like(location)]) if noise == "item" else location

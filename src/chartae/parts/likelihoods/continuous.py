@@ -12,7 +12,7 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import PlanError
 from chartae.core.spaces import Space, Units
 from chartae.parts.distributions import DiagonalNormal, Laplace, NormalMixture, StudentT
-from chartae.parts.likelihoods.base import NetworkLikelihood, beside_spread, likelihoods, mean_there
+from chartae.parts.likelihoods.base import NetworkLikelihood, likelihoods, mean_there
 from chartae.parts.posteriors import bounded
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ __all__ = [
 SMALLEST = 1e-3  # spread, in units of the data's scale: below it, likelihoods only reward rounding
 
 
-class LocationLikelihood(NetworkLikelihood):
-    """Base of densities around the decoder's output, whose spread is that of the residuals.
+class SpreadLikelihood(NetworkLikelihood):
+    """Base of likelihoods with a spread that is no output of the network: what the residuals say it is.
+
+    A spread that follows its gradient moves by about a learning rate each step, which takes longer than many
+    trainings do, and codes are not used for what is within it.
 
     Parameters
     ----------
@@ -42,8 +45,10 @@ class LocationLikelihood(NetworkLikelihood):
         training, taken once more with the final weights and then frozen; "feature": one for each
         value, likewise; "item": the network gives it for each value of each item; a float: a fixed
         one, in the model's units.
-    levels, step : None
+    levels : None
         No effect.
+    step : Tensor or None
+        1 of the input's units in the model's.
 
     Raises
     ------
@@ -51,11 +56,11 @@ class LocationLikelihood(NetworkLikelihood):
         If ``noise`` is none of these.
     """
 
-    offers = frozenset({"log_prob", "point", "located"})
     has_noise = True
     log_spread: Tensor
     seen: Tensor
     momentum = 0.05
+    smallest = SMALLEST
 
     def __init__(
         self,
@@ -66,7 +71,8 @@ class LocationLikelihood(NetworkLikelihood):
         levels: int | None = None,
         step: Any = None,
     ) -> None:
-        super().__init__(network, shape)
+        super().__init__(network, shape, step=step)
+        noise = "global" if noise is None else noise
         fixed = isinstance(noise, int | float) and not isinstance(noise, bool)
         if not (noise in ("global", "feature", "item") or (fixed and 0 < float(noise) < math.inf)):
             raise PlanError(f"noise={noise!r}: use 'global', 'feature', 'item' or a positive number")
@@ -74,24 +80,80 @@ class LocationLikelihood(NetworkLikelihood):
         if noise == "item":  # the network gives more than the location
             self.offers = self.offers - {"score", "located"}
             return
-        self.floor = float(self._spread(torch.tensor(SMALLEST)).log())
+        self.floor = float(self._spread(torch.tensor(self.smallest)).log())
         size = self.shape if noise == "feature" else ()
         start = self._spread(torch.tensor(float(noise))).log() if fixed else torch.zeros(())
         self.register_buffer("log_spread", start.expand(size).clone())
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     @staticmethod
-    def _spread(residual: Tensor) -> Tensor:
-        """Say what is averaged over residuals, of which the estimate of the spread is the mean."""
-        raise NotImplementedError
+    def _spread(noise: Tensor) -> Tensor:
+        """What a spread is kept as: of residuals, what is averaged over them."""
+        return noise
 
-    def _around(self, location: Tensor, log_spread: Tensor) -> Distribution:
-        """Make the distribution, of batch shape ``(k, n)``."""
-        raise NotImplementedError
+    def _sizes(self, px: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the spread is the mean of, and the mean of what that is divided by, if by anything."""
+        return self._spread(x - px.point()), None
 
     @staticmethod
     def per_value(noise: object = None, levels: int | None = None) -> int:
         return 2 if noise == "item" else 1
+
+    def resting(self, x: Tensor) -> Tensor | None:
+        location = self._rests(x)
+        return torch.cat([location, torch.zeros_like(location)]) if self.noise == "item" else location
+
+    def _rests(self, x: Tensor) -> Tensor:
+        """What the network should give for the mean of rows, beside a spread."""
+        return mean_there(x)
+
+    def _split(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell the location from the log of the spread; the two broadcast."""
+        if self.noise == "item":
+            location, log_spread = out.chunk(2, 2)
+            return location, bounded(log_spread)
+        # A copy: the running estimate moves on, and what was said of this batch must not.
+        return out, self.log_spread.clone()
+
+    @torch.no_grad()
+    def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
+        if not self.estimated:
+            return
+        each = torch.nanmean if self.gaps else torch.mean
+
+        def mean(sizes: Tensor) -> Tensor:
+            return each(sizes) if self.noise == "global" else each(sizes, (0, 1))
+
+        over, under = self._sizes(px, x)
+        now = mean(over) if under is None else mean(over) / mean(under)
+        if self.gaps:  # a value that no row of the batch has says nothing
+            now = torch.where(now.isnan(), self.log_spread.exp(), now)
+        # The first batch replaces the starting value; later ones are averaged in.
+        weight = 1.0 - (1.0 - self.momentum) * (self.seen > 0) if share is None else now.new_tensor(share)
+        spread = torch.lerp(self.log_spread.exp(), now, weight)
+        self.log_spread.copy_(spread.clamp_min(math.exp(self.floor)).log())
+        self.seen += 1
+
+
+class LocationLikelihood(SpreadLikelihood):
+    """Base of densities around the decoder's output, in the units of the data's spread.
+
+    Parameters
+    ----------
+    network, shape, noise, levels, step
+        As in :class:`SpreadLikelihood`.
+
+    Raises
+    ------
+    PlanError
+        If ``noise`` is none that is known.
+    """
+
+    offers = frozenset({"log_prob", "point", "located"})
+
+    def _around(self, location: Tensor, log_spread: Tensor) -> Distribution:
+        """Make the distribution, of batch shape ``(k, n)``."""
+        raise NotImplementedError
 
     @staticmethod
     def units(facts: Facts, scale: str = "auto") -> Units:
@@ -130,29 +192,8 @@ class LocationLikelihood(NetworkLikelihood):
             )
         return float(noise) / float(scales[0])
 
-    def resting(self, x: Tensor) -> Tensor | None:
-        return beside_spread(mean_there(x), self.noise)
-
     def distribution(self, out: Tensor) -> Distribution:
-        if self.noise == "item":
-            location, log_spread = out.chunk(2, 2)
-            return self._around(location, bounded(log_spread))
-        # A copy: the running estimate moves on, and what was said of this batch must not.
-        return self._around(out, self.log_spread.clone())
-
-    @torch.no_grad()
-    def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
-        if not self.estimated:
-            return
-        sizes = self._spread(x - px.point())
-        mean = torch.nanmean if self.gaps else torch.mean
-        now = mean(sizes) if self.noise == "global" else mean(sizes, (0, 1))
-        if self.gaps:  # a value that no row of the batch has says nothing
-            now = torch.where(now.isnan(), self.log_spread.exp(), now)
-        # The first batch replaces the starting value; later ones are averaged in.
-        weight = 1.0 - (1.0 - self.momentum) * (self.seen > 0) if share is None else now.new_tensor(share)
-        self.log_spread.copy_(torch.lerp(self.log_spread.exp(), now, weight).log().clamp_min(self.floor))
-        self.seen += 1
+        return self._around(*self._split(out))
 
 
 @likelihoods.register("normal")
@@ -224,74 +265,19 @@ class LaplaceLikelihood(LocationLikelihood):
         return Laplace(location, log_spread, len(self.shape))
 
 
-class LearnedSpread(NetworkLikelihood):
-    """Base of likelihoods whose spread is learned by its gradient: one for all values, or one for each.
-
-    Parameters
-    ----------
-    network : nn.Module
-        From ``(n, d)`` to ``(n, *x)``, or twice as many channels for ``noise="item"``.
-    shape : tuple of int
-        Shape of one item.
-    noise : {"global", "feature", "item"}
-        One spread for all values, one for each value, or one that the network gives.
-    levels : None
-        No effect.
-    step : Tensor or None
-        1 of the input's units in the model's.
-
-    Raises
-    ------
-    PlanError
-        If ``noise`` is none of these.
-    """
-
-    has_noise = True
-
-    def __init__(
-        self,
-        network: nn.Module,
-        shape: tuple[int, ...],
-        *,
-        noise: Any = "global",
-        levels: int | None = None,
-        step: Any = None,
-    ) -> None:
-        super().__init__(network, shape, step=step)
-        noise = "global" if noise is None else noise
-        if noise not in ("global", "feature", "item"):
-            raise PlanError(f"noise={noise!r}: use 'global', 'feature' or 'item' with this likelihood")
-        self.noise = noise
-        if noise != "item":
-            self.log_spread = nn.Parameter(torch.zeros(self.shape if noise == "feature" else ()))
-
-    @staticmethod
-    def per_value(noise: object = None, levels: int | None = None) -> int:
-        return 2 if noise == "item" else 1
-
-    def resting(self, x: Tensor) -> Tensor | None:
-        return beside_spread(mean_there(x), self.noise)
-
-    def _split(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell the location from the log of the spread, bounded; the two broadcast."""
-        if self.noise == "item":
-            location, log_spread = out.chunk(2, 2)
-            return location, bounded(log_spread)
-        return out, bounded(self.log_spread)
-
-
 @likelihoods.register("student-t")
-class StudentTLikelihood(LearnedSpread):
-    """Student's t around the decoder's output, for values with outliers; scale and tails are learned.
+class StudentTLikelihood(LocationLikelihood):
+    """Student's t around the decoder's output, for values with outliers; its tails are learned.
 
     Parameters
     ----------
     network, shape, noise, levels, step
-        As in :class:`LearnedSpread`; the spread is the scale.
+        As in :class:`LocationLikelihood`; a fixed noise is the scale.
 
     References
     ----------
-    Lange, Little and Taylor 1989, doi:10.1080/01621459.1989.10478852.
+    Lange, Little and Taylor 1989, doi:10.1080/01621459.1989.10478852 (also of the estimate of the scale, by
+    EM).
 
     Examples
     --------
@@ -303,20 +289,26 @@ class StudentTLikelihood(LearnedSpread):
     torch.Size([6, 5])
     """
 
+    offers = frozenset({"log_prob", "point"})  # its tails are learned beside the location
+
     def __init__(self, network: nn.Module, shape: tuple[int, ...], **options: Any) -> None:
         super().__init__(network, shape, **options)
         start = math.log(5.0)  # degrees of freedom: a variance exists, and tails are heavy
         self.log_dof = nn.Parameter(torch.full(self.shape if self.noise == "feature" else (), start))
 
     @staticmethod
-    def units(facts: Facts, scale: str = "auto") -> Units:
-        return facts.standardized(scale)
+    def _spread(noise: Tensor) -> Tensor:
+        return noise.square()
 
-    def distribution(self, out: Tensor) -> Distribution:
-        location, log_scale = self._split(out)
+    def _sizes(self, px: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Squares by the expected precision of each, given the scale so far: a step of EM.
+        squares, dof = (x - px.point()).square(), px.log_dof.exp()
+        return squares * (dof + 1) / (dof + squares / (2 * px.log_scale).exp()), None
+
+    def _around(self, location: Tensor, log_spread: Tensor) -> Distribution:
         # Half a degree has no mean, and beyond a thousand it is a normal in float32.
         log_dof = self.log_dof.clamp(math.log(0.5), math.log(1e3))
-        return StudentT(location, log_scale.clamp_min(math.log(SMALLEST)), log_dof, len(self.shape))
+        return StudentT(location, (0.5 * log_spread).clamp_min(math.log(SMALLEST)), log_dof, len(self.shape))
 
 
 @likelihoods.register("normal-mixture")

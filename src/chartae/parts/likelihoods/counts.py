@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -11,8 +12,8 @@ from chartae.core.contracts import Distribution
 from chartae.core.errors import DataError
 from chartae.core.spaces import Support, Units
 from chartae.parts.distributions import NegativeBinomial, Poisson
-from chartae.parts.likelihoods.base import NetworkLikelihood, beside_spread, likelihoods, mean_there
-from chartae.parts.likelihoods.continuous import LearnedSpread
+from chartae.parts.likelihoods.base import NetworkLikelihood, likelihoods, mean_there
+from chartae.parts.likelihoods.continuous import SpreadLikelihood
 from chartae.parts.posteriors import bounded
 
 if TYPE_CHECKING:
@@ -78,18 +79,19 @@ class PoissonLikelihood(NetworkLikelihood):
 
 
 @likelihoods.register("negative-binomial")
-class NegativeBinomialLikelihood(LearnedSpread):
-    """Independent counts that vary more than a Poisson's; means from the decoder, dispersion learned.
+class NegativeBinomialLikelihood(SpreadLikelihood):
+    """Independent counts that vary more than a Poisson's; means from the decoder, dispersion estimated.
 
     Parameters
     ----------
     network, shape, noise, levels, step
-        As in :class:`LearnedSpread`; the spread is the inverse of the dispersion r, so that the variance is
-        mean + spread * mean^2.
+        As in :class:`SpreadLikelihood`; the spread is the inverse of the dispersion r, so that the variance
+        is mean + spread * mean^2.
 
     References
     ----------
-    Lopez et al. 2018, doi:10.1038/s41592-018-0229-2.
+    Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; the estimate: Davidian and Carroll 1987, "Variance
+    function estimation" (squared residuals by weights).
 
     Examples
     --------
@@ -102,13 +104,22 @@ class NegativeBinomialLikelihood(LearnedSpread):
     """
 
     continuous = False
+    smallest = 1e-6  # below, a Poisson in float32
 
     @staticmethod
     def units(facts: Facts, scale: str = "auto") -> Units:
         return _counted(facts, scale)
 
-    def resting(self, x: Tensor) -> Tensor | None:
-        return beside_spread(mean_there(x, self.step).log(), self.noise)
+    def _rests(self, x: Tensor) -> Tensor:
+        return mean_there(x, self.step).log()
+
+    def _sizes(self, px: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        # What squares are above a Poisson's, over squared means; each by how well it is known, given the
+        # spread so far.
+        count, mean = x / self.step, px.log_mean.exp()
+        weight = (1 + mean * (-px.log_dispersion).exp()).square().reciprocal()
+        over, under = (count - mean).square() - mean, mean.square().where(~count.isnan(), math.nan)
+        return weight * over, weight * under
 
     def distribution(self, out: Tensor) -> Distribution:
         log_mean, log_spread = self._split(out)
