@@ -13,6 +13,7 @@ import chartae as ct
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry import distance, geodesic, interpolate, off_support, round_trip
 from chartae.geometry.charts import chart_of
+from chartae.geometry.neighbors import distinct
 from chartae.geometry.paths import RIDGE, Energy, Rarity, _descend, _GaussNewton
 
 
@@ -376,6 +377,31 @@ def test_off_support_is_about_a_hundredth_for_codes_themselves():
     )
     assert off_support(np.full((4, 3), 9.0), codes) == 1.0
     assert off_support(fresh, codes).shape == (20,)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e30])
+def test_an_outlier_makes_no_copies_of_other_codes(far):
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(1000, 3))
+    codes[5, 0] = far
+    constant = np.column_stack([codes, np.full(1000, 3.0)])
+    constant[7, 3] = -far  # a dimension that is constant but for a row
+    for Z in (codes, constant):
+        assert len(distinct(Z)) == 1000
+        often = np.repeat(Z, 3, 0)
+        often *= 1 + rng.uniform(-1e-7, 1e-7, often.shape)  # as rounding to float32 changes them
+        assert 1000 <= len(distinct(often)) < 1050
+    assert off_support(codes[:20], codes) < 0.2
+
+
+def test_codes_that_are_copies_of_one_but_for_a_few():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([[0.5, 0.0]], 1000, 0)
+    codes[:20] = rng.normal(size=(20, 2))
+    assert len(distinct(codes)) == 21
+    assert len(distinct(codes + rng.uniform(-3e-8, 3e-8, codes.shape))) < 30
+    assert len(distinct(1e3 + rng.normal(size=(1000, 2)))) > 990
+    assert len(distinct(np.zeros((0, 2)))) == 0
 
 
 def test_a_round_trip():

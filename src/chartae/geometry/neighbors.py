@@ -11,7 +11,9 @@ from chartae.core.errors import DataError
 
 __all__ = ["distinct", "nearest"]
 
-ROUNDING = 1e-5  # of the widest range: rows that differ by less are copies
+ROUNDING = 1e-5  # of the widest spread: rows that differ by less are copies
+SPREAD = (0.05, 0.95)  # quantiles that a spread lies between: outliers are beyond them
+LAST = 2 * float(np.finfo(np.float32).eps)  # of a value itself: the last places of float32
 TREE = 4  # dimensions up to which a tree is faster than all distances at once
 
 
@@ -97,8 +99,18 @@ def distinct(points: np.ndarray) -> np.ndarray:
     >>> distinct(np.array([[2.0], [1.0], [2.0], [1.0]])).ravel().tolist()
     [2.0, 1.0]
     """
-    grain = ROUNDING * float(np.ptp(points, axis=0).max(initial=0.0)) if len(points) else 0.0
-    cells = np.round(points / grain) if grain > 0 else points
+    if not len(points):
+        return points
+    spread = np.ptp(np.quantile(points, SPREAD, axis=0), axis=0).max(initial=0.0)
+    if spread <= 4 * LAST * np.median(np.abs(points), axis=0).max(
+        initial=0.0
+    ):  # copies of one, but for a few
+        spread = np.ptp(points, axis=0).max(initial=0.0)
+    cells, grain = points, ROUNDING * float(spread)
+    if grain > 0:
+        # Doubled until it is above the rounding of the value, of which an outlier has more.
+        last = np.exp2(np.ceil(np.log2(np.maximum(1.0, LAST / grain * np.abs(points)))))
+        cells = np.round(points / (grain * last)) * last
     # On a line, on which none but copies meet: to sort whole rows takes 7 times as long.
     along = (cells * np.random.default_rng(0).normal(size=points.shape[1])).sum(1)
     first = np.unique(along, return_index=True)[1]
