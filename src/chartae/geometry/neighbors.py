@@ -14,6 +14,8 @@ __all__ = ["distinct", "nearest"]
 ROUNDING = 1e-5  # of the widest spread: rows that differ by less are copies
 SPREAD = (0.05, 0.95)  # quantiles that a spread lies between: outliers are beyond them
 LAST = 2 * float(np.finfo(np.float32).eps)  # of a value itself: the last places of float32
+SMALL = 1e-4  # of the norms of two rows: a distance below it is measured by their difference
+VALUES = 1 << 18  # of differences at once
 TREE = 4  # dimensions up to which a tree is faster than all distances at once
 
 
@@ -54,19 +56,22 @@ def nearest(queries: Any, points: Any, k: int, exclude_self: bool = False) -> tu
     """
     from sklearn.neighbors import NearestNeighbors
 
-    queries, points = _flat(queries), _flat(points)
+    same = queries is points
+    points = _flat(points)
+    queries = points if same else _flat(queries)
     wanted = k + exclude_self
     if len(points) < wanted:
         raise DataError(f"{len(points)} points have no {k} neighbors: give more")
     center = points.mean(0)
-    queries, points = queries - center, points - center
+    points -= center  # in place: copies of many values take as long as their neighbors
+    if not same:
+        queries -= center
     method = "kd_tree" if points.shape[1] <= TREE else "brute"
     distances, indices = (
         NearestNeighbors(n_neighbors=wanted, algorithm=method).fit(points).kneighbors(queries)
     )
-    if method == "brute":  # from products, of which rounding makes copies of a row lie apart
-        for j, column in enumerate(indices.T):
-            distances[:, j] = np.linalg.norm(queries - points[column], axis=1)
+    if method == "brute":
+        _measured(distances, indices, queries, points)
         order = distances.argsort(axis=1, kind="stable")
         distances, indices = (np.take_along_axis(a, order, axis=1) for a in (distances, indices))
     if exclude_self:
@@ -115,6 +120,20 @@ def distinct(points: np.ndarray) -> np.ndarray:
     along = (cells * np.random.default_rng(0).normal(size=points.shape[1])).sum(1)
     first = np.unique(along, return_index=True)[1]
     return points[np.sort(first)]
+
+
+def _measured(distances: np.ndarray, indices: np.ndarray, queries: np.ndarray, points: np.ndarray) -> None:
+    """Measure distances that are small against their rows again, which products leave to rounding.
+
+    The square of a distance d has an error of some eps · (|q|² + |p|²): of copies all of it, and beyond
+    ``SMALL`` a share of some eps / SMALL².
+    """
+    sizes = np.linalg.norm(queries, axis=1)[:, None] + np.linalg.norm(points, axis=1)[indices]
+    row, column = np.nonzero(distances <= SMALL * sizes)
+    block = max(1, VALUES // max(1, points.shape[1]))
+    for start in range(0, len(row), block):
+        i, j = row[start : start + block], column[start : start + block]
+        distances[i, j] = np.linalg.norm(queries[i] - points[indices[i, j]], axis=1)
 
 
 def _flat(X: Any) -> np.ndarray:
