@@ -99,8 +99,10 @@ def test_where_a_direction_does_nothing_there_is_no_volume():
         assert (volume(pair(decode), z) == -np.inf).all()
         chart = Chart.of_pair(lambda x: z, decode, prior="normal", latent_dim=3)
         assert (manifold_log_density(chart, torch.zeros(5, 7)) == np.inf).all()
-    thin = torch.tensor([1.0, 1e-3, 1e-5])
-    assert volume(pair(lambda z: z * thin), z) == pytest.approx(np.full(5, np.log(1e-8)))
+    for units in torch.tensor([[1.0, 1e-3, 1e-5], [1e-7, 1.0, 1e-20]]):  # of the axes of the code
+        expected = np.full(5, np.log(units.double().numpy()).sum())
+        assert volume(pair(lambda z: z * units), z) == pytest.approx(expected, abs=1e-5)  # noqa: B023
+        assert (volume(pair(lambda z: (z * units) @ tilt), z) == -np.inf).all()  # noqa: B023
 
 
 def test_the_area_of_a_sphere_is_the_integral_of_its_volume():
