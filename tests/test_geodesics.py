@@ -281,6 +281,12 @@ def test_copies_of_codes_change_no_path():
     np.testing.assert_array_equal(alone.codes, geodesic(pair, *ends).codes)
 
 
+def test_where_codes_are_rare_does_not_depend_on_where_zero_is():
+    codes, at = (1e-4 * np.random.default_rng(i).normal(size=(100, 2)) for i in range(2))
+    for near, far in zip(*(Rarity(codes + o, 1.0)(torch.from_numpy(at + o)) for o in (0, 1e3)), strict=True):
+        torch.testing.assert_close(far, near, rtol=1e-5, atol=1e-5 * float(near.abs().max()))
+
+
 def test_the_graph_finds_the_way_that_a_straight_line_does_not():
     """The decoder lifts a wall between two arms, and codes know the way around it."""
 

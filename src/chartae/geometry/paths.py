@@ -61,7 +61,9 @@ class Rarity:
 
         k = min(NEIGHBORS, len(codes) - 1)
         near = NearestNeighbors(n_neighbors=k).fit(codes).kneighbors()[0][:, -1]
-        self.codes, self.weight = torch.from_numpy(codes), weight
+        # Centered: distances are taken from products, which far from zero are lost to rounding.
+        self.center, self.weight = torch.from_numpy(codes.mean(0)), weight
+        self.codes = torch.from_numpy(codes) - self.center
         self.width = max(float(np.median(near)), 1e-12)
         others = self._logits(self.codes).fill_diagonal_(-torch.inf).logsumexp(1)
         self.low = float(torch.quantile(others, SPARSE))
@@ -84,7 +86,7 @@ class Rarity:
         gradients : Tensor
             ``(..., d)``.
         """
-        flat = c.reshape(-1, c.shape[-1])
+        flat = c.reshape(-1, c.shape[-1]) - self.center
         logits = self._logits(flat)
         missing = self.low - logits.logsumexp(1)
         slope = (flat - logits.softmax(1) @ self.codes) / self.width**2
