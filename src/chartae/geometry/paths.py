@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 from chartae.core.errors import DataError
 from chartae.geometry.charts import Chart, rows_of
 from chartae.geometry.jacobians import pushforward
+from chartae.geometry.neighbors import nearest
 
 __all__ = ["COARSEST", "NEIGHBORS", "Energy", "Rarity", "shortest"]
 
@@ -57,10 +58,8 @@ class Rarity:
     """
 
     def __init__(self, codes: np.ndarray, weight: float) -> None:
-        from sklearn.neighbors import NearestNeighbors
-
         k = min(NEIGHBORS, len(codes) - 1)
-        near = NearestNeighbors(n_neighbors=k).fit(codes).kneighbors()[0][:, -1]
+        near = nearest(codes, codes, k, exclude_self=True)[0][:, -1]
         # Centered: distances are taken from products, which far from zero are lost to rounding.
         self.center, self.weight = torch.from_numpy(codes.mean(0)), weight
         self.codes = torch.from_numpy(codes) - self.center
