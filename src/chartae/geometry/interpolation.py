@@ -98,9 +98,8 @@ def interpolate(
         return chart.placed(equal_arcs(chart, found.codes, steps, chart.condition(condition, 1))[0])
     where = None if model is None else chart_of(model)
     t = np.linspace(0, 1, steps)
-    line = lines(where, a[None], b[None], t)[0]
-    if path == "spherical" and np.linalg.norm(a) * np.linalg.norm(b) > 0:
-        line = _great_circle(a, b, t)
+    around = path == "spherical" and np.linalg.norm(a) * np.linalg.norm(b) > 0
+    line = _great_circle(a, b, t) if around else lines(where, a[None], b[None], t)[0]
     return line if where is None else where.placed(line)
 
 
