@@ -125,6 +125,20 @@ def test_copies_are_no_distance_apart(d):
     assert (np.sort(indices) == np.arange(200)[:, None] + [0, 200]).all()
 
 
+def test_nearest_is_exact_where_rows_are_near_against_their_size(monkeypatch):
+    measured, norm = [], np.linalg.norm
+    monkeypatch.setattr(np.linalg, "norm", lambda a, **more: measured.append(len(a)) or norm(a, **more))
+    rng = np.random.default_rng(0)
+    far = 100 * rng.normal(size=(30, 100))
+    for apart in 10.0 ** np.arange(-7, 2):
+        x = np.concatenate([far, far + apart * rng.normal(size=far.shape)])
+        measured.clear()
+        distances, indices = nearest(x, x, 5, exclude_self=True)
+        assert (indices[:, 0] == (np.arange(60) + 30) % 60).all()
+        assert distances[:, 0] == pytest.approx(norm(x - x[indices[:, 0]], axis=1), rel=1e-6)
+    assert sum(measured) == 180  # sizes of queries and of points, and of pairs but each row with itself
+
+
 def test_nearest_does_not_mind_where_the_points_lie():
     x = normal(100, 8).double()
     assert nearest(x + 1e7, x + 1e7, 3, True)[0] == pytest.approx(nearest(x, x, 3, True)[0], rel=1e-5)

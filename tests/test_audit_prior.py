@@ -11,7 +11,7 @@ from chartae.audits import audit
 from chartae.audits.evidence import Budget, Evidence
 from chartae.audits.findings import checks
 from chartae.audits.generation import _density, features, nearest
-from chartae.audits.prior import moments, standardized
+from chartae.audits.prior import standardized
 from chartae.core.errors import DataError
 from chartae.geometry import Chart
 from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal
@@ -157,9 +157,23 @@ def test_the_bound_is_the_likelihood_of_a_linear_vae_and_unknown_for_a_narrow_po
 
 
 def test_moments_are_the_posterior_s():
-    mean, std = moments(Evidence(linear(), items(50)), 10)
+    mean, std = Evidence(linear(), items(50)).moments(10)
     assert mean.shape == std.shape == (10, 5)
     np.testing.assert_allclose(std[0, :4], np.sqrt(SIGMA**2 / SPECTRUM), rtol=1e-6)
+
+
+def test_each_item_is_asked_once_for_its_moments(monkeypatch):
+    asked, moments = [], DiagonalNormal.moments
+    monkeypatch.setattr(DiagonalNormal, "moments", lambda q: asked.append(len(q.mean)) or moments(q))
+    evidence = Evidence(linear(), items(50))
+    first = evidence.moments(10)
+    assert evidence.active.tolist() == [True] * 4 + [False]
+    for check in ("active-dimensions", "information", "sigma-informative"):
+        checks[check].measure(evidence)
+    again = evidence.moments(50)
+    assert sum(asked) == 50
+    for few, many in zip(first, again, strict=True):
+        np.testing.assert_array_equal(few, many[:10])
 
 
 def test_every_sentence_can_be_written():

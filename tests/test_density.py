@@ -25,7 +25,7 @@ from chartae.density import (
     log_likelihood,
 )
 from chartae.density.bounds import Estimate, tail_shape
-from chartae.density.fitted import Density
+from chartae.density.fitted import Density, _shrinkage
 from chartae.estimators.decoding import _held
 from chartae.models.persistence import read_run, write_run
 from chartae.parts.distributions import (
@@ -232,6 +232,21 @@ def test_fewer_codes_than_numbers_of_a_covariance(name, n, d, flat, most):
     )
     lost = truth.log_prob(z[n:]) - fit_density(name, z[:n])().log_prob(z[n:])
     assert float(lost.mean()) < most
+
+
+def test_dimensions_that_do_not_vary_leave_the_shrinkage_of_the_others_as_it_is():
+    z = torch.randn(30, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    line = z[:, :1] * torch.linspace(1, 2, 10) + 0.01 * z
+    rounding = 3 + 1e-7 * torch.rand(30, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    one = torch.zeros(30, 1, dtype=torch.float64)
+    one[7] = 5.0
+    for codes in (z, line):
+        share = _shrinkage(codes)
+        for constant in (torch.zeros(30, 1), torch.full((30, 2), 3.1), rounding):
+            assert _shrinkage(torch.cat([codes, constant], 1)) == share
+            assert _shrinkage(torch.cat([z[:, :1], constant], 1)) == 0.0
+        assert _shrinkage(torch.cat([codes, one], 1)) == pytest.approx(share, abs=0.3)
+    assert _shrinkage(z) > 0.8
 
 
 def test_a_dimension_without_spread_is_left_so():

@@ -228,6 +228,7 @@ def test_the_spread_is_that_of_draws_and_always_the_same(kind):
     p = transformed(kind, 2)
     assert torch.equal(p.std(), p.std())
     assert p.std().shape == p.point().shape == (4, 2)
+    assert all(torch.equal(a, b) for a, b in zip(p.moments(), (p.center(), p.std()), strict=True))
     z = p.draw(20_000, Noise(0)).z
     torch.testing.assert_close(p.std(), z.std(0), rtol=0.1, atol=0)
     assert ((p.center() - z.mean(0)).abs() < 0.1 * p.std()).all()

@@ -13,6 +13,7 @@ import chartae as ct
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry import distance, geodesic, interpolate, off_support, round_trip
 from chartae.geometry.charts import chart_of
+from chartae.geometry.neighbors import distinct
 from chartae.geometry.paths import RIDGE, Energy, Rarity, _descend, _GaussNewton
 
 
@@ -280,6 +281,12 @@ def test_copies_of_codes_change_no_path():
     np.testing.assert_array_equal(alone.codes, geodesic(pair, *ends).codes)
 
 
+def test_where_codes_are_rare_does_not_depend_on_where_zero_is():
+    codes, at = (1e-4 * np.random.default_rng(i).normal(size=(100, 2)) for i in range(2))
+    for near, far in zip(*(Rarity(codes + o, 1.0)(torch.from_numpy(at + o)) for o in (0, 1e3)), strict=True):
+        torch.testing.assert_close(far, near, rtol=1e-5, atol=1e-5 * float(near.abs().max()))
+
+
 def test_the_graph_finds_the_way_that_a_straight_line_does_not():
     """The decoder lifts a wall between two arms, and codes know the way around it."""
 
@@ -376,6 +383,31 @@ def test_off_support_is_about_a_hundredth_for_codes_themselves():
     )
     assert off_support(np.full((4, 3), 9.0), codes) == 1.0
     assert off_support(fresh, codes).shape == (20,)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e30])
+def test_an_outlier_makes_no_copies_of_other_codes(far):
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(1000, 3))
+    codes[5, 0] = far
+    constant = np.column_stack([codes, np.full(1000, 3.0)])
+    constant[7, 3] = -far  # a dimension that is constant but for a row
+    for Z in (codes, constant):
+        assert len(distinct(Z)) == 1000
+        often = np.repeat(Z, 3, 0)
+        often *= 1 + rng.uniform(-1e-7, 1e-7, often.shape)  # as rounding to float32 changes them
+        assert 1000 <= len(distinct(often)) < 1050
+    assert off_support(codes[:20], codes) < 0.2
+
+
+def test_codes_that_are_copies_of_one_but_for_a_few():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([[0.5, 0.0]], 1000, 0)
+    codes[:20] = rng.normal(size=(20, 2))
+    assert len(distinct(codes)) == 21
+    assert len(distinct(codes + rng.uniform(-3e-8, 3e-8, codes.shape))) < 30
+    assert len(distinct(1e3 + rng.normal(size=(1000, 2)))) > 990
+    assert len(distinct(np.zeros((0, 2)))) == 0
 
 
 def test_a_round_trip():

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from chartae.geometry import (
     linearize,
     manifold_log_density,
     metric,
+    traverse,
     validity_radius,
     volume,
 )
@@ -99,8 +101,10 @@ def test_where_a_direction_does_nothing_there_is_no_volume():
         assert (volume(pair(decode), z) == -np.inf).all()
         chart = Chart.of_pair(lambda x: z, decode, prior="normal", latent_dim=3)
         assert (manifold_log_density(chart, torch.zeros(5, 7)) == np.inf).all()
-    thin = torch.tensor([1.0, 1e-3, 1e-5])
-    assert volume(pair(lambda z: z * thin), z) == pytest.approx(np.full(5, np.log(1e-8)))
+    for units in torch.tensor([[1.0, 1e-3, 1e-5], [1e-7, 1.0, 1e-20]]):  # of the axes of the code
+        expected = np.full(5, np.log(units.double().numpy()).sum())
+        assert volume(pair(lambda z: z * units), z) == pytest.approx(expected, abs=1e-5)  # noqa: B023
+        assert (volume(pair(lambda z: (z * units) @ tilt), z) == -np.inf).all()  # noqa: B023
 
 
 def test_the_area_of_a_sphere_is_the_integral_of_its_volume():
@@ -377,6 +381,27 @@ def test_a_path_between_opposite_codes_goes_around_the_sphere(path):
     if path != "geodesic":
         steps = np.linalg.norm(np.diff(walk, axis=0), axis=1)
         np.testing.assert_allclose(steps, 2 * np.sin(np.pi / 16), rtol=1e-5)
+
+
+def test_a_walk_on_a_sphere_goes_along_a_great_circle():
+    def onto(z):
+        return z / z.norm(dim=-1, keepdim=True)
+
+    ball = Chart.of_pair(onto, onto, prior=UniformSphere(3), latent_dim=3)
+    starts = [[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, -2.0]]  # along the axis, between, and across
+    for chart in (ball, replace(ball, onto=onto)):
+        walk = traverse(chart, starts[: 3 if chart.onto else 2], 0, extent=3, steps=31)
+        np.testing.assert_allclose(np.linalg.norm(walk.codes, axis=2), 1, rtol=1e-6)
+        steps = np.linalg.norm(np.diff(walk.codes, axis=1), axis=2)
+        np.testing.assert_allclose(steps, 2 * np.sin(0.1), rtol=1e-4)
+        assert np.linalg.matrix_rank(walk.codes, tol=1e-5).tolist() == [2] * len(walk.codes)
+        np.testing.assert_allclose(walk.codes[:, 15], chart.placed(np.array(starts[: len(walk.codes)])))
+        assert (np.abs(walk.codes[:, :, 0]).max(1) > 0.99).all()  # over the axis
+    moved = traverse(replace(ball, onto=onto), starts[1], 0, extent=1e-3, steps=3)
+    np.testing.assert_allclose(
+        np.diff(moved.codes[0], axis=0), 1e-3 * moved.direction.repeat(2, 0), atol=1e-6
+    )
+    np.testing.assert_allclose(moved.direction, [[0.8, -0.6, 0.0]], atol=1e-6)
 
 
 def test_elsewhere_a_straight_line_goes_through_the_center_and_a_circle_around_it():

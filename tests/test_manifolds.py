@@ -370,6 +370,7 @@ def test_the_spread_in_a_ball_is_that_of_draws(c):
     z = q.draw(50_000, Noise(0)).z
     torch.testing.assert_close(q.std(), z.std(0), rtol=0.04, atol=0)
     assert ((q.center() - z.mean(0)).abs() < 0.05 * q.std()).all()
+    assert all(torch.equal(a, b) for a, b in zip(q.moments(), (q.center(), q.std()), strict=True))
     assert (q.std() < c**-0.5).all()  # the radius
 
 

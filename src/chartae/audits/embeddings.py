@@ -10,7 +10,7 @@ import torch
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Reading, check, of_ratio
-from chartae.audits.prior import Z, active, moments
+from chartae.audits.prior import Z
 from chartae.parts.distributions import Chain, FullNormal
 from chartae.transfer import labeled
 
@@ -146,7 +146,7 @@ def _sigma(evidence: Evidence) -> Reading:
     chart = evidence.chart
     assert chart.observe is not None
     assert chart.posterior is not None
-    used = active(evidence, min(len(evidence), 4_000))
+    used = evidence.active
     if not used.any():
         return Reading(None, because="no latent dimension is used")
     z = evidence.sampled(min(SIMULATED, 20 * len(evidence)), prior=True, stream=41).to(evidence.x.device)
@@ -158,14 +158,15 @@ def _sigma(evidence: Evidence) -> Reading:
         for b in chart.blocks(len(z)):
             c = evidence.conditions(rows[b])
             q = chart.posterior(chart.observe(z[b], noise, *c), *c)
-            gap = z[b] - q.center()
             whole = isinstance(q, FullNormal)
             if isinstance(q, Chain):  # whose deviations are those of a part, given the part before
                 gap = q.standardized(z[b])
             elif isinstance(q, FullNormal):
-                gap = torch.linalg.solve_triangular(q.scale_tril, gap.unsqueeze(-1), upper=False)[..., 0]
+                gap = (z[b] - q.mean).unsqueeze(-1)
+                gap = torch.linalg.solve_triangular(q.scale_tril, gap, upper=False)[..., 0]
             else:
-                gap = gap / q.std()  # type: ignore[attr-defined]
+                mean, std = q.moments()
+                gap = (z[b] - mean) / std
             zeta.append(gap.cpu().double())
     off = torch.cat(zeta).numpy()[:, used]
     squares = off**2
@@ -214,13 +215,12 @@ def _bonferroni(k: int) -> float:
 )
 def _sigma_informative(evidence: Evidence) -> Reading:
     """Take the coefficient of variation of σ over items, in the dimension in use where it is largest."""
-    m = min(len(evidence), 4_000)
-    used = active(evidence, m)
+    m, used = evidence.spread_rows, evidence.active
     if not used.any():
         return Reading(None, because="no latent dimension is used")
     if m < FEWEST_SPREAD:
         return Reading(None, because="items are too few to see how uncertainty varies")
-    std = moments(evidence, m)[1][:, used]
+    std = evidence.moments(m)[1][:, used]
     mean, spread = std.mean(0), std.std(0)
     cv = spread / mean
     top = int(cv.argmax())

@@ -20,11 +20,15 @@ from chartae.geometry.dimension import Dimension, intrinsic_dimension
 from chartae.geometry.metrics import metric
 from chartae.geometry.neighbors import nearest
 from chartae.geometry.tangent import NormalGain, TangentSpace, normal_gain, tangent_space
+from chartae.parts.distributions import DiagonalNormal, FullNormal, StandardNormal
 from chartae.parts.posteriors import Corrupted
 
-__all__ = ["BUDGETS", "UNUSED", "Budget", "Evidence", "budget_of"]
+__all__ = ["ACTIVE", "BUDGETS", "NORMALS", "UNUSED", "Budget", "Evidence", "budget_of"]
 
+NORMALS = (StandardNormal, DiagonalNormal, FullNormal)
 UNUSED = 1e-3  # a direction with less of the power of the strongest one does nothing
+ACTIVE = 0.01  # variance of the posterior's mean, in units of the prior's
+SPREAD_ROWS = 4_000  # items whose codes are asked how much they vary, at most
 NEAR = 50  # neighbors of each item that are kept
 
 
@@ -164,6 +168,7 @@ class Evidence:
         self.labels_train = np.asarray(labels_train)[self.index_train] if labeled else None
         order = torch.from_numpy(self.random(5).permutation(0 if codes is None else len(codes)))
         self._codes = None if codes is None else codes[order]
+        self._moments = (np.empty((0, 0)), np.empty((0, 0)))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -263,6 +268,72 @@ class Evidence:
         if self.chart.posterior is None:
             return self.z
         return self.chart.drawn(self.x, self.noise(1), self.c).cpu()
+
+    def moments(self, m: int) -> tuple[np.ndarray, np.ndarray]:
+        """Give mean and standard deviation of q(z | x) of the first items, each of which is asked once.
+
+        Parameters
+        ----------
+        m : int
+            How many.
+
+        Returns
+        -------
+        mean, std : ndarray
+            ``(m, d)`` each.
+        """
+        done = len(self._moments[0])
+        found = [self._moments] if done else []
+        with torch.no_grad():
+            for b in self.chart.blocks(max(0, m - done)):
+                b = slice(done + b.start, done + b.stop)
+                both = self.chart.q(self.x[b], *self.conditions(b)).moments()
+                found.append((both[0].cpu().double().numpy(), both[1].cpu().double().numpy()))
+        self._moments = np.concatenate([v[0] for v in found]), np.concatenate([v[1] for v in found])
+        return self._moments[0][:m], self._moments[1][:m]
+
+    def assumed(self, m: int) -> Distribution:
+        """Give the prior of the first items.
+
+        Parameters
+        ----------
+        m : int
+            How many.
+
+        Returns
+        -------
+        Distribution
+            Of batch shape ``(m,)``, or ``()`` where it is the same for all.
+        """
+        assert self.chart.prior is not None
+        with torch.no_grad():
+            return self.chart.prior(None if self.c is None else self.c[:m])
+
+    @property
+    def spread_rows(self) -> int:
+        """Items, the first of all, whose codes are asked how much they vary."""
+        return min(len(self), SPREAD_ROWS)
+
+    @cached_property
+    def scale_of_prior(self) -> np.ndarray:
+        """Standard deviations of the prior, ``(spread_rows, d)`` or ``(d,)``; one where there is no prior."""
+        if self.chart.prior is None:
+            return np.ones(self.d)
+        p = self.assumed(self.spread_rows)
+        if isinstance(p, NORMALS):
+            return p.std().cpu().double().numpy()
+        with torch.no_grad():
+            drawn = p.draw(1 if p.batch_shape else 10_000, self.noise(21)).z
+        return drawn.flatten(0, -2).cpu().double().std(0).numpy()
+
+    @cached_property
+    def active(self) -> np.ndarray:
+        """Which dimensions of the posterior's mean move with the item, ``(d,)`` of bool."""
+        m = self.spread_rows
+        # A code on a sphere moves however little is known of it; the mean of what may be it does not.
+        known = self.chart.posterior is not None
+        mean = self.moments(m)[0] if known else self.z[:m].double().numpy()
+        return np.asarray((mean / self.scale_of_prior).var(0) > ACTIVE)
 
     @cached_property
     def support(self) -> Tensor:

@@ -10,16 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chartae.audits.evidence import UNUSED, Evidence
+from chartae.audits.evidence import ACTIVE, NORMALS, UNUSED, Evidence
 from chartae.audits.findings import LEVEL, Reading, check, of_mean
-from chartae.core.contracts import Distribution
 from chartae.core.errors import DataError
-from chartae.parts.distributions import DiagonalNormal, FullNormal, StandardNormal
+from chartae.parts.distributions import DiagonalNormal, FullNormal
 
 __all__: list[str] = []  # the checks are in the registry
 
 Z = 2.3263478740408408  # of a normal: each end of an interval errs in 1 % of cases
-ACTIVE = 0.01  # variance of the posterior's mean, in units of the prior's
 ROWS_PER_DIMENSION = 5  # codes that a covariance needs, for each dimension
 SLICES = 32
 SHAPE_ROWS = 4_000  # codes whose shape is tested, at most
@@ -28,29 +26,8 @@ AT_ONCE = 1_000  # items whose codes are compared with all others
 WEIGHTS = 1_024  # importance samples
 HEAVY = 0.7  # tail index of weights whose mean cannot be trusted
 
-NORMALS = (StandardNormal, DiagonalNormal, FullNormal)
-
 
 # ------------------------------------------------------------------------- what several checks share
-
-
-def moments(evidence: Evidence, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of q(z | x) of the first ``m`` items, ``(m, d)`` each."""
-    chart, mean, std = evidence.chart, [], []
-    x = evidence.x[:m]
-    with torch.no_grad():
-        for b in chart.blocks(len(x)):
-            q = chart.q(x[b], *evidence.conditions(b))
-            mean.append(q.center())
-            std.append(q.std())  # type: ignore[attr-defined]
-    return torch.cat(mean).cpu().double().numpy(), torch.cat(std).cpu().double().numpy()
-
-
-def assumed(evidence: Evidence, m: int) -> Distribution:
-    """The prior of the first ``m`` items."""
-    assert evidence.chart.prior is not None
-    with torch.no_grad():
-        return evidence.chart.prior(None if evidence.c is None else evidence.c[:m])
 
 
 @torch.no_grad()
@@ -60,7 +37,7 @@ def standardized(evidence: Evidence, z: Tensor) -> np.ndarray | None:
     A prior that is the same for all items and no normal gives its mean and covariance, by its samples. None
     where that is impossible.
     """
-    p = assumed(evidence, len(z))
+    p = evidence.assumed(len(z))
     if isinstance(p, FullNormal):
         gap = (z - p.mean.cpu()).double().unsqueeze(-1)
         return torch.linalg.solve_triangular(p.scale_tril.cpu().double(), gap, upper=False)[..., 0].numpy()
@@ -71,27 +48,6 @@ def standardized(evidence: Evidence, z: Tensor) -> np.ndarray | None:
     drawn = p.draw(50_000, evidence.noise(20)).z.cpu().double().numpy()
     tril = np.linalg.cholesky(np.cov(drawn.T).reshape(z.shape[1], -1))
     return np.linalg.solve(tril, (z.double().numpy() - drawn.mean(0)).T).T
-
-
-@torch.no_grad()
-def scale_of_prior(evidence: Evidence, m: int) -> np.ndarray:
-    """Standard deviations of the prior, ``(m, d)`` or ``(d,)``; one where there is no prior."""
-    if evidence.chart.prior is None:
-        return np.ones(evidence.d)
-    p = assumed(evidence, m)
-    if isinstance(p, NORMALS):
-        return p.std().cpu().double().numpy()
-    drawn = p.draw(1 if p.batch_shape else 10_000, evidence.noise(21)).z
-    return drawn.flatten(0, -2).cpu().double().std(0).numpy()
-
-
-def active(evidence: Evidence, m: int) -> np.ndarray:
-    """Which dimensions of the posterior's mean move with the item, ``(d,)`` of bool."""
-    # A code on a sphere moves however little is known of it: the mean of what may be it stays in the middle.
-    known = evidence.chart.posterior is not None
-    mean = moments(evidence, m)[0] if known else evidence.z[:m].double().numpy()
-    scale = scale_of_prior(evidence, m)
-    return np.asarray((mean / scale).var(0) > ACTIVE)
 
 
 def _too_few(n: int, d: int) -> str:
@@ -242,7 +198,7 @@ def _prior_shape(evidence: Evidence) -> Reading:
     """
     m = min(len(evidence), evidence.budget.neighbors, SHAPE_ROWS)
     z = standardized(evidence, evidence.drawn[:m])
-    if z is None or not isinstance(assumed(evidence, m), NORMALS):
+    if z is None or not isinstance(evidence.assumed(m), NORMALS):
         return Reading(None, because="the prior is no normal, and its shape is not compared")
     n, d = z.shape
     if n < ROWS_PER_DIMENSION * d:
@@ -298,19 +254,19 @@ def _active_dimensions(evidence: Evidence) -> Reading:
     That is the data's dimension, d where it is smaller, and the principal components above the noise of
     p(x | z) where it is known: a linear model uses no others.
     """
-    m, d, room = min(len(evidence), 4_000), evidence.d, evidence.room
+    m, d, room = evidence.spread_rows, evidence.d, evidence.room
     also: dict[str, object] = {"latent": room}
     if evidence.chart.posterior is None:
         strength = evidence.strengths[0]
         used = int((strength > max(UNUSED * strength.max(), _residual(evidence))).sum())
         also["strength"] = strength
     else:
-        mean, std = moments(evidence, m)
-        scale = scale_of_prior(evidence, m)
+        mean, std = evidence.moments(m)
+        scale = evidence.scale_of_prior
         center = (
             0.0
             if evidence.chart.prior is None
-            else assumed(evidence, m).center().detach().cpu().double().numpy()
+            else evidence.assumed(m).center().detach().cpu().double().numpy()
         )
         square = np.square(std / scale)
         also["kl"] = 0.5 * (np.square((mean - center) / scale) + square - 1 - np.log(square)).mean(0)
@@ -469,11 +425,11 @@ def _mutual(evidence: Evidence, m: int) -> tuple[float | None, bool]:
     """I(x; z) = E log q(z | x) / q(z), where q(z) is the mean over these items; and whether log m caps it."""
     if evidence.chart.posterior is None:
         return None, False
-    mean, std = (torch.from_numpy(v) for v in moments(evidence, m))
     with torch.no_grad():
         q = evidence.chart.q(evidence.x[:1], *evidence.conditions(slice(1)))
     if not isinstance(q, DiagonalNormal):
         return None, False
+    mean, std = (torch.from_numpy(v) for v in evidence.moments(m))
     weight = std.square().reciprocal()
     constant = (mean.square() * weight).sum(1) + 2 * std.log().sum(1)
     gained = []
@@ -510,7 +466,7 @@ def _bound(evidence: Evidence) -> Reading:
         for i in range(m):
             x, c = evidence.x[i : i + 1], evidence.conditions(slice(i, i + 1))
             q = chart.q(x, *c)
-            p = assumed(evidence, 1) if evidence.c is None else chart.prior(evidence.c[i : i + 1])  # type: ignore[misc]
+            p = evidence.assumed(1) if evidence.c is None else chart.prior(evidence.c[i : i + 1])  # type: ignore[misc]
             z = q.draw(WEIGHTS, noise).z
             ratio = p.log_prob(z[:, 0] if not p.batch_shape else z).reshape(-1) - q.log_prob(z).reshape(-1)
             z = z[:, 0]

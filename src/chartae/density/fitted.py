@@ -39,6 +39,7 @@ PARTS = (0.7, 0.85)  # up to where codes are fitted to, and chosen by; the rest 
 SCORED = 4096  # codes scored in one go
 AMPLE = 20  # codes of each dimension, of which correlations are taken as they are
 FOLDS = 5  # in which fewer of them are left out in turn
+CONSTANT = 1e-6  # of its largest value: a dimension whose deviation is below it does not vary
 SHRINKAGES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
 
 
@@ -450,19 +451,21 @@ def _moments(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _shrinkage(z: Tensor) -> float:
     """By which share correlations of codes (n, d) are to shrink, as codes that are left out in turn say."""
-    n, d = z.shape
-    if d == 1 or n >= AMPLE * d:
-        return 0.0
+    n = len(z)
     if n < 4:
         return 1.0
+    z = z[:, z.std(0) > CONSTANT * z.abs().amax(0)]  # of others there is a density without end at any share
+    d = z.shape[1]
+    if d <= 1 or n >= AMPLE * d:
+        return 0.0
     folds, score = min(FOLDS, n // 2), torch.zeros(len(SHRINKAGES), dtype=torch.float64)
     share = torch.tensor(SHRINKAGES, dtype=torch.float64)[:, None]
     fold = torch.arange(n) % folds
-    least = 1e-3 * z.std(0) + 1e-12
     for i in range(folds):
         known, other = z[fold != i], z[fold == i]
-        scale = known.std(0).maximum(least)
-        known, other = ((part - known.mean(0)) / scale for part in (known, other))
+        varies = known.std(0) > 1e-3 * z.std(0)  # not where what is left out is all that differs
+        scale = known.std(0)
+        known, other = (((part - known.mean(0)) / scale)[:, varies] for part in (known, other))
         values, axes = torch.linalg.eigh(known.T @ known / (len(known) - 1))
         values = (1 - share) * values.clamp_min(0) + share + 1e-6
         score -= len(other) * values.log().sum(1) + ((other @ axes).square().sum(0) / values).sum(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of, codes_of
-from chartae.geometry.neighbors import distinct
+from chartae.geometry.neighbors import distinct, nearest
 from chartae.geometry.paths import COARSEST, NEIGHBORS, Energy, Rarity, shortest
 from chartae.geometry.tangent import chosen_rows
 
@@ -403,11 +403,10 @@ def _graph_paths(
     """Shortest paths on the graph of neighboring codes, straight where the graph does not connect a pair."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import dijkstra
-    from sklearn.neighbors import NearestNeighbors
 
     m, n = len(a), len(codes)
     nodes = np.concatenate([codes, a, b])
-    near = NearestNeighbors(n_neighbors=min(NEIGHBORS, n)).fit(codes).kneighbors(nodes, return_distance=False)
+    near = nearest(nodes, codes, min(NEIGHBORS, n))[1]
     tail, head = np.repeat(np.arange(len(nodes)), near.shape[1]), near.ravel()
     x = chart.decoded(torch.from_numpy(nodes).float()).flatten(1)
     chord = torch.cat(

@@ -10,7 +10,7 @@ from torch import Tensor
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of
 from chartae.geometry.geodesics import SMALL, equal_arcs, geodesic, half_circle, lines, opposite
-from chartae.geometry.neighbors import distinct
+from chartae.geometry.neighbors import distinct, nearest
 
 __all__ = ["interpolate", "off_support", "round_trip"]
 
@@ -98,9 +98,8 @@ def interpolate(
         return chart.placed(equal_arcs(chart, found.codes, steps, chart.condition(condition, 1))[0])
     where = None if model is None else chart_of(model)
     t = np.linspace(0, 1, steps)
-    line = lines(where, a[None], b[None], t)[0]
-    if path == "spherical" and np.linalg.norm(a) * np.linalg.norm(b) > 0:
-        line = _great_circle(a, b, t)
+    around = path == "spherical" and np.linalg.norm(a) * np.linalg.norm(b) > 0
+    line = _great_circle(a, b, t) if around else lines(where, a[None], b[None], t)[0]
     return line if where is None else where.placed(line)
 
 
@@ -156,8 +155,6 @@ def off_support(
     >>> float(off_support([[0, 0], [0.1, 0.1], [9, 9], [20, 20]], codes))
     0.5
     """
-    from sklearn.neighbors import NearestNeighbors
-
     points, near = np.asarray(path, dtype=np.float64), np.asarray(codes, dtype=np.float64)
     if near.ndim != 2 or points.ndim not in (2, 3) or points.shape[-1] != near.shape[1]:
         raise DataError(f"a path of shape {points.shape} and codes of shape {near.shape} do not fit together")
@@ -171,9 +168,8 @@ def off_support(
         raise DataError(
             f"{len(near)} different codes are too few for {n_neighbors} neighbors: give more codes"
         )
-    search = NearestNeighbors(n_neighbors=n_neighbors).fit(near)
-    usual = np.quantile(search.kneighbors(other)[0][:, -1], 0.99)
-    far = search.kneighbors(points.reshape(-1, points.shape[-1]))[0][:, -1] > usual
+    usual = np.quantile(nearest(other, near, n_neighbors)[0][:, -1], 0.99)
+    far = nearest(points.reshape(-1, points.shape[-1]), near, n_neighbors)[0][:, -1] > usual
     share = far.reshape(points.shape[:-1]).mean(-1)
     return float(share) if points.ndim == 2 else share
 

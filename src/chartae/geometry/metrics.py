@@ -98,8 +98,10 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     Returns
     -------
     ndarray
-        ``(n,)``: nats; -inf where the decoder does not react to some direction of the code. Of codes on a
-        sphere it is that of a piece of the sphere.
+        ``(n,)``: nats; -inf where the decoder does not react to some direction of the code. That it does not
+        if, with the axes of the code in units that change what is decoded alike, it changes no more than 1e-6
+        of what the strongest direction does: rounding to float32 was measured to do up to 0.65e-6. Of codes
+        on a sphere it is that of a piece of the sphere.
 
     References
     ----------
@@ -113,22 +115,30 @@ def volume(model: Any, Z: Any, condition: Any = None) -> np.ndarray:
     array([2.0794])
     """
     chart = chart_of(model)
-    return _log_stretches(chart, codes_of(Z, chart.latent_dim), condition).sum(1)
+    return _log_volume(chart, codes_of(Z, chart.latent_dim), condition)
 
 
-def _log_stretches(chart: Chart, Z: Tensor, condition: Any) -> np.ndarray:
-    """Log of how much the decoder stretches each principal direction, ``(n, d)``, from the largest on.
+def _log_volume(chart: Chart, Z: Tensor, condition: Any) -> np.ndarray:
+    """As :func:`volume` gives it, of codes that have been checked.
 
-    On a sphere there is no direction in which codes leave it, and the decoder does not react to it: d is one
-    less.
+    On a sphere there is no direction in which codes leave it, and the decoder does not react to it.
     """
-    # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
-    logs = np.full((len(Z), Z.shape[1]), -np.inf)  # of directions beyond the dimensions of the data, too
+    found = np.full(len(Z), -np.inf)  # where codes have more dimensions than the data, too
+    lacking = chart.lacking(chart.condition(condition, len(Z)))
+    d = Z.shape[1] - lacking
     for b, z, c in _blocks(chart, Z, condition):
-        values = torch.linalg.svdvals(_jacobian(chart.decode, z, c))
+        # Of J and not of JᵀJ: squaring loses half of the digits of the small ones.
+        J = _jacobian(chart.decode, z, c)
+        if J.shape[2] < d:
+            break
+        # Each axis is differentiated on its own, and rounding is a share of what it changes. On a sphere axes
+        # are mixed with the direction that there is not.
+        lengths = J.norm(dim=2)
+        lengths = lengths.amax(1, keepdim=True).expand_as(lengths) if lacking else lengths
+        values = torch.linalg.svdvals(J / lengths.clamp_min(1e-300)[:, :, None])
         values[values <= ROUNDING * torch.finfo(torch.float32).eps * values[:, :1]] = 0.0
-        logs[b, : values.shape[1]] = values.log().cpu().numpy()
-    return logs[:, : Z.shape[1] - chart.lacking(chart.condition(condition, len(Z)))]
+        found[b] = (values[:, :d] * lengths[:, :d]).log().sum(1).cpu().numpy()
+    return found
 
 
 def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarray:
@@ -187,7 +197,7 @@ def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarra
         p = chart.source(c)
         if "log_prob" not in p.offers:
             raise PlanError("what codes are drawn from has no density: use fit_prior")
-        return p.log_prob(z).double().cpu().numpy() - _log_stretches(chart, z, condition).sum(1)
+        return p.log_prob(z).double().cpu().numpy() - _log_volume(chart, z, condition)
 
 
 def distortion(G: Any) -> float:

@@ -11,7 +11,11 @@ from chartae.core.errors import DataError
 
 __all__ = ["distinct", "nearest"]
 
-ROUNDING = 1e-5  # of the widest range: rows that differ by less are copies
+ROUNDING = 1e-5  # of the widest spread: rows that differ by less are copies
+SPREAD = (0.05, 0.95)  # quantiles that a spread lies between: outliers are beyond them
+LAST = 2 * float(np.finfo(np.float32).eps)  # of a value itself: the last places of float32
+SMALL = 1e-4  # of the norms of two rows: a distance below it is measured by their difference
+VALUES = 1 << 18  # of differences at once
 TREE = 4  # dimensions up to which a tree is faster than all distances at once
 
 
@@ -52,19 +56,22 @@ def nearest(queries: Any, points: Any, k: int, exclude_self: bool = False) -> tu
     """
     from sklearn.neighbors import NearestNeighbors
 
-    queries, points = _flat(queries), _flat(points)
+    same = queries is points
+    points = _flat(points)
+    queries = points if same else _flat(queries)
     wanted = k + exclude_self
     if len(points) < wanted:
         raise DataError(f"{len(points)} points have no {k} neighbors: give more")
     center = points.mean(0)
-    queries, points = queries - center, points - center
+    points -= center  # in place: copies of many values take as long as their neighbors
+    if not same:
+        queries -= center
     method = "kd_tree" if points.shape[1] <= TREE else "brute"
     distances, indices = (
         NearestNeighbors(n_neighbors=wanted, algorithm=method).fit(points).kneighbors(queries)
     )
-    if method == "brute":  # from products, of which rounding makes copies of a row lie apart
-        for j, column in enumerate(indices.T):
-            distances[:, j] = np.linalg.norm(queries - points[column], axis=1)
+    if method == "brute":
+        _measured(distances, indices, queries, points)
         order = distances.argsort(axis=1, kind="stable")
         distances, indices = (np.take_along_axis(a, order, axis=1) for a in (distances, indices))
     if exclude_self:
@@ -97,12 +104,36 @@ def distinct(points: np.ndarray) -> np.ndarray:
     >>> distinct(np.array([[2.0], [1.0], [2.0], [1.0]])).ravel().tolist()
     [2.0, 1.0]
     """
-    grain = ROUNDING * float(np.ptp(points, axis=0).max(initial=0.0)) if len(points) else 0.0
-    cells = np.round(points / grain) if grain > 0 else points
+    if not len(points):
+        return points
+    spread = np.ptp(np.quantile(points, SPREAD, axis=0), axis=0).max(initial=0.0)
+    if spread <= 4 * LAST * np.median(np.abs(points), axis=0).max(
+        initial=0.0
+    ):  # copies of one, but for a few
+        spread = np.ptp(points, axis=0).max(initial=0.0)
+    cells, grain = points, ROUNDING * float(spread)
+    if grain > 0:
+        # Doubled until it is above the rounding of the value, of which an outlier has more.
+        last = np.exp2(np.ceil(np.log2(np.maximum(1.0, LAST / grain * np.abs(points)))))
+        cells = np.round(points / (grain * last)) * last
     # On a line, on which none but copies meet: to sort whole rows takes 7 times as long.
     along = (cells * np.random.default_rng(0).normal(size=points.shape[1])).sum(1)
     first = np.unique(along, return_index=True)[1]
     return points[np.sort(first)]
+
+
+def _measured(distances: np.ndarray, indices: np.ndarray, queries: np.ndarray, points: np.ndarray) -> None:
+    """Measure distances that are small against their rows again, which products leave to rounding.
+
+    The square of a distance d has an error of some eps · (|q|² + |p|²): of copies all of it, and beyond
+    ``SMALL`` a share of some eps / SMALL².
+    """
+    sizes = np.linalg.norm(queries, axis=1)[:, None] + np.linalg.norm(points, axis=1)[indices]
+    row, column = np.nonzero(distances <= SMALL * sizes)
+    block = max(1, VALUES // max(1, points.shape[1]))
+    for start in range(0, len(row), block):
+        i, j = row[start : start + block], column[start : start + block]
+        distances[i, j] = np.linalg.norm(queries[i] - points[indices[i, j]], axis=1)
 
 
 def _flat(X: Any) -> np.ndarray:

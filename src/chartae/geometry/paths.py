@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 from chartae.core.errors import DataError
 from chartae.geometry.charts import Chart, rows_of
 from chartae.geometry.jacobians import pushforward
+from chartae.geometry.neighbors import nearest
 
 __all__ = ["COARSEST", "NEIGHBORS", "Energy", "Rarity", "shortest"]
 
@@ -57,11 +58,11 @@ class Rarity:
     """
 
     def __init__(self, codes: np.ndarray, weight: float) -> None:
-        from sklearn.neighbors import NearestNeighbors
-
         k = min(NEIGHBORS, len(codes) - 1)
-        near = NearestNeighbors(n_neighbors=k).fit(codes).kneighbors()[0][:, -1]
-        self.codes, self.weight = torch.from_numpy(codes), weight
+        near = nearest(codes, codes, k, exclude_self=True)[0][:, -1]
+        # Centered: distances are taken from products, which far from zero are lost to rounding.
+        self.center, self.weight = torch.from_numpy(codes.mean(0)), weight
+        self.codes = torch.from_numpy(codes) - self.center
         self.width = max(float(np.median(near)), 1e-12)
         others = self._logits(self.codes).fill_diagonal_(-torch.inf).logsumexp(1)
         self.low = float(torch.quantile(others, SPARSE))
@@ -84,7 +85,7 @@ class Rarity:
         gradients : Tensor
             ``(..., d)``.
         """
-        flat = c.reshape(-1, c.shape[-1])
+        flat = c.reshape(-1, c.shape[-1]) - self.center
         logits = self._logits(flat)
         missing = self.low - logits.logsumexp(1)
         slope = (flat - logits.softmax(1) @ self.codes) / self.width**2

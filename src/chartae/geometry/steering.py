@@ -10,6 +10,7 @@ import torch
 
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of, rows_of, units_of
+from chartae.geometry.geodesics import SMALL
 from chartae.geometry.jacobians import pushforward
 from chartae.training.items import array_of
 from chartae.training.labels import as_labels, of_values
@@ -34,7 +35,7 @@ class Traversal:
     offsets : ndarray
         ``(steps,)``, where each step is, in the unit of the walk, before it is brought there.
     direction : ndarray
-        ``(n, d)``, what one unit is in the code, at each start.
+        ``(n, d)``, what one unit is in the code, at each start; on a sphere, what it is along it.
 
     Examples
     --------
@@ -62,6 +63,8 @@ def traverse(
     condition: Any = None,
 ) -> Traversal:
     """Walk from codes along a direction, both ways, and decode every step.
+
+    On a sphere the walk is along the great circle through the code and the direction, at constant speed.
 
     Parameters
     ----------
@@ -123,12 +126,44 @@ def traverse(
         v = v * (v @ np.cov(data, rowvar=False, ddof=0).reshape(d, d) * v).sum(1, keepdims=True) ** 0.5
     if len(v) not in (1, n):
         raise PlanError(f"{len(v)} directions do not fit {n} codes: give one for each, or one for all")
-    v = np.broadcast_to(v, (n, d)).astype(np.float32)
+    v = np.broadcast_to(v, (n, d))
     offsets = np.linspace(-extent, extent, steps) if steps > 1 else np.zeros(1)
-    walk = chart.placed((start.numpy()[:, None] + offsets[:, None] * v[:, None]).astype(np.float32))
+    if d > 1 and chart.lacking(c):
+        at = chart.placed(start.double().numpy())
+        v = _across(v, at)
+        line = _circles(at, v, offsets)
+    else:
+        line = start.numpy()[:, None] + offsets[:, None] * v[:, None]
+    walk = chart.placed(line.astype(np.float32))
     repeated = None if c is None else c.repeat_interleave(steps, 0)
     items = chart.decoded(torch.from_numpy(walk).flatten(0, 1), repeated).unflatten(0, (n, steps))
-    return Traversal(walk, chart.shown(items), offsets, v)
+    return Traversal(walk, chart.shown(items), offsets, v.astype(np.float32))
+
+
+def _across(v: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Turn directions ``(n, d)`` so that they do not leave the spheres through ``at``; none becomes shorter.
+
+    Of one that points straight away from the center none is left, and any other will do.
+    """
+    up, size = units_of(at), np.linalg.norm(v, axis=1, keepdims=True)
+
+    def flat(v: np.ndarray) -> np.ndarray:
+        out: np.ndarray = v - (v * up).sum(1, keepdims=True) * up
+        return out
+
+    any_ = flat(np.eye(at.shape[1])[np.abs(up).argmin(1)])
+    turned = np.where(np.linalg.norm(flat(v), axis=1, keepdims=True) > SMALL * size, flat(v), any_)
+    return turned / np.linalg.norm(turned, axis=1, keepdims=True) * size
+
+
+def _circles(at: np.ndarray, v: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Great circles from codes ``(n, d)`` at velocities ``(n, d)``, at times ``(k,)``: ``(n, k, d)``."""
+    radius, speed = (np.linalg.norm(a, axis=1)[:, None, None] for a in (at, v))
+    angle = t[:, None] * speed / radius
+    walked: np.ndarray = (
+        np.cos(angle) * at[:, None] + np.sin(angle) * radius / speed.clip(1e-300) * v[:, None]
+    )
+    return walked
 
 
 def _vectors(direction: Any, d: int, which: int, principal: Any) -> np.ndarray:

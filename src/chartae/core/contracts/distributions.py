@@ -163,6 +163,18 @@ class Distribution(ABC):
         """
         return self.point()
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean of draws and their standard deviation, of the same draws where it takes some.
+
+        Of distributions that have a standard deviation: those of codes.
+
+        Returns
+        -------
+        mean, std : Tensor
+            ``(*batch, *event)`` each: what ``center()`` and ``std()`` return, in one go.
+        """
+        return self.center(), self.std()  # type: ignore[attr-defined]
+
     def given(self, dims: Sequence[int], values: Tensor) -> Distribution:
         """Hold some dimensions of a vector: the distribution of the others, in their order.
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from chartae.audits.prior import ACTIVE
+from chartae.audits.evidence import ACTIVE
 from chartae.core.arrays import is_streamed
 from chartae.core.columns import is_streamed_table
 from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError, one_line

@@ -226,9 +226,7 @@ class WrappedNormal(Distribution):
         Tensor
             ``(*batch, d)``, in the ball.
         """
-        noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
-        # With its opposite: where the ball is flat nothing is estimated.
-        return self._wrapped(torch.cat([noise, -noise])).to(self.mean.dtype).mean(0)
+        return self.moments()[0]
 
     def std(self) -> Tensor:
         """Return the standard deviations of the ball's coordinates, of draws that are always the same.
@@ -241,3 +239,9 @@ class WrappedNormal(Distribution):
         noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
         # As wide as these draws' noise is, which is about 1: where the ball is flat nothing is estimated.
         return self._wrapped(noise).to(self.mean.dtype).std(0) / noise.std(0)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
+        # With its opposite: where the ball is flat nothing is estimated.
+        z = self._wrapped(torch.cat([noise, -noise])).to(self.mean.dtype)
+        return z.mean(0), z[:SPREAD].std(0) / noise.std(0)

@@ -114,8 +114,7 @@ class Transformed(Distribution):
         Tensor
             ``(*batch, d)``.
         """
-        eps = self._spread_of_base()
-        return self._through(self.transforms, self.base.point() + torch.cat([eps, -eps]))[0].mean(0)
+        return self.moments()[0]
 
     def std(self) -> Tensor:
         """Return the standard deviation of each dimension, of draws.
@@ -128,6 +127,11 @@ class Transformed(Distribution):
             ``(*batch, d)``.
         """
         return self._through(self.transforms, self.base.point() + self._spread_of_base())[0].std(0)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        eps = self._spread_of_base()
+        z = self._through(self.transforms, self.base.point() + torch.cat([eps, -eps]))[0]
+        return z.mean(0), z[:SPREAD].std(0)
 
     def _spread_of_base(self) -> Tensor:
         """Draws of the noise less its mean, always the same, ``(s, *batch, d)``."""

@@ -206,7 +206,7 @@ class Hamiltonian(Distribution):
         Tensor
             ``(*batch, d)``.
         """
-        return self.draw(DRAWS, SharedNoise(0)).z.mean(0)
+        return self.moments()[0]
 
     def std(self) -> Tensor:
         """Return the standard deviation of each dimension, of draws.
@@ -218,7 +218,11 @@ class Hamiltonian(Distribution):
         Tensor
             ``(*batch, d)``.
         """
-        return self.draw(DRAWS, SharedNoise(0)).z.std(0)
+        return self.moments()[1]
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        z = self.draw(DRAWS, SharedNoise(0)).z
+        return z.mean(0), z.std(0)
 
 
 @posteriors.register("hamiltonian")
