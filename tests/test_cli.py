@@ -570,7 +570,11 @@ def test_an_exported_decoder(runs, tmp_path, monkeypatch):
         (["sample", "{runs}/table", "--condition", "7", "--out", "a.npy"], "known labels are '1', '2', 'b'"),
         (["sample", "{runs}/none"], "config.json is missing"),
         (["sample", "{runs}/digits", "--n", "0"], "--n"),
-        (["sample", "{runs}/digits", "--out", "a.jpg"], ".npy"),
+        (["sample", "{runs}/digits", "--out", "a.jpg"], ".txt (texts)"),
+        (
+            ["sample", "{runs}/digits", "--out", "a.txt"],
+            "not fitted on texts: let the name of a.txt end in .png",
+        ),
         (["sample", "{runs}/table", "--out", "a.png"], "no images"),
         (["encode", "{runs}/digits", "digits", "--out", "a.png"], ".npy"),
         (["encode", "{runs}/digits", "{runs}/table.csv", "--labels", "kind", "--out", "a.npy"], "3"),

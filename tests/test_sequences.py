@@ -1,8 +1,10 @@
 """Texts under a latent: probabilities that add up, teacher forcing, generation, text VAEs and captions."""
 
+import inspect
 import itertools
 import json
 import pickle
+import re
 import sys
 import warnings
 
@@ -117,6 +119,16 @@ def test_a_short_context_is_a_parameter_of_a_text_vae_alone(tmp_path):
     assert again.sample(3, random_state=0) == vae.sample(3, random_state=0)
     with pytest.raises(PlanError, match="context=2 is of texts, said token after token: leave it out"):
         build("vae", (4,), context=2)
+
+
+def test_a_text_vae_offers_what_texts_have():
+    said = inspect.getdoc(ct.TextVAE)
+    for name, words in {"network": "conv2d", "hidden": "mirrored", "likelihood": "poisson"}.items():
+        assert len(re.findall(rf"^{name} : ", said, flags=re.M)) == 1
+        assert words not in said
+        assert words in inspect.getdoc(ct.VAE)
+    with pytest.raises(PlanError, match="likelihood='normal' is not of texts: leave it out"):
+        ct.TextVAE(likelihood="normal", **SMALL).fit(TEXTS)
 
 
 def test_a_short_context_is_a_whole_number_of_a_transformer():

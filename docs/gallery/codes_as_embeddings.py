@@ -156,7 +156,7 @@ for name, model in models.items():
     decoded = {
         "its own decoder": model.inverse_transform(Z_test),
         "the other's": other.inverse_transform(Z_test),
-        "the other's, turned": other.inverse_transform(turned.predict(Z_test)),
+        "the other's, after a linear map": other.inverse_transform(turned.predict(Z_test)),
         "a new one": new.fit(Z, X.reshape(-1, 64)).predict(Z_test).reshape(-1, 8, 8),
     }
     shown |= {f"{name}: {how}": made for how, made in decoded.items()}

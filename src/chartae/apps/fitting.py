@@ -93,7 +93,9 @@ def fit(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the unfinished run that RUN holds; if there is none, begin."
+            "--resume",
+            help="Go on with the unfinished run that RUN holds; if there is none, begin; a finished one is "
+            "refused.",
         ),
     ] = False,
     origin: Annotated[

@@ -39,7 +39,7 @@ def head(
     ] = False,
     held_out: Annotated[
         float,
-        typer.Option("--test", min=0.01, max=0.99, metavar="SHARE", help="Of labeled rows, to tell."),
+        typer.Option("--test", min=0.01, max=0.99, metavar="SHARE", help="Share of labeled rows to test on."),
     ] = 0.2,
     curve: Annotated[
         Path | None,
@@ -52,7 +52,10 @@ def head(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of what is held out.")] = 0,
     size: Size = None,
 ) -> None:
-    """Read labels or numbers off codes, and say how well. Labels of -1, and missing numbers, are told."""
+    """Read labels or numbers off codes, and say how well.
+
+    Rows labeled -1, or without a number, are predicted.
+    """
     import numpy as np
     from sklearn.utils import _safe_indexing
 

@@ -188,8 +188,8 @@ Out = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A .npy, a .png for images, a .csv or .parquet for tables, a .wav for one sound or a new folder "
-        "for several; by default in RUN.",
+        help="A .npy, a .png for images, a .csv or .parquet for tables, a .txt for texts, a .wav for one "
+        "sound or a new folder for several; by default in RUN.",
     ),
 ]
 Condition = Annotated[
@@ -201,7 +201,7 @@ Condition = Annotated[
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(metavar="W", help="How far to follow the condition: 1 as trained, 2 as much again."),
+    typer.Option(metavar="W", help="How far to follow the condition: 1 as trained, 2 twice as far."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Same seed, same result.")]
 Likelihood = Annotated[
@@ -223,7 +223,7 @@ Param = Annotated[
     typer.Option(
         metavar="NAME=VALUE",
         help="A parameter of the recipe, or any of the estimator: patience, clip, schedule, scale ... "
-        "VALUE is JSON, True, False, None or a word. May be repeated.",
+        "VALUE is JSON, numbers as in 8,5, True, False, None or a word. May be repeated.",
     ),
 ]
 Encoder = Annotated[

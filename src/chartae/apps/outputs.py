@@ -79,8 +79,9 @@ def _named(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
     target = out or run / f"{name}{usual}"
     if target.suffix in _SOUNDS and hasattr(estimator.medium_, "write"):
         return target
-    if target.suffix == ".wav":
-        raise DataError(f"the model was not fitted on sounds, and {target} is one: let its name end in .npy")
+    if target.suffix in (foreign := {".wav": "sounds", ".txt": "texts"}):
+        kind = foreign[target.suffix]
+        raise DataError(f"the model was not fitted on {kind}: let the name of {target} end in {usual}")
     if target.suffix in (".csv", ".parquet") and space.schema is None:
         raise DataError(f"the model was fitted on arrays, and {target} is a table: let its name end in .npy")
     if target.suffix == ".npy" and (words := _words(space)):
@@ -88,7 +89,7 @@ def _named(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
             f"column {words!r} is no number, and {target} holds numbers alone: let its name end in .csv"
         )
     if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
-        others = ".png (images), .csv and .parquet (tables), .wav (a sound)"
+        others = ".png (images), .csv and .parquet (tables), .txt (texts), .wav (a sound)"
         raise DataError(f"{target} ends in none of .npy (arrays), {others}")
     if target.suffix == ".png" and not is_picture(space):
         raise DataError(

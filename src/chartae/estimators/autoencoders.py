@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chartae.core.errors import PlanError
 from chartae.estimators.fitting import Fitting, _Task
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import constructor, documented, of_recipe
@@ -157,6 +158,12 @@ class TextVAE(Fitting):
         Epochs over which the weight of the KL term rises to 1, half of ``max_epochs`` at most.
     cycles : int
         How often it rises within them.
+    network : {"auto", "transformer"}
+        "auto" is "transformer" here.
+    hidden : sequence of int or None
+        One width for each layer, all equal; None: two of 128.
+    likelihood : {"sequence", "auto"}
+        Each token is told from those before it and the code; texts have no other.
     {common}
 
     Raises
@@ -185,6 +192,8 @@ class TextVAE(Fitting):
 
     def _prepare(self, X: Any, y: Any, keeping: Keeping) -> _Task:
         self._validate_params()
+        if self.likelihood not in ("sequence", "auto"):
+            raise PlanError(f"likelihood={self.likelihood!r} is not of texts: leave it out")
         if not isinstance(X, Dataset):
             medium = tokenized(X, self.tokens, self.max_length)
             X = Dataset(medium.encode(X), medium=medium)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -252,10 +253,13 @@ def documented(cls: type) -> type:
 
 
 def told(cls: type, **texts: str) -> type:
-    """Put texts where a class docstring names them in braces."""
+    """Put texts where a class docstring names them in braces, but for entries that it has itself."""
     words = inspect.cleandoc(cls.__doc__ or "")
+    own = set(re.findall(r"^(\w+) : ", words, flags=re.M))
     for name, text in texts.items():
-        words = words.replace(f"{{{name}}}", text.strip())
+        entries = re.split(r"^(?=\S)", text.strip() + "\n", flags=re.M)
+        shared = "".join(entry for entry in entries if entry.partition(" : ")[0] not in own)
+        words = words.replace(f"{{{name}}}", shared.strip())
     cls.__doc__ = words
     return cls
 

@@ -69,10 +69,10 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 5000, random_state: int | Non
     At each of seven scales, GRIDE reads a dimension from the distances to the n-th and the 2n-th neighbor. As
     published it assumes that neighborhoods are flat, and N points in many dimensions have none: on the
     10-sphere 5,000 points read 8.5 to 9.4. What a sphere of dimension d and of N points reads is known in
-    closed form, and is inverted here, so that spheres read d at every scale (balls and Gaussians within 6 %).
-    Noise makes the reading fall with scale, and folds make it rise: the answer is the flattest two octaves
-    that nothing falls below later. Where there are none, or where many fewer eigenvalues of local covariances
-    stand out, as when noise is all that is near, the verdict is "cannot tell".
+    closed form, and is inverted here, so that spheres read d at every scale (Gaussians within 6 %, balls
+    8 %, cubes 13 %). Noise makes the reading fall with scale, and folds make it rise: the answer is the
+    flattest two octaves that nothing falls below later. Where there are none, or where many fewer eigenvalues
+    of local covariances stand out, as when noise is all that is near, the verdict is "cannot tell".
 
     Parameters
     ----------

@@ -79,9 +79,10 @@ training : {"frozen", "fine-tuned", "joint", "bottleneck", "generative"}
     then a copy of the encoder with it, more slowly; it encodes and does no more, as its decoder is left
     behind. "joint": a copy of an estimator of chartae is fitted anew, to its own objective and the labels
     at once, on rows with and without a label. "bottleneck": the same without its decoder, so that codes keep
-    of an item what tells its label (arXiv:1612.00410). "generative": a copy of a conditional estimator of
-    chartae is fitted anew with the label as its condition, and beside it a classifier of items, p(y | x), a
-    network of the encoder's kind; where a label is not known it is summed out (M2, arXiv:1406.5298).
+    of an item what tells its label (arXiv:1612.00410). "generative" (of classes only): a copy of a
+    conditional estimator of chartae is fitted anew with the label as its condition, and beside it a
+    classifier of items, p(y | x), a network of the encoder's kind; where a label is not known it is summed
+    out (M2, arXiv:1406.5298).
 weight : float
     Of what is neither "frozen" nor "fine-tuned": nats of the model's objective that a nat of a label counts
     for, 1/β; of "generative" α/N, 0.1 in the paper.

@@ -54,6 +54,7 @@ def read(
         sizes are resized to the median height and width, of at most 64 pixels.
     encoder : str, encoder or callable, optional
         How texts or sounds become items. For texts "tfidf" (if left out; then once the items are asked for),
+        "bytes" or "bpe" (tokens, for a likelihood of sequences; "bytes:256": at most so many of each),
         "sentence-transformers/NAME" or a function from a list of str to an array of shape (n, d); for sounds
         a LogMel; or the ``medium`` of the data that a model was trained on.
     memory : str or int, optional
