@@ -483,9 +483,19 @@ def test_subfolders_that_are_links_are_subfolders(tmp_path):
     (tmp_path / "pets/dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "pets/wolf").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "pets/cat/round").symlink_to(tmp_path / "pets", target_is_directory=True)
-    assert read(tmp_path / "pets").y.tolist() == ["cat", "dog", "wolf"]
+    assert read(tmp_path / "pets").y.tolist() == ["cat", "dog"]  # the wolf is the dog
     (tmp_path / "link").symlink_to(tmp_path / "pets", target_is_directory=True)
-    assert read(tmp_path / "link").y.tolist() == ["cat", "dog", "wolf"]
+    assert read(tmp_path / "link").y.tolist() == ["cat", "dog"]
+
+
+def test_a_link_to_a_folder_beside_it_gives_nothing_twice(tmp_path):
+    for name in "bcd":
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
+        for other in {*"bcd"} - {name}:
+            (tmp_path / name / other).symlink_to(tmp_path / other, target_is_directory=True)
+    (tmp_path / "a").symlink_to(tmp_path / "b", target_is_directory=True)
+    assert read(tmp_path).y.tolist() == ["b", "c", "d"]
 
 
 def test_subfolders_that_split_the_data_are_no_labels(tmp_path):
