@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chartae.core.columns import is_streamed_table
 from chartae.core.errors import DataError, one_line
+from chartae.training.labels import as_condition
 from chartae.training.readers.dataset import Dataset, count, labels_of
 
 __all__: list[str] = []
@@ -197,15 +198,14 @@ def _names_column(labels: Any, names: Sequence[str]) -> bool:
 
 
 def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
-    numbers = column.dropna()
-    measured = column.dtype.kind == "f" and bool((numbers != numbers.round()).any())
+    array = as_condition(column)
+    measured = array.dtype.kind == "f" and bool((array % 1 > 0).any())
     if column.isna().any() and not measured:  # of measured numbers, a missing one is no condition
         row = int(column.isna().to_numpy().argmax())
         raise DataError(
             f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row (-1 "
             "stands for a label that a head is to tell)"
         )
-    array = column.to_numpy()
     return array.astype(str) if array.dtype == object else array
 
 
