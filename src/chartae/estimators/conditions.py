@@ -288,7 +288,7 @@ def _array(y: Any) -> np.ndarray:
     """Rows as labels or floats, but for NumPy's turning of ``[1, "a"]`` into text."""
     try:
         array = as_condition(y)
-    except ValueError:
+    except DataError:
         raise DataError(
             "the rows of the condition differ in length: give each one label, or a vector of the same width"
         ) from None

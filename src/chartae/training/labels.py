@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chartae.core.columns import is_frame
+from chartae.core.errors import DataError
 from chartae.training.items import array_of
 
 __all__ = ["UNLABELED", "as_condition", "as_labels", "labeled", "marked", "of_values", "plain"]
@@ -31,6 +32,11 @@ def as_labels(values: Any) -> NDArray[Any]:
         Of the same shape; of columns of pandas that know missing values, and of categories, objects. In
         objects what is missing is None; in floats it is NaN.
 
+    Raises
+    ------
+    DataError
+        If they differ in shape.
+
     Examples
     --------
     >>> import numpy as np
@@ -40,8 +46,19 @@ def as_labels(values: Any) -> NDArray[Any]:
     >>> as_labels(["a", float("nan")])
     array(['a', None], dtype=object)
     """
+    try:
+        found = _as_given(values)
+    except ValueError as error:
+        raise _shapeless(error) from None
+    if found.dtype == object and found.size:
+        found = found.copy()
+        found[_missing(found)] = None  # pandas' NA cannot be compared
+    return found
+
+
+def _as_given(values: Any) -> NDArray[Any]:
     if is_frame(values) and values.shape[1] == 1:
-        return as_labels(values[values.columns[0]])[:, None]
+        return _as_given(values[values.columns[0]])[:, None]
     kind = str(getattr(values, "dtype", getattr(values, "type", ""))).lower()
     # pyarrow forgets what is missing in its dictionaries.
     if np.ma.is_masked(values) or _is_extended(values) or kind.startswith("dictionary"):
@@ -55,10 +72,11 @@ def as_labels(values: Any) -> NDArray[Any]:
         elif found.dtype.kind == "U" and not isinstance(values, np.ndarray):
             objects = _objects(values)
             found = objects if _missing(objects).any() else found
-    if found.dtype == object and found.size:
-        found = found.copy()
-        found[_missing(found)] = None  # pandas' NA cannot be compared
     return found
+
+
+def _shapeless(error: ValueError) -> DataError:
+    return DataError(f"the labels do not make an array ({error}): pass one label an item")
 
 
 def as_condition(values: Any) -> NDArray[Any]:
@@ -77,7 +95,7 @@ def as_condition(values: Any) -> NDArray[Any]:
 
     Raises
     ------
-    ValueError
+    DataError
         If rows differ in shape.
 
     Examples
@@ -112,7 +130,13 @@ def plain(labels: NDArray[Any]) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        Of the same shape; as it is if NumPy has no type for them, or would make text of numbers.
+        Of the same shape, with further axes where objects are lists; as it is if NumPy has no type for them,
+        or would make text of numbers.
+
+    Raises
+    ------
+    DataError
+        If they differ in shape.
 
     Examples
     --------
@@ -123,7 +147,10 @@ def plain(labels: NDArray[Any]) -> NDArray[Any]:
     """
     if labels.dtype != object:
         return labels
-    found = of_values(labels.tolist())
+    try:
+        found = of_values(labels.tolist())
+    except ValueError as error:
+        raise _shapeless(error) from None
     mixed = found.dtype.kind == "U" and not all(isinstance(label, str) for label in labels.flat)
     return labels if mixed or found.dtype.kind not in "biufU" else found
 

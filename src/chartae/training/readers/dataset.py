@@ -122,10 +122,7 @@ def labels_of(labels: Any, n: int, name: str) -> NDArray[Any]:
         if not labels.endswith(".npy"):
             raise DataError(f"{name} has no named parts, so no labels {labels!r}: pass a .npy file of labels")
         labels = read_array(labels)
-    try:
-        y = as_condition(labels)
-    except ValueError as e:
-        raise DataError(f"the labels do not make an array ({e}): pass one label an item") from None
+    y = as_condition(labels)
     missing = [label is None for label in y.flat] if y.dtype == object and y.ndim else []
     if any(missing):
         row = int(np.reshape(missing, (len(y), -1)).any(1).argmax())
