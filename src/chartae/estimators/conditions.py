@@ -60,14 +60,14 @@ class ConditionSchema:
         Parameters
         ----------
         y : array_like, dict or None
-            1-D integers, booleans, strings, categories or objects are labels, and so is a column of them,
-            ``(n, 1)``; 1-D floats are a scalar; other 2-D arrays vectors, and arrays of more axes maps,
-            ``(n, height, width)``, which are vectors to the model; a list of arrays ``(t, m)`` are sequences
-            of vectors, of any lengths t. A dict has several of these, ``{"label": ..., "vector": ...,
-            "sequence": ...}``, and "set" in place of "sequence" where the order of the vectors says nothing;
-            both may also be an array ``(n, t, m)``, filled up with NaN. A NaN in a scalar, a vector or a map
-            means "no condition" for that row, and so does a sequence without vectors; labels cannot be
-            missing.
+            1-D integers, booleans or strings are labels, as categories and objects, too, and so is a column
+            of them, ``(n, 1)``; 1-D floats, whatever holds them, are a scalar; other 2-D arrays vectors, and
+            arrays of more axes maps, ``(n, height, width)``, which are vectors to the model; a list of arrays
+            ``(t, m)`` are sequences of vectors, of any lengths t. A dict has several of these,
+            ``{"label": ..., "vector": ..., "sequence": ...}``, and "set" in place of "sequence" where the
+            order of the vectors says nothing; both may also be an array ``(n, t, m)``, filled up with NaN. A
+            NaN in a scalar, a vector or a map means "no condition" for that row, and so does a sequence
+            without vectors; labels cannot be missing.
 
         Returns
         -------
