@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from chartae.audits.evidence import Budget, Evidence
 from chartae.audits.findings import checks
 from chartae.audits.generation import _density, features, nearest
 from chartae.audits.prior import standardized
+from chartae.audits.report import _one_a_row
 from chartae.core.errors import DataError
 from chartae.geometry import Chart
 from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal
@@ -375,6 +377,43 @@ def test_there_is_a_label_for_each_item(n):
         audit(linear(), x, labels=np.zeros(n, int), only="probe")
     with pytest.raises(DataError, match=rf"labels_train have shape \({n},\)"):
         audit(linear(), x, x, labels=np.zeros(400, int), labels_train=np.zeros(n, int), only="probe")
+
+
+def test_labels_that_make_no_array_or_are_of_no_items_are_refused():
+    x = items(60)
+    with pytest.raises(DataError, match=r"^the labels do not make an array .*: pass one label an item$"):
+        audit(linear(), x, labels=[[0, 1]] + [[0]] * 59, only="probe")
+    for name in ("labels_train", "condition_train"):
+        with pytest.raises(DataError, match=f"{name} is of the items of X_train, and there are none"):
+            audit(linear(), x, labels=[0, 1] * 30, only="probe", **{name: [0, 1] * 30})
+
+
+@pytest.mark.parametrize("known", [0, 99])
+def test_a_probe_does_without_training_items_that_have_no_labels(known):
+    x, train = items(400), items(200, seed=1)
+    y, y_train = ((each[:, 0] > 0).numpy().astype(object) for each in (x, train))
+    y_train[known:] = None
+    both = found("probe", linear(), x, train, labels=y, labels_train=y_train)
+    alone = found("probe", linear(), x, train, labels=y)
+    assert (both.says, both.rows) == (alone.says, alone.rows)
+    assert both.verdict == "ok"
+    none = found("probe", linear(), x, labels=[None] * 400)
+    assert none.says == "Cannot tell: items with a label are too few for a probe."
+
+
+def test_whether_a_condition_is_one_label_a_row_is_told_without_looking_at_each():
+    class Row(float):
+        __slots__ = ()
+
+        @property
+        def ndim(self):
+            raise AssertionError("each row was asked for its axes")
+
+    n = 3
+    for c in ([Row(1.0)] * n, np.arange(n), torch.arange(n), pd.Series([1, None, 2], dtype="Int64")):
+        assert _one_a_row(c, n)
+    assert _one_a_row(pd.Series(["a", None, "b"]), n)
+    assert not any(_one_a_row(c, n) for c in ([np.zeros((2, 2))] * n, np.zeros((n, 1)), "abc", [1], None))
 
 
 def test_probes_learn_from_training_items_where_these_have_labels():

@@ -15,6 +15,7 @@ from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
 from chartae.estimators.conditions import ConditionSchema
 from chartae.parts.conditions import Condition
+from chartae.training.labels import as_labels
 
 # Large batches and a decaying rate: with the defaults the code of the few rows without a condition takes
 # hundreds of epochs to shrink to the prior's scale.
@@ -359,6 +360,54 @@ def test_several_labels_at_once_are_followed_in_a_combination_that_was_not_seen(
 def test_integers_with_gaps_are_labels_that_are_missing_and_no_numbers(y):
     with pytest.raises(DataError, match=r"in row 0 \(from 0\), which cannot be a label"):
         ConditionSchema.learn(y)
+
+
+FLOATS = [1.5, None, 2.5]
+WHOLE = [1, None, 2]
+
+
+@pytest.mark.parametrize(
+    "c",
+    [
+        pd.Series(FLOATS, dtype="category"),
+        pd.Series(FLOATS, dtype=object),
+        pd.DataFrame({"a": FLOATS, "b": 1.0}, dtype="Float64"),
+        pd.DataFrame({"a": WHOLE, "b": 1}, dtype="Int64"),
+        pa.chunked_array([pa.array(FLOATS).dictionary_encode()]),
+        pd.Series([None] * 3, dtype="Float64"),
+    ],
+)
+def test_numbers_to_condition_on_are_the_same_to_a_reader_and_a_model(c):
+    y = ct.read(np.zeros((3, 2)), labels=c).y
+    schema = ConditionSchema.learn(c)
+    assert schema.classes is None
+    np.testing.assert_array_equal(y.reshape(3, -1), schema.encode(c, 3).vector)
+    assert np.isnan(y).reshape(3, -1).any(1)[1]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.Series(WHOLE, dtype="category"),
+        pd.DataFrame({"a": WHOLE}, dtype="Int64"),
+        pl.DataFrame({"a": WHOLE}),
+        pa.chunked_array([pa.array(WHOLE).dictionary_encode()]),
+    ],
+)
+def test_whole_numbers_with_gaps_are_labels_that_are_missing_to_both(y):
+    with pytest.raises(DataError, match=r"label in row 1 .* is missing"):
+        ct.read(np.zeros((3, 2)), labels=y)
+    with pytest.raises(DataError, match="labels hold None in row 1"):
+        ConditionSchema.learn(y)
+
+
+def test_a_column_of_a_table_is_floats_to_condition_on_in_a_category_too():
+    frame = pd.DataFrame({"a": [1.0, 2.0, 4.0], "c": pd.Series(FLOATS, dtype="category")})
+    np.testing.assert_array_equal(ct.read(frame, labels="c").y, [1.5, np.nan, 2.5])
+
+
+def test_no_labels_are_no_whole_numbers():
+    assert as_labels([]).dtype == np.float64
 
 
 def test_what_a_mask_hides_is_no_condition():

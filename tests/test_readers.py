@@ -149,7 +149,8 @@ def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
         (np.ma.array([0, 9, 1], mask=[0, 1, 0]), ("label in row 1", "is missing")),
         (pd.Series([0, None, 1], dtype="category"), ("label in row 1", "is missing")),
         (pd.Series([0, None, 1], dtype="Int64"), ("label in row 1", "is missing")),
-        (np.array([[0], [0, 1], 1], object), ("labels are object",)),
+        (np.array([[0], [0, 1], 1], object), ("do not make an array",)),
+        (pd.Series([0, "a", 1]), ("labels are object",)),
         (np.zeros((2, 3, 1)), ("(2, 3, 1)", "3 items")),
         (np.float64(1.0), ("shape ()",)),
         (np.zeros(3, complex), ("complex",)),
@@ -201,6 +202,11 @@ IRIS = "5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3.0,1.3,0.2,Iris-setosa\n7.0,3.3,4.7,1.
         ("2019,2020,2021\n1,2,4\n5,7,6\n", "2019 2020 2021"),
         (",2019,2020,2021\n3,1,2,4\n1,5,7,6\n", "2019 2020 2021"),
         (",5,7\n3,1.5,2\n1,5,7\n", "5 7"),
+        ("date,0.1,0.5\n2020-01-01,0.2,0.4\n2020-01-02,0.4,0.7\n", "date 0.1 0.5"),
+        ("2020-01-01,0.2,0.4\n2020-01-02,0.1,0.5\n2020-01-03,0.4,0.7\n", None),
+        ("0.5,1.0,label\n0.1,0.9,a\n0.8,1.4,b\n", "0.5 1.0 label"),
+        ("1.0,0.5,label\n0.1,0.9,a\n0.8,0.4,a\n", "1.0 0.5 label"),
+        ("0.5,first\n0.1,second\n0.8,third\n", None),
         ("1,2,3\n4,5,6\n7,8,9\n", None),
         ("1,2,3\n2,2,1\n7,3,9\n", None),
     ],
@@ -483,9 +489,19 @@ def test_subfolders_that_are_links_are_subfolders(tmp_path):
     (tmp_path / "pets/dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "pets/wolf").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "pets/cat/round").symlink_to(tmp_path / "pets", target_is_directory=True)
-    assert read(tmp_path / "pets").y.tolist() == ["cat", "dog", "wolf"]
+    assert read(tmp_path / "pets").y.tolist() == ["cat", "dog"]  # the wolf is the dog
     (tmp_path / "link").symlink_to(tmp_path / "pets", target_is_directory=True)
-    assert read(tmp_path / "link").y.tolist() == ["cat", "dog", "wolf"]
+    assert read(tmp_path / "link").y.tolist() == ["cat", "dog"]
+
+
+def test_a_link_to_a_folder_beside_it_gives_nothing_twice(tmp_path):
+    for name in "bcd":
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
+        for other in {*"bcd"} - {name}:
+            (tmp_path / name / other).symlink_to(tmp_path / other, target_is_directory=True)
+    (tmp_path / "a").symlink_to(tmp_path / "b", target_is_directory=True)
+    assert read(tmp_path).y.tolist() == ["b", "c", "d"]
 
 
 def test_subfolders_that_split_the_data_are_no_labels(tmp_path):

@@ -423,6 +423,12 @@ def test_far_rows_and_few_rows():
         Spreading().fit(X[:2], y[:2])
 
 
+def test_classes_of_labels_that_spread_are_numbers_beside_none():
+    Z = np.arange(30.0)[:, None]
+    found = Spreading(n_neighbors=4).fit(Z, [0, None, None] * 5 + [1, None, None] * 5)
+    assert found.score(Z, [0] * 15 + [1] * 15) > 0.9
+
+
 @pytest.mark.slow
 def test_digits_are_told_better_by_labels_that_tune():
     X, y = load_digits(return_X_y=True)

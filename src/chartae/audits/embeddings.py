@@ -47,10 +47,10 @@ def _probe(evidence: Evidence) -> Reading:
     Each is the better of a linear probe and one of neighbors.
     """
     assert evidence.labels is not None
-    training = evidence.train is not None and evidence.labels_train is not None
     # Of both at once: -1 is a label in the one if it is in the other.
-    parts = [evidence.labels, evidence.labels_train] if training else [evidence.labels]
+    parts = [part for part in (evidence.labels, evidence.labels_train) if part is not None]
     known, known_train = np.split(labeled(np.concatenate(parts)), [len(evidence)])
+    training = known_train.sum() >= FEWEST_PROBED
     rows = np.flatnonzero(known)
     if evidence.c is not None:
         conditions = evidence.c.detach().flatten(1).cpu().numpy()[rows]
@@ -62,7 +62,9 @@ def _probe(evidence: Evidence) -> Reading:
             )
     rows = rows[:PROBED]
     X, Z_, y = evidence.flat[rows].numpy(), evidence.z[rows].numpy(), evidence.labels[rows]
-    if evidence.train is not None and evidence.labels_train is not None:
+    if training:
+        assert evidence.train is not None
+        assert evidence.labels_train is not None
         learned = np.flatnonzero(known_train)[: PROBED // 2]
         x = evidence.train[torch.from_numpy(learned)]
         c = None if evidence.c_train is None else evidence.c_train[torch.from_numpy(learned)]
@@ -77,7 +79,7 @@ def _probe(evidence: Evidence) -> Reading:
         cut = len(rows) // 2
     classes, y = np.unique(y, return_inverse=True)
     if len(y) - cut < FEWEST_PROBED or cut < FEWEST_PROBED:
-        return Reading(None, because="items are too few for a probe")
+        return Reading(None, because="items with a label are too few for a probe")
     if len(classes) < 2 or len(classes) > cut / 5:
         return Reading(None, because=f"{len(classes)} different labels are no classes to tell apart")
     seen = {"codes": Z_, "pca": _components(X, evidence.d, cut), "raw": X}

@@ -304,6 +304,9 @@ def audit(
             f"X_train has shape {tuple(X_train.shape)} and holds no items: give labels as labels=, and "
             "what the model was conditioned on as condition="
         )
+    for name, given in (("condition_train", condition_train), ("labels_train", labels_train)):
+        if X_train is None and given is not None:
+            raise DataError(f"{name} is of the items of X_train, and there are none: give X_train, too")
     train = None if X_train is None else chart.items(X_train)
     if labels is None and _one_a_row(condition, len(x)):
         alike = train is not None and _one_a_row(condition_train, len(train))
@@ -372,8 +375,14 @@ def _one_a_row(condition: Any, n: int) -> bool:
     """Whether a condition is one label or number for each of ``n`` rows, and no sequence of vectors."""
     if not hasattr(condition, "__len__") or isinstance(condition, str | Mapping):
         return False
-    flat = getattr(condition, "ndim", 1) == 1 and len(condition) == n
-    return flat and all(np.ndim(row) == 0 for row in condition)
+    if getattr(condition, "ndim", 1) != 1 or len(condition) != n:
+        return False
+    objects = getattr(getattr(condition, "dtype", None), "kind", "O") == "O"
+    if isinstance(condition, torch.Tensor) or not objects:
+        return True
+    # Their types first: rows are many, and kinds of them few.
+    flat = all(issubclass(kind, str | int | float | np.generic | None) for kind in set(map(type, condition)))
+    return flat or all(np.ndim(row) == 0 for row in condition)
 
 
 def _found(kind: Check, evidence: Evidence) -> Finding:

@@ -151,7 +151,7 @@ def visible_files(folder: Path) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        Where to look, in subfolders too, and in those that are links, but for a link to where it lies.
+        Where to look, in subfolders too, and in those that are links, but in no folder twice.
 
     Returns
     -------
@@ -167,15 +167,19 @@ def visible_files(folder: Path) -> list[Path]:
     >>> [str(file) for file in visible_files(Path("."))]
     ['a.txt', 'b.txt']
     """
-    found, ways = [], {str(folder): [os.path.realpath(folder)]}  # to a folder, all that it lies in
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
-        for name in tuple(folders):
-            inner = os.path.join(place, name)
-            if (real := os.path.realpath(inner)) in ways[place]:
-                folders.remove(name)
-            ways[inner] = [*ways[place], real]
-        found += [Path(place, name) for name in files if not name.startswith(HIDDEN)]
+    found: list[Path] = []
+    walked: set[str] = set()
+    tops = [str(folder)]
+    for top in tops:  # links come after what is no link, so that a file keeps its own name
+        for place, folders, files in os.walk(top):
+            if (real := os.path.realpath(place)) in walked:
+                folders.clear()
+                continue
+            walked.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
+            inner = [os.path.join(place, name) for name in folders]
+            tops += [path for path in inner if os.path.islink(path)]
+            found += [Path(place, name) for name in files if not name.startswith(HIDDEN)]
     return sorted(path for path in found if path.is_file())
 
 

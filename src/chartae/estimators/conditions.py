@@ -13,7 +13,7 @@ import torch
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
-from chartae.training.labels import as_labels, of_values
+from chartae.training.labels import as_condition, of_values
 
 __all__ = ["ConditionSchema"]
 
@@ -60,14 +60,14 @@ class ConditionSchema:
         Parameters
         ----------
         y : array_like, dict or None
-            1-D integers, booleans, strings, categories or objects are labels, and so is a column of them,
-            ``(n, 1)``; 1-D floats are a scalar; other 2-D arrays vectors, and arrays of more axes maps,
-            ``(n, height, width)``, which are vectors to the model; a list of arrays ``(t, m)`` are sequences
-            of vectors, of any lengths t. A dict has several of these, ``{"label": ..., "vector": ...,
-            "sequence": ...}``, and "set" in place of "sequence" where the order of the vectors says nothing;
-            both may also be an array ``(n, t, m)``, filled up with NaN. A NaN in a scalar, a vector or a map
-            means "no condition" for that row, and so does a sequence without vectors; labels cannot be
-            missing.
+            1-D integers, booleans or strings are labels, as categories and objects, too, and so is a column
+            of them, ``(n, 1)``; 1-D floats, whatever holds them, are a scalar; other 2-D arrays vectors, and
+            arrays of more axes maps, ``(n, height, width)``, which are vectors to the model; a list of arrays
+            ``(t, m)`` are sequences of vectors, of any lengths t. A dict has several of these,
+            ``{"label": ..., "vector": ..., "sequence": ...}``, and "set" in place of "sequence" where the
+            order of the vectors says nothing; both may also be an array ``(n, t, m)``, filled up with NaN. A
+            NaN in a scalar, a vector or a map means "no condition" for that row, and so does a sequence
+            without vectors; labels cannot be missing.
 
         Returns
         -------
@@ -285,22 +285,16 @@ def _type(label: object) -> str:
 
 
 def _array(y: Any) -> np.ndarray:
-    """Rows as NumPy sees them, but for its turning of ``["a", None]`` and ``[1, "a"]`` into text."""
-    kind = getattr(getattr(y, "dtype", None), "kind", "")
-    y = array_of(y) if isinstance(y, torch.Tensor) or (kind == "f" and isinstance(y, np.ndarray)) else y
+    """Rows as labels or floats, but for NumPy's turning of ``[1, "a"]`` into text."""
     try:
-        array = as_labels(y)
-    except ValueError:
+        array = as_condition(y)
+    except DataError:
         raise DataError(
             "the rows of the condition differ in length: give each one label, or a vector of the same width"
         ) from None
-    if array.dtype == object and kind == "f":
-        array = array.astype(np.float64)  # in floats NaN stands for no condition
     if array.dtype.kind == "U" and not isinstance(y, np.ndarray):
         objects = np.asarray(y, dtype=object)
-        array = array if all(isinstance(v, str) for v in objects.flat) else objects
-    if array.dtype == object and any(isinstance(v, list | tuple | np.ndarray) for v in array.flat):
-        return _array(array.tolist())
+        return array if all(isinstance(v, str) for v in objects.flat) else objects
     return array
 
 
@@ -310,32 +304,23 @@ def _names(label: np.ndarray) -> np.ndarray:
         raise DataError(f"labels have shape {label.shape}: give one for each row")
     rows = np.atleast_1d(label)
     if label.dtype.kind in "fO":
-        missing = ~np.isfinite(rows) if label.dtype.kind == "f" else _missing(rows)
+        missing = ~np.isfinite(rows) if label.dtype.kind == "f" else np.array([v is None for v in rows])
         if missing.any():
             row = int(missing.argmax())
             where = f"labels hold {rows[row]} in row {row} (from 0), which" if label.ndim else str(label)
             raise DataError(f"{where} cannot be a label: drop such rows, or name them, as in 'missing'")
     if label.dtype == object:
         text = [isinstance(v, str) for v in rows]
-        strange = next((v for v in rows if not isinstance(v, str | int | float | np.number | np.bool_)), None)
-        if strange is None and any(text) and not all(text):
+        # Of numbers alone, one is an integer that NumPy has no type for.
+        known = str | int | float | np.number | np.bool_
+        strange = next((v for v in rows if not isinstance(v, known)), None if any(text) else rows[0])
+        if strange is None:
             pair = f"{rows[text.index(True)]!r} and {rows[text.index(False)]!r}"
             raise DataError(f"labels mix types, as in {pair}: make them all strings")
-        plain = label if strange is not None else of_values(label.tolist())
-        if plain.dtype != object:
-            return _names(plain)
-        # An integer that NumPy has no type for is strange as well.
-        strange = rows[0] if strange is None else strange
         raise DataError(f"{strange!r} cannot be a label: use integers, booleans or strings")
     if label.dtype.kind not in "biufU":
         raise DataError(f"{rows.dtype} cannot be a label: use integers, booleans or strings")
     return label
-
-
-def _missing(objects: np.ndarray) -> np.ndarray:
-    import pandas as pd  # it is slow to import, and such objects mostly come from it
-
-    return np.asarray(pd.isna(objects))
 
 
 def _numbers(vector: Any, dtype: Any = np.float64) -> np.ndarray:

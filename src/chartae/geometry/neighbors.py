@@ -107,9 +107,8 @@ def distinct(points: np.ndarray) -> np.ndarray:
     if not len(points):
         return points
     spread = np.ptp(np.quantile(points, SPREAD, axis=0), axis=0).max(initial=0.0)
-    if spread <= 4 * LAST * np.median(np.abs(points), axis=0).max(
-        initial=0.0
-    ):  # copies of one, but for a few
+    size = np.median(np.abs(points), axis=0).max(initial=0.0)
+    if spread <= 4 * LAST * size:  # copies of one, but for a few
         spread = np.ptp(points, axis=0).max(initial=0.0)
     cells, grain = points, ROUNDING * float(spread)
     if grain > 0:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chartae.core.columns import is_frame
+from chartae.core.errors import DataError
 from chartae.training.items import array_of
 
-__all__ = ["UNLABELED", "as_labels", "labeled", "marked", "of_values"]
+__all__ = ["UNLABELED", "as_condition", "as_labels", "labeled", "marked", "of_values", "plain"]
 
 UNLABELED = -1
 
@@ -30,6 +32,11 @@ def as_labels(values: Any) -> NDArray[Any]:
         Of the same shape; of columns of pandas that know missing values, and of categories, objects. In
         objects what is missing is None; in floats it is NaN.
 
+    Raises
+    ------
+    DataError
+        If they differ in shape.
+
     Examples
     --------
     >>> import numpy as np
@@ -39,28 +46,113 @@ def as_labels(values: Any) -> NDArray[Any]:
     >>> as_labels(["a", float("nan")])
     array(['a', None], dtype=object)
     """
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        found = _objects(values.data)
-        found[np.ma.getmaskarray(values)] = None
-    elif _is_extended(values):
-        found = _objects(values.astype(object))
-    else:
-        found = array_of(values)
-        kind = str(getattr(values, "dtype", getattr(values, "type", ""))).lower()
-        if found.dtype.kind == "f" and re.match("(dictionary<values=)?u?int|bool|cat", kind):
-            given = values.to_pylist() if hasattr(values, "to_pylist") else values.to_list()
-            found = _objects(given)
-        elif found.dtype.kind == "f" and found.ndim == 1 and isinstance(values, list | tuple):
-            found = of_values(values)
-        elif found.dtype.kind == "U" and not isinstance(values, np.ndarray):
-            objects = _objects(values)
-            missing = np.reshape([isinstance(v, float) and v != v for v in objects.flat], found.shape)
-            found = found.astype(object) if missing.any() else found
-            found[missing] = None
+    try:
+        found = _as_given(values)
+    except ValueError as error:
+        raise _shapeless(error) from None
     if found.dtype == object and found.size:
         found = found.copy()
         found[_missing(found)] = None  # pandas' NA cannot be compared
     return found
+
+
+def _as_given(values: Any) -> NDArray[Any]:
+    if is_frame(values) and values.shape[1] == 1:
+        return _as_given(values[values.columns[0]])[:, None]
+    kind = str(getattr(values, "dtype", getattr(values, "type", ""))).lower()
+    # pyarrow forgets what is missing in its dictionaries.
+    if np.ma.is_masked(values) or _is_extended(values) or kind.startswith("dictionary"):
+        found = _listed(values)
+    else:
+        found = array_of(values)
+        if found.dtype.kind == "f" and re.match("u?int|bool", kind):
+            found = _listed(values)
+        elif found.dtype.kind == "f" and found.ndim == 1 and isinstance(values, list | tuple):
+            found = of_values(values)
+        elif found.dtype.kind == "U" and not isinstance(values, np.ndarray):
+            objects = _objects(values)
+            found = objects if _missing(objects).any() else found
+    return found
+
+
+def _shapeless(error: ValueError) -> DataError:
+    return DataError(f"the labels do not make an array ({error}): pass one label an item")
+
+
+def as_condition(values: Any) -> NDArray[Any]:
+    """Give labels, or numbers to condition on, as an array: here alone is said which of them they are.
+
+    Parameters
+    ----------
+    values : array_like or Tensor
+        Of any shape.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape: of floats, also if categories or objects hold them, NaN where one is missing; of
+        labels, objects if one is missing (None) or if they are not of one type.
+
+    Raises
+    ------
+    DataError
+        If rows differ in shape.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from chartae.training.labels import as_condition
+    >>> as_condition(pd.Series([1.5, None, 2.5], dtype="category"))
+    array([1.5, nan, 2.5])
+    >>> as_condition(pd.Series([1, None, 2], dtype="category"))
+    array([1, None, 2], dtype=object)
+    """
+    found = as_labels(values)
+    if found.dtype != object:
+        return found
+    none = _missing(found)
+    if not none.any():
+        return plain(found)
+    declared = getattr(getattr(values, "dtype", None), "kind", "O")
+    kind = declared if none.all() else plain(found[~none]).dtype.kind
+    several = found.ndim > 1 and found.shape[1] > 1  # whole numbers, too, are a vector then
+    return found.astype(np.float64) if kind == "f" or (several and kind in "biu") else found
+
+
+def plain(labels: NDArray[Any]) -> NDArray[Any]:
+    """Give labels that are objects in NumPy's own type, where all are texts, or all numbers or truth values.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Of any shape.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape, with further axes where objects are lists; as it is if NumPy has no type for them,
+        or would make text of numbers.
+
+    Raises
+    ------
+    DataError
+        If they differ in shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.labels import plain
+    >>> plain(np.array([2, 1], object)), plain(np.array(["a", 1], object))
+    (array([2, 1]), array(['a', 1], dtype=object))
+    """
+    if labels.dtype != object:
+        return labels
+    try:
+        found = of_values(labels.tolist())
+    except ValueError as error:
+        raise _shapeless(error) from None
+    mixed = found.dtype.kind == "U" and not all(isinstance(label, str) for label in labels.flat)
+    return labels if mixed or found.dtype.kind not in "biufU" else found
 
 
 def _is_extended(values: Any) -> bool:
@@ -94,7 +186,8 @@ def of_values(values: Any) -> NDArray[Any]:
     array([                   1, 18446744073709551615], dtype=uint64)
     """
     found = np.array(values)
-    if found.dtype.kind == "f" and all(isinstance(v, int | np.integer) for v in np.ravel(_objects(values))):
+    whole = (isinstance(v, int | np.integer) for v in np.ravel(_objects(values)))
+    if found.dtype.kind == "f" and found.size and all(whole):
         try:
             return np.array(values, dtype=np.uint64)
         except OverflowError:  # some are below zero
@@ -165,6 +258,12 @@ def _missing(y: np.ndarray) -> np.ndarray:
 
         return np.asarray(pd.isna(y))
     return np.isnan(y) if y.dtype.kind in "fcmM" else np.zeros(y.shape, bool)
+
+
+def _listed(values: Any) -> NDArray[Any]:
+    """A column by its own list, in which whole numbers stay whole beside those that are missing."""
+    ways = ("to_pylist", "to_list", "tolist")
+    return _objects(next(getattr(values, way) for way in ways if hasattr(values, way))())
 
 
 def _objects(values: Any) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import (
 )
 
 from chartae.core.errors import DataError
-from chartae.training.labels import UNLABELED, as_labels, of_values
+from chartae.training.labels import UNLABELED, as_labels, plain
 
 __all__ = ["classes_of", "targets"]
 
@@ -90,9 +90,9 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     >>> classes_of(np.array([2, 1, 2], object))
     array([1, 2])
     """
-    plain = of_values(y.tolist()) if y.dtype.kind == "O" and not any(isinstance(v, str) for v in y) else y
-    check_classification_targets(plain)
-    found: np.ndarray = np.unique(plain)
+    y = plain(y)
+    check_classification_targets(y)
+    found: np.ndarray = np.unique(y)
     if len(found) < 2:
         only = next(iter(found.tolist()), None)
         raise DataError(f"all labels are of one class, {only!r}: give rows of two classes or more")

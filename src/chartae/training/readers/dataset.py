@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from chartae.core.columns import is_frame
 from chartae.core.errors import DataError
-from chartae.training.items import array_of, refuse_non_finite, refuse_other_than_items
-from chartae.training.labels import as_labels, of_values
+from chartae.training.items import refuse_non_finite, refuse_other_than_items
+from chartae.training.labels import as_condition
 from chartae.training.readers.arrays import read_array
 
 __all__ = ["Dataset"]
@@ -122,13 +122,13 @@ def labels_of(labels: Any, n: int, name: str) -> NDArray[Any]:
         if not labels.endswith(".npy"):
             raise DataError(f"{name} has no named parts, so no labels {labels!r}: pass a .npy file of labels")
         labels = read_array(labels)
-    numbers = getattr(getattr(labels, "dtype", None), "kind", "") == "f"  # of which NaN is none
-    try:
-        y = array_of(labels) if numbers else as_labels(labels)
-    except ValueError as e:
-        raise DataError(f"the labels do not make an array ({e}): pass one label an item") from None
-    if y.dtype == object:
-        y = _of_one_type(y)
+    y = as_condition(labels)
+    missing = [label is None for label in y.flat] if y.dtype == object and y.ndim else []
+    if any(missing):
+        row = int(np.reshape(missing, (len(y), -1)).any(1).argmax())
+        raise DataError(
+            f"the label in row {row} (from 0) is missing: drop such items, or name them, as in 'missing'"
+        )
     if y.dtype.kind not in "biufU":
         raise DataError(f"the labels are {y.dtype}: pass text, whole numbers, or floats to condition on")
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind != "f":
@@ -141,20 +141,6 @@ def labels_of(labels: Any, n: int, name: str) -> NDArray[Any]:
             f"the condition in row {row} (from 0) is infinite: correct it, or write NaN for no condition"
         )
     return y
-
-
-def _of_one_type(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels that are objects as text or numbers, where all are the one or the other."""
-    missing = np.reshape([label is None for label in labels.ravel()], labels.shape)
-    if missing.any() and labels.ndim:
-        row = int(missing.reshape(len(labels), -1).any(1).argmax())
-        raise DataError(
-            f"the label in row {row} (from 0) is missing: drop such items, or name them, as in 'missing'"
-        )
-    if all(isinstance(label, str) for label in labels.ravel()):
-        return labels.astype(str)
-    numbers = all(isinstance(label, bool | np.bool_ | int | float | np.number) for label in labels.ravel())
-    return of_values(labels.tolist()) if numbers else labels
 
 
 def _describe_labels(y: NDArray[Any]) -> str:

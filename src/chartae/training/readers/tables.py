@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chartae.core.columns import is_streamed_table
 from chartae.core.errors import DataError, one_line
+from chartae.training.labels import as_condition
 from chartae.training.readers.dataset import Dataset, count, labels_of
 
 __all__: list[str] = []
@@ -84,7 +85,7 @@ def _with_dates(frame: Any, *, but: Any) -> Any:
         texts = frame[name].dropna()
         if str(name) == but or pd.api.types.infer_dtype(texts) != "string":
             continue
-        if texts.str.fullmatch(_ISO_DATE).all():
+        if _are_dates(texts):
             with contextlib.suppress(ValueError):  # no such day, or several time zones: they stay texts
                 frame[name] = pd.to_datetime(frame[name], format="ISO8601")
     return frame
@@ -127,24 +128,41 @@ def streamed(X: Any, labels: Any) -> Dataset:
 
 
 def _is_row(line: Any, rest: Any) -> bool:
-    """Tell whether the first line of a file is a row of data; names may be numbers, too, as years are."""
+    """Tell whether the first line of a file is a row of data; names may be numbers, too, as years are.
+
+    A text above numbers or dates is a name. Of others one that comes again below, or is a date among dates,
+    is a value; and one that is alone is a name where values mostly come again. Where texts do not tell,
+    numbers are values if they are as large as those below, fractional, and do not rise from left to right.
+    """
     columns = [rest.iloc[:, i] for i in range(min(len(line), rest.shape[1]))]
     if line.iloc[:1].isna().any() and columns and _is_index(columns[0]):
         return False
     cells = [(cell, column) for cell, column in zip(line, columns, strict=False) if isinstance(cell, str)]
     numbers = [(float(cell), column) for cell, column in cells if _is_number(cell)]
-    texts = [(cell, column) for cell, column in cells if not _is_number(cell)]
+    texts = [(cell, column.dropna()) for cell, column in cells if not _is_number(cell)]
     if not numbers or any(column.dtype.kind in "iuf" for _, column in texts):
         return False
     like = [_is_like(number, column) for number, column in numbers]
+    steps = np.diff([number for number, _ in numbers])
     if not texts:
         if [cell for cell, _ in cells] == [str(i) for i in range(len(cells))]:  # as pandas writes them
             return False
-        counting = len(cells) > 2 and all(np.diff([number for number, _ in numbers]) == 1)
+        counting = len(cells) > 2 and all(steps == 1)
         return any(like) or not counting or len(rest) < 2
-    # Categories come again, and names do not. Wavelengths are no values that were measured there.
-    again = any(cell in set(column.astype(str)) for cell, column in texts)
-    return again or (all(like) and any(number % 1 for number, _ in numbers))
+    dates = [re.fullmatch(_ISO_DATE, cell) for cell, column in texts if _are_dates(column)]
+    if dates:
+        return all(dates)
+    if any(cell in set(column.astype(str)) for cell, column in texts):
+        return True
+    if any(column.duplicated(keep=False).mean() > 0.5 for _, column in texts):
+        return False
+    rising = len(steps) > 0 and all(steps > 0)
+    return all(like) and any(number % 1 for number, _ in numbers) and not rising
+
+
+def _are_dates(column: Any) -> bool:
+    """Tell a column of dates, as texts, from others."""
+    return bool(len(column)) and bool(column.astype(str).str.fullmatch(_ISO_DATE).all())
 
 
 def _is_number(cell: str) -> bool:
@@ -197,15 +215,14 @@ def _names_column(labels: Any, names: Sequence[str]) -> bool:
 
 
 def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
-    numbers = column.dropna()
-    measured = column.dtype.kind == "f" and bool((numbers != numbers.round()).any())
+    array = as_condition(column)
+    measured = array.dtype.kind == "f" and bool((array % 1 > 0).any())
     if column.isna().any() and not measured:  # of measured numbers, a missing one is no condition
         row = int(column.isna().to_numpy().argmax())
         raise DataError(
             f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row (-1 "
             "stands for a label that a head is to tell)"
         )
-    array = column.to_numpy()
     return array.astype(str) if array.dtype == object else array
 
 
