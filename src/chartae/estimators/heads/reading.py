@@ -47,6 +47,7 @@ from chartae.transfer import (
     in_units,
     is_fitted,
     refuse_points,
+    spreading_of,
     takes_unlabeled,
     target_space,
     tune,
@@ -266,6 +267,8 @@ class Head(OnCodes):
     def _apart(self, y: np.ndarray, known: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray]:
         """Rows to learn from, and others: none, where those are few, or some class or label is too rare."""
         holds_out = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
+        if target == "categorical" and (self.head == "spreading" or spreading_of(self.head)):
+            holds_out = False  # each label can be left out by itself
         held = round(self.validation_fraction * len(known)) if holds_out else 0
         if held < FEWEST_HELD_OUT:
             return known, known[:0]
