@@ -918,3 +918,11 @@ def test_images_tables_and_gaps_are_told_in_their_own_way():
 def test_what_labels_cannot_be_summed_out_of(kind, encoder, more, message):
     with pytest.raises(PlanError, match=message):
         kind(encoder, training="generative", **more).fit(*layers(40, 0))
+
+
+def test_one_number_is_one_hidden_layer() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    one, listed = (ct.AE(hidden=h, max_epochs=1, random_state=0).fit(X).transform(X) for h in (8, (8,)))
+    np.testing.assert_array_equal(one, listed)
+    head = ct.HeadClassifier(head="mlp", hidden=4, random_state=0).fit(X, X[:, 0] > 0)
+    assert head.head_[-1].hidden_layer_sizes == (4,)
