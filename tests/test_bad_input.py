@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import chartae as ct
 from chartae.apps.cli import app
 from chartae.core.errors import DataError
+from chartae.estimators.suspicions import warn_of_constant
 
 SMALL = {"latent_dim": 2, "hidden": (4,), "max_epochs": 1, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(30, 3))
@@ -98,6 +99,13 @@ def test_arrays(kind):
     one_line(caught.value, words if array.size else ["0 "])
     np.save("a.npy", array)
     command_refuses(fit("a.npy"), *words)
+
+
+def test_an_array_column_without_values_is_not_called_constant():
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    X[:, 1] = np.nan
+    with pytest.warns(UserWarning, match=r"^no value was observed in column 1 \(from 0\): leave it out$"):
+        warn_of_constant(X, None)
 
 
 @pytest.mark.parametrize(

@@ -385,6 +385,15 @@ def test_dates_in_csv_are_dates(tmp_path):
     assert X["day"].isna().tolist() == [False, True]
 
 
+def test_whole_numbers_with_gaps_in_csv_stay_whole(tmp_path):
+    (tmp_path / "a.csv").write_text("k,decimal,none\n1,2,\n,3.0,\n3,,\n")
+    frame = read(tmp_path / "a.csv").X
+    assert [str(kind) for kind in frame.dtypes] == ["Int64", "float64", "float64"]
+    assert frame["k"].tolist() == [1, pd.NA, 3]
+    (tmp_path / "b.csv").write_text("1,2.5\n,3.5\n3,4.5\n2,2.5\n")  # without names
+    assert [str(kind) for kind in read(tmp_path / "b.csv").X.dtypes] == ["Int64", "float64"]
+
+
 def test_csv_layouts(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("1,2\n3,4\n")

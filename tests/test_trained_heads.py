@@ -440,6 +440,34 @@ def test_digits_are_told_better_by_labels_that_tune():
     assert scores["fine-tuned"] > scores["frozen"] + 0.01
 
 
+def test_few_labels_that_spread_are_calibrated_by_leaving_each_out() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(4, size=600)
+    X = rng.normal(size=(600, 2)) + 4 * np.array([[0, 0], [0, 1], [1, 0], [1, 1]])[truth]
+    for few in (40, 200):
+        labels = np.where(np.arange(600) < few, truth, -1)
+        spread = ct.HeadClassifier(head="spreading", random_state=0).fit(X, labels)
+        assert spread.temperature_ < 0.7
+        assert spread.calibration_error(X[few:], truth[few:]) < 0.1
+        rows, shares = spread.head_[-1].left_out()
+        assert rows.tolist() == list(range(few))
+        # What is told of a row is what a fit without its label would tell.
+        hidden = labels.copy()
+        hidden[0] = -1
+        again = Spreading().fit(spread.head_[0].transform(X), hidden).shares_[0]
+        np.testing.assert_allclose(shares[0], again, atol=1e-4)
+
+
+def test_labels_too_few_to_leave_out_have_no_temperature() -> None:
+    X, y = np.arange(40.0)[:, None], np.full(40, -1)
+    y[[0, 10, 20, 30]] = [0, 0, 1, 2]
+    assert ct.HeadClassifier(head="spreading", random_state=0).fit(X, y).temperature_ == 1
+    assert Spreading(n_neighbors=3).fit(X, y).left_out()[0].tolist() == [0, 10]
+    y[:] = -1
+    y[0] = 0
+    assert Spreading(n_neighbors=3).fit(X, y).left_out()[1].shape == (0, 1)
+
+
 @pytest.mark.parametrize("how", [("--head", "spreading"), ("--training", "fine-tuned")])
 def test_the_command_line_spreads_and_tunes(tmp_path, how):
     X, y = moons(300, 0)
@@ -896,3 +924,11 @@ def test_images_tables_and_gaps_are_told_in_their_own_way():
 def test_what_labels_cannot_be_summed_out_of(kind, encoder, more, message):
     with pytest.raises(PlanError, match=message):
         kind(encoder, training="generative", **more).fit(*layers(40, 0))
+
+
+def test_one_number_is_one_hidden_layer() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    one, listed = (ct.AE(hidden=h, max_epochs=1, random_state=0).fit(X).transform(X) for h in (8, (8,)))
+    np.testing.assert_array_equal(one, listed)
+    head = ct.HeadClassifier(head="mlp", hidden=4, random_state=0).fit(X, X[:, 0] > 0)
+    assert head.head_[-1].hidden_layer_sizes == (4,)

@@ -21,6 +21,8 @@ __all__: list[str] = []
 
 def open_run(run: Path, *, encoder: bool = False) -> Any:
     """Open a run folder, or an exported decoder where that will do."""
+    if not run.is_dir():  # before torch is imported
+        raise RunFolderError(f"{run} is not a run folder: config.json is missing")
     from chartae.models.persistence import config_of
 
     if (config_of(run) or {}).get("content") != "decoder":

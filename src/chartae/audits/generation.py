@@ -140,8 +140,8 @@ def features(*sets: Tensor) -> list[np.ndarray]:
     fail=0.7,
     unit="of the items that other items cover",
     says={
-        "ok": "Samples cover {value:.0%} of what other items cover. A classifier tells samples from items in "
-        "{told:.0%} of cases (50 % is chance).",
+        "ok": "Samples cover {value:.0%} of what other items cover. How real each looks is another matter: a "
+        "classifier tells samples from items in {told:.0%} of cases (50 % is chance).",
         "warn": "Samples cover only {value:.0%} of what other items cover. A classifier tells samples from "
         "items in {told:.0%} of cases (50 % is chance).",
         "fail": "Samples miss much of the data: they cover {value:.0%} of what other items cover. A "

@@ -18,8 +18,8 @@ __all__ = ["Coloring", "Plane", "dots", "draw_map", "plot"]
 CLASSES = 20  # that colors can tell apart
 COLORS = (
     "#3b76c4", "#d95f02", "#2e9e6b", "#c43b5b", "#8465b8", "#8a5a2b", "#d36fb0",
-    "#a3a11f", "#25a3b5", "#5e7d1e", "#8fb3e6", "#f2b277", "#92d1b0", "#e69aac",
-    "#c3b1e1", "#c7a07a", "#efb9dc", "#d6d47c", "#93d6df", "#b3cc7f",
+    "#c9c400", "#5fd3e0", "#5e7d1e", "#8fb3e6", "#f2b277", "#92d1b0", "#e69aac",
+    "#c3b1e1", "#c7a07a", "#efb9dc", "#8a8740", "#1f7f8c", "#b3cc7f",
 )  # fmt: skip
 OTHER = "#8c8c8c"  # readable on white and on black
 
@@ -221,7 +221,7 @@ def draw_map(
     else:
         on_map = not legend
         ax.set_aspect("equal", adjustable="datalim")
-    look: dict[str, Any] = {"s": float(np.clip(3000 / max(n, 1), 3, 22)), "rasterized": True, "alpha": 0.8}
+    look: dict[str, Any] = {"s": float(np.clip(16000 / max(n, 1), 3, 22)), "rasterized": True, "alpha": 0.8}
     if coloring is None:
         dots(ax, points, c=COLORS[0], **look)
         return

@@ -66,7 +66,7 @@ class Captioner(OnCodes):
         it is not copied, and its weights no longer take gradients. False: a copy is trained with them.
     max_length : int or None
         Tokens of the longest text, as :class:`TextVAE` has them.
-    hidden : sequence of int or None
+    hidden : int, sequence of int or None
         Width of each block of the Transformer, all equal; None: two of 128.
     hide : float
         Share of the tokens before each that the decoder does not see in training.
@@ -131,7 +131,7 @@ class Captioner(OnCodes):
         "language_model": "no_validation",
         "frozen": ["boolean"],
         "max_length": [None, Interval(Integral, 1, None, closed="left")],
-        "hidden": [None, "array-like"],
+        "hidden": [None, Interval(Integral, 1, None, closed="left"), "array-like"],
         "hide": [Interval(Real, 0, 1, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -255,7 +255,7 @@ class Captioner(OnCodes):
         return Borrowed.of(tokens, texts, self.max_length), language_model
 
     def _plan(self, language_model: Any) -> Plan:
-        hidden = None if self.hidden is None else np.asarray(self.hidden).tolist()
+        hidden = None if self.hidden is None else np.atleast_1d(self.hidden).tolist()
         if language_model is None:
             return spoken(self.space_, self.code_dim_, hidden=hidden, hide=self.hide)
         # The caller's stays as it is.

@@ -239,7 +239,7 @@ class Fitting(Densities, Geometry):
         name, own = self._recipe()
         shared = {
             "latent_dim": self.latent_dim_,
-            "hidden": None if self.hidden is None else np.asarray(self.hidden).tolist(),
+            "hidden": None if self.hidden is None else np.atleast_1d(self.hidden).tolist(),
             "noise": self.noise,
             "condition": self.condition_.parameters,
             "conditioning": self.conditioning,

@@ -62,8 +62,9 @@ network : str or pair of nn.Module
     ``(n, channels, height, width)``. Both see the model's units: items are centered and scaled (see
     ``scale``), and so is the mean that a decoder gives; of "bernoulli", "continuous-bernoulli" and
     "categorical" it gives logits, of counts the logarithm of the mean. So it does not end in a sigmoid.
-hidden : sequence of int or None
+hidden : int, sequence of int or None
     Widths of the encoder's layers, mirrored in the decoder; channels, for convolutions.
+    A number is one layer.
 conditioning : {"concat", "film"}
     How a conditional recipe's networks take the condition: beside their input, or as what scales and shifts
     their hidden layers (arXiv:1709.07871). Modules of your own get it as their second argument.
@@ -160,7 +161,7 @@ n_iter_, n_features_in_, offset_ : int, int, float
 CONSTRAINTS: dict[str, Any] = {
     "latent_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "network": [str, "array-like"],
-    "hidden": [None, "array-like"],
+    "hidden": [None, Interval(Integral, 1, None, closed="left"), "array-like"],
     "conditioning": [StrOptions(set(CONDITIONING))],
     "likelihood": [str],
     "noise": [StrOptions({"global", "feature", "item"}), Interval(Real, 0, None, closed="neither")],

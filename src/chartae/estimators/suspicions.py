@@ -52,7 +52,12 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None, noun: str | None = No
         names, where = [repr(name) for name in constant], ""
         but = f" ({leave_out(*constant)})" if len(constant) <= SAID else ""
     else:
-        names = [str(i) for i in _constant(X)] if X.ndim == 2 and noun is None else []
+        same, unseen = _constant(X) if X.ndim == 2 and noun is None else ([], [])
+        if unseen:
+            listed = enumerated([str(i) for i in unseen])
+            of = f"column{'s' * (len(unseen) > 1)} {listed}"
+            warnings.warn(f"no value was observed in {of} (from 0): leave it out", stacklevel=5)
+        names = [str(i) for i in same]
         where, but = " (from 0)", ", unless it is a pixel" if len(names) == 1 else ", unless they are pixels"
     if len(names) == 1:
         warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=5)
@@ -64,7 +69,8 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None, noun: str | None = No
         warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)
 
 
-def _constant(X: np.ndarray) -> np.ndarray:
+def _constant(X: np.ndarray) -> tuple[list[int], list[int]]:
+    """Find columns of one value, and those of none."""
     columns: np.ndarray = np.arange(X.shape[1])
     first = X[0].copy()
     for block in blocks(X):
@@ -76,7 +82,8 @@ def _constant(X: np.ndarray) -> np.ndarray:
         columns = columns[((own == first[columns]) | ~there).all(0)]
         if not len(columns):
             break
-    return columns
+    none = np.isnan(first[columns])
+    return columns[~none].tolist(), columns[none].tolist()
 
 
 def warn_of_row_names(schema: Schema) -> None:

@@ -10,6 +10,7 @@ from chartae.transfer.heads import (
     compares,
     fit_to_draws,
     head,
+    spreading_of,
     takes_unlabeled,
 )
 from chartae.transfer.retrieval import (
@@ -58,6 +59,7 @@ __all__ = [
     "recall_at",
     "refuse_points",
     "risk_coverage",
+    "spreading_of",
     "takes_unlabeled",
     "target_space",
     "tempered",

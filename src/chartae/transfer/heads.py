@@ -26,7 +26,16 @@ from chartae.core.registry import suggest
 from chartae.training.labels import UNLABELED
 from chartae.transfer.spreading import Spreading
 
-__all__ = ["HEADS", "Scaled", "Several", "compares", "fit_to_draws", "head", "takes_unlabeled"]
+__all__ = [
+    "HEADS",
+    "Scaled",
+    "Several",
+    "compares",
+    "fit_to_draws",
+    "head",
+    "spreading_of",
+    "takes_unlabeled",
+]
 
 
 NEIGHBORS = KNeighborsClassifier | KNeighborsRegressor
@@ -274,6 +283,29 @@ def takes_unlabeled(made: Any) -> bool:
     (True, False)
     """
     return isinstance(_last(made), Spreading | LabelPropagation | LabelSpreading | SelfTrainingClassifier)
+
+
+def spreading_of(made: Any) -> Spreading | None:
+    """Find what spreads labels in a head.
+
+    Parameters
+    ----------
+    made : estimator
+        As :func:`head` gives it, fitted or not.
+
+    Returns
+    -------
+    Spreading or None
+        Itself, or the last step of a pipeline.
+
+    Examples
+    --------
+    >>> from chartae.transfer import head, spreading_of
+    >>> spreading_of(head("categorical", "spreading")), spreading_of(head("categorical", "knn"))
+    (Spreading(), None)
+    """
+    last = _last(made)
+    return last if isinstance(last, Spreading) else None
 
 
 def compares(made: Any) -> bool:

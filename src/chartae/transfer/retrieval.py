@@ -534,6 +534,10 @@ class RiskCoverage(NamedTuple):
     area: float
     excess: float
 
+    def __repr__(self) -> str:
+        n = len(self.risk)
+        return f"RiskCoverage(area={self.area:.4g}, excess={self.excess:.4g}, {n:,} item{'s' * (n != 1)})"
+
 
 def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
     """Trade answers for mistakes: leave the least certain items out, one after the other.

@@ -17,6 +17,8 @@ __all__ = ["Spreading"]
 
 CLOSE = 1e-10  # residual of the solution, relative to what is known
 FAINT = 1e-8  # what is below this share of the largest may be error
+NEAR = 1e-6  # the same, of what only tells a temperature
+MOST = 200  # labels that are left out in turn, each for one solution
 ROUNDABOUT = 10  # steps of what spreads, for each that it gets away from where it began
 
 
@@ -111,7 +113,43 @@ class Spreading(ClassifierMixin, BaseEstimator):
         labels = (y[:, None] == self.classes_).astype(float)
         found = np.column_stack([cg(system, label, rtol=CLOSE, maxiter=10_000)[0] for label in labels.T])
         self.shares_ = _normalized(_carried_on(found, self.alpha * shared, labels))
+        self._system, self._labels = system, labels
         return self
+
+    def left_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tell what the other labels say of the rows that have one, as if each had none itself.
+
+        What spreads adds up over labels, so that nothing is fitted again. Rows that are the only one of their
+        class are left out altogether; of more than 200 labels as many are taken, evenly.
+
+        Returns
+        -------
+        rows : ndarray
+            ``(m,)``, of those that it was fitted to.
+        shares : ndarray
+            ``(m, classes)``, probabilities.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae.transfer import Spreading
+        >>> Z, y = np.arange(6.0)[:, None], np.array([0, 0, -1, -1, 1, 1])
+        >>> rows, shares = Spreading(n_neighbors=2).fit(Z, y).left_out()
+        >>> rows.tolist(), shares.argmax(1).tolist()
+        ([0, 1, 4, 5], [0, 0, 1, 1])
+        """
+        known = np.flatnonzero(self._labels.any(1))
+        several = self._labels.sum(0) > 1
+        rows = known[self._labels[known] @ several > 0]
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST)).astype(int))]
+        told = np.empty((len(rows), len(self.classes_)))
+        for i, row in enumerate(rows):
+            one = np.zeros(len(self._labels))
+            one[row] = 1.0
+            reached = cg(self._system, one, rtol=NEAR, maxiter=10_000)[0]  # of each row, and by it as well
+            reached[row] = 0.0
+            told[i] = np.maximum(reached, 0.0) @ self._labels
+        return rows, _normalized(told)
 
     def predict_proba(self, Z: Any) -> np.ndarray:
         """Probability of each class: what the nearest of the fitted rows say.

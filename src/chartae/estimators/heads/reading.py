@@ -47,6 +47,7 @@ from chartae.transfer import (
     in_units,
     is_fitted,
     refuse_points,
+    spreading_of,
     takes_unlabeled,
     target_space,
     tune,
@@ -72,8 +73,8 @@ COMMON: dict[str, Any] = {
     "random_state": None,
 }
 COMMON_TEXT = """
-hidden : sequence of int
-    Widths of the perceptron's layers.
+hidden : int or sequence of int
+    Widths of the perceptron's layers; a number is one layer.
 training : {"frozen", "fine-tuned", "joint", "bottleneck", "generative"}
     "frozen": the encoder stays as it is. "fine-tuned": a linear head or a perceptron is trained on it, and
     then a copy of the encoder with it, more slowly; it encodes and does no more, as its decoder is left
@@ -110,7 +111,7 @@ head_ : estimator
 """
 #: As scikit-learn validates them; encoders and heads are looked at where they are used.
 CONSTRAINTS: dict[str, Any] = {
-    "hidden": ["array-like"],
+    "hidden": [Interval(Integral, 1, None, closed="left"), "array-like"],
     "training": [StrOptions({"frozen", "fine-tuned", *JOINT})],
     "weight": [Interval(Real, 0, None, closed="neither")],
     "max_epochs": [None, Interval(Integral, 1, None, closed="left")],
@@ -267,6 +268,8 @@ class Head(OnCodes):
     def _apart(self, y: np.ndarray, known: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray]:
         """Rows to learn from, and others: none, where those are few, or some class or label is too rare."""
         holds_out = self.calibrate or self.training == "fine-tuned"  # which chooses an epoch by them
+        if target == "categorical" and (self.head == "spreading" or spreading_of(self.head)):
+            holds_out = False  # each label can be left out by itself
         held = round(self.validation_fraction * len(known)) if holds_out else 0
         if held < FEWEST_HELD_OUT:
             return known, known[:0]
@@ -300,7 +303,8 @@ class Head(OnCodes):
     def _fit_frozen(self, X: Any, y: np.ndarray, rows: np.ndarray, target: str) -> None:
         several = target == "bernoulli"
         kind = "categorical" if several else target
-        made = head(kind, self.head, hidden=tuple(self.hidden), random_state=self.random_state_)
+        widths = tuple(np.atleast_1d(self.hidden).tolist())
+        made = head(kind, self.head, hidden=widths, random_state=self.random_state_)
         if kind == "categorical" and not hasattr(made, "predict_proba"):
             raise PlanError(
                 f"{type(made).__name__} gives no probabilities: use LogisticRegression(), say, or put it "
@@ -334,7 +338,7 @@ class Head(OnCodes):
         return {classes.index(name): weight for name, weight in weights.items()}
 
     def _widths(self) -> tuple[int, ...]:
-        return tuple(self.hidden) if self.head == "mlp" else ()
+        return tuple(np.atleast_1d(self.hidden).tolist()) if self.head == "mlp" else ()
 
     def _fine_tuned(self, X: Any, y: torch.Tensor, space: Any, held_out: np.ndarray) -> Any:
         """Train a head on a copy of the encoder, and the copy with it."""
@@ -364,7 +368,8 @@ class Head(OnCodes):
 
         def of_items(model: Any) -> Any:
             given = self.encoder
-            look = features_of(model.space, space.levels, given.network, given.hidden)
+            hidden = None if given.hidden is None else np.atleast_1d(given.hidden).tolist()
+            look = features_of(model.space, space.levels, given.network, hidden)
             return readout(space, network=nn.Sequential(nn.Unflatten(1, model.space.model_shape), look))
 
         self.encoder_, likelihood, self._stopped = fit_jointly(

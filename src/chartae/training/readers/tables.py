@@ -35,6 +35,7 @@ def csv_table(path: Path, labels: Any) -> Dataset:
         frame = _with_codes(
             pd.read_csv(path, low_memory=False, header=None if headless else 0), path, headless
         )
+        frame = _with_whole(frame, path, headless)
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
     except ValueError as e:
@@ -70,6 +71,27 @@ def _with_codes(frame: Any, path: Path, headless: bool) -> Any:
         column = texts[name].str.strip()
         if column.str.fullmatch(r"0\d+").any() and column.dropna().str.fullmatch(r"\d+").all():
             frame.isetitem(i, column)
+    return frame
+
+
+def _with_whole(frame: Any, path: Path, headless: bool) -> Any:
+    """Keep whole numbers that are written without a point so where values are missing, too.
+
+    NumPy's whole numbers have no missing value, and pandas would make them floats.
+    """
+    import pandas as pd
+
+    def gapped(column: Any) -> bool:
+        there = column.dropna()
+        return 0 < len(there) < len(column) and bool((there.abs() < 2**53).all() and (there % 1 == 0).all())
+
+    numbers = [i for i, kind in enumerate(frame.dtypes) if kind.kind == "f" and gapped(frame.iloc[:, i])]
+    if not numbers:
+        return frame
+    texts = pd.read_csv(path, usecols=numbers, dtype=str, header=None if headless else 0)
+    for i, name in zip(numbers, texts, strict=True):
+        if texts[name].dropna().str.fullmatch(r"\s*[+-]?\d+\s*").all():
+            frame.isetitem(i, frame.iloc[:, i].astype("Int64"))
     return frame
 
 
