@@ -537,7 +537,7 @@ NAN, INFINITY = float("nan"), float("inf")
 #: Parameter, and what it cannot be.
 PARAMETERS = {
     "latent_dim": [0, -1, 1.5, "many", None],
-    "hidden": [(0,), (-1,), (1.5,), "wide", 3, (True,), ("a",), ((3,),)],
+    "hidden": [(0,), (-1,), (1.5,), "wide", 0, True, (True,), ("a",), ((3,),)],
     "network": ["lstm", "conv2d", None, 3, ()],
     "conditioning": ["film", "flim", None],
     "likelihood": [None, 3],

@@ -805,7 +805,7 @@ class Interrupting:
             signal.raise_signal(signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupting())
-sys.argv = ["chartae", "info", "no/such/run"]
+sys.argv = ["chartae", "info", "."]
 from chartae.__main__ import main
 sys.exit(main())
 """

@@ -24,6 +24,7 @@ from chartae.core.spaces import Space
 from chartae.estimators.decoding import begun_from, seed_of
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import OnCodes
+from chartae.estimators.parameters import widths
 from chartae.estimators.progress import show_progress
 from chartae.estimators.runs import keep, kept, load
 from chartae.estimators.whole import whole
@@ -255,7 +256,7 @@ class Captioner(OnCodes):
         return Borrowed.of(tokens, texts, self.max_length), language_model
 
     def _plan(self, language_model: Any) -> Plan:
-        hidden = None if self.hidden is None else np.atleast_1d(self.hidden).tolist()
+        hidden = widths(self.hidden)
         if language_model is None:
             return spoken(self.space_, self.code_dim_, hidden=hidden, hide=self.hide)
         # The caller's stays as it is.

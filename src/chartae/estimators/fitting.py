@@ -30,7 +30,7 @@ from chartae.estimators.densities import Densities
 from chartae.estimators.encoding import ENCODED
 from chartae.estimators.geometry import Geometry
 from chartae.estimators.keeping import Keeping
-from chartae.estimators.parameters import CONSTRAINTS, plain
+from chartae.estimators.parameters import CONSTRAINTS, plain, widths
 from chartae.estimators.progress import show_progress
 from chartae.estimators.suspicions import warn_of_constant, warn_of_outliers, warn_of_row_names
 from chartae.estimators.whole import undone
@@ -239,7 +239,7 @@ class Fitting(Densities, Geometry):
         name, own = self._recipe()
         shared = {
             "latent_dim": self.latent_dim_,
-            "hidden": None if self.hidden is None else np.atleast_1d(self.hidden).tolist(),
+            "hidden": widths(self.hidden),
             "noise": self.noise,
             "condition": self.condition_.parameters,
             "conditioning": self.conditioning,

@@ -18,7 +18,7 @@ from chartae.models.assembly import SHARED
 from chartae.models.recipes import find
 from chartae.parts.networks import CONDITIONING
 
-__all__ = ["COMMON", "CONSTRAINTS", "plain"]
+__all__ = ["COMMON", "CONSTRAINTS", "plain", "widths"]
 
 #: Parameters of every estimator, and their defaults.
 COMMON: dict[str, Any] = {
@@ -263,6 +263,28 @@ def told(cls: type, **texts: str) -> type:
         words = words.replace(f"{{{name}}}", shared.strip())
     cls.__doc__ = words
     return cls
+
+
+def widths(hidden: Any) -> list[int] | None:
+    """Give widths of layers as a list, of which a number is one.
+
+    Parameters
+    ----------
+    hidden : int, array_like or None
+        As estimators take it.
+
+    Returns
+    -------
+    list of int or None
+        None where the network is to choose.
+
+    Examples
+    --------
+    >>> from chartae.estimators.parameters import widths
+    >>> widths(32), widths((64, 32)), widths(None)
+    ([32], [64, 32], None)
+    """
+    return None if hidden is None else np.atleast_1d(hidden).tolist()
 
 
 def plain(parameters: Mapping[str, Any], *, unless: Collection[str] = ()) -> dict[str, Any]:

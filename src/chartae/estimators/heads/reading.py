@@ -26,7 +26,7 @@ from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads.targets import targets, vary
 from chartae.estimators.joint import fit_jointly
-from chartae.estimators.parameters import told
+from chartae.estimators.parameters import told, widths
 from chartae.estimators.whole import stopped_by
 from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
@@ -303,8 +303,8 @@ class Head(OnCodes):
     def _fit_frozen(self, X: Any, y: np.ndarray, rows: np.ndarray, target: str) -> None:
         several = target == "bernoulli"
         kind = "categorical" if several else target
-        widths = tuple(np.atleast_1d(self.hidden).tolist())
-        made = head(kind, self.head, hidden=widths, random_state=self.random_state_)
+        hidden = tuple(widths(self.hidden) or ())
+        made = head(kind, self.head, hidden=hidden, random_state=self.random_state_)
         if kind == "categorical" and not hasattr(made, "predict_proba"):
             raise PlanError(
                 f"{type(made).__name__} gives no probabilities: use LogisticRegression(), say, or put it "
@@ -338,7 +338,7 @@ class Head(OnCodes):
         return {classes.index(name): weight for name, weight in weights.items()}
 
     def _widths(self) -> tuple[int, ...]:
-        return tuple(np.atleast_1d(self.hidden).tolist()) if self.head == "mlp" else ()
+        return tuple(widths(self.hidden) or ()) if self.head == "mlp" else ()
 
     def _fine_tuned(self, X: Any, y: torch.Tensor, space: Any, held_out: np.ndarray) -> Any:
         """Train a head on a copy of the encoder, and the copy with it."""
@@ -368,8 +368,7 @@ class Head(OnCodes):
 
         def of_items(model: Any) -> Any:
             given = self.encoder
-            hidden = None if given.hidden is None else np.atleast_1d(given.hidden).tolist()
-            look = features_of(model.space, space.levels, given.network, hidden)
+            look = features_of(model.space, space.levels, given.network, widths(given.hidden))
             return readout(space, network=nn.Sequential(nn.Unflatten(1, model.space.model_shape), look))
 
         self.encoder_, likelihood, self._stopped = fit_jointly(
