@@ -133,10 +133,10 @@ class Spreading(ClassifierMixin, BaseEstimator):
         --------
         >>> import numpy as np
         >>> from chartae.transfer import Spreading
-        >>> Z, y = np.arange(6.0)[:, None], np.array([0, 0, -1, -1, 1, 1])
-        >>> rows, shares = Spreading(n_neighbors=2).fit(Z, y).left_out()
+        >>> Z = np.array([0, 1, 2, 3, 9, 10, 11, 12.0])[:, None]
+        >>> rows, shares = Spreading(n_neighbors=2).fit(Z, [0, 0, -1, 0, 1, -1, 1, 1]).left_out()
         >>> rows.tolist(), shares.argmax(1).tolist()
-        ([0, 1, 4, 5], [0, 0, 1, 1])
+        ([0, 1, 3, 4, 6, 7], [0, 0, 0, 1, 1, 1])
         """
         known = np.flatnonzero(self._labels.any(1))
         several = self._labels.sum(0) > 1
