@@ -170,6 +170,12 @@ def test_remedies_name_the_argument_to_change():
     assert "free-bits" not in found  # of another recipe
 
 
+@pytest.mark.parametrize(("latent_dim", "wanted"), [(2, 23), (22, 23), (32, 39), (39, None), (64, None)])
+def test_codes_are_to_have_as_many_dimensions_as_hold_the_data(latent_dim, wanted):
+    found = proposed(("more-dimensions",), Setting("ae", latent_dim=latent_dim, dimension=19.0, features=784))
+    assert [r.changes["latent_dim"] for r in found] == ([] if wanted is None else [wanted])
+
+
 @pytest.mark.parametrize(("latent_dim", "wanted"), [(2, 40), (39, 40), (40, None), (64, None)])
 def test_no_code_is_to_have_more_numbers_than_an_item(latent_dim, wanted):
     found = proposed(("more-dimensions",), Setting("ae", latent_dim=latent_dim, dimension=36.0, features=40))

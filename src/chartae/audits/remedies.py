@@ -128,10 +128,12 @@ def proposed(names: tuple[str, ...], setting: Setting) -> tuple[Remedy, ...]:
 
 @remedies.register("more-dimensions")
 def _more_dimensions(now: Setting) -> tuple[str, dict[str, Any]] | None:
-    # A manifold of dimension m needs up to 2 m + 1 coordinates; a fifth more than m is where to begin.
-    wanted = max(now.latent_dim + 1, round(1.2 * now.dimension) if now.dimension else 2 * now.latent_dim)
+    m = now.dimension
+    # A fifth more than the dimension is where to begin, and 2 m + 1 coordinates hold any manifold (Whitney).
+    enough = (round(1.2 * m), round(2 * m) + 1) if m else (2 * now.latent_dim,)
     # Items themselves are codes that lose nothing.
-    wanted = wanted if now.features is None else min(wanted, now.features)
+    most = now.features or max(enough)
+    wanted = next((min(size, most) for size in enough if size > now.latent_dim), now.latent_dim)
     if wanted <= now.latent_dim:
         return None
     return f"raise latent_dim from {now.latent_dim} to {wanted}", {"latent_dim": wanted}
