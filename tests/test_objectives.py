@@ -569,11 +569,11 @@ def test_noise_has_a_floor():
     assert float(p.model.likelihood.log_spread) == pytest.approx(math.log(1e-6))
 
 
-def settled_spread(likelihood, px, x, steps=40):
-    """The spread after looking at the same values again and again, as of their distribution."""
+def settled_spread(likelihood, location, x, steps=40):
+    """The spread after looking at the same values again and again."""
     likelihood.train()
     for _ in range(steps):
-        likelihood.observe(px(likelihood.log_spread), x)
+        likelihood.observe(likelihood.distribution(location), x)
     return likelihood.log_spread.exp()
 
 
@@ -591,7 +591,7 @@ def test_the_spread_of_counts_is_that_of_their_residuals(spread, noise, gaps):
     likelihood = NegativeBinomialLikelihood(torch.nn.Identity(), (3,), noise=noise)
     likelihood.gaps = gaps
     location = torch.from_numpy(mean).float().log()[None]
-    found = settled_spread(likelihood, lambda _: likelihood.distribution(location), x)
+    found = settled_spread(likelihood, location, x)
     assert found.shape == ((3,) if noise == "feature" else ())
     # A standard error is 4 % of a spread of 2, of which the likeliest estimate has half.
     torch.testing.assert_close(found, torch.full_like(found, spread), rtol=0.15, atol=0.01)
@@ -603,7 +603,7 @@ def test_the_scale_of_students_t_is_the_likeliest(dof):
     likelihood = StudentTLikelihood(torch.nn.Identity(), (2,))
     likelihood.log_dof.data.fill_(math.log(dof))
     location = torch.zeros(1, *x.shape)
-    variance = settled_spread(likelihood, lambda _: likelihood.distribution(location), x, steps=500)
+    variance = settled_spread(likelihood, location, x, steps=500)
     assert float(variance.sqrt()) == pytest.approx(0.3, rel=0.03)  # a standard error is 1 % at most
     _, likeliest = scipy.stats.t.fit(x.numpy().ravel(), fdf=dof, floc=0.0)[1:]
     assert float(variance.sqrt()) == pytest.approx(likeliest, rel=1e-3)

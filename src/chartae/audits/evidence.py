@@ -283,13 +283,14 @@ class Evidence:
             ``(m, d)`` each.
         """
         done = len(self._moments[0])
-        found = [self._moments] if done else []
-        with torch.no_grad():
-            for b in self.chart.blocks(max(0, m - done)):
-                b = slice(done + b.start, done + b.stop)
-                both = self.chart.q(self.x[b], *self.conditions(b)).moments()
-                found.append((both[0].cpu().double().numpy(), both[1].cpu().double().numpy()))
-        self._moments = np.concatenate([v[0] for v in found]), np.concatenate([v[1] for v in found])
+        if m > done:
+            found = [self._moments] if done else []
+            with torch.no_grad():
+                for b in self.chart.blocks(m - done):
+                    b = slice(done + b.start, done + b.stop)
+                    both = self.chart.q(self.x[b], *self.conditions(b)).moments()
+                    found.append((both[0].cpu().double().numpy(), both[1].cpu().double().numpy()))
+            self._moments = np.concatenate([v[0] for v in found]), np.concatenate([v[1] for v in found])
         return self._moments[0][:m], self._moments[1][:m]
 
     def assumed(self, m: int) -> Distribution:

@@ -80,7 +80,7 @@ class SpreadLikelihood(NetworkLikelihood):
         if noise == "item":  # the network gives more than the location
             self.offers = self.offers - {"score", "located"}
             return
-        self.floor = float(self._spread(torch.tensor(self.smallest)).log())
+        self.floor = float(self._spread(torch.tensor(self.smallest)))
         size = self.shape if noise == "feature" else ()
         start = self._spread(torch.tensor(float(noise))).log() if fixed else torch.zeros(())
         self.register_buffer("log_spread", start.expand(size).clone())
@@ -131,7 +131,7 @@ class SpreadLikelihood(NetworkLikelihood):
         # The first batch replaces the starting value; later ones are averaged in.
         weight = 1.0 - (1.0 - self.momentum) * (self.seen > 0) if share is None else now.new_tensor(share)
         spread = torch.lerp(self.log_spread.exp(), now, weight)
-        self.log_spread.copy_(spread.clamp_min(math.exp(self.floor)).log())
+        self.log_spread.copy_(spread.clamp_min(self.floor).log())
         self.seen += 1
 
 
