@@ -86,7 +86,7 @@ class NegativeBinomialLikelihood(SpreadLikelihood):
     ----------
     network, shape, noise, levels, step
         As in :class:`SpreadLikelihood`; the spread is the inverse of the dispersion r, so that the variance
-        is mean + spread * mean^2.
+        of a count is mean + spread * mean^2, and has no unit, where it is fixed, either.
 
     References
     ----------
