@@ -370,12 +370,16 @@ def write(args: Namespace, raw: dict[str, Any]) -> None:
                 "nats" if pair.loss == "bce" else "squared error",
             ]
         )
-    gpu = {} if args.device == "cpu" else {"gpu": torch.cuda.get_device_name()}
+    machine = common.machine_info(args.threads)
+    if args.device == "cpu":
+        where = "a processor with products in bf16" if "avx512_bf16" in machine["isa"] else "a processor"
+    else:
+        machine["gpu"] = where = torch.cuda.get_device_name()
     common.write_json(
         args.out,
-        title="Every model of pythae against its recipe: 10,000 images of MNIST, two epochs",
+        title=f"Every model of pythae against its recipe, on {where}: 10,000 images of MNIST, two epochs",
         command=common.command_line(Namespace(**vars(args) | {"models": None}), "speed/pythae_family.py"),
-        machine=common.machine_info(args.threads) | gpu,
+        machine=machine,
         columns=[
             "pythae 0.1.2",
             "recipe",
