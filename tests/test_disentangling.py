@@ -95,6 +95,21 @@ def test_it_is_the_sum_over_pairs_that_is_published():
         torch.testing.assert_close(got, want)
 
 
+def test_posteriors_may_be_as_narrow_and_as_wide_as_they_like():
+    """Densities of a batch lie up to e^20 apart in each dimension, and their sums are those in float64."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(30, 4, generator=generator)
+    log_var = torch.empty(30, 4).uniform_(-20, 20, generator=generator)
+    q = DiagonalNormal(mean.requires_grad_(), log_var.requires_grad_())
+    found = tc(q, q.draw(3, Noise(0)).z)
+    exact = DiagonalNormal(mean.detach().double(), log_var.detach().double())
+    z = q.draw(3, Noise(0)).z.detach().double()
+    pairs = exact.log_prob(z.unsqueeze(2), per_dim=True)
+    expected = (pairs.sum(-1).logsumexp(2) - pairs.logsumexp(2).sum(-1)).mean() + 3 * math.log(30)
+    assert found.item() == pytest.approx(float(expected), rel=1e-5)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(found, [mean, log_var]))
+
+
 def test_a_full_covariance_has_its_own_correlations():
     """One row alone: the total correlation of its posterior, which is in its covariance."""
     tril = torch.tensor([[[1.0, 0.0], [0.9, 0.5]]])
