@@ -13,7 +13,7 @@ from chartae.core.errors import DataError
 from chartae.core.spaces import Support, Units
 from chartae.parts.distributions import NegativeBinomial, Poisson
 from chartae.parts.likelihoods.base import NetworkLikelihood, likelihoods, mean_there
-from chartae.parts.likelihoods.continuous import SpreadLikelihood
+from chartae.parts.likelihoods.spreads import SpreadLikelihood
 from chartae.parts.posteriors import bounded
 
 if TYPE_CHECKING:
