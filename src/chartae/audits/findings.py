@@ -180,7 +180,7 @@ class Finding:
         dict
             Of what JSON knows: arrays as lists, what is not finite as None.
         """
-        out = {name: plain(getattr(self, name)) for name in self.__dataclass_fields__ if name != "remedies"}
+        out = {name: as_json(getattr(self, name)) for name in self.__dataclass_fields__ if name != "remedies"}
         return out | {"remedies": [remedy.to_dict() for remedy in self.remedies]}
 
 
@@ -419,7 +419,7 @@ def of_share(hits: int, n: int, **more: Any) -> Reading:
     return Reading(hits / n, (low, high), **more)
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Turn into what JSON knows.
 
     Source: this library's own.
@@ -437,16 +437,16 @@ def plain(value: Any) -> Any:
     Examples
     --------
     >>> import numpy as np
-    >>> from chartae.audits.findings import plain
-    >>> plain({"a": np.array([1.0, np.nan])})
+    >>> from chartae.audits.findings import as_json
+    >>> as_json({"a": np.array([1.0, np.nan])})
     {'a': [1.0, None]}
     """
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): as_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [as_json(v) for v in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return as_json(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

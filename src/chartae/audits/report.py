@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from chartae.audits.evidence import Evidence, budget_of
-from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, checks, judge, plain
+from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, as_json, checks, judge
 from chartae.audits.remedies import Setting, proposed
 from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
 from chartae.core.files import atomic
@@ -114,7 +114,7 @@ class Report:
         return {
             "verdict": self.verdict,
             "summary": self.summary,
-            "facts": plain(self.facts),
+            "facts": as_json(self.facts),
             "findings": [finding.to_dict() for finding in self.findings],
             "skipped": dict(self.skipped),
         }

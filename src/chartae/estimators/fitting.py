@@ -30,7 +30,7 @@ from chartae.estimators.densities import Densities
 from chartae.estimators.encoding import ENCODED
 from chartae.estimators.geometry import Geometry
 from chartae.estimators.keeping import Keeping
-from chartae.estimators.parameters import CONSTRAINTS, plain, widths
+from chartae.estimators.parameters import CONSTRAINTS, kept_as_json, widths
 from chartae.estimators.progress import show_progress
 from chartae.estimators.suspicions import warn_of_constant, warn_of_outliers, warn_of_row_names
 from chartae.estimators.whole import undone
@@ -251,7 +251,7 @@ class Fitting(Densities, Geometry):
             raise PlanError(
                 f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
             )
-        self.blueprint_ = plain({"recipe": name, "parameters": own, **shared})
+        self.blueprint_ = kept_as_json({"recipe": name, "parameters": own, **shared})
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return build_from(self.blueprint_, self.space_, self.network)

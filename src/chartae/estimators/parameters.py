@@ -18,7 +18,7 @@ from chartae.models.assembly import SHARED
 from chartae.models.recipes import find
 from chartae.parts.networks import CONDITIONING
 
-__all__ = ["COMMON", "CONSTRAINTS", "plain", "widths"]
+__all__ = ["COMMON", "CONSTRAINTS", "kept_as_json", "widths"]
 
 #: Parameters of every estimator, and their defaults.
 COMMON: dict[str, Any] = {
@@ -287,7 +287,7 @@ def widths(hidden: Any) -> list[int] | None:
     return None if hidden is None else np.atleast_1d(hidden).tolist()
 
 
-def plain(parameters: Mapping[str, Any], *, unless: Collection[str] = ()) -> dict[str, Any]:
+def kept_as_json(parameters: Mapping[str, Any], *, unless: Collection[str] = ()) -> dict[str, Any]:
     """Give parameters as JSON values, which a run folder can keep.
 
     Parameters
@@ -310,8 +310,8 @@ def plain(parameters: Mapping[str, Any], *, unless: Collection[str] = ()) -> dic
     Examples
     --------
     >>> import numpy as np
-    >>> from chartae.estimators.parameters import plain
-    >>> plain({"hidden": np.array([8, 4]), "beta": np.float32(2.0)})
+    >>> from chartae.estimators.parameters import kept_as_json
+    >>> kept_as_json({"hidden": np.array([8, 4]), "beta": np.float32(2.0)})
     {'hidden': [8, 4], 'beta': 2.0}
     """
 

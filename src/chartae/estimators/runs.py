@@ -19,7 +19,7 @@ from chartae.core.spaces import Space
 from chartae.density import Density, densities
 from chartae.estimators.conditions import ConditionSchema
 from chartae.estimators.decoding import Generator
-from chartae.estimators.parameters import plain
+from chartae.estimators.parameters import kept_as_json
 from chartae.models.persistence import read_run, write_run
 from chartae.models.recipes import build_from, find
 from chartae.parts.priors import priors
@@ -140,7 +140,10 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     given = {name: getattr(estimator, name) for name in kind._get_param_names()}
     config = {
         "content": "model",
-        "estimator": {"class": kind.__name__, "parameters": plain(given, unless=("network", "random_state"))},
+        "estimator": {
+            "class": kind.__name__,
+            "parameters": kept_as_json(given, unless=("network", "random_state")),
+        },
         "blueprint": estimator.blueprint_,
         "space": estimator.space_.config(),
         "condition": estimator.condition_.config(),
@@ -179,7 +182,7 @@ def _description(prior: Prior) -> Any:
         return next(name for name in priors if priors[name] is type(prior))
     return {
         "density": next(name for name in densities if densities[name] is type(prior)),
-        "parameters": plain(prior.parameters_),
+        "parameters": kept_as_json(prior.parameters_),
         "held_out": prior.held_out,
         "held_out_se": prior.held_out_se,
     }
@@ -348,7 +351,7 @@ def keep(
     check_is_fitted(estimator)
     config = {
         "content": content,
-        "parameters": plain(estimator.get_params(deep=False), unless=("random_state", *yours)),
+        "parameters": kept_as_json(estimator.get_params(deep=False), unless=("random_state", *yours)),
         "random_state": estimator.random_state_,
         **facts,
     }

@@ -13,7 +13,7 @@ from chartae.geometry.charts import chart_of, codes_of, rows_of, units_of
 from chartae.geometry.geodesics import SMALL
 from chartae.geometry.jacobians import pushforward
 from chartae.training.items import array_of
-from chartae.training.labels import as_labels, plain
+from chartae.training.labels import as_labels, typed
 
 __all__ = ["Direction", "Traversal", "directions", "traverse"]
 
@@ -375,7 +375,7 @@ def _attributes(Z: Any, attribute: Any) -> tuple[np.ndarray, list[np.ndarray], l
             raise DataError(
                 f"the attribute is missing in row {missing.argmax()} (from 0): leave such rows out"
             )
-        a = plain(a)
+        a = typed(a)
         a = a.astype(str) if a.dtype.kind == "O" else a
     number = a.dtype.kind == "f"
     if not (np.isfinite(Z).all() and (not number or np.isfinite(a).all())):

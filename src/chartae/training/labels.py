@@ -13,7 +13,7 @@ from chartae.core.columns import is_frame
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
 
-__all__ = ["UNLABELED", "as_condition", "as_labels", "labeled", "marked", "of_values", "plain"]
+__all__ = ["UNLABELED", "as_condition", "as_labels", "labeled", "marked", "of_values", "typed"]
 
 UNLABELED = -1
 
@@ -112,14 +112,14 @@ def as_condition(values: Any) -> NDArray[Any]:
         return found
     none = _missing(found)
     if not none.any():
-        return plain(found)
+        return typed(found)
     declared = getattr(getattr(values, "dtype", None), "kind", "O")
-    kind = declared if none.all() else plain(found[~none]).dtype.kind
+    kind = declared if none.all() else typed(found[~none]).dtype.kind
     several = found.ndim > 1 and found.shape[1] > 1  # whole numbers, too, are a vector then
     return found.astype(np.float64) if kind == "f" or (several and kind in "biu") else found
 
 
-def plain(labels: NDArray[Any]) -> NDArray[Any]:
+def typed(labels: NDArray[Any]) -> NDArray[Any]:
     """Give labels that are objects in NumPy's own type, where all are texts, or all numbers or truth values.
 
     Parameters
@@ -141,8 +141,8 @@ def plain(labels: NDArray[Any]) -> NDArray[Any]:
     Examples
     --------
     >>> import numpy as np
-    >>> from chartae.training.labels import plain
-    >>> plain(np.array([2, 1], object)), plain(np.array(["a", 1], object))
+    >>> from chartae.training.labels import typed
+    >>> typed(np.array([2, 1], object)), typed(np.array(["a", 1], object))
     (array([2, 1]), array(['a', 1], dtype=object))
     """
     if labels.dtype != object:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import NearestNeighbors
 
 from chartae.core.errors import DataError, PlanError
-from chartae.training.labels import as_labels, marked, plain
+from chartae.training.labels import as_labels, marked, typed
 
 __all__ = ["Spreading"]
 
@@ -109,7 +109,7 @@ class Spreading(ClassifierMixin, BaseEstimator):
         root = diags(np.maximum(np.asarray(graph.sum(1)).ravel(), np.finfo(float).tiny) ** -0.5)
         shared = root @ graph @ root
         system = eye(n) - self.alpha * shared
-        self.classes_ = np.unique(plain(y[~none]))
+        self.classes_ = np.unique(typed(y[~none]))
         labels = (y[:, None] == self.classes_).astype(float)
         found = np.column_stack([cg(system, label, rtol=CLOSE, maxiter=10_000)[0] for label in labels.T])
         self.shares_ = _normalized(_carried_on(found, self.alpha * shared, labels))

@@ -13,7 +13,7 @@ from sklearn.utils.validation import (
 )
 
 from chartae.core.errors import DataError
-from chartae.training.labels import UNLABELED, as_labels, plain
+from chartae.training.labels import UNLABELED, as_labels, typed
 
 __all__ = ["classes_of", "targets"]
 
@@ -90,7 +90,7 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     >>> classes_of(np.array([2, 1, 2], object))
     array([1, 2])
     """
-    y = plain(y)
+    y = typed(y)
     check_classification_targets(y)
     found: np.ndarray = np.unique(y)
     if len(found) < 2:

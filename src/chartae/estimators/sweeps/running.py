@@ -30,7 +30,7 @@ from chartae.estimators.checking import brings_items
 from chartae.estimators.decoding import count
 from chartae.estimators.fitting import _sum
 from chartae.estimators.keeping import Keeping
-from chartae.estimators.parameters import COMMON, plain
+from chartae.estimators.parameters import COMMON, kept_as_json
 from chartae.estimators.runs import load
 from chartae.estimators.sweeps.cells import CELLS, MEASURES, Cell
 from chartae.estimators.sweeps.choice import recommended
@@ -152,8 +152,10 @@ def sweep(
     _refuse_jobs(count(jobs, "jobs"), recipe, X)
     facts = {
         "recipe": recipe,
-        "recipe_params": plain(own),
-        "parameters": plain({k: v for k, v in {**COMMON, **shared}.items() if k not in (*FREE, *SWEPT)}),
+        "recipe_params": kept_as_json(own),
+        "parameters": kept_as_json(
+            {k: v for k, v in {**COMMON, **shared}.items() if k not in (*FREE, *SWEPT)}
+        ),
         "data": {"rows": len(task.X), "shape": list(task.X.shape[1:]), "sum": _sum(task.X, task.raw)},
         "held_out": min(ROWS, len(task.held_out)),
     }
