@@ -58,6 +58,16 @@ def test_layouts(shape):
     assert space.from_model(model.expand(4, *model.shape)).shape == (4, 2, *shape)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16"])
+def test_whole_numbers_do_not_wrap_around_in_their_type(kind):
+    limits, far = np.iinfo(kind), torch.tensor([[-50.0], [50.0]])
+    X = np.array([[limits.min], [limits.max], [3]], kind)
+    back = infer_space(X, likelihood="normal").from_model(far).numpy()
+    assert back[:, 0].tolist() == [limits.min, limits.max]
+    free = infer_space(X.astype(np.float32), likelihood="normal").from_model(far).numpy()
+    assert free[0] < limits.min < limits.max < free[1]
+
+
 @pytest.mark.parametrize(
     ("layout", "shape", "model_shape"),
     [

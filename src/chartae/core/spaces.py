@@ -344,7 +344,8 @@ class Space(nn.Module):
         Returns
         -------
         Tensor
-            ``(..., *shape)``: float64 where the data had that many digits, float32 otherwise.
+            ``(..., *shape)``: float64 where the data had that many digits, float32 otherwise. Of bytes and other
+            whole numbers of up to 16 bits none is beyond what their type holds, where it would wrap around.
         """
         fine = x.dtype == torch.float64 or self._is_fine
         if fine or bool(self.center.any()) or self._float32() is None:
@@ -354,6 +355,9 @@ class Space(nn.Module):
             x = _finite(x * self.scale.float())
         if self.levels is not None:
             x = x.round()  # categories are whole numbers, and their steps in model units are not
+        kind = np.dtype(self.dtype)
+        if kind.kind in "iu" and kind.itemsize <= 2:
+            x = x.clamp(np.iinfo(kind).min, np.iinfo(kind).max)
         if self.layout == "hw":
             return x.squeeze(-3)
         return x.movedim(-3, -1) if self.layout == "hwc" else x
