@@ -214,13 +214,12 @@ def test_labels_and_vectors(y, classes, vector_dim):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (["a", None, "b"], r"labels hold None in row 1 \(from 0\), .*: drop such rows, or name them"),
-        (["a", "b", np.nan], r"labels hold None in row 2 \(from 0\)"),
-        ([1, 2, None], "labels hold None in row 2"),
-        (pd.Series([True, None], dtype="boolean"), "labels hold None in row 1"),
-        (pd.Series(["a", None]), "labels hold (None|nan) in row 1"),
-        ({"label": [1.0, np.nan]}, "labels hold nan in row 1"),
-        ({"label": np.array([1.0, np.inf], dtype=object)}, "labels hold inf in row 1"),
+        ([None, None], "no row has a label"),
+        ({"label": np.full(3, np.nan)}, "no row has a label"),
+        (
+            {"label": np.array([1.0, np.inf], dtype=object)},
+            r"labels hold inf in row 1 \(from 0\), .*: drop such",
+        ),
         ([1, "a"], "labels mix types, as in 'a' and 1: make them all strings"),
         (np.array(["a", True], dtype=object), "labels mix types, as in 'a' and True"),
         ([[1.0, 2.0], [3.0]], "rows of the condition differ in length: give each one label, or a vector"),
@@ -257,8 +256,8 @@ def test_what_cannot_be_a_condition(y, message):
         ([False, True], 1, "unknown label 1 is an integer, and the known True a boolean: known labels are"),
         ([1, 2], 3, "unknown label 3: known labels are 1, 2"),
         ([1, 2], 1.5, "unknown label 1.5: known"),
-        (["a", "b"], ["a", None], "labels hold None in row 1"),
-        (["a", "b"], np.nan, "nan cannot be a label"),
+        (["a", "b"], ["c", None], "unknown label 'c'"),
+        (["a", "b"], np.inf, "inf cannot be a label"),
         (["a", "b"], [["a", "b"]], r"labels have shape \(1, 2\)"),
     ],
     ids=str,
@@ -358,8 +357,10 @@ def test_several_labels_at_once_are_followed_in_a_combination_that_was_not_seen(
     ids=lambda y: type(y).__name__,
 )
 def test_integers_with_gaps_are_labels_that_are_missing_and_no_numbers(y):
-    with pytest.raises(DataError, match=r"in row 0 \(from 0\), which cannot be a label"):
-        ConditionSchema.learn(y)
+    schema = ConditionSchema.learn(y)
+    assert schema.vector_shape is None
+    codes = schema.encode(y, 40).label
+    assert codes[:4].tolist() == [-1, *([0, 1, 0] if schema.classes.dtype.kind == "i" else [1, 0, 1])]
 
 
 FLOATS = [1.5, None, 2.5]
@@ -395,10 +396,46 @@ def test_numbers_to_condition_on_are_the_same_to_a_reader_and_a_model(c):
     ],
 )
 def test_whole_numbers_with_gaps_are_labels_that_are_missing_to_both(y):
-    with pytest.raises(DataError, match=r"label in row 1 .* is missing"):
-        ct.read(np.zeros((3, 2)), labels=y)
-    with pytest.raises(DataError, match="labels hold None in row 1"):
-        ConditionSchema.learn(y)
+    found = ct.read(np.zeros((3, 2)), labels=y)
+    assert found.y.tolist() == WHOLE
+    assert "2 labels (none in 1 row)" in found.summary
+    for labels in (y, found.y):
+        assert ConditionSchema.learn(labels).encode(labels, 3).label.tolist() == [0, -1, 1]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["a", None, "b"],
+        ["a", np.nan, "b"],
+        [1, None, 2],
+        pd.Series([False, None, True], dtype="boolean"),
+        pd.Series(["a", None, "b"]),
+        {"label": [1.0, np.nan, 2.0]},
+    ],
+    ids=str,
+)
+def test_a_missing_label_is_a_row_without_a_condition(y):
+    schema = ConditionSchema.learn(y)
+    assert schema.encode(y, 3).label.tolist() == [0, -1, 1]
+    again = ConditionSchema.from_config(json.loads(json.dumps(schema.config())))
+    assert again.encode(y, 3).label.tolist() == [0, -1, 1]
+
+
+def test_rows_without_a_label_teach_what_is_common_to_all():
+    """Items of a and b lie at -3 and 3, those without a label at 0, where "no condition" has them, too."""
+    rng = np.random.default_rng(0)
+    y = np.array(["a", None, "b"], object)[np.arange(600) % 3]
+    X = np.select([y == "a", y == "b"], [-3.0, 3.0], 0.0)[:, None] + 0.1 * rng.normal(size=(600, 4))
+    m = ct.CVAE(latent_dim=1, **FIT | {"batch_size": 50, "max_epochs": 60}).fit(X, y)
+    for condition, center in (("a", -3.0), ("b", 3.0)):
+        made = m.sample(200, condition=condition, random_state=0)
+        np.testing.assert_allclose(made.mean(0), center, atol=0.5)
+    back = m.reconstruct(X, condition=y)
+    assert np.abs(back - X).mean() < 0.5
+    assert np.array_equal(m.transform(X[1::3], [None] * 200), m.transform(X[1::3]))
+    known = ct.control_report(m, X, y, random_state=0)
+    assert known.facts["rows"] == 400
 
 
 def test_a_column_of_a_table_is_floats_to_condition_on_in_a_category_too():

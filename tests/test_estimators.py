@@ -642,7 +642,7 @@ def test_a_condition_where_there_is_none(vae):
         (np.array([["a", "b"]] * 200), "must be numbers"),
         (np.zeros((100, 2)), r"\(200, 2\) is needed"),
         (np.array(["2020-01-01"] * 200, dtype="datetime64[D]"), "cannot be a label"),
-        ({"label": np.full(200, np.nan)}, "cannot be a label"),
+        ({"label": np.full(200, np.nan)}, "no row has a label"),
     ],
 )
 def test_conditions_that_cannot_be_learned(y, message):

@@ -145,10 +145,8 @@ def test_the_search_for_what_is_not_finite_goes_by_blocks(monkeypatch):
     [
         ([0, 1], ("(2,)", "3 items")),
         ([0.0, np.inf, 1.0], ("row 1", "NaN for no condition")),
-        (["a", None, "b"], ("label in row 1", "is missing")),
-        (np.ma.array([0, 9, 1], mask=[0, 1, 0]), ("label in row 1", "is missing")),
-        (pd.Series([0, None, 1], dtype="category"), ("label in row 1", "is missing")),
-        (pd.Series([0, None, 1], dtype="Int64"), ("label in row 1", "is missing")),
+        ([None, None, None], ("no item", "has a label")),
+        (np.ma.array([0, 9, 1], mask=True), ("no item", "has a label")),
         (np.array([[0], [0, 1], 1], object), ("do not make an array",)),
         (pd.Series([0, "a", 1]), ("labels are object",)),
         (np.zeros((2, 3, 1)), ("(2, 3, 1)", "3 items")),
@@ -413,7 +411,10 @@ def test_csv_layouts(tmp_path):
     file.write_text("a,b\n1,2\n3,\n")
     assert read(file).summary == "2 rows of 2 columns, 25.0% of values missing, from a.csv"
     file.write_text("a,b\n1,x\n2,\n")
-    refused(file, "'b'", "empty in row 1", labels="b")
+    assert read(file, labels="b").y.tolist() == ["x", None]
+    assert "1 label (x) (none in 1 row)" in read(file, labels="b").summary
+    file.write_text("a,b\n1,\n2,\n")
+    refused(file, "no item", "has a label", labels="b")
 
 
 def test_frames():
@@ -717,5 +718,4 @@ def test_gaps_in_a_number_to_condition_on_are_no_condition(tmp_path):
     file.write_text("a,b,y\n" + "".join(f"{i},{i * i},{'' if i == 3 else i / 4}\n" for i in range(20)))
     assert np.isnan(ct.read(file, labels="y").y).tolist() == [i == 3 for i in range(20)]
     file.write_text("a,b,y\n" + "".join(f"{i},{i * i},{'' if i == 3 else i % 2}\n" for i in range(20)))
-    with pytest.raises(DataError, match=r"label column 'y' of a.csv is empty in row 3"):
-        ct.read(file, labels="y")
+    assert ct.read(file, labels="y").y.tolist() == [None if i == 3 else i % 2 for i in range(20)]

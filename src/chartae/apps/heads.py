@@ -54,7 +54,7 @@ def head(
 ) -> None:
     """Read labels or numbers off codes, and say how well.
 
-    Rows labeled -1, or without a number, are predicted.
+    Rows labeled -1, and those without a label or a number, are predicted.
     """
     import numpy as np
     from sklearn.utils import _safe_indexing
@@ -113,19 +113,23 @@ def _with_labels(items: Dataset, estimator: Any) -> tuple[Any, np.ndarray]:
 def _to_read(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows of which something is known, and the labels that there are; None: they are numbers."""
     import numpy as np
-    import pandas as pd
     from sklearn.utils.multiclass import type_of_target
 
+    from chartae.training.labels import missing, typed
     from chartae.transfer import UNLABELED, labeled
 
-    known = np.flatnonzero(~np.asarray(pd.isna(y)))
-    if type_of_target(y[known]) == "continuous":
+    known = np.flatnonzero(~missing(y))
+    if empty := len(y) - len(known):
+        typer.echo(f"unknown   {empty:,} rows have no label")
+    told = typed(y[known])
+    if type_of_target(told) == "continuous":
         return known, None
-    rows = known[labeled(y[known])]
-    if unknown := len(known) - len(rows):
+    marked = ~labeled(told)
+    rows = known[~marked]
+    if unknown := int(marked.sum()):
         cure = "which stands for none: write another, if it is one"
         typer.echo(f"unknown   {unknown:,} rows have the label {UNLABELED}, {cure}")
-    names, times = np.unique(y[rows], return_counts=True)
+    names, times = np.unique(told[~marked], return_counts=True)
     if len(names) < 2 or times.min() < 2:
         which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")
         raise DataError(f"{name} holds the label {which}: a head needs two rows of two labels or more")

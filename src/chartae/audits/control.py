@@ -296,7 +296,9 @@ def _known(chart: Chart, y: Any, c: Tensor, labels: Any) -> Tensor:
     known = torch.ones(len(c), dtype=torch.bool)
     # A model of this library has something to say of what is not known: its ``c`` holds no NaN.
     for part in (c,) if schema is None else schema.encode(y, len(c)):
-        if part is not None and part.ndim > 1:
+        if part is not None and part.ndim == 1:
+            known &= part.cpu() >= 0
+        elif part is not None:
             lost = part.isnan().cpu()
             lost = lost.any(-1) if part.ndim == 2 else lost.any(-1).flatten(1).all(1)  # some are shorter
             known &= ~lost

@@ -344,8 +344,8 @@ class Space(nn.Module):
         Returns
         -------
         Tensor
-            ``(..., *shape)``: float64 where the data had that many digits, float32 otherwise. Of bytes and other
-            whole numbers of up to 16 bits none is beyond what their type holds, where it would wrap around.
+            ``(..., *shape)``: float64 where the data had that many digits, float32 otherwise. Where these are
+            bytes, or whole numbers of 16 bits, nothing is beyond what their type holds: it would wrap around.
         """
         fine = x.dtype == torch.float64 or self._is_fine
         if fine or bool(self.center.any()) or self._float32() is None:

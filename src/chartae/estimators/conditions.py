@@ -13,7 +13,7 @@ import torch
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
-from chartae.training.labels import as_condition, of_values
+from chartae.training.labels import as_condition, missing, of_values, typed
 
 __all__ = ["ConditionSchema"]
 
@@ -66,8 +66,8 @@ class ConditionSchema:
             ``(t, m)`` are sequences of vectors, of any lengths t. A dict has several of these,
             ``{"label": ..., "vector": ..., "sequence": ...}``, and "set" in place of "sequence" where the
             order of the vectors says nothing; both may also be an array ``(n, t, m)``, filled up with NaN. A
-            NaN in a scalar, a vector or a map means "no condition" for that row, and so does a sequence
-            without vectors; labels cannot be missing.
+            NaN in a scalar, a vector or a map means "no condition" for that row, and so do a label that is
+            missing (None) and a sequence without vectors.
 
         Returns
         -------
@@ -77,14 +77,18 @@ class ConditionSchema:
         Raises
         ------
         DataError
-            If it is none of these, or if a label is missing.
+            If it is none of these, or if no row has a label.
         """
         label, vector, vectors, ordered = _split(_named(y))
         if label is not None and label.ndim != 1:
             raise DataError(f"labels have shape {label.shape}: give one for each row")
         if vector is not None and (vector.ndim == 0 or math.prod(vector.shape[1:]) == 0):
             raise DataError(f"condition vectors have shape {vector.shape}: give (n, m), m one or more")
-        classes = None if label is None else np.unique(label)
+        classes = None
+        if label is not None:
+            classes = np.unique(typed(label[~missing(label)]))
+            if len(label) and not len(classes):
+                raise DataError("no row has a label: give some of them one, or leave the condition out")
         rows = [] if vectors is None else _sequences(vectors)
         if vectors is not None and (not rows or rows[0].shape[1] == 0):
             raise DataError("a condition of sequences has no vectors: give an array (t, m) for each row")
@@ -140,8 +144,8 @@ class ConditionSchema:
         condition : object
             As in :meth:`learn`, or a single label, vector, map or sequence, or None for "no condition". What
             is not a dict is the first part that the model knows, of label, vector and sequence, and a list of
-            arrays ``(t, m)`` its sequence or set, if it knows one. A part that a dict leaves out, and a
-            vector that holds a NaN, is absent, which the model was trained for.
+            arrays ``(t, m)`` its sequence or set, if it knows one. A part that a dict leaves out is absent,
+            which the model was trained for, as are a label that is None and a vector that holds a NaN.
         n : int
             How many rows.
 
@@ -177,15 +181,19 @@ class ConditionSchema:
         label = np.broadcast_to(label, n) if label.ndim == 0 else label
         if len(label) != n:
             raise DataError(f"{len(label)} labels for {n} rows: give one for each row, or a single one")
+        codes, there = np.full(n, -1), ~missing(label)
+        label = typed(label[there])
         # NumPy would compare text with numbers as text, and take True for 1.
         comparable = _kind(self.classes) == _kind(label)
         # Of integers with and without a sign it would make floats, and one of several large ones.
         mixed = {label.dtype.kind, self.classes.dtype.kind} == {"i", "u"}
         same = label.astype(self.classes.dtype) if mixed else label
-        known = np.isin(same, self.classes) & (same == label) if comparable else np.zeros(n, dtype=bool)
+        known = np.isin(same, self.classes) & (same == label) if comparable else np.zeros(len(same), bool)
         if not known.all():
             raise DataError(self._unknown(label[~known].tolist()[0]))
-        return torch.from_numpy(np.searchsorted(self.classes, same))
+        if len(same):
+            codes[there] = np.searchsorted(self.classes, same)
+        return torch.from_numpy(codes)
 
     def _unknown(self, label: Any) -> str:
         assert self.classes is not None
@@ -299,17 +307,16 @@ def _array(y: Any) -> np.ndarray:
 
 
 def _names(label: np.ndarray) -> np.ndarray:
-    """Labels of one type that a run folder can keep, and that can be asked for again."""
+    """Labels of one type that a run folder can keep, and that can be asked for again; None: there is none."""
     if label.ndim > 1:
         raise DataError(f"labels have shape {label.shape}: give one for each row")
     rows = np.atleast_1d(label)
-    if label.dtype.kind in "fO":
-        missing = ~np.isfinite(rows) if label.dtype.kind == "f" else np.array([v is None for v in rows])
-        if missing.any():
-            row = int(missing.argmax())
-            where = f"labels hold {rows[row]} in row {row} (from 0), which" if label.ndim else str(label)
-            raise DataError(f"{where} cannot be a label: drop such rows, or name them, as in 'missing'")
-    if label.dtype == object:
+    if label.dtype.kind == "f" and np.isinf(rows).any():
+        row = int(np.isinf(rows).argmax())
+        where = f"labels hold {rows[row]} in row {row} (from 0), which" if label.ndim else str(label)
+        raise DataError(f"{where} cannot be a label: drop such rows, or write NaN for no label")
+    rows = typed(rows[~missing(rows)])
+    if rows.dtype == object:
         text = [isinstance(v, str) for v in rows]
         # Of numbers alone, one is an integer that NumPy has no type for.
         known = str | int | float | np.number | np.bool_
@@ -318,7 +325,7 @@ def _names(label: np.ndarray) -> np.ndarray:
             pair = f"{rows[text.index(True)]!r} and {rows[text.index(False)]!r}"
             raise DataError(f"labels mix types, as in {pair}: make them all strings")
         raise DataError(f"{strange!r} cannot be a label: use integers, booleans or strings")
-    if label.dtype.kind not in "biufU":
+    if rows.dtype.kind not in "biufU":
         raise DataError(f"{rows.dtype} cannot be a label: use integers, booleans or strings")
     return label
 

@@ -13,7 +13,7 @@ from chartae.core.columns import is_frame
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
 
-__all__ = ["UNLABELED", "as_condition", "as_labels", "labeled", "marked", "of_values", "typed"]
+__all__ = ["UNLABELED", "as_condition", "as_labels", "labeled", "marked", "missing", "of_values", "typed"]
 
 UNLABELED = -1
 
@@ -52,7 +52,7 @@ def as_labels(values: Any) -> NDArray[Any]:
         raise _shapeless(error) from None
     if found.dtype == object and found.size:
         found = found.copy()
-        found[_missing(found)] = None  # pandas' NA cannot be compared
+        found[missing(found)] = None  # pandas' NA cannot be compared
     return found
 
 
@@ -71,7 +71,7 @@ def _as_given(values: Any) -> NDArray[Any]:
             found = of_values(values)
         elif found.dtype.kind == "U" and not isinstance(values, np.ndarray):
             objects = _objects(values)
-            found = objects if _missing(objects).any() else found
+            found = objects if missing(objects).any() else found
     return found
 
 
@@ -110,7 +110,7 @@ def as_condition(values: Any) -> NDArray[Any]:
     found = as_labels(values)
     if found.dtype != object:
         return found
-    none = _missing(found)
+    none = missing(found)
     if not none.any():
         return typed(found)
     declared = getattr(getattr(values, "dtype", None), "kind", "O")
@@ -215,7 +215,7 @@ def marked(y: np.ndarray) -> np.ndarray:
     >>> marked(np.array([0.0, -1.0, np.nan])).tolist(), marked(np.array(["a", None], object)).tolist()
     ([False, True, True], [False, True])
     """
-    none: np.ndarray = _missing(y)
+    none: np.ndarray = missing(y)
     if y.dtype.kind == "O":
         none[~none] = [v in (UNLABELED, str(UNLABELED)) for v in y[~none]]
     elif y.dtype.kind in "ifU":
@@ -245,14 +245,33 @@ def labeled(y: np.ndarray) -> np.ndarray:
     >>> labeled(np.array(["a", "b", None], object)).tolist()
     [True, True, False]
     """
-    there = ~_missing(y)
+    there = ~missing(y)
     labels = set(y[there].tolist())
     # A number among words is no label beside them.
     alike = len({isinstance(v, str) for v in labels}) < 2
     return there if len(labels) <= 2 and alike else ~marked(y)
 
 
-def _missing(y: np.ndarray) -> np.ndarray:
+def missing(y: np.ndarray) -> np.ndarray:
+    """Tell which values are missing.
+
+    Parameters
+    ----------
+    y : ndarray
+        Of any shape.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape, of bool: where there are None, NaN, or pandas' NA or NaT.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.labels import missing
+    >>> missing(np.array(["a", None], object)).tolist(), missing(np.array([np.nan, -1.0])).tolist()
+    ([False, True], [True, False])
+    """
     if y.dtype.kind == "O":
         import pandas as pd  # it is slow to import, and such objects mostly come from it
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from chartae.core.columns import is_frame
 from chartae.core.errors import DataError
 from chartae.training.items import refuse_non_finite, refuse_other_than_items
-from chartae.training.labels import as_condition
+from chartae.training.labels import as_condition, missing, typed
 from chartae.training.readers.arrays import read_array
 
 __all__ = ["Dataset"]
@@ -123,13 +123,10 @@ def labels_of(labels: Any, n: int, name: str) -> NDArray[Any]:
             raise DataError(f"{name} has no named parts, so no labels {labels!r}: pass a .npy file of labels")
         labels = read_array(labels)
     y = as_condition(labels)
-    missing = [label is None for label in y.flat] if y.dtype == object and y.ndim else []
-    if any(missing):
-        row = int(np.reshape(missing, (len(y), -1)).any(1).argmax())
-        raise DataError(
-            f"the label in row {row} (from 0) is missing: drop such items, or name them, as in 'missing'"
-        )
-    if y.dtype.kind not in "biufU":
+    there = y[~missing(y)]
+    if y.dtype == object and not len(there):
+        raise DataError(f"no item of {name} has a label: give some of them one, or leave --labels out")
+    if typed(there).dtype.kind not in "biufU":
         raise DataError(f"the labels are {y.dtype}: pass text, whole numbers, or floats to condition on")
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind != "f":
         y = y[:, 0]  # a column of classes is one label an item; a column of floats is a vector of one
@@ -144,14 +141,15 @@ def labels_of(labels: Any, n: int, name: str) -> NDArray[Any]:
 
 
 def _describe_labels(y: NDArray[Any]) -> str:
+    absent = int(missing(y).reshape(len(y), -1).any(1).sum())
+    none = f" (none in {count(absent, 'row')})" if absent else ""
     if y.ndim == 1 and y.dtype.kind != "f":
-        found = np.unique(y)
-        named = f" ({', '.join(found.tolist())})" if y.dtype.kind == "U" and len(found) <= _NAMED else ""
-        return count(len(found), "label") + named
-    absent = int(np.isnan(y).reshape(len(y), -1).any(1).sum()) if y.dtype.kind == "f" else 0
+        found = np.unique(typed(y[~missing(y)]))
+        named = f" ({', '.join(found.tolist())})" if found.dtype.kind == "U" and len(found) <= _NAMED else ""
+        return count(len(found), "label") + named + none
     size = " × ".join(map(str, y.shape[1:]))
     numbers = "one number" if y.ndim == 1 else f"{size} number" + "s" * (size != "1")
-    return f"{numbers} an item to condition on" + (f" (none in {count(absent, 'row')})" if absent else "")
+    return f"{numbers} an item to condition on{none}"
 
 
 def count(n: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from chartae.core.columns import is_streamed_table
 from chartae.core.errors import DataError, one_line
-from chartae.training.labels import as_condition
+from chartae.training.labels import as_condition, missing, typed
 from chartae.training.readers.dataset import Dataset, count, labels_of
 
 __all__: list[str] = []
@@ -144,7 +144,7 @@ def streamed(X: Any, labels: Any) -> Dataset:
     elif _names_column(labels, X.columns):
         column = X.select([labels]).whole()[labels]
         X = X.select([c for c in X.columns if c != labels])
-        labels, note = _label_column(column, labels, X.name), f"{note}, labels {labels}"
+        labels, note = _label_column(column), f"{note}, labels {labels}"
     y = None if labels is None else labels_of(labels, len(X), X.name)
     return Dataset(X, y, X.columns, X.name, note)
 
@@ -218,7 +218,7 @@ def table(frame: Any, labels: Any, name: str, note: str = "") -> Dataset:
     if _names_column(labels, names):
         note = f"{note}, labels {labels}".lstrip(", ")
         column = frame.pop(labels) if labels in frame else None
-        labels = _label_column(column, labels, name)
+        labels = _label_column(column)
     if not len(frame.columns):
         raise DataError(f"{name} is empty, it has no columns but the labels: pass one feature at least")
     y = None if labels is None else labels_of(labels, len(frame), name)
@@ -236,16 +236,17 @@ def _names_column(labels: Any, names: Sequence[str]) -> bool:
     return True
 
 
-def _label_column(column: Any, key: str, name: str) -> NDArray[Any]:
+def _label_column(column: Any) -> NDArray[Any]:
+    """Labels, None where a cell is empty, or numbers to condition on, NaN there."""
     array = as_condition(column)
-    measured = array.dtype.kind == "f" and bool((array % 1 > 0).any())
-    if column.isna().any() and not measured:  # of measured numbers, a missing one is no condition
-        row = int(column.isna().to_numpy().argmax())
-        raise DataError(
-            f"label column {key!r} of {name} is empty in row {row} (from 0): fill it or drop the row (-1 "
-            "stands for a label that a head is to tell)"
-        )
-    return array.astype(str) if array.dtype == object else array
+    none = missing(array)
+    if array.dtype.kind == "f" and none.any() and not (array[~none] % 1).any():
+        # Whole numbers are floats only for their gaps.
+        array = array.astype(object)
+        array[none], array[~none] = None, [int(value) for value in array[~none]]
+    if array.dtype == object and typed(array[~none]).dtype == object:
+        array[~none] = array[~none].astype(str)
+    return array
 
 
 def _some(names: Sequence[str]) -> str:
