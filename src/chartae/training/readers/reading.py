@@ -48,7 +48,7 @@ def read(
     labels : str or array of shape (n,) or (n, ...), optional
         Where the labels are, or the numbers to condition on: a key of the ``.npz``, a column of the table, a
         ``.npy`` file, or the labels themselves. Left out, a ``.npz`` is searched for y, y_train, label,
-        labels and target.
+        labels and target. Where a label is missing it becomes None.
     size : (int, int), optional
         Height and width in pixels that every image of a folder is resized to. Left out, images of several
         sizes are resized to the median height and width, of at most 64 pixels.
