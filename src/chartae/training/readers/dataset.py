@@ -125,7 +125,7 @@ def labels_of(labels: Any, n: int, name: str) -> NDArray[Any]:
     y = as_condition(labels)
     there = y[~missing(y)]
     if y.dtype == object and not len(there):
-        raise DataError(f"no item of {name} has a label: give some of them one, or leave --labels out")
+        raise DataError(f"no item of {name} has a label: give some of them one, or leave the labels out")
     if typed(there).dtype.kind not in "biufU":
         raise DataError(f"the labels are {y.dtype}: pass text, whole numbers, or floats to condition on")
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind != "f":
