@@ -354,7 +354,8 @@ class IWAE(_Weighted):
         some, no other term can be added.
     growth : float
         Epochs over which the samples of a step double from 1 up to ``k``, half of a training at most: most of
-        what a decoder learns by many it learns by a few, in less time. 0 for ``k`` from the start.
+        what a decoder learns by many it learns by a few, in less time. 0 for ``k`` from the start. One sample
+        empties dimensions that many would use, unless there is a ``warmup`` meanwhile.
     warmup : float
         Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
         training at most.
