@@ -422,8 +422,8 @@ def test_a_missing_label_is_a_row_without_a_condition(y):
     assert again.encode(y, 3).label.tolist() == [0, -1, 1]
 
 
-def test_rows_without_a_label_teach_what_is_common_to_all():
-    """Items of a and b lie at -3 and 3, those without a label at 0, where "no condition" has them, too."""
+def test_rows_without_a_label_are_fitted_beside_those_with_one():
+    """Items of a and b lie at -3 and 3, those without a label at 0."""
     rng = np.random.default_rng(0)
     y = np.array(["a", None, "b"], object)[np.arange(600) % 3]
     X = np.select([y == "a", y == "b"], [-3.0, 3.0], 0.0)[:, None] + 0.1 * rng.normal(size=(600, 4))

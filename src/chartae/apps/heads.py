@@ -124,12 +124,12 @@ def _to_read(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     told = typed(y[known])
     if type_of_target(told) == "continuous":
         return known, None
-    marked = ~labeled(told)
-    rows = known[~marked]
-    if unknown := int(marked.sum()):
+    there = labeled(told)
+    rows, told = known[there], told[there]
+    if unknown := len(known) - len(rows):
         cure = "which stands for none: write another, if it is one"
         typer.echo(f"unknown   {unknown:,} rows have the label {UNLABELED}, {cure}")
-    names, times = np.unique(told[~marked], return_counts=True)
+    names, times = np.unique(told, return_counts=True)
     if len(names) < 2 or times.min() < 2:
         which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")
         raise DataError(f"{name} holds the label {which}: a head needs two rows of two labels or more")

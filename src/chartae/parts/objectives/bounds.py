@@ -355,7 +355,7 @@ class IWAE(_Weighted):
     growth : float
         Epochs over which the samples of a step double from 1 up to ``k``, half of a training at most: most of
         what a decoder learns by many it learns by a few, in less time. 0 for ``k`` from the start. One sample
-        empties dimensions that many would use, unless there is a ``warmup`` meanwhile.
+        empties dimensions that many would use; fewer with a ``warmup`` meanwhile.
     warmup : float
         Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
         training at most.
