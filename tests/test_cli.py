@@ -885,12 +885,14 @@ def test_a_fit_of_few_rows_says_what_a_report_needs(tmp_path):
     said = done("fit", tmp_path / "few.npy", "--out", tmp_path / "a", *SMALL[:-1])
     assert "rows were held out of the fit, and 50 are needed to judge it by: fit more rows" in said
     assert said.count(f"chartae audit {tmp_path / 'a'} --data FILE") == 1
-    np.save(tmp_path / "more.npy", np.random.default_rng(0).normal(size=(170, 3)))
-    assert "--param validation_fraction=0.3)" in done(
+    np.save(tmp_path / "more.npy", np.random.default_rng(0).normal(size=(120, 3)))
+    assert "--param validation_fraction=0.43)" in done(
         "fit", tmp_path / "more.npy", "--out", tmp_path / "b", *SMALL[:-1]
     )
-    share = ["--param", "validation_fraction=0.3"]
+    share = ["--param", "validation_fraction=0.43"]
     assert "no report" not in done("fit", tmp_path / "more.npy", "--out", tmp_path / "c", *SMALL[:-1], *share)
+    np.save(tmp_path / "enough.npy", np.random.default_rng(0).normal(size=(150, 3)))
+    assert "no report" not in done("fit", tmp_path / "enough.npy", "--out", tmp_path / "d", *SMALL[:-1])
 
 
 @pytest.mark.parametrize(

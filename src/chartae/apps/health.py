@@ -13,7 +13,7 @@ import numpy as np
 import chartae
 from chartae.audits.evidence import budget_of
 from chartae.audits.findings import VERDICTS
-from chartae.audits.report import FEWEST, Report, audit
+from chartae.audits.report import Report, audit
 from chartae.core.columns import is_frame, is_streamed_table
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.files import atomic
@@ -21,6 +21,7 @@ from chartae.core.registry import suggest
 from chartae.density.fitted import densities
 from chartae.estimators.charts import refuse_tokens
 from chartae.estimators.parameters import COMMON
+from chartae.training.splits import JUDGED
 
 __all__ = ["REPORT", "SOURCE", "Origin", "audited", "compared", "source_of", "take", "write_source"]
 
@@ -115,14 +116,14 @@ def audited(
     """
     n = len(X)
     refuse_tokens(estimator)  # before rows are counted, of which more would not help
-    most = max(FEWEST, min(budget_of(budget).rows, VALUES // max(1, math.prod(X.shape[1:]))))
+    most = max(JUDGED, min(budget_of(budget).rows, VALUES // max(1, math.prod(X.shape[1:]))))
     random = np.random.default_rng(seed)
     test = np.arange(n) if held_out is None else held_out
-    if len(test) < FEWEST:
-        share = math.ceil(100 * (FEWEST + 1) / max(n, 1)) / 100  # one more: a share is rounded to rows
+    if len(test) < JUDGED:
+        share = math.ceil(100 * (JUDGED + 1) / max(n, 1)) / 100  # one more: a share is rounded to rows
         cure = f"hold out more (--param validation_fraction={share:g})" if share <= MOST else "fit more rows"
         raise DataError(
-            f"{len(test)} rows were held out of the fit, and {FEWEST} are needed to judge it by: {cure}, or "
+            f"{len(test)} rows were held out of the fit, and {JUDGED} are needed to judge it by: {cure}, or "
             "audit other rows (--data FILE)"
         )
     if test.max() >= n:

@@ -27,6 +27,7 @@ from chartae.geometry.charts import chart_of
 from chartae.models.recipes import find
 from chartae.parts.networks import MLP, ConvEncoder, Film, Residual
 from chartae.training.labels import as_labels
+from chartae.training.splits import JUDGED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,6 @@ __all__ = ["Report", "audit", "form_of"]
 
 FAMILY = 0.05  # share of healthy models whose report may show a fail
 SHOWN = (-2.0, 3.0)  # of a plot, in distances of the two thresholds
-FEWEST = 50  # held-out items below which nothing can be told
 LACKING = {
     "prior": "the model has no prior",
     "posterior": "codes are points, and have no spread",
@@ -297,8 +297,8 @@ def audit(
         raise PlanError(f"there is no check {unknown!r}: {suggest(unknown, checks)}")
     chart = chart_of(model)
     x = chart.items(X_test)
-    if len(x) < FEWEST:
-        raise DataError(f"{len(x)} items are too few to judge a model by: give {FEWEST} or more")
+    if len(x) < JUDGED:
+        raise DataError(f"{len(x)} items are too few to judge a model by: give {JUDGED} or more")
     if getattr(X_train, "ndim", None) == 1:
         raise DataError(
             f"X_train has shape {tuple(X_train.shape)} and holds no items: give labels as labels=, and "

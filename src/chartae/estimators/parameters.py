@@ -41,7 +41,7 @@ COMMON: dict[str, Any] = {
     "schedule": "constant",
     "clip": None,
     "averaging": True,
-    "validation_fraction": 0.1,
+    "validation_fraction": "auto",
     "patience": 10,
     "contamination": 0.05,
     "device": "auto",
@@ -113,8 +113,9 @@ averaging : bool
     Keep of an epoch the average of weights over the steps up to there, most of it over the last tenth of
     training so far (arXiv:2312.02696, section 3.1), once there are 400 steps: steps of one size keep the
     weights themselves from settling.
-validation_fraction : float
-    Share of rows held out (none if that is fewer than 10 rows); ``validation_rows_`` says which.
+validation_fraction : float or "auto"
+    Share of rows held out (none if that is fewer than 10 rows); ``validation_rows_`` says which. "auto": a
+    tenth, and from 150 rows on the 50 at least that a health report needs.
 patience : int or None
     Epochs without improvement on held-out rows before training stops; None: never.
 contamination : float
@@ -178,7 +179,7 @@ CONSTRAINTS: dict[str, Any] = {
     "schedule": [str],
     "clip": [None, Interval(Real, 0, None, closed="neither")],
     "averaging": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
     "patience": [None, Interval(Integral, 1, None, closed="left")],
     "contamination": [Interval(Real, 0, 0.5, closed="right")],
     "device": [str],

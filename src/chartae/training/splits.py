@@ -11,21 +11,23 @@ import torch
 from chartae.core.arrays import AllBut, is_streamed
 from chartae.core.columns import as_pandas, is_frame
 
-__all__ = ["FEWEST", "apart", "by_label", "split"]
+__all__ = ["FEWEST", "JUDGED", "apart", "by_label", "split"]
 
 FEWEST = 10  # fewer held-out rows than this say nothing about when to stop
+JUDGED = 50  # or about how good a model is
+SHARE, MOST = 0.1, 1 / 3  # of the rows, and what of them JUDGED may be
 STREAMED = 16384  # of a stream, at most: they stay in memory
 
 
-def split(X: Any, share: float, seed: int) -> tuple[Any, np.ndarray]:
+def split(X: Any, share: float | str, seed: int) -> tuple[Any, np.ndarray]:
     """Hold out rows at random; none, where those were too few to say anything.
 
     Parameters
     ----------
     X : array_like or stream
         ``(n, *shape)``.
-    share : float
-        Of the rows, to be held out.
+    share : float or "auto"
+        Of the rows, to be held out; "auto": a tenth, and from 150 rows on 50 at least.
     seed : int
         Of the choice.
 
@@ -42,9 +44,14 @@ def split(X: Any, share: float, seed: int) -> tuple[Any, np.ndarray]:
     >>> from chartae.training.splits import split
     >>> [len(rows) for rows in split(np.zeros((100, 2)), 0.1, 0)], len(split(np.zeros((50, 2)), 0.1, 0)[1])
     ([90, 10], 0)
+    >>> [len(split(np.zeros((n, 2)), "auto", 0)[1]) for n in (149, 150, 499, 1000)]
+    [15, 50, 50, 100]
     """
     n = len(X)
-    held = round(share * n)
+    if share == "auto":
+        held = max(round(SHARE * n), JUDGED if MOST * n >= JUDGED else 0)
+    else:
+        held = round(float(share) * n)
     held = min(held, n - 1) if held >= FEWEST else 0
     if is_streamed(X):
         # Few enough to stay in memory, and without a permutation, which would take more than they do.
