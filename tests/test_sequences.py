@@ -454,7 +454,14 @@ def test_a_decoder_that_does_without_the_code_is_told_of():
     rng = np.random.default_rng(0)
     words = (["light", "plain", "bold"], ["one", "two", "three"], ["left", "up", "right"])
     texts = [" ".join(rng.choice(kind) for kind in words) for _ in range(200)]
-    few = ct.TextVAE(hidden=(16,), max_epochs=20, learning_rate=5e-3, patience=None, random_state=0)
+    few = ct.TextVAE(
+        hidden=(16,),
+        max_epochs=20,
+        learning_rate=5e-3,
+        validation_fraction=0.1,
+        patience=None,
+        random_state=0,
+    )
     assert min(h["val_kl"] for h in few.fit(texts).history_[-5:]) > 2
     with pytest.warns(
         UserWarning, match=r"a row is only 0\.00 nats less likely, .*: fit with free_bits=0\.5 or context=3$"

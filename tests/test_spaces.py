@@ -269,7 +269,7 @@ def test_rows_held_out_do_not_shape_the_units(frame):
     X = np.random.default_rng(0).normal(size=(200, 3)) * [1, 5, 9]
     m = ct.AE(latent_dim=1, hidden=(4,), max_epochs=1, random_state=0)
     m.fit(pd.DataFrame(X, columns=list("abc")) if frame else X)
-    assert len(m.validation_rows_) == 20
+    assert len(m.validation_rows_) == 50
     kept = np.delete(X, m.validation_rows_, 0)
     np.testing.assert_allclose(m.space_.center, kept.mean(0), rtol=1e-12)
     spread = kept.std(0)

@@ -483,7 +483,7 @@ def test_the_command_line_spreads_and_tunes(tmp_path, how):
 
 def test_a_codebook_is_not_begun_anew():
     X, y = turned(200)
-    vq = ct.Autoencoder(recipe="vq-vae", latent_dim=2, **QUICK).fit(X)
+    vq = ct.Autoencoder(recipe="vq-vae", latent_dim=2, validation_fraction=0.1, **QUICK).fit(X)
     still = {"training": "fine-tuned", "max_epochs": 1, "learning_rate": 1e-9, "random_state": 0}
     m = ct.HeadClassifier(vq, **still).fit(X, y)
     same = np.isclose(m.encoder_.transform(X), vq.transform(X), atol=1e-4).all(1)

@@ -50,7 +50,7 @@ class Sweep:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     found = ct.sweep(X, run=folder + "/s", latent_dims=(1, 2), betas=(1,), max_epochs=2)
     >>> [cell.latent_dim for cell in found.cells], len(found.recommended.nats)
-    ([1, 2], 20)
+    ([1, 2], 50)
     """
 
     run: Path
