@@ -253,7 +253,7 @@ def annealed_log_likelihood(
     Parameters
     ----------
     model : Model
-        In evaluation mode, of one stochastic layer; its own prior counts.
+        In evaluation mode; its own prior counts.
     batch : Batch
         ``n`` rows.
     k : int

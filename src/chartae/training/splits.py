@@ -15,7 +15,7 @@ __all__ = ["FEWEST", "JUDGED", "apart", "by_label", "split"]
 
 FEWEST = 10  # fewer held-out rows than this say nothing about when to stop
 JUDGED = 50  # or about how good a model is
-SHARE, MOST = 0.1, 1 / 3  # of the rows, and what of them JUDGED may be
+SHARE = 0.1
 STREAMED = 16384  # of a stream, at most: they stay in memory
 
 
@@ -48,10 +48,8 @@ def split(X: Any, share: float | str, seed: int) -> tuple[Any, np.ndarray]:
     [15, 50, 50, 100]
     """
     n = len(X)
-    if share == "auto":
-        held = max(round(SHARE * n), JUDGED if MOST * n >= JUDGED else 0)
-    else:
-        held = round(float(share) * n)
+    fewest = JUDGED if share == "auto" and n >= 3 * JUDGED else 0
+    held = max(fewest, round((SHARE if share == "auto" else float(share)) * n))
     held = min(held, n - 1) if held >= FEWEST else 0
     if is_streamed(X):
         # Few enough to stay in memory, and without a permutation, which would take more than they do.
