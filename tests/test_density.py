@@ -493,6 +493,15 @@ def test_annealing_agrees_with_the_closed_form(linear):
     assert np.abs(value - true).mean() < 0.1
 
 
+@pytest.mark.parametrize("recipe", ["hierarchical-vae", "ladder-vae"])
+def test_annealing_goes_through_several_layers(recipe):
+    m = ct.Autoencoder(recipe=recipe, latent_dim=4, hidden=(8,), max_epochs=5, random_state=0).fit(X)
+    value, error = m.log_likelihood(X[:20], n_importance=20_000, random_state=0)
+    annealed, wide = m.log_likelihood(X[:20], method="ais", random_state=0)
+    assert max(error.max(), wide.max()) < 0.3
+    assert (np.abs(value - annealed) / np.hypot(error, wide)).max() < 4.5
+
+
 def test_memory_is_bounded_by_blocks(linear):
     batch = Batch(linear.space_.to_model(torch.from_numpy(X[:5]), torch.float32))
     seen = []
