@@ -19,6 +19,7 @@ import chartae as ct
 from chartae.core.contracts import Batch, Plan
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
+from chartae.estimators.embeddings import _odds
 from chartae.models.recipes import build
 from chartae.parts.objectives import Match, Matches, fit_match
 from chartae.training.kernels import Gradients
@@ -231,6 +232,19 @@ def test_pairs_of_both_kinds_count_for_half():
     same = -(log(0, 1)[0] + log(2, 4)[0]) / 2
     others = -np.mean([log(i, j)[1] for i in (0, 1) for j in (2, 4)])
     assert Matches(1)(trace)["matches"].value().item() == pytest.approx((same + others) / 2, rel=1e-5)
+    growing = Matches(1, odds=9, warmup=4)
+    for epoch, odds in ((0.0, 1.0), (2.0, 3.0), (4.0, 9.0), (7.0, 9.0)):
+        growing.advance(epoch)
+        value = growing(trace)["matches"].value().item()
+        assert value == pytest.approx((same + odds * others) / 2, rel=1e-5)
+
+
+def test_odds_of_pairs_are_those_of_labels():
+    y = np.random.default_rng(0).choice([3, 5, 9], 60, p=[0.2, 0.3, 0.5])
+    same = (y[:, None] == y)[np.triu_indices(60, 1)]
+    assert _odds(y) == pytest.approx((~same).sum() / same.sum())
+    assert _odds(np.repeat([0, 1], [99, 1])) == 1  # what is rare counts for as much
+    assert _odds(np.arange(9)) == 1  # nothing matches
 
 
 def test_many_pairs_that_do_not_match_are_told_by_some():

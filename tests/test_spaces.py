@@ -409,6 +409,21 @@ def test_what_it_says():
 
 
 @pytest.mark.parametrize(
+    ("X", "likelihood", "hinted"),
+    [
+        (np.array([[0, 7], [3, 1]]), "auto", True),
+        (np.array([[0, 7], [3, 1]]), "poisson", False),
+        (np.array([[0, 1], [1, 1]]), "auto", False),  # bernoulli
+        (np.array([[-2, 7], [3, 1]]), "auto", False),
+        (np.array([[0.0, 7.0], [3.0, 1.0]]), "auto", False),
+        (np.array([[0, 7], [3, 1]], np.uint8), "auto", False),  # pixels, mostly
+    ],
+)
+def test_whole_numbers_from_zero_may_be_counts(X, likelihood, hinted):
+    assert ("'poisson'" in infer_space(X, likelihood=likelihood).extra_repr()) == hinted
+
+
+@pytest.mark.parametrize(
     ("shape", "options", "said"),
     [
         ((3,), {}, "centered, scale "),

@@ -458,7 +458,10 @@ class Space(nn.Module):
             kinds = Counter(column.kind for column in self._columns)
             values = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         gaps = ", missing values" * self.gaps
-        return f"{self.what}, {values}{gaps}, {self.likelihood} likelihood"
+        whole = np.issubdtype(self.dtype, np.integer) and np.dtype(self.dtype).itemsize > 1
+        counts = self.likelihood == "normal" and self.layout == "flat" and whole and low >= 0
+        hint = " (counts have 'poisson' and 'negative-binomial')" * counts
+        return f"{self.what}, {values}{gaps}, {self.likelihood} likelihood{hint}"
 
     def _scaling(self) -> str:
         centered = bool(self.center.any())

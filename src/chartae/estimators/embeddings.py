@@ -49,6 +49,7 @@ METHODS = ("bottleneck", "hedged", "reconstruction")
 AT_ONCE = 1 << 22  # pairs of draws
 FEWEST, MOST = 20, 1000  # held-out rows by whose pairs the probability of a match is told
 PAIRS = 4096  # of each kind, at most
+WARMUP = 20.0  # epochs in which pairs that do not match come to count as often as they occur
 
 
 class _Comparison(NamedTuple):
@@ -171,7 +172,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         numbers = in_units(space, np.searchsorted(self.classes_, y[known]), np.flatnonzero(known), len(y))
         common = {"weight": 1 / self.beta, "decoder": False, "seed": seed}
         if self.method == "hedged":
-            term = Matches(self.n_samples)
+            term = Matches(self.n_samples, odds=_odds(y[known]), warmup=WARMUP)
             found = fit_jointly(encoder, X, numbers, lambda model: Match(), term, **common)
         else:
             found = fit_jointly(
@@ -547,3 +548,10 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         seed = (self.random_state_ + which) % (1 << 32)
         return self.sample_posterior(X, self.n_samples, shared=True, random_state=seed)
+
+
+def _odds(y: np.ndarray) -> float:
+    """How many pairs of items have different labels for each that has the same, and 1 at least."""
+    counts = np.unique(y, return_counts=True)[1].astype(float)
+    same = (counts * (counts - 1)).sum()
+    return max(1.0, len(y) * (len(y) - 1) / same - 1) if same else 1.0

@@ -8,8 +8,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Objective, Term, Trace
+from chartae.core.contracts import Term, Trace
 from chartae.core.errors import PlanError
+from chartae.parts.objectives.bounds import Warmed
 
 __all__ = ["Match", "Matches", "fit_match"]
 
@@ -138,23 +139,29 @@ def fit_match(match: Match, same: Tensor, apart: Tensor, n: int) -> Match:
     return fitted.to(match.offset.dtype)
 
 
-class Matches(Objective):
+class Matches(Warmed):
     """Mean negative log-probability that pairs of a batch match where they do, and do not where they do not.
 
-    Both kinds count for half, by their means: where pairs that do not match are many, some are chosen by lot,
-    up to 4,096 or as many as match; and of either kind no more than those whose differences take 128 MiB.
-    With β of a KL beside it, it is the hedged instance embedding. That takes one pair that does not match for
-    each that does, which is the same in the mean, and says less of a batch.
+    Half of the mean over pairs that match, and half of ``odds`` times the mean over those that do not. Where
+    the latter are many, some are chosen by lot, up to 4,096 or as many as match; and of either kind no more
+    than those whose differences take 128 MiB. With β of a KL beside it, it is the hedged instance embedding,
+    which has odds of 1: among a hundred kinds it then costs little to lie on a few others.
 
     Parameters
     ----------
     k : int
         Draws of each item.
+    odds : float
+        What pairs that do not match count for beside those that do; as many as there are of them for each
+        that matches, every pair counts alike.
+    warmup : float
+        Epochs in which the odds grow from 1, half of a training at most: from the beginning, high odds leave
+        draws of all items on one another.
 
     Raises
     ------
     PlanError
-        If ``k < 1``.
+        If ``k < 1``, the odds are not positive, or the warm-up is negative.
 
     References
     ----------
@@ -163,17 +170,19 @@ class Matches(Objective):
     Examples
     --------
     >>> from chartae.parts.objectives import KL, Matches
-    >>> Matches(k=8) + 0.001 * KL()
-    matches(k=8) + 0.001 * kl
+    >>> Matches(k=8) + 0.001 * KL(), Matches(k=8, odds=99, warmup=20)
+    (matches(k=8) + 0.001 * kl, matches(k=8, odds=99, warmup=20))
     """
 
     needs = frozenset({"head.match", "posterior.reparameterized"})
 
-    def __init__(self, k: int = 8) -> None:
-        super().__init__()
+    def __init__(self, k: int = 8, *, odds: float = 1.0, warmup: float = 0.0) -> None:
+        super().__init__(warmup)
         if k < 1:
             raise PlanError(f"k={k}: a match is told by one draw of each item or more")
-        self.samples = k
+        if not odds > 0:
+            raise PlanError(f"odds={odds:g}: pairs that do not match count for something")
+        self.samples, self.odds = k, float(odds)
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         z, y = trace.levels[0].z, trace.batch.y
@@ -188,10 +197,11 @@ class Matches(Objective):
             gaps = torch.linalg.vector_norm(z[:, None, i] - z[None, :, j], dim=-1).flatten(0, 1)
             log = trace.model.head(gaps)[which]  # type: ignore[misc]
             losses.append(-log.sum() / max(1, len(i)))
-        return {"matches": Term(0.5 * (losses[0] + losses[1]))}
+        return {"matches": Term(0.5 * (losses[0] + self.odds**self.share * losses[1]))}
 
     def __repr__(self) -> str:
-        return f"matches(k={self.samples})"
+        given = {"odds": self.odds if self.odds != 1 else 0, "warmup": self._warmup}
+        return f"matches({', '.join([f'k={self.samples}', *(f'{n}={v:g}' for n, v in given.items() if v)])})"
 
 
 def _drawn(pairs: Tensor, some: int, trace: Trace) -> Tensor:
