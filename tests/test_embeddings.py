@@ -232,11 +232,20 @@ def test_pairs_of_both_kinds_count_for_half():
     same = -(log(0, 1)[0] + log(2, 4)[0]) / 2
     others = -np.mean([log(i, j)[1] for i in (0, 1) for j in (2, 4)])
     assert Matches(1)(trace)["matches"].value().item() == pytest.approx((same + others) / 2, rel=1e-5)
+
+
+def test_odds_of_pairs_grow_by_equal_factors():
+    plan = build("ae", (3,), latent_dim=2, hidden=(4,))
+    plan.model.head = Match()
+    trace = plan.model.trace(Batch(torch.randn(5, 3), y=torch.tensor([0.0, 0, 1, 1, 2])), k=1, noise=Noise(0))
+    one, two = (Matches(1, odds=odds)(trace)["matches"].value().item() for odds in (1, 2))
     growing = Matches(1, odds=9, warmup=4)
     for epoch, odds in ((0.0, 1.0), (2.0, 3.0), (4.0, 9.0), (7.0, 9.0)):
         growing.advance(epoch)
         value = growing(trace)["matches"].value().item()
-        assert value == pytest.approx((same + odds * others) / 2, rel=1e-5)
+        assert value == pytest.approx(one + (odds - 1) * (two - one), rel=1e-5)
+    with pytest.raises(PlanError, match="odds=0"):
+        Matches(1, odds=0)
 
 
 def test_odds_of_pairs_are_those_of_labels():
@@ -245,6 +254,20 @@ def test_odds_of_pairs_are_those_of_labels():
     assert _odds(y) == pytest.approx((~same).sum() / same.sum())
     assert _odds(np.repeat([0, 1], [99, 1])) == 1  # what is rare counts for as much
     assert _odds(np.arange(9)) == 1  # nothing matches
+
+
+def test_hedged_embeddings_count_pairs_as_often_as_they_occur(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "chartae.estimators.embeddings.Matches",
+        lambda *args, **options: asked.append(Matches(*args, **options)) or asked[-1],
+    )
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.repeat([0, 1, 2, -1], 15)
+    vae = ct.VAE(latent_dim=2, hidden=(4,), max_epochs=2, random_state=0)
+    ct.ProbabilisticEmbedding(vae, method="hedged", random_state=0).fit(X, y)
+    (term,) = asked
+    assert term.odds == pytest.approx(3 * 15**2 / (3 * 15 * 14 / 2))  # those without a label are no kind
+    assert term.share == 1  # it has arrived
 
 
 def test_many_pairs_that_do_not_match_are_told_by_some():
