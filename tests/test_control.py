@@ -322,6 +322,11 @@ def test_what_was_trained_on_labels_at_random_ignores_them():
     assert report["leakage"].verdict == "fail"  # what the condition does not say, the code does
 
 
+def test_an_estimator_that_is_told_no_condition_is_not_judged(cvae):
+    with pytest.raises(PlanError, match="none was given: fit it with y, and give y"):
+        ct.control_report(cvae, np.zeros((200, cvae.n_features_in_), np.float32), None)
+
+
 def test_guidance_is_judged_as_well(cvae):
     X, y = groups(400, 1)
     weak = ct.control_report(cvae, X, y, guidance=0)
@@ -343,6 +348,11 @@ def test_vectors_are_judged_by_their_nearest_and_by_labels():
     # Samples of a label differ in what the vectors say beside it, as items do.
     assert {f.verdict for f in judged.findings} == {"ok"}
     assert ct.control_report(exact(4, "ignores"), X, c, labels=labels)["obeyed"].verdict == "fail"
+    weighed = LogisticRegression(class_weight={"more": 1.0, "less": 1.0})
+    assert ct.control_report(exact(4), X, c, labels=labels, reader=weighed)["obeyed"].verdict == "ok"
+    other = LogisticRegression(class_weight={1: 1.0})
+    says = ct.control_report(exact(4), X, c, labels=labels, reader=other)["obeyed"].says
+    assert "class_weight names 1, and the labels are 'less' and 'more'" in says
 
 
 @pytest.mark.parametrize("reader", [Ridge(), make_pipeline(StandardScaler(), LogisticRegression())], ids=str)
@@ -361,6 +371,7 @@ def test_what_cannot_be_judged():
         (lambda: ct.control_report(exact(4), X[:60], c[:60]), DataError, "60 items are too few"),
         (lambda: ct.control_report(exact(4), X, c[:1]), DataError, "all items have the same condition"),
         (lambda: ct.control_report(exact(4), X, None), PlanError, "has no condition, or none was given"),
+        (lambda: ct.control_report(exact(4), X, c, random_state=None), PlanError, "random_state=None"),
         (lambda: ct.control_report(exact(4), X, c, guidance=2), PlanError, "is for estimators of chartae"),
         (lambda: ct.control_report(exact(4), X, c, labels=[1, 2]), DataError, "2 labels for 800 items"),
     ]:

@@ -525,6 +525,17 @@ def test_a_match_is_as_likely_as_it_is_said_to_be():
     assert p.max() > 0.9
 
 
+def test_a_match_of_few_rows_is_as_likely_as_of_many():
+    """Of labels that say nothing, where none is held out, though pairs were learned as they occur."""
+    rng = np.random.default_rng(0)
+    for rows in (140, 300):
+        X, y = rng.normal(size=(rows, 2)), rng.integers(0, 10, rows)
+        encoder = ct.VAE(latent_dim=2, hidden=(8,), max_epochs=60, patience=None, random_state=0)
+        m = ct.ProbabilisticEmbedding(encoder, method="hedged", random_state=0).fit(X, y)
+        alike = m.similarity(X[:50], X[50:100])
+        assert alike.mean() == pytest.approx(0.5, abs=0.06)
+
+
 def test_slope_and_offset_that_were_planted_are_found():
     rng = np.random.default_rng(0)
     gaps = torch.from_numpy(rng.uniform(0, 4, 20_000))
@@ -537,6 +548,18 @@ def test_slope_and_offset_that_were_planted_are_found():
     few = fit_match(Match(), torch.tensor([[0.1]]), torch.tensor([[2.0]]), 2)
     assert few.log_slope.exp().item() < 3.0  # two rows that are told apart make nothing sure
     assert Match().log_slope.item() == 0
+
+
+def test_items_are_found_whatever_output_is_set_and_none_of_none():
+    X = pd.DataFrame(blurred(100)[0]).rename(columns=str)
+    whole = ct.Autoencoder(recipe="beta-vae", recipe_params={"beta": 0.01}, latent_dim=2, **QUICK)
+    m = ct.ProbabilisticEmbedding(whole, method="reconstruction", random_state=0)
+    wanted = m.fit(X).retrieve(X[:5], X, k=3)
+    assert m.similarity(X[:0], X).shape == (0, 100)
+    assert m.encoder_.sample_posterior(X[:0], 3).shape == (3, 0, 2)
+    assert len(m.encoder_.score_samples(X[:0])) == len(m.encoder_.predict(X[:0])) == 0
+    for each, other in zip(m.set_output(transform="pandas").retrieve(X[:5], X, k=3), wanted, strict=True):
+        np.testing.assert_array_equal(each, other)
 
 
 def test_labels_may_be_missing_and_are_needed():

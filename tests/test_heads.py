@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from scipy.special import softmax
+from scipy.special import expit, softmax
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.decomposition import PCA
-from sklearn.ensemble import VotingClassifier
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
@@ -776,3 +778,112 @@ def test_what_a_mask_hides_is_no_number():
     marked = np.where(several.mask, -1, several.data)
     told = (ct.HeadClassifier(random_state=0).fit(X, y).predict_proba(X) for y in (several, marked))
     np.testing.assert_array_equal(*told)
+
+
+def test_a_curve_gives_weights_to_the_classes_they_name():
+    Z, y = np.random.default_rng(0).normal(size=(300, 2)), np.repeat([3, 1, 2], 100)
+    own = LogisticRegression(class_weight={1: 50.0})
+    shares = [
+        ct.label_efficiency_curve(
+            None, Z, y, test=(Z[y == c], y[y == c]), counts=300, repeats=1, head=own, random_state=0
+        ).scores["codes"][0, 0]
+        for c in (1, 2, 3)
+    ]
+    assert shares[0] > 0.9
+    assert max(shares[1:]) < 0.1
+    assert own.class_weight == {1: 50.0}
+
+
+def test_one_rare_event_is_not_held_out():
+    Z = np.random.default_rng(0).normal(size=(300, 2))
+    for event in range(0, 300, 20):
+        y = np.zeros(300, int)
+        y[event] = 300
+        m = ct.HeadRegressor(distribution="counts", random_state=0).fit(Z, y)
+        assert 0.5 < m.predict(Z).mean() < 2
+    made = ct.HeadRegressor(head=Ridge(), distribution="counts", random_state=0).fit(Z, y)
+    mean, std = made.predict(Z, return_std=True)
+    assert mean.min() < 0  # of a line, which knows no counts
+    assert np.isfinite(std).all()
+
+
+def test_labels_of_another_kind_score_nothing():
+    X, y = blobs()
+    numbers = np.searchsorted(np.unique(y), y)
+    for mine, other in ((y, numbers), (numbers, y)):
+        m = ct.HeadClassifier(random_state=0).fit(X, mine)
+        with pytest.raises(DataError, match=r"labels such as .* are none of those fitted, such as"):
+            m.score(X, other)
+
+
+def test_tables_as_output_change_nothing(vae):
+    X, y = blobs()
+    few = {"counts": (10,), "repeats": 1, "random_state": 0}
+    plain = ct.label_efficiency_curve(vae, X, y, **few)
+    with config_context(transform_output="pandas"):
+        np.testing.assert_array_equal(
+            ct.label_efficiency_curve(vae, X, y, **few).scores["PCA, 2"], plain.scores["PCA, 2"]
+        )
+        gaps = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+        ct.VAE(max_epochs=1, random_state=0).fit(pd.DataFrame(gaps))
+
+
+def test_heads_on_a_fitted_encoder_are_put_into_others(vae):
+    X, y = blobs()
+    m = ct.HeadClassifier(vae)
+    assert m.set_params(**m.get_params()) is m
+    assert "encoder__latent_dim" in ct.HeadClassifier(ct.VAE()).get_params()
+    bag = BaggingClassifier(ct.HeadClassifier(vae), n_estimators=2, random_state=0).fit(X, y)
+    assert bag.score(X, y) > 0.9
+    scaled = make_pipeline(MinMaxScaler(), LogisticRegression())
+    with config_context(enable_metadata_routing=True):
+        told = ct.HeadClassifier(vae, head=scaled, stochastic=True, random_state=0).fit(X, y)
+    assert told.score(X, y) > 0.8
+
+
+def test_numbers_as_labels_may_be_missing(vae):
+    """As pandas reads a column of whole numbers in which cells are empty: as floats, NaN among them."""
+    X, y = blobs()
+    some = np.where(np.arange(300) % 5, np.nan, np.searchsorted(np.unique(y), y))
+    m = ct.HeadClassifier(vae, head="spreading", random_state=0).fit(X, some)
+    assert m.classes_.tolist() == [0, 1, 2]
+    assert m.score(X, np.searchsorted(np.unique(y), y)) > 0.9
+    assert m.score(X, some) > 0.9
+    assert ct.label_efficiency_curve(vae, X, some, counts=30, repeats=1, random_state=0).counts == (30,)
+    with pytest.raises(DataError, match="infinity in row 1"):
+        m.fit(X, np.where(np.isnan(some), np.inf, some))
+
+
+def test_what_was_read_is_scored_as_it_is():
+    d = ct.read("digits")
+    m = ct.HeadClassifier(nn.Flatten(), random_state=0).fit(d, d.y)
+    assert m.score(d, d.y) == m.score(d.X, d.y) > 0.8
+    assert m.calibration_error(d, d.y) < 0.1
+    found = ct.label_efficiency_curve(nn.Flatten(), d, d.y, counts=100, repeats=1, random_state=0)
+    assert found.scores["codes"][0, 0] > 0.6
+
+
+def test_tensors_and_modules_of_several_kinds():
+    X, y = blobs()
+    x = torch.tensor(X)
+    for given in (x.bfloat16(), x.clone().requires_grad_() * 1):
+        assert ct.HeadClassifier(random_state=0).fit(given, y).score(given, y) > 0.9
+    numbers = np.searchsorted(np.unique(y), y)[:, None]
+    assert ct.HeadClassifier(nn.Embedding(3, 8), random_state=0).fit(numbers, y).score(numbers, y) == 1
+    tuned = ct.HeadClassifier(nn.Linear(6, 2), training="fine-tuned", max_epochs=1, random_state=0)
+    assert tuned.fit(csr_matrix(X), y).predict(csr_matrix(X)).shape == (300,)
+    with pytest.raises(PlanError, match="GRU gives a tuple, and codes are a tensor"):
+        ct.HeadClassifier(nn.GRU(6, 2)).fit(X, y)
+    with pytest.raises(PlanError, match="LinearDiscriminantAnalysis learns from labels: fit it first"):
+        ct.HeadClassifier(LinearDiscriminantAnalysis()).fit(X, y)
+
+
+def test_scorers_rank_by_each_of_two_labels():
+    X, y = blobs()
+    M = np.column_stack([y == "a", y == "b"]).astype(int)
+    cv = KFold(3, shuffle=True, random_state=0)
+    found = cross_val_score(ct.HeadClassifier(random_state=0), X, M, cv=cv, scoring="roc_auc")
+    assert (found > 0.9).all()
+    m = ct.HeadClassifier(random_state=0).fit(X, M)
+    np.testing.assert_allclose(expit(m.decision_function(X)), m.predict_proba(X))
+    assert not hasattr(ct.HeadClassifier(random_state=0).fit(X, y), "decision_function")

@@ -374,6 +374,16 @@ def test_the_spread_in_a_ball_is_that_of_draws(c):
     assert (q.std() < c**-0.5).all()  # the radius
 
 
+def test_one_wrapped_normal_is_as_the_first_of_a_batch():
+    mean, log_var = torch.tensor([0.6, 0.0, 0.0, 0.0]), torch.zeros(4)
+    one, several = WrappedNormal(mean, log_var), WrappedNormal(mean[None], log_var[None])
+    for of_one, of_several in zip(one.moments(), several.moments(), strict=True):
+        torch.testing.assert_close(of_one, of_several[0])
+    z = one.draw(100_000, Noise(0)).z
+    torch.testing.assert_close(one.center(), z.mean(0), rtol=0.01, atol=0.005)
+    torch.testing.assert_close(one.std(), z.std(0), rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize(("c", "mean"), [(1.0, [0.0, 0.0]), (1.0, [0.6, -0.3]), (0.25, [1.0, 0.5])])
 def test_a_wrapped_density_integrates_to_one(c, mean):
     q = WrappedNormal(torch.tensor(mean).double(), torch.tensor([-1.0, 0.2]).double(), c)

@@ -80,6 +80,18 @@ def test_codes_of_the_prior_have_no_distance_on_average(name, n):
     assert abs(values.mean().item()) < 4.5 * values.std().item() / math.sqrt(600)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_codes_of_their_own_priors_have_no_distance_on_average(k):
+    """Means of rows differ, and so do not say that a code is near its own prior's draws."""
+    values = []
+    for seed in range(600):
+        p = DiagonalNormal(3 * normal(8, 3, seed), torch.full((8, 3), -2.0))
+        z = p.draw(k, Noise(seed + 1000)).z.flatten(0, 1)
+        values.append(MMD("rbf").distance(z, p, Noise(seed + 2000)))
+    found = torch.stack(values)
+    assert abs(found.mean().item()) < 4.5 * found.std().item() / math.sqrt(600)
+
+
 @each_distance
 def test_codes_that_differ_are_told(name):
     """Shifted, wide, collapsed, ring-shaped and two-valued codes are farther than those of the prior."""

@@ -21,7 +21,7 @@ from chartae.geometry.charts import Chart, chart_of
 from chartae.geometry.neighbors import nearest
 from chartae.parts.distributions import carried
 from chartae.training.labels import as_labels
-from chartae.transfer import Scaled, head, labeled, vendi_score
+from chartae.transfer import Scaled, head, labeled, vendi_score, weighed
 
 __all__ = ["Asked", "control_report"]
 
@@ -79,6 +79,7 @@ class Asked:
         by = c if evidence.labels is None else evidence.labels
         kinds, own = np.unique(by, axis=0, return_inverse=True)
         self.own, m = own.ravel(), len(kinds)
+        self.names = None if evidence.labels is None else kinds.tolist()
         if m < 2:
             raise DataError("all items have the same condition, which cannot be told by them: give others")
         self.classes = evidence.labels is not None or len(c) >= REPEATED * m
@@ -128,7 +129,10 @@ class Asked:
         from sklearn.base import clone, is_classifier
 
         if is_classifier(reader):
-            fitted = clone(reader).fit(X, self.own[rows])
+            made = clone(reader)
+            if self.names is not None:
+                weighed(made, self.names)
+            fitted = made.fit(X, self.own[rows])
             return lambda Q: self.kinds[fitted.predict(np.asarray(Q))]
         fitted = clone(reader).fit(X, self.kinds[self.own[rows]])
         return lambda Q: np.asarray(fitted.predict(np.asarray(Q))).reshape(len(Q), -1)
@@ -259,7 +263,7 @@ def control_report(
     chart = chart_of(model) if guidance is None else model.chart(guidance=guidance)
     x = chart.items(X)
     c = chart.condition(y, len(x))
-    if c is None:
+    if c is None or y is None:
         raise PlanError("this model has no condition, or none was given: fit it with y, and give y")
     labels = None if labels is None else as_labels(labels)
     if labels is not None and len(labels) != len(x):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,6 +154,10 @@ class Evidence:
         budget: Budget = BUDGETS["fast"],
         seed: int = 0,
     ) -> None:
+        try:
+            seed = index(seed)
+        except TypeError:
+            raise PlanError(f"random_state={seed!r} is no seed: give a whole number") from None
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: budget.rows]
         # Items and conditions are tensors already: geometry must not turn them into some again.
         self.chart = replace(chart, items=Chart.items, conditioned=None)

@@ -192,6 +192,24 @@ def _refuse_one(n: int, noun: str) -> None:
         raise DataError(f"there is 1 {noun}, and a model needs two or more: give more")
 
 
+def in_memory(X: Any) -> Any:
+    """Give items of which rows can be taken.
+
+    Parameters
+    ----------
+    X : object
+        Items, what :func:`chartae.read` gives, or what of torch brings them.
+
+    Returns
+    -------
+    object
+        The items: an array, a frame, a sparse matrix by its rows, or as they are given.
+    """
+    X = read(X).X if brings_items(X) else X
+    X = array_of(X) if isinstance(X, np.ma.MaskedArray | torch.Tensor) else X
+    return X.tocsr() if hasattr(X, "tocsr") else X
+
+
 def brings_items(X: Any) -> bool:
     """Tell what was read, and a data set or a loader of torch, whose items are to be read first."""
     return isinstance(X, Dataset | torch.utils.data.Dataset | torch.utils.data.DataLoader)

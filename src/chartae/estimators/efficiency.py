@@ -13,11 +13,12 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, column_or_1d
 
 from chartae.core.errors import DataError, PlanError
+from chartae.estimators.checking import in_memory
 from chartae.estimators.decoding import count, seed_of
 from chartae.estimators.heads import classes_of, targets
 from chartae.training.labels import as_labels
 from chartae.training.splits import by_label
-from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, labeled, takes_unlabeled
+from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, labeled, takes_unlabeled, weighed
 from chartae.transfer import head as make_head
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def label_efficiency_curve(
     if np.ndim(y) > 1 and np.shape(y)[1] > 1:
         raise DataError(f"y has {np.shape(y)[1]} labels of each row, and a curve is of one: give a column")
     seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(as_labels(y))
-    X, y = _labeled_rows(X, y)
+    X, y = _labeled_rows(in_memory(X), y)
     classes = classes_of(y)
     if test is None:
         rows, held_out = by_label(np.arange(len(y)), y, math.ceil(len(y) / 5), seed)
@@ -180,7 +181,7 @@ def label_efficiency_curve(
         X, y = _safe_indexing(X, rows), y[rows]
     else:
         told, right = test
-        test = _labeled_rows(told, column_or_1d(as_labels(right)))
+        test = _labeled_rows(in_memory(told), column_or_1d(as_labels(right)))
         if not set(test[1].tolist()) & set(y.tolist()):
             raise DataError(
                 f"no label of test, of type {test[1].dtype}, is one of y, of {y.dtype}: give the same"
@@ -198,7 +199,7 @@ def label_efficiency_curve(
         order = _in_turn(y, np.random.default_rng(seed + draw))
         for i, n in enumerate(chosen):
             for name, (known, told) in codes.items():
-                made = make_head("categorical", head, random_state=seed + draw)
+                made = weighed(make_head("categorical", head, random_state=seed + draw), classes.tolist())
                 rows, labels = order[:n], numbers
                 if takes_unlabeled(made):
                     rows, labels = order, np.full(len(y), UNLABELED)
@@ -236,7 +237,8 @@ def _seen(encoder: Any, X: Any, told: Any) -> dict[str, tuple[np.ndarray, np.nda
         return out
     d = min(next(iter(out.values()))[0].shape[1], *raw[0].shape)
     pca = PCA(d, random_state=0).fit(raw[0])
-    return out | {f"PCA, {d}": (pca.transform(raw[0]), pca.transform(raw[1])), "raw input": raw}
+    known, asked = (np.asarray(pca.transform(v)) for v in raw)
+    return out | {f"PCA, {d}": (known, asked), "raw input": raw}
 
 
 def _in_turn(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -21,7 +21,7 @@ from chartae.core.columns import is_frame
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import VAE
-from chartae.estimators.checking import brings_items
+from chartae.estimators.checking import in_memory
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import classes_of, targets
@@ -30,7 +30,6 @@ from chartae.estimators.parameters import constructor
 from chartae.estimators.whole import stopped_by, whole
 from chartae.parts.objectives import Labels, Match, Matches, fit_match
 from chartae.parts.readouts import readout
-from chartae.training.readers import read
 from chartae.transfer import (
     COMPARISONS,
     Read,
@@ -157,7 +156,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 f"{type(encoder).__name__} has no posterior to train: use an estimator such as VAE()"
             )
         self.random_state_ = seed = begun_from(self.random_state)
-        X = read(X).X if brings_items(X) else X
+        X = in_memory(X)
         if self.method == "reconstruction":
             self.head_: Read | Match | None = None
             self.encoder_, self.classes_ = clone(encoder), None
@@ -454,10 +453,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         whole = _Comparison(
             lambda V, which: (self._decoded(V) if which else self._whole(V),), cosine_similarity
         )
-        posteriors = {
-            name: _Comparison(lambda V, _: self.transform(V, return_std=True), partial(compare, name))
-            for name in COMPARISONS
-        }
+        posteriors = {name: _Comparison(self._posteriors, partial(compare, name)) for name in COMPARISONS}
         return {"match": same if self.method == "bottleneck" else match, "decoded": whole, **posteriors}
 
     def _comparison(self, by: str) -> _Comparison:
@@ -496,6 +492,11 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         found: np.ndarray = torch.cat(blocks).numpy()
         return found
 
+    def _posteriors(self, X: Any, _: int) -> tuple[np.ndarray, np.ndarray]:
+        """Means and deviations, as arrays whatever output is set."""
+        mean, std = self.transform(X, return_std=True)
+        return np.asarray(mean), np.asarray(std)
+
     def _whole(self, X: Any) -> np.ndarray:
         """Items as they are given, flat; what is missing is what the model expects there."""
         model: Any = self.encoder_
@@ -516,14 +517,17 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return found.reshape(len(found), -1)
 
     def _calibrated(self, head: Match, X: Any, y: torch.Tensor) -> Match:
-        """Let held-out pairs say how likely a match is at a distance, where there are some of both kinds."""
+        """Let held-out pairs say how likely a match is at a distance; where those are too few, all pairs."""
         random = np.random.default_rng(self.random_state_)
-        rows = self.encoder_.validation_rows_
-        rows = random.permutation(rows[~y[rows].isnan().numpy()])[:MOST]
-        i, j = np.triu_indices(len(rows), 1)
-        same = y[rows].numpy()[i] == y[rows].numpy()[j]
-        kinds = [np.flatnonzero(same), np.flatnonzero(~same)]
-        if len(rows) < FEWEST or not all(len(pairs) for pairs in kinds):
+        known, held_out = ~y.isnan().numpy(), self.encoder_.validation_rows_
+        for rows, fewest in ((held_out[known[held_out]], FEWEST), (np.flatnonzero(known), 2)):
+            rows = random.permutation(rows)[:MOST]
+            i, j = np.triu_indices(len(rows), 1)
+            same = y[rows].numpy()[i] == y[rows].numpy()[j]
+            kinds = [np.flatnonzero(same), np.flatnonzero(~same)]
+            if len(rows) >= fewest and all(len(pairs) for pairs in kinds):
+                break
+        else:
             return head
         z, other = (self._draws(_safe_indexing(X, rows), which) for which in (0, 1))
         gaps = []

@@ -190,7 +190,7 @@ class Encoding(Checking):
             draws.append(q.draw(k, SharedNoise(seed) if shared else noise).z.cpu().numpy())
 
         self._each_posterior(X, condition, draw)
-        return np.concatenate(draws, 1)
+        return np.concatenate(draws, 1) if draws else np.empty((k, 0, self.model_.latent_dim), np.float32)
 
     def project(self, X: Any, condition: Any = None) -> np.ndarray:
         """Map onto the learned manifold: P(x) = D(E(x)).
@@ -492,6 +492,8 @@ class Encoding(Checking):
         return self._scores(X, self._raw(condition, len(X)), count(n_importance, "n_importance"))
 
     def _scores(self, X: np.ndarray, raw: Any, k: int) -> np.ndarray:
+        if not len(X):
+            return np.empty(0)
         rows = self._rows_at_once(k)
         model, dtype = self._model_for(X)
         source = Source(X, model.space, raw, device=self._device, dtype=dtype)

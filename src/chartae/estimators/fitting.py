@@ -411,7 +411,7 @@ class Fitting(Densities, Geometry):
             if bool(units.isnan().any()):
                 # Zeros and flags in place of gaps would count as dimensions of the data.
                 filled = KNNImputer(keep_empty_features=True).fit_transform(units.flatten(1).numpy())
-                units = torch.from_numpy(filled).reshape(units.shape)
+                units = torch.from_numpy(np.array(filled)).reshape(units.shape)
             found = intrinsic_dimension(Inputs(self.space_)(units).numpy())
         except DataError:
             d = min(2, features)

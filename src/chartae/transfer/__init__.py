@@ -12,6 +12,7 @@ from chartae.transfer.heads import (
     head,
     spreading_of,
     takes_unlabeled,
+    weighed,
 )
 from chartae.transfer.retrieval import (
     COMPARISONS,
@@ -67,4 +68,5 @@ __all__ = [
     "vendi_score",
     "votes",
     "votes_of_draws",
+    "weighed",
 ]

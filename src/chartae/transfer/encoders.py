@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from chartae.core.arrays import as_tensor
 from chartae.core.errors import DataError, PlanError
 from chartae.parts.networks import evaluating
+from chartae.training.items import array_of
 
 __all__ = ["coded", "drawn", "fitted", "gives_points", "is_fitted", "refuse_points"]
 
@@ -57,7 +59,11 @@ def fitted(encoder: Any, X: Any) -> Any:
             f"{type(encoder).__name__} has no transform: use a model of chartae, a transformer of "
             "scikit-learn, or a torch module"
         )
-    return encoder if is_fitted(encoder) else clone(encoder).fit(X)
+    if is_fitted(encoder):
+        return encoder
+    if get_tags(encoder).target_tags.required:
+        raise PlanError(f"{type(encoder).__name__} learns from labels: fit it first, and it stays as it is")
+    return clone(encoder).fit(X)
 
 
 def is_fitted(encoder: Any) -> bool:
@@ -134,10 +140,18 @@ def coded(encoder: Any, X: Any) -> np.ndarray:
 def _through(module: nn.Module, X: Any) -> np.ndarray:
     X = X.toarray() if hasattr(X, "toarray") else X
     like = next(module.parameters(), torch.zeros(()))
-    x = as_tensor(np.asarray(X)).to(like.dtype)
+    first = next((m for m in module.modules() if next(m.parameters(recurse=False), None) is not None), None)
+    x = as_tensor(array_of(X))
+    # Numbers of entries of a table are no numbers to compute with.
+    x = x.long() if isinstance(first, nn.Embedding | nn.EmbeddingBag) else x.to(like.dtype)
     with torch.no_grad(), evaluating(module):
-        out = [module(block.to(like.device)).flatten(1).cpu() for block in x.split(AT_ONCE)]
-    codes = torch.cat(out)
+        out = [module(block.to(like.device)) for block in x.split(AT_ONCE)]
+    if not all(isinstance(block, torch.Tensor) for block in out):
+        raise PlanError(
+            f"{type(module).__name__} gives a {type(out[0]).__name__}, and codes are a tensor: wrap it in a "
+            "module that picks one"
+        )
+    codes = torch.cat([block.flatten(1).cpu() for block in out])
     found: np.ndarray = (codes.float() if codes.dtype == torch.bfloat16 else codes).numpy()
     return found
 

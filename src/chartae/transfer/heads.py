@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
@@ -21,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from chartae.core.errors import PlanError
+from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.core.registry import suggest
 from chartae.training.labels import UNLABELED
 from chartae.transfer.spreading import Spreading
@@ -35,6 +36,7 @@ __all__ = [
     "head",
     "spreading_of",
     "takes_unlabeled",
+    "weighed",
 ]
 
 
@@ -372,7 +374,48 @@ def fit_to_draws(made: Any, codes: np.ndarray, y: np.ndarray) -> Any:
     if k > 1 and has_fit_parameter(inner, "sample_weight"):
         prefix = f"{made.steps[-1][0]}__" if isinstance(made, Pipeline) else ""
         how = {f"{prefix}sample_weight": np.full(k * n, 1 / k)}
-    return made.fit(codes.reshape(-1, d), np.concatenate([y] * k), **how)
+    with config_context(enable_metadata_routing=False):  # by which a pipeline refuses what it is given so
+        return made.fit(codes.reshape(-1, d), np.concatenate([y] * k), **how)
+
+
+def weighed(made: Any, classes: Sequence[Any]) -> Any:
+    """Name classes by their place, which is what a head sees of them, where a head weighs classes.
+
+    Parameters
+    ----------
+    made : estimator
+        As it is given; what is inside it is looked at, too.
+    classes : sequence
+        Labels, in the order of their numbers.
+
+    Returns
+    -------
+    estimator
+        The same, with weights of numbers.
+
+    Raises
+    ------
+    DataError
+        If a weight is of no class.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from chartae.transfer import weighed
+    >>> weighed(LogisticRegression(class_weight={"b": 2.0}), ["a", "b"]).class_weight
+    {1: 2.0}
+    """
+    places = {label: number for number, label in enumerate(classes)}
+    for name, weights in made.get_params(deep=True).items():
+        if not (name == "class_weight" or name.endswith("__class_weight")) or not isinstance(weights, dict):
+            continue
+        unknown = next((label for label in weights if label not in places), None)
+        if unknown is not None:
+            raise DataError(
+                f"class_weight names {unknown!r}, and the labels are {enumerated(list(map(repr, places)))}"
+            )
+        made.set_params(**{name: {places[label]: weight for label, weight in weights.items()}})
+    return made
 
 
 def _last(made: Any) -> Any:

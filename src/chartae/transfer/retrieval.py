@@ -211,7 +211,9 @@ def compare(
     """
     if by not in COMPARISONS:
         raise PlanError(f"by={by!r} compares nothing: {suggest(by, COMPARISONS)}")
-    if by not in ("cosine", "distance") and not (np.any(std) and np.any(other_std)):
+    if by not in ("cosine", "distance") and any(
+        np.size(widths) and not np.any(widths) for widths in (std, other_std)
+    ):
         raise PlanError(f"by={by!r} compares distributions, and these are points: use by='distance'")
     return COMPARISONS[by](mean, std, other_mean, other_std)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 from sklearn.base import ClassifierMixin
 from sklearn.utils import _safe_indexing
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
 )
 
 from chartae.core.errors import DataError, PlanError
+from chartae.estimators.checking import in_memory
 from chartae.estimators.heads.reading import COMMON, CONSTRAINTS, Head
 from chartae.estimators.heads.targets import classes_of, targets, vary
 from chartae.estimators.parameters import constructor
@@ -187,6 +190,25 @@ class HeadClassifier(ClassifierMixin, Head):
         each = tempered(_apart(raw).reshape(-1, 2), self.temperature_)
         return each[:, 1].reshape(raw.shape)
 
+    @available_if(lambda self: getattr(self, "several_", False))
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-odds of each of several labels, by which scikit-learn's scorers rank items.
+
+        They take probabilities of two labels for those of two classes.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+
+        Returns
+        -------
+        ndarray
+            ``(n, m)``.
+        """
+        found: np.ndarray = logit(self.predict_proba(X))
+        return found
+
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class, or whichever of several labels are likely.
 
@@ -228,6 +250,7 @@ class HeadClassifier(ClassifierMixin, Head):
         DataError
             If no row has a label, or there are not as many labels as were fitted.
         """
+        X = in_memory(X)
         y, known = self._known(X, y)
         right = (self.predict(X) == y) | ~known
         right, counts = (right.all(1), known.any(1)) if self.several_ else (right, known)
@@ -252,6 +275,11 @@ class HeadClassifier(ClassifierMixin, Head):
             known = beside | np.isin(y, self.classes_)
         if not known.any():
             raise DataError("no row has a label, so that nothing can be scored: give some")
+        if not self.several_:
+            words = [isinstance(labels.tolist()[0], str) for labels in (y[known], self.classes_)]
+            if words[0] != words[1]:
+                told = [f"{labels.tolist()[0]!r}" for labels in (y[known], self.classes_)]
+                raise DataError(f"labels such as {told[0]} are none of those fitted, such as {told[1]}")
         return y, known
 
     def calibration_error(self, X: Any, y: Any) -> float:
@@ -280,6 +308,7 @@ class HeadClassifier(ClassifierMixin, Head):
         ----------
         Guo et al. 2017, arXiv:1706.04599, equation 3.
         """
+        X = in_memory(X)
         y, known = self._known(X, y)
         if self.several_:
             return calibration_error(*self._told(self.predict_proba(X), y))

@@ -20,8 +20,8 @@ from sklearn.utils.validation import (
 from torch import nn
 
 from chartae.core.arrays import as_tensor, is_streamed
-from chartae.core.errors import DataError, PlanError, enumerated
-from chartae.estimators.checking import brings_items
+from chartae.core.errors import DataError, PlanError
+from chartae.estimators.checking import in_memory
 from chartae.estimators.decoding import begun_from
 from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads.targets import targets, vary
@@ -31,8 +31,6 @@ from chartae.estimators.whole import stopped_by
 from chartae.models.assembly import features_of, find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
-from chartae.training.items import array_of
-from chartae.training.readers import read
 from chartae.training.splits import by_label
 from chartae.transfer import (
     UNLABELED,
@@ -51,6 +49,7 @@ from chartae.transfer import (
     takes_unlabeled,
     target_space,
     tune,
+    weighed,
 )
 
 __all__ = ["OnCodes"]
@@ -147,6 +146,23 @@ class OnCodes(BaseEstimator):
 
         return type(self)(**{name: copied(name, each) for name, each in self.get_params(deep=False).items()})
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Give parameters, with those of what is inside, but for an encoder that is fitted and stays so.
+
+        Parameters
+        ----------
+        deep : bool
+            Look inside.
+
+        Returns
+        -------
+        dict
+            By name, as in scikit-learn.
+        """
+        found: dict[str, Any] = super().get_params(deep)
+        stays = deep and is_fitted(found["encoder"])
+        return {name: v for name, v in found.items() if not (stays and name.startswith("encoder__"))}
+
     def set_params(self, **params: Any) -> Any:
         """Set parameters, those of what is inside by two underscores.
 
@@ -172,14 +188,12 @@ class OnCodes(BaseEstimator):
 
     def _items(self, X: Any, *, reset: bool) -> Any:
         """Check what is encoded: codes as scikit-learn does, all else where it is encoded."""
-        X = read(X).X if brings_items(X) else X
-        X = array_of(X) if isinstance(X, np.ma.MaskedArray) else X
+        X = in_memory(X)
         if self.encoder is None:
             shape = tuple(getattr(X, "shape", ()))
             if len(shape) > 2:
                 raise DataError(f"items of shape {shape} are no codes: flatten them, or give an encoder")
             return validate_data(self, X, reset=reset)
-        X = X.tocsr() if hasattr(X, "tocsr") else X  # of which rows can be taken
         X = np.asarray(X) if hasattr(X, "__array__") and not hasattr(X, "shape") else X
         if len(getattr(X, "shape", ())) == 2:
             _check_feature_names(self, X, reset=reset)
@@ -287,7 +301,11 @@ class Head(OnCodes):
                 "smaller one"
             )
         rows, held_out = train_test_split(known, test_size=held, random_state=self.random_state_)
-        return (rows, held_out) if target != "bernoulli" or vary(y[rows]).all() else (known, known[:0])
+        # Of zeros alone no rate is told, and of labels that are all alike no label.
+        poor = (target == "counts" and not y[rows].any()) or (
+            target == "bernoulli" and not vary(y[rows]).all()
+        )
+        return (known, known[:0]) if poor else (rows, held_out)
 
     def _names(self) -> np.ndarray:
         """Classes as a condition has them: there a number that is not whole is no label."""
@@ -311,7 +329,7 @@ class Head(OnCodes):
                 "into scikit-learn's CalibratedClassifierCV"
             )
         if target == "categorical":
-            made.set_params(**self._weights_by_number(made))
+            weighed(made, self.classes_.tolist())
         if takes_unlabeled(made):
             labels = np.full(y.shape, np.nan if several else UNLABELED)
             labels[rows] = y[rows]
@@ -320,22 +338,6 @@ class Head(OnCodes):
         # Draws of an item would be its own nearest neighbors.
         codes = coded(self.encoder_, X)[None] if compares(made) else self._codes(X, k)
         self.head_ = fit_to_draws(Several(made) if several else made, codes, y[rows])
-
-    def _weights_by_number(self, made: Any) -> dict[str, dict[int, float]]:
-        """Parameters that weigh classes, of a head and of what is inside it, as it sees classes."""
-        given = made.get_params(deep=True)
-        named = [name for name in given if name == "class_weight" or name.endswith("__class_weight")]
-        return {name: self._by_number(given[name]) for name in named if isinstance(given[name], dict)}
-
-    def _by_number(self, weights: dict[Any, float]) -> dict[int, float]:
-        """Weights of classes by their place, which is what a head sees of them."""
-        classes = self.classes_.tolist()
-        unknown = next((name for name in weights if name not in classes), None)
-        if unknown is not None:
-            raise DataError(
-                f"class_weight names {unknown!r}, and the labels are {enumerated([repr(c) for c in classes])}"
-            )
-        return {classes.index(name): weight for name, weight in weights.items()}
 
     def _widths(self) -> tuple[int, ...]:
         return tuple(widths(self.hidden) or ()) if self.head == "mlp" else ()
@@ -346,7 +348,7 @@ class Head(OnCodes):
         ours = isinstance(self.encoder_, Fitting)
         if not ours:
             self.encoder_.float()  # as heads are
-        X = self.encoder_._check(X, reset=False) if ours else np.asarray(X, np.float32)
+        X = self.encoder_._check(X, reset=False) if ours else _dense(X)
         return tune(
             self.encoder_.model_ if ours else self.encoder_,
             X,
@@ -399,3 +401,7 @@ class Head(OnCodes):
         codes = self._codes(X, self.n_samples, shared=True)
         found = np.asarray(getattr(self.head_, read)(codes.reshape(-1, codes.shape[2])))
         return found.reshape(*codes.shape[:2], *found.shape[1:])
+
+
+def _dense(X: Any) -> np.ndarray:
+    return np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float32)

@@ -133,5 +133,5 @@ class HeadRegressor(RegressorMixin, Head):
         mean: np.ndarray = found.mean(0)
         if not return_std:
             return mean
-        own = mean if self.distribution == "counts" else self.noise_**2
+        own = np.maximum(mean, 0) if self.distribution == "counts" else self.noise_**2
         return mean, np.sqrt(own + found.var(0))

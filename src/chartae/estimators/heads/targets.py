@@ -35,12 +35,12 @@ def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndar
     Returns
     -------
     ndarray
-        Of shape ``(n,)``, or ``(n, m)``, NaN where a label is not known.
+        Of shape ``(n,)``, or ``(n, m)``; NaN or None where one is not known.
 
     Raises
     ------
     DataError
-        If there is none, or not one for each item, or a number is not finite.
+        If there is none, or not one for each item, or a number is infinite.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def targets(estimator: Any, X: Any, y: Any, *, several: bool = False) -> np.ndar
     if y.dtype.kind in "mM":
         raise DataError(f"y of type {y.dtype} are times, and no labels or numbers: convert them")
     if matrix is None:
-        refuse_lost(y)
+        refuse_lost(y, gaps=True)
     return y
 
 
@@ -99,11 +99,13 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     return found
 
 
-def refuse_lost(y: np.ndarray) -> None:
-    """Refuse numbers that are not finite, by their row."""
-    lost = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(1, bool)
+def refuse_lost(y: np.ndarray, *, gaps: bool = False) -> None:
+    """Refuse numbers that are not finite, by their row, but for NaN where a gap is no fault."""
+    if y.dtype.kind != "f":
+        return
+    lost, what = (np.isinf(y), "infinity") if gaps else (~np.isfinite(y), "infinity or NaN")
     if lost.any():
-        raise DataError(f"y has infinity or NaN in row {lost.argmax()} (from 0): leave that row out")
+        raise DataError(f"y has {what} in row {lost.argmax()} (from 0): leave that row out")
 
 
 def _several(y: Any) -> np.ndarray | None:

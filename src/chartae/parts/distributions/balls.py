@@ -236,12 +236,17 @@ class WrappedNormal(Distribution):
         Tensor
             ``(*batch, d)``.
         """
-        noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
+        noise = self._spread()
         # As wide as these draws' noise is, which is about 1: where the ball is flat nothing is estimated.
         return self._wrapped(noise).to(self.mean.dtype).std(0) / noise.std(0)
 
+    def _spread(self) -> Tensor:
+        """Draws of the noise, always the same and for all of a batch, ``(s, *ones, d)``."""
+        *batch, d = self.mean.shape
+        return SharedNoise(0).normal((SPREAD, 1, d), self.mean).reshape(SPREAD, *(1 for _ in batch), d)
+
     def moments(self) -> tuple[Tensor, Tensor]:
-        noise = SharedNoise(0).normal((SPREAD, *self.mean.shape), self.mean)
+        noise = self._spread()
         # With its opposite: where the ball is flat nothing is estimated.
         z = self._wrapped(torch.cat([noise, -noise])).to(self.mean.dtype)
         return z.mean(0), z[:SPREAD].std(0) / noise.std(0)

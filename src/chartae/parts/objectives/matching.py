@@ -134,7 +134,8 @@ KERNELS = {
 class MMD(Matching):
     """Squared maximum mean discrepancy, ``E k(z, z') - 2 E k(z, y) + E k(y, y')``, without bias.
 
-    The kernel is a mean of kernels of several widths.
+    The kernel is a mean of kernels of several widths. Under a prior of each item's own, pairs of one item are
+    left out. Several draws of an item are not independent, and have a bias under a prior of all.
 
     Parameters
     ----------
@@ -183,14 +184,26 @@ class MMD(Matching):
     def distance(self, z: Tensor, p: Distribution, noise: Noise) -> Tensor:
         n, d = z.shape
         bandwidths = [2 * d * scale for scale in self.scales]
-        among = self._mean(_pairs(z), bandwidths)
         if self.closed:
+            among = self._mean(_pairs(z), bandwidths)
             return among - 2 * self._with_normal(z, bandwidths) + self._of_normal(d, bandwidths)
-        y = draws_of(p, n, noise).detach()
-        return among - 2 * self._mean(squares(z, y), bandwidths) + self._mean(_pairs(y), bandwidths)
+        y, rows = draws_of(p, n, noise).detach(), p.batch_shape.numel()
+        if rows == 1:
+            among = self._mean(_pairs(z), bandwidths)
+            return among - 2 * self._mean(squares(z, y), bandwidths) + self._mean(_pairs(y), bandwidths)
+        row = torch.arange(n, device=z.device) % rows
+        others = (row[:, None] != row).to(z.dtype)
+        of_z, of_both, of_y = (
+            self._mean(squares(*pair), bandwidths, others) for pair in ((z, z), (z, y), (y, y))
+        )
+        return of_z - 2 * of_both + of_y
 
-    def _mean(self, apart: Tensor, bandwidths: Sequence[float]) -> Tensor:
-        return sum(self.kernel.of(apart / c).mean() for c in bandwidths) / len(bandwidths)  # type: ignore[return-value]
+    def _mean(self, apart: Tensor, bandwidths: Sequence[float], weight: Tensor | None = None) -> Tensor:
+        """Of all widths and all pairs, by weights of pairs if there are any."""
+        each = (self.kernel.of(apart / c) for c in bandwidths)
+        if weight is None:
+            return sum(kernel.mean() for kernel in each) / len(bandwidths)  # type: ignore[return-value]
+        return sum((weight * kernel).sum() for kernel in each) / weight.sum() / len(bandwidths)
 
     def _with_normal(self, z: Tensor, bandwidths: Sequence[float]) -> Tensor:
         """E k(z, y) for y from N(0, I)."""
