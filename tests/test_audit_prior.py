@@ -255,6 +255,18 @@ def test_samples_of_the_right_model_cover_the_data():
     assert finding.also["told"] < 0.6
 
 
+def test_the_interval_of_coverage_holds_one_where_samples_are_as_items(monkeypatch):
+    """In two dimensions, where neighbors share samples most: 1 % in each tail, as verdicts take it."""
+    monkeypatch.setattr("chartae.audits.generation._told_apart", lambda *_: 0.5)  # slow, and not looked at
+    chart = Chart.of_pair(lambda x: x[:, :2], lambda z: z @ torch.eye(2, 5), prior="normal", latent_dim=2)
+    low, high = 0, 0
+    for seed in range(100):
+        z = torch.randn(600, 2, generator=torch.Generator().manual_seed(seed))
+        interval = checks["coverage"].measure(Evidence(chart, z @ torch.eye(2, 5), seed=seed)).interval
+        low, high = low + (interval[0] > 1), high + (interval[1] < 1)
+    assert max(low, high) <= 4  # more come of one in a hundred once in 270
+
+
 def test_copies_of_items_lie_where_these_are():
     x = np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32) + 5
     assert _density(x, x, np.zeros(200)) == pytest.approx(1 / 5)

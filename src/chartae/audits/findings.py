@@ -33,6 +33,8 @@ Verdict = Literal["ok", "warn", "fail", "cannot tell"]
 
 VERDICTS: tuple[Verdict, ...] = ("fail", "warn", "cannot tell", "ok")  # worst first
 LEVEL = 0.01  # evidence that a verdict needs, on each side
+#: Items are neighbors of each other: intervals that take them for independent are up to twice too short.
+WIDER = 2.0
 
 
 @dataclass(frozen=True)
@@ -300,13 +302,15 @@ def of_mean(values: Any, **more: Any) -> Reading:
     return Reading(mean, (mean - half, mean + half), **more)
 
 
-def of_ratio(above: Any, below: Any, **more: Any) -> Reading:
+def of_ratio(above: Any, below: Any, *, wider: float = 1.0, **more: Any) -> Reading:
     """Read a ratio of two means over the same rows, with its interval by linearization.
 
     Parameters
     ----------
     above, below : array_like
         ``(n,)``, rows independent of each other.
+    wider : float
+        Times the interval of independent rows, for rows that are not.
     **more : object
         Other fields of the reading.
 
@@ -331,7 +335,8 @@ def of_ratio(above: Any, below: Any, **more: Any) -> Reading:
     ratio = float(above.sum() / below.sum())
     around = of_mean((above - ratio * below) / below.mean())
     assert around.interval is not None
-    return Reading(ratio, (ratio + around.interval[0], ratio + around.interval[1]), **more)
+    low, high = (ratio + wider * end for end in around.interval)
+    return Reading(ratio, (low, high), **more)
 
 
 def of_pairs(above: Any, below: Any, left: np.ndarray, right: np.ndarray, **more: Any) -> Reading:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import Reading, check, of_mean, of_ratio, of_share
+from chartae.audits.findings import WIDER, Reading, check, of_mean, of_ratio, of_share
 from chartae.audits.prior import Z
 from chartae.core.errors import DataError
 from chartae.geometry.neighbors import nearest
@@ -167,6 +167,7 @@ def _coverage(evidence: Evidence) -> Reading:
     return of_ratio(
         by_samples.astype(float),
         by_items.astype(float),
+        wider=WIDER,
         rows=missed[np.argsort(radius[missed])][:20],
         also={
             "coverage": float(by_samples.mean()),

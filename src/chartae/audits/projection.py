@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import LEVEL, Reading, check, checks, of_ratio
+from chartae.audits.findings import LEVEL, WIDER, Reading, check, checks, of_ratio
 from chartae.geometry.neighbors import nearest
 from chartae.geometry.projection import noise_gain
 
@@ -20,7 +20,6 @@ EXACT = 16  # directions of residuals, of the largest variances: the others are 
 POOL, REPEATS = 1 << 19, 20_000  # residuals that are simulated, and samples whose worst are drawn of them
 NEAR, FAR, FEWEST = 5, 20, 100  # like items: so many each, the last of so many; items that there must be
 HALVED = 50  # features that are halved at least, over all splits: of few, a single split says little
-WIDER = 2  # items are neighbors of others: intervals that take them for independent are up to twice too short
 BLIND = 3.0  # times what the model loses: where neighbors miss more of the items, they cannot judge it
 ONWARD = 3.0  # times the rise from far to near neighbors: what nearer ones, of more items, might still add
 
@@ -255,20 +254,23 @@ def _missed(evidence: Evidence) -> Reading:
             lost += (r_B**2).sum(1)
             unseen += _unseen(x_B, pairs[:, :NEAR])
             whole += (x_B**2).sum(1)
-    value, low, high = _of_neighbors(near, lost)
+    found, further = (of_ratio(v, lost, wider=WIDER) for v in (near, near + ONWARD * (near - far)))
+    assert found.value is not None
+    assert found.interval is not None
+    assert further.interval is not None
     also = {
-        "told": min(max(0.0, value), 1.0),
+        "told": min(max(0.0, found.value), 1.0),
         "lost": float(lost.sum() / whole.sum()),
         "unseen": float(unseen.sum() / lost.sum()),
     }
     kind = checks["missed"]
     # A loss that would fail, and that neighbors see as well as they see items, is at least a warning.
     seen = 1 - unseen.sum() / whole.sum() >= kind.ok / kind.fail and also["unseen"] <= BLIND
-    if low <= kind.fail and not seen:
+    if found.interval[0] <= kind.fail and not seen:
         return Reading(None, because="like items are not like enough to show what is lost", also=also)
-    if low <= kind.ok < _of_neighbors(near + ONWARD * (near - far), lost)[2]:
+    if found.interval[0] <= kind.ok < further.interval[1]:
         return Reading(None, because="more items might show more of what is lost", also=also)
-    return Reading(value, (low, high), also=also)
+    return Reading(found.value, found.interval, also=also)
 
 
 def _around(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -284,15 +286,6 @@ def _unseen(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     k, mean = pairs.shape[1], _around(values, pairs)
     spread = ((values**2).sum(1)[pairs].sum(1) - k * (mean**2).sum(1)) / (k - 1)
     return ((values - mean) ** 2).sum(1) - spread / k
-
-
-def _of_neighbors(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
-    """Ratio of two means over rows that are neighbors of each other, and its interval."""
-    found = of_ratio(above, below)
-    assert found.value is not None
-    assert found.interval is not None
-    low, high = (float(found.value + WIDER * (end - found.value)) for end in found.interval)
-    return found.value, low, high
 
 
 def _still(evidence: Evidence) -> bool:

@@ -338,10 +338,10 @@ class NegativeBinomial(_Independent):
         near = torch.log1p(k / (r + k) * torch.expm1(gap.clamp(-1.0, 1.0)))
         far = torch.logaddexp(F.logsigmoid(log_r - k.log()), F.logsigmoid(k.log() - log_r) + gap)
         change = torch.where(gap.abs() < 1, near, far)
-        # The same twice: where count and mean are well beyond r, two terms of the first would cancel.
+        # The same twice: where count and mean are apart and both beyond r, terms of the first would cancel.
         beyond = k * (F.softplus(log_r - k.log()) - F.softplus(log_r - self.log_mean)) - r * change
         within = k * gap - (r + k) * change
-        some = torch.where(log_r < torch.minimum(k.log(), self.log_mean), beyond, within)
+        some = torch.where((gap.abs() >= 1) & (log_r < torch.minimum(k.log(), self.log_mean)), beyond, within)
         some = some - 0.5 * (LOG_2PI + k.log() + torch.log1p(k / r))
         some = some + _stirling(r + k) - _stirling(r) - _stirling(k)
         rows = torch.where(count > 0, some, -r * F.softplus(self.log_mean - log_r))
