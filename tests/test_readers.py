@@ -1,8 +1,11 @@
 """Readers: every source gives the same arrays back, and every refusal is one line that names the cure."""
 
 import io
+import os
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -719,3 +722,109 @@ def test_gaps_in_a_number_to_condition_on_are_no_condition(tmp_path):
     assert np.isnan(ct.read(file, labels="y").y).tolist() == [i == 3 for i in range(20)]
     file.write_text("a,b,y\n" + "".join(f"{i},{i * i},{'' if i == 3 else i % 2}\n" for i in range(20)))
     assert ct.read(file, labels="y").y.tolist() == [None if i == 3 else i % 2 for i in range(20)]
+
+
+def png_of_16_bits(file: Path, pixels: np.ndarray, color: int, transparent: int | None = None) -> None:
+    """Written by hand: Pillow has no such images of several channels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0))]
+    parts += [chunk(b"tRNS", struct.pack(">H", transparent))] if transparent is not None else []
+    parts += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def test_gray_of_16_bits_is_as_stored_whatever_is_transparent(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (4, 5))
+    png_of_16_bits(tmp_path / "a.png", pixels, 0, transparent=int(pixels[0, 0]))
+    data = read(tmp_path)
+    np.testing.assert_array_equal(data.X[0], pixels)
+    assert "white" not in data.summary
+
+
+def test_color_of_16_bits_is_said_to_be_cut(tmp_path):
+    png_of_16_bits(tmp_path / "a.png", np.full((4, 5, 3), 0x1234), 2)
+    data = read(tmp_path)
+    assert (data.X == 0x12).all()
+    assert "16 bits a channel as 8" in data.summary
+
+
+def test_images_that_are_too_large_or_no_image_are_refused_in_a_line(tmp_path, monkeypatch):
+    Image.new("1", (400, 300)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"cannot read image .*a.png .*: make it smaller first"):
+        read(tmp_path)
+
+    def damaged(*args, **more):
+        raise TypeError("Missing dimensions")
+
+    monkeypatch.setattr(Image, "open", damaged)
+    with pytest.raises(DataError, match=r"\(Missing dimensions\): remove it, or save it again"):
+        read(tmp_path)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_empty_one(tmp_path, monkeypatch):
+    (tmp_path / "b").mkdir()
+    write_image(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    look = os.scandir
+
+    def scandir(place):
+        if str(place).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"cannot read .*b \(Permission denied\): change its permissions"):
+        read(tmp_path)
+
+
+def test_whole_numbers_that_no_float_holds_stay_apart(tmp_path):
+    large = [123456789012345678, 123456789012345679]
+    (tmp_path / "a.csv").write_text(f"v,user\n1,{large[0]}\n2,{large[1]}\n3,\n")
+    assert read(tmp_path / "a.csv").X["user"].tolist() == [*large, pd.NA]
+    assert read(tmp_path / "a.csv", labels="user").y.tolist() == [*large, None]
+
+
+def test_partitions_are_not_left_out_silently(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": [1.0, 2.0], "city": ["x", "y"]})
+    frame.to_parquet(tmp_path / "hive", partition_cols=["city"])
+    with pytest.raises(DataError, match=r"keeps the column 'city' in the names of its folders"):
+        read(tmp_path / "hive")
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("red,small,y\nblue,small,n\nred,large,y\nblue,small,n\n", None),
+        ("p,x,s,x\ne,y,s,x\np,x,t,y\n", None),
+        ("color,size\nred,small\nblue,color\n", "color size"),
+        ("2020-01-01,red\n2020-01-02,blue\n", None),
+        ("day,red\n2020-01-01,green\n2020-01-02,blue\n", "day red"),
+        ("NA,1.5,2\n3,4.5,5\n6,7.5,8\n9,2.5,1\n", None),
+    ],
+)
+def test_a_first_line_of_texts_or_gaps(tmp_path, content, names):
+    (tmp_path / "a.csv").write_text(content)
+    data = read(tmp_path / "a.csv")
+    assert len(data.X) == content.count("\n") - (names is not None)
+    assert names is None or " ".join(data.columns) == names
+
+
+def test_blank_lines_of_one_column_are_told(tmp_path):
+    (tmp_path / "a.csv").write_text("amount\n1\n\n3\n\n\n6\n\n")
+    data = read(tmp_path / "a.csv")
+    assert len(data.X) == 3
+    assert "3 blank lines left out" in data.summary
+    (tmp_path / "b.csv").write_text("a,b\n1,2\n\n3,4\n")
+    assert "blank" not in read(tmp_path / "b.csv").summary
+
+
+def test_a_line_of_excel_s_own_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("sep=,\na,b\n1,2\n3,4\n")
+    with pytest.raises(DataError, match=r"is 'sep=', which is Excel's own: delete it"):
+        read(tmp_path / "a.csv")

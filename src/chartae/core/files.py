@@ -167,11 +167,17 @@ def visible_files(folder: Path) -> list[Path]:
     >>> [str(file) for file in visible_files(Path("."))]
     ['a.txt', 'b.txt']
     """
+
+    def _refuse(error: OSError) -> None:
+        raise DataError(
+            f"cannot read {error.filename} ({error.strerror}): change its permissions, or move it"
+        )
+
     found: list[Path] = []
     walked: set[str] = set()
     tops = [str(folder)]
     for top in tops:  # links come after what is no link, so that a file keeps its own name
-        for place, folders, files in os.walk(top):
+        for place, folders, files in os.walk(top, onerror=_refuse):
             if (real := os.path.realpath(place)) in walked:
                 folders.clear()
                 continue

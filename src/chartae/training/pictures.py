@@ -72,6 +72,8 @@ def load_images(files: Sequence[Path], size: tuple[int, int] | None) -> tuple[ND
         notes.append(f"{len(odd):,} gray image{'s' * (len(odd) > 1)} as color")
     if any(head[2] for head in heads):
         notes.append("transparency on white")
+    if any(head[3] for head in heads):
+        notes.append("16 bits a channel as 8")
     first = _pixels(files[0], kind, size)
     X = np.empty((len(files), *first.shape), first.dtype)
     for i, file in enumerate(files):
@@ -86,8 +88,8 @@ def _usual_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _head(file: Path) -> tuple[tuple[int, int], str, bool]:
-    """Return (height, width) as shown, the kind of pixel, and whether some pixels may be transparent."""
+def _head(file: Path) -> tuple[tuple[int, int], str, bool, bool]:
+    """Return (height, width) as shown, the kind of pixel, whether some are transparent, and bits are cut."""
     from PIL import Image
 
     try:
@@ -99,10 +101,23 @@ def _head(file: Path) -> tuple[tuple[int, int], str, bool]:
                 width, height = height, width
             if frames > 1:
                 raise DataError(f"{file} holds {frames} images: save each as a file of its own")
-            transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-            return (height, width), _kind(image.mode), transparent
-    except (OSError, SyntaxError, ValueError) as e:
+            kind = _kind(image.mode)
+            cut = image.format == "PNG" and not kind.startswith("I") and _bits_of_png(file) == 16
+            return (height, width), kind, _is_transparent(image), cut
+    except Exception as e:
         _unreadable(file, e)
+
+
+def _bits_of_png(file: Path) -> int:
+    """Bits a channel, of which Pillow keeps 8 where there are several channels."""
+    with file.open("rb") as content:
+        return content.read(25)[24]
+
+
+def _is_transparent(image: Any) -> bool:
+    """Tell whether some pixels may be so; of 16 bits they are left as they are stored."""
+    stated = "transparency" in image.info and _kind(image.mode) in ("L", "RGB")
+    return stated or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def _kind(mode: str) -> str:
@@ -120,7 +135,7 @@ def _pixels(file: Path, kind: str, size: tuple[int, int] | None) -> NDArray[Any]
     try:
         with Image.open(file) as opened:
             image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            if _is_transparent(image):
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             if not image.mode.startswith("I;16"):  # 16 bits stay as they are, in their own byte order
@@ -128,11 +143,16 @@ def _pixels(file: Path, kind: str, size: tuple[int, int] | None) -> NDArray[Any]
             if size is not None:
                 image = image.resize((size[1], size[0]), Image.Resampling.BOX)
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as e:
+    except Exception as e:
         _unreadable(file, e)
 
 
 def _unreadable(file: Path, error: Exception) -> NoReturn:
     if isinstance(error, DataError):
         raise error
-    raise DataError(f"cannot read image {file} ({one_line(error)}): remove it, or save it again") from None
+    cure = "remove it, or save it again"
+    if type(error).__name__ == "DecompressionBombError":  # of Pillow, which is not imported for this
+        cure = "make it smaller first"
+    elif isinstance(error, PermissionError):
+        error, cure = OSError(error.strerror), "change its permissions"
+    raise DataError(f"cannot read image {file} ({one_line(error)}): {cure}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,8 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
     path = Path(file + ".npz" if archived else file)
     if not path.exists():
         refuse_missing(path)
+    if not os.access(path, os.R_OK):
+        raise DataError(f"cannot read {path} (Permission denied): change its permissions")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path} is empty: write it again, or pass another file")
     if not key and (encoded := reader_of_encoded(path)):

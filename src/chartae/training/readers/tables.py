@@ -30,8 +30,11 @@ def csv_table(path: Path, labels: Any) -> Dataset:
 
     try:
         # Read apart and as it stands: among names, pandas renames the second of two equal numbers.
-        head = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
-        headless = _is_row(head, pd.read_csv(path, nrows=ENOUGH))
+        head, stands = (
+            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=lost).iloc[0]
+            for lost in (True, False)
+        )
+        headless = _is_row(head, pd.read_csv(path, nrows=ENOUGH), unnamed=stands.iloc[0] == "")
         frame = _with_codes(
             pd.read_csv(path, low_memory=False, header=None if headless else 0), path, headless
         )
@@ -40,6 +43,8 @@ def csv_table(path: Path, labels: Any) -> Dataset:
         raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
     except ValueError as e:
         raise DataError(f"cannot read {path} ({one_line(e)}): write one row an item, with commas") from None
+    if str(head.iloc[0]).lower().startswith("sep="):
+        raise DataError(f"the first line of {path} is {head.iloc[0]!r}, which is Excel's own: delete it")
     first = frame.columns[0]
     if len(frame.columns) == 1 and any(mark in str(first) for mark in ";\t|"):
         raise DataError(f"{path} has one column, {str(first)!r:.40}: put commas between its columns")
@@ -52,10 +57,21 @@ def csv_table(path: Path, labels: Any) -> Dataset:
         raise DataError(f"column {twice.iloc[0]!r} is there twice in {path}: rename one of them")
     if frame.iloc[:, -1].isna().any():
         _refuse_short_lines(path, len(frame.columns))
-    note = "no header, its first line is a row" if headless else ""
+    notes = ["no header, its first line is a row"] if headless else []
+    if len(frame.columns) == 1 and (blank := _blank_lines(path)):
+        notes.append(f"{count(blank, 'blank line')} left out")
     if str(first) == "Unnamed: 0" and _is_index(frame[first]):
-        frame, note = frame.drop(columns=first), "without its index column"
-    return table(_with_dates(frame, but=labels), labels, path.name, note)
+        frame = frame.drop(columns=first)
+        notes.append("without its index column")
+    return table(_with_dates(frame, but=labels), labels, path.name, ", ".join(notes))
+
+
+def _blank_lines(path: Path) -> int:
+    """Count lines of nothing between others: of one column pandas takes them for none, and not for gaps."""
+    with path.open("rb") as file:
+        lines = [bool(line.strip()) for line in file]
+    last = max((i for i, line in enumerate(lines) if line), default=0)
+    return lines[:last].count(False)
 
 
 def _with_codes(frame: Any, path: Path, headless: bool) -> Any:
@@ -83,15 +99,18 @@ def _with_whole(frame: Any, path: Path, headless: bool) -> Any:
 
     def gapped(column: Any) -> bool:
         there = column.dropna()
-        return 0 < len(there) < len(column) and bool((there.abs() < 2**53).all() and (there % 1 == 0).all())
+        return 0 < len(there) < len(column) and bool((there % 1 == 0).all())
 
     numbers = [i for i, kind in enumerate(frame.dtypes) if kind.kind == "f" and gapped(frame.iloc[:, i])]
     if not numbers:
         return frame
     texts = pd.read_csv(path, usecols=numbers, dtype=str, header=None if headless else 0)
     for i, name in zip(numbers, texts, strict=True):
-        if texts[name].dropna().str.fullmatch(r"\s*[+-]?\d+\s*").all():
-            frame.isetitem(i, frame.iloc[:, i].astype("Int64"))
+        written = texts[name].str.strip()
+        if written.dropna().str.fullmatch(r"[+-]?\d+").all():
+            # From what is written: floats have lost the digits of large ones.
+            whole = pd.to_numeric(written, dtype_backend="numpy_nullable")
+            frame.isetitem(i, whole if whole.dtype.kind in "iu" else frame.iloc[:, i])
     return frame
 
 
@@ -149,20 +168,22 @@ def streamed(X: Any, labels: Any) -> Dataset:
     return Dataset(X, y, X.columns, X.name, note)
 
 
-def _is_row(line: Any, rest: Any) -> bool:
+def _is_row(line: Any, rest: Any, *, unnamed: bool) -> bool:
     """Tell whether the first line of a file is a row of data; names may be numbers, too, as years are.
+
+    Its first cell may be empty, above the numbers of rows, which then have no name.
 
     A text above numbers or dates is a name. Of others one that comes again below, or is a date among dates,
     is a value; and one that is alone is a name where values mostly come again. Where texts do not tell,
     numbers are values if they are as large as those below, fractional, and do not rise from left to right.
     """
     columns = [rest.iloc[:, i] for i in range(min(len(line), rest.shape[1]))]
-    if line.iloc[:1].isna().any() and columns and _is_index(columns[0]):
+    if unnamed and columns and _is_index(columns[0]):
         return False
     cells = [(cell, column) for cell, column in zip(line, columns, strict=False) if isinstance(cell, str)]
     numbers = [(float(cell), column) for cell, column in cells if _is_number(cell)]
     texts = [(cell, column.dropna()) for cell, column in cells if not _is_number(cell)]
-    if not numbers or any(column.dtype.kind in "iuf" for _, column in texts):
+    if not cells or any(column.dtype.kind in "iuf" for _, column in texts):
         return False
     like = [_is_like(number, column) for number, column in numbers]
     steps = np.diff([number for number, _ in numbers])
@@ -174,7 +195,10 @@ def _is_row(line: Any, rest: Any) -> bool:
     dates = [re.fullmatch(_ISO_DATE, cell) for cell, column in texts if _are_dates(column)]
     if dates:
         return all(dates)
-    if any(cell in set(column.astype(str)) for cell, column in texts):
+    again = [cell in set(column.astype(str)) for cell, column in texts]
+    if not numbers:
+        return all(again)  # one alone may well be a name
+    if any(again):
         return True
     if any(column.duplicated(keep=False).mean() > 0.5 for _, column in texts):
         return False

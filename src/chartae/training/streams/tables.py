@@ -64,6 +64,12 @@ class StreamedTable:
             self._files = [file for file in visible_files(path) if file.suffix.lower() == ".parquet"]
         if not self._files or not self._files[0].exists():
             raise DataError(f"there is no parquet file {path}: pass another file or folder")
+        for part in self._files[0].relative_to(path).parts[:-1] if path.is_dir() else ():
+            if "=" in part:  # as pandas, Spark and Dask write them
+                raise DataError(
+                    f"{path} keeps the column {part.partition('=')[0]!r} in the names of its folders, which "
+                    "are not read: read it with pandas.read_parquet, and pass that table"
+                )
         self._stamps = [stamp_of(file) for file in self._files]
         heads = [self._guarded(file, pyarrow.parquet.read_metadata, file) for file in self._files]
         schemas = [
