@@ -129,6 +129,11 @@ class Evidence:
     index_train : ndarray
         ``(m,)`` the same for each training item that is kept.
 
+    Raises
+    ------
+    PlanError
+        If the seed is no whole number.
+
     Examples
     --------
     >>> import torch

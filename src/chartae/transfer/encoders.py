@@ -144,14 +144,17 @@ def _through(module: nn.Module, X: Any) -> np.ndarray:
     x = as_tensor(array_of(X))
     # Numbers of entries of a table are no numbers to compute with.
     x = x.long() if isinstance(first, nn.Embedding | nn.EmbeddingBag) else x.to(like.dtype)
+    out = []
     with torch.no_grad(), evaluating(module):
-        out = [module(block.to(like.device)) for block in x.split(AT_ONCE)]
-    if not all(isinstance(block, torch.Tensor) for block in out):
-        raise PlanError(
-            f"{type(module).__name__} gives a {type(out[0]).__name__}, and codes are a tensor: wrap it in a "
-            "module that picks one"
-        )
-    codes = torch.cat([block.flatten(1).cpu() for block in out])
+        for block in x.split(AT_ONCE):
+            codes = module(block.to(like.device))
+            if not isinstance(codes, torch.Tensor):
+                raise PlanError(
+                    f"{type(module).__name__} gives a {type(codes).__name__}, and codes are a tensor: wrap it in "
+                    "a module that picks one"
+                )
+            out.append(codes.flatten(1).cpu())
+    codes = torch.cat(out)
     found: np.ndarray = (codes.float() if codes.dtype == torch.bfloat16 else codes).numpy()
     return found
 

@@ -276,10 +276,9 @@ class HeadClassifier(ClassifierMixin, Head):
         if not known.any():
             raise DataError("no row has a label, so that nothing can be scored: give some")
         if not self.several_:
-            words = [isinstance(labels.tolist()[0], str) for labels in (y[known], self.classes_)]
-            if words[0] != words[1]:
-                told = [f"{labels.tolist()[0]!r}" for labels in (y[known], self.classes_)]
-                raise DataError(f"labels such as {told[0]} are none of those fitted, such as {told[1]}")
+            here, fitted = y[known].tolist()[0], self.classes_.tolist()[0]
+            if isinstance(here, str) != isinstance(fitted, str):
+                raise DataError(f"labels such as {here!r} are none of those fitted, such as {fitted!r}")
         return y, known
 
     def calibration_error(self, X: Any, y: Any) -> float:
