@@ -149,10 +149,8 @@ def _through(module: nn.Module, X: Any) -> np.ndarray:
         for block in x.split(AT_ONCE):
             codes = module(block.to(like.device))
             if not isinstance(codes, torch.Tensor):
-                raise PlanError(
-                    f"{type(module).__name__} gives a {type(codes).__name__}, and codes are a tensor: wrap it in "
-                    "a module that picks one"
-                )
+                given = f"{type(module).__name__} gives a {type(codes).__name__}"
+                raise PlanError(f"{given}, and codes are a tensor: wrap it in a module that picks one")
             out.append(codes.flatten(1).cpu())
     codes = torch.cat(out)
     found: np.ndarray = (codes.float() if codes.dtype == torch.bfloat16 else codes).numpy()
