@@ -245,6 +245,7 @@ class Fitting(Densities, Geometry):
             "conditioning": self.conditioning,
             "hide": self.hide,
             "corruption": self.corruption,
+            "asleep": self.asleep,
         }
         taken = next((p for p in own if p in {*shared, "network"}), None)
         if taken:

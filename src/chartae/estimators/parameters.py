@@ -34,6 +34,7 @@ COMMON: dict[str, Any] = {
     "missing": "auto",
     "hide": 0.3,
     "corruption": None,
+    "asleep": 0.0,
     "max_epochs": 100,
     "max_time": None,
     "batch_size": "auto",
@@ -97,6 +98,10 @@ corruption : float, pair or None
     (or the whole range, of items that are not scaled), or a kind ("gaussian", "masking", "stretching") and an
     amount. The model learns to take noise away, whatever its recipe (arXiv:1511.06406). Stretching, by up to
     a share of each axis of images, sounds and series, stands for speakers or hands that were not seen.
+asleep : float
+    Weight of what the encoder learns, beside the recipe's objective, of items that the model itself draws:
+    -log q(z | x) of their codes (arXiv:2205.11640). It reads new items as it reads those of training; 1 is
+    a good start, and a step takes about half as long again.
 max_epochs : int
     Passes over the data, at most.
 max_time : float or None
@@ -172,6 +177,7 @@ CONSTRAINTS: dict[str, Any] = {
     "missing": [StrOptions({"auto", "mask", "refuse"})],
     "hide": [Interval(Real, 0, 1, closed="left")],
     "corruption": [None, Interval(Real, 0, None, closed="neither"), "array-like"],
+    "asleep": [Interval(Real, 0, None, closed="left")],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "max_time": [None, Interval(Real, 0, None, closed="neither")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],

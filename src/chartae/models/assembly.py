@@ -24,6 +24,7 @@ from chartae.models.autoencoder import Autoencoder
 from chartae.parts.conditions import Condition
 from chartae.parts.likelihoods import likelihoods
 from chartae.parts.networks import Foreign, Leading, damp, networks
+from chartae.parts.objectives import Asleep
 from chartae.parts.posteriors import Corrupted, posteriors
 from chartae.parts.priors import priors
 from chartae.parts.tables import Inputs, Prepared
@@ -306,6 +307,7 @@ def assemble(
     hide: float = 0.3,
     context: int | None = None,
     corruption: float | Sequence[Any] | None = None,
+    asleep: float = 0.0,
     condition: Mapping[str, Any] | None = None,
     conditioning: str = "concat",
 ) -> Plan:
@@ -338,6 +340,9 @@ def assemble(
         Of sequences: how many tokens just before the next each layer of the decoder looks at; None: all.
     corruption : float, pair or None
         Of the encoder's input in training: the standard deviation of normal noise, or a kind and an amount.
+    asleep : float
+        Weight of :class:`~chartae.parts.objectives.Asleep`, by which the encoder learns of the model's own
+        items, beside the objective.
     condition : Mapping or None
         Parameters of :class:`~chartae.parts.conditions.Condition`.
     conditioning : {"concat", "film"}
@@ -420,6 +425,7 @@ def assemble(
         )
     model = Autoencoder(q, p, x, space, latent_dim, conditioner)
     chosen = objective if isinstance(objective, Objective) else objective(model)
+    chosen = chosen + asleep * Asleep() if asleep else chosen
     return Plan(model, chosen, facts={**facts, "network": name})
 
 

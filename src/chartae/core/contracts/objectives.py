@@ -215,7 +215,8 @@ class Objective(nn.Module, ABC):
     samples a training pass draws now; ``differentiates_networks`` whether its value holds derivatives of a
     network, so that its gradient differentiates the network twice, or its weights themselves: gradients that
     hand-written layers do not know of; ``picks`` whether its gradient needs some of the samples only, which
-    :meth:`pick` tells; ``alone`` why no other term can stand beside it, if none can.
+    :meth:`pick` tells; ``alone`` why no other term of the pass's samples can stand beside it, if none can;
+    ``apart`` whether it looks at none of these samples.
 
     Examples
     --------
@@ -229,6 +230,7 @@ class Objective(nn.Module, ABC):
     differentiates_networks: bool = False
     picks: bool = False
     alone: str = ""
+    apart: bool = False
 
     @abstractmethod
     def forward(self, trace: Trace) -> dict[str, Term]:
@@ -325,7 +327,7 @@ class Sum(Objective):
         if twice:
             raise PlanError(f"two terms are called {twice}: use one of them with the sum of the weights")
         lonely = next((part for part in flat if part.alone), None)
-        if lonely is not None and len(flat) > 1:
+        if lonely is not None and sum(not part.apart for part in flat) > 1:
             raise PlanError(
                 f"{lonely!r} {lonely.alone}: use it alone, or a bound with gradient='plain' that keeps all "
                 "samples"
@@ -379,7 +381,7 @@ class Sum(Objective):
         return out
 
     def pick(self, trace: Trace) -> Tensor:
-        (part,) = self.parts  # what picks stands alone
+        (part,) = (part for part in self.parts if part.picks)  # others are apart
         return part.pick(trace)  # type: ignore[operator]
 
     def advance(self, epoch: float) -> None:

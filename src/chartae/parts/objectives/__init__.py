@@ -26,6 +26,7 @@ from chartae.parts.objectives.penalties import (
     Distortion,
 )
 from chartae.parts.objectives.perceptual import MSSSIM, ms_ssim
+from chartae.parts.objectives.sleep import Asleep
 
 __all__ = [
     "CIWAE",
@@ -38,6 +39,7 @@ __all__ = [
     "MSSSIM",
     "PIWAE",
     "Adversary",
+    "Asleep",
     "Auxiliary",
     "Capacity",
     "CodeNorm",
