@@ -551,6 +551,7 @@ PARAMETERS = {
         *(0, -1, NAN, INFINITY, "x", ("x", 0.3), ("masking", 1), ("gaussian", "a"), (1, 2, 3)),
         ("stretching", 0.1),  # of rows
     ],
+    "asleep": [-1, NAN, "yes", None],
     "max_epochs": [0, -1, 1.5, None],
     "max_time": [0, -1, NAN, "soon"],
     "batch_size": [0, -1, 2.5, "big", None],

@@ -30,7 +30,7 @@ from chartae.models.recipes import assemble, build
 from chartae.parts.distributions import DiagonalNormal, FullNormal
 from chartae.parts.likelihoods import NegativeBinomialLikelihood, StudentTLikelihood
 from chartae.parts.networks import MLP
-from chartae.parts.objectives import IWAE, KL, CodeNorm, Contractive, NegLogLik, importance_bound
+from chartae.parts.objectives import IWAE, KL, Asleep, CodeNorm, Contractive, NegLogLik, importance_bound
 from chartae.parts.posteriors import Corrupted, DeltaPosterior
 from chartae.training.kernels import total
 
@@ -699,3 +699,83 @@ def test_a_term_of_weight_zero_is_logged_alone():
     terms = objective(trace(p))
     torch.testing.assert_close(total(terms), terms["nll"].rows.mean())
     assert bool(terms["kl"].rows.mean() > 0)
+
+
+# ------------------------------------------------------------------- dreams
+
+
+def test_dreams_teach_the_encoder_alone():
+    for name in ("vae", "vamp-vae", "hierarchical-vae", "vae-iaf", "svae"):
+        p = plan(name, Space((5,), likelihood="bernoulli"))
+        taught = trace(p)
+        loss(Asleep(), taught).backward()
+        of = {
+            part: [q.grad is not None and bool(q.grad.any()) for q in getattr(p.model, part).parameters()]
+            for part in ("posterior", "prior", "likelihood")
+        }
+        assert any(of["posterior"])
+        # A VampPrior encodes: there the encoder is a part of it.
+        assert not any(of["likelihood"])
+        assert not any(of["prior"])
+
+
+def test_dreams_teach_the_true_posterior():
+    """Of a linear decoder and a linear encoder, in closed form: Bishop 2006, equation 12.42."""
+    W, sigma = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 0.5
+    p = plan("vae", Space((3,)), latent_dim=2, network="linear", hidden=None, noise=sigma)
+    (decoder,) = (m for m in p.model.likelihood.modules() if isinstance(m, nn.Linear))
+    with torch.no_grad():
+        decoder.weight.copy_(W)
+        decoder.bias.zero_()
+    optimizer = torch.optim.Adam(p.model.posterior.parameters(), lr=0.02)
+    for step in range(1500):
+        optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 1500)
+        optimizer.zero_grad()
+        t = trace(p, Batch(torch.zeros(256, 3)), seed=step)
+        loss(Asleep(), t).backward()
+        optimizer.step()
+    precision = W.T @ W / sigma**2 + torch.eye(2)
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+    q = p.model.q(x)
+    exact = x @ W @ torch.linalg.inv(precision) / sigma**2
+    torch.testing.assert_close(q.point(), exact, atol=0.03, rtol=0)
+    # Of independent normals the likeliest have the conditional variances on average: the marginal ones.
+    torch.testing.assert_close(q.std()[0], torch.linalg.inv(precision).diagonal().sqrt(), atol=0.02, rtol=0)
+
+
+def test_dreams_stand_beside_what_stands_alone():
+    kept = IWAE(6, kept=2) + 0.5 * Asleep()
+    assert (kept.samples, kept.picks) == (6, True)
+    p = plan("iwae", k=6, kept=2, asleep=0.5)
+    loss(p.objective, p.model.trace(batch(), k=6, noise=Noise(0), pick=p.objective.pick)).backward()
+    assert {"iwae", "asleep"} <= set(p.objective(trace(p, k=6)))
+    with pytest.raises(PlanError, match="goes back through some of its samples"):
+        IWAE(6, kept=2) + KL() + Asleep()
+    with pytest.raises(PlanError, match="asleep does not go with posterior='delta'"):
+        plan("ae", asleep=1.0)
+
+
+def test_epochs_are_not_compared_by_dreams():
+    (term,) = Asleep()(trace(plan())).values()
+    assert term.judged == 0
+
+
+def test_an_encoder_of_few_rows_reads_new_ones_better_for_its_dreams():
+    """What codes of new rows cost, beyond the best ones: the bound of one sample against that of many."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 4))
+    X = (z @ rng.normal(size=(4, 30)) + rng.normal(size=(400, 30)) > 0).astype(np.float32)
+    lost = []
+    for asleep in (0.0, 1.0):
+        m = ct.VAE(
+            latent_dim=4,
+            hidden=(128,),
+            likelihood="bernoulli",
+            max_epochs=150,
+            patience=None,
+            validation_fraction=0,
+            asleep=asleep,
+            random_state=0,
+        ).fit(X[:150])
+        lost.append(m.score(X[150:], n_importance=200) - m.score(X[150:], n_importance=1))
+    assert lost[1] < 0.75 * lost[0]

@@ -348,8 +348,8 @@ def write(out: Path, kept: dict[str, Any]) -> None:
             f"k growing: {shares} of the time, where a step goes back through 5 of the 50 samples, drawn by "
             f"their weights; the rate falls in the last of these stages. Longer: {longer}. KL and k growing: "
             f"{opened} (VampPrior: {few}), and the KL counts from 0 to 1 in the first half of k = 1. Fine: "
-            f"{fine}, and the rate of the last falls from {FINE[-1].rate:g}, not from 0.001. Asleep: {asleep}, "
-            "in the last of which the encoder learns of images that the model itself draws, too.",
+            f"{fine}, and the rate of the last falls from {FINE[-1].rate:g}, not from 0.001. Asleep: "
+            f"{asleep}, in the last of which the encoder learns of images that the model draws, too.",
             f"Missed: how much less {CHAINS} chains of annealed importance sampling, of {STEPS} temperatures "
             f"each, find on the first {ANNEALED} test images. What is published has such a part, too, not "
             "known. Empty: not measured.",
