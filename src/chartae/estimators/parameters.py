@@ -101,8 +101,7 @@ corruption : float, pair or None
 asleep : float
     Weight of what the encoder learns, beside the recipe's objective, of items that the model itself draws:
     -log q(z | x) of their codes (arXiv:2205.11640). For encoders that overfit, as in long trainings or of few
-    rows: new items are then read more nearly as those of training are. 1 is a start; a step takes up to half
-    as long again.
+    rows: new items are then read more nearly as those of training are. 1 is a start.
 max_epochs : int
     Passes over the data, at most.
 max_time : float or None

@@ -346,12 +346,12 @@ class IWAE(_Weighted):
         Importance samples; ``k = 1`` is the ELBO with a Monte Carlo KL.
     gradient : {"plain", "dreg"}
         What the encoder learns from: the bound's own gradient, whose noise drowns it as ``k`` grows, or the
-        doubly reparameterized one, of the same mean and less noise. With the latter no other term can be
-        added.
+        doubly reparameterized one, of the same mean and less noise. With the latter no other term of
+        the samples can be added.
     kept : int or None
         How many of the samples, drawn by their weights, a step goes back through: for large ``k``, a gradient
         of the same mean in less time and memory, and with more noise. None: all, by their weights. With
-        some, no other term can be added.
+        some, no other term of the samples can be added.
     growth : float
         Epochs over which the samples of a step double from 1 up to ``k``, half of a training at most: most of
         what a decoder learns by many it learns by a few, in less time. 0 for ``k`` from the start. One sample

@@ -184,19 +184,19 @@ class MMD(Matching):
     def distance(self, z: Tensor, p: Distribution, noise: Noise) -> Tensor:
         n, d = z.shape
         bandwidths = [2 * d * scale for scale in self.scales]
+        rows = p.batch_shape.numel()
+        if rows > 1:
+            y, row = draws_of(p, n, noise).detach(), torch.arange(n, device=z.device) % rows
+            others = (row[:, None] != row).to(z.dtype)
+            of_z, of_both, of_y = (
+                self._mean(squares(*pair), bandwidths, others) for pair in ((z, z), (z, y), (y, y))
+            )
+            return of_z - 2 * of_both + of_y
+        among = self._mean(_pairs(z), bandwidths)
         if self.closed:
-            among = self._mean(_pairs(z), bandwidths)
             return among - 2 * self._with_normal(z, bandwidths) + self._of_normal(d, bandwidths)
-        y, rows = draws_of(p, n, noise).detach(), p.batch_shape.numel()
-        if rows == 1:
-            among = self._mean(_pairs(z), bandwidths)
-            return among - 2 * self._mean(squares(z, y), bandwidths) + self._mean(_pairs(y), bandwidths)
-        row = torch.arange(n, device=z.device) % rows
-        others = (row[:, None] != row).to(z.dtype)
-        of_z, of_both, of_y = (
-            self._mean(squares(*pair), bandwidths, others) for pair in ((z, z), (z, y), (y, y))
-        )
-        return of_z - 2 * of_both + of_y
+        y = draws_of(p, n, noise).detach()
+        return among - 2 * self._mean(squares(z, y), bandwidths) + self._mean(_pairs(y), bandwidths)
 
     def _mean(self, apart: Tensor, bandwidths: Sequence[float], weight: Tensor | None = None) -> Tensor:
         """Of all widths and all pairs, by weights of pairs if there are any."""
