@@ -131,3 +131,22 @@ def test_training_does_not_start_with_a_plateau():
     mean = x.mean(0).clip(1e-3, 1 - 1e-3)
     alike = -(x * np.log(mean) + (1 - x) * np.log1p(-mean)).sum(1).mean()
     assert epoch.log["loss"] < alike - 20  # nats
+
+
+@pytest.mark.parametrize(("recipe", "part"), [("vae", "likelihood"), ("vamp-vae", "prior")])
+@pytest.mark.parametrize("begin", [True, False])
+def test_a_trained_model_keeps_what_its_parts_began_with(recipe, part, begin):
+    """A second training would else set a decoder's last bias, or pseudo-inputs, as if there had been none."""
+    data = skewed("bernoulli")
+    space = infer_space(data, likelihood="bernoulli")
+    torch.manual_seed(0)
+    plan, source = build(recipe, space, latent_dim=2, network="mlp", hidden=(8,)), Source(data, space)
+    part = getattr(plan.model, part)
+    with torch.no_grad():
+        for p in part.parameters():
+            p.add_(1.0)
+    before = [p.detach().clone() for p in part.parameters()]
+    for _ in train(plan, source, epochs=1, learning_rate=1e-6, begin=begin):
+        pass
+    moved = max(float((p.detach() - q).abs().max()) for p, q in zip(part.parameters(), before, strict=True))
+    assert (moved > 0.1) == begin

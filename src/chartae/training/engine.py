@@ -116,6 +116,7 @@ def train(
     precision: torch.dtype = torch.float32,
     compile: bool = False,
     seed: int = 0,
+    begin: bool = True,
     state: Mapping[str, Any] | None = None,
     pause: Callable[[], bool] | None = None,
 ) -> Generator[Epoch, None, None]:
@@ -156,6 +157,9 @@ def train(
         A number of what is recorded, such as a share of dropout, has no effect if it is changed meanwhile.
     seed : int
         Of data order, posterior samples and dropout.
+    begin : bool
+        Let parts look at training rows before the first step: a decoder's last bias, a codebook and
+        pseudo-inputs are set by them. False for a model that has been trained before, and that keeps them.
     state : Mapping or None
         Where to go on, as :meth:`Epoch.checkpoint` has given it: with the same plan, rows and parameters,
         what follows on the same machine is the same to the last bit as if training had never stopped; on a
@@ -197,7 +201,7 @@ def train(
     start_threads()
     channels_last(plan.model.to(source.device))
     plan.objective.to(source.device)
-    if state is None:
+    if begin and state is None:
         _begin(plan, source, seed)
     gradients = gradients_for(plan, precision, compile=compile)
 

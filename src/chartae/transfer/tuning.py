@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Batch, Distribution, Likelihood, Model, Plan, Posterior
+from chartae.core.contracts import Distribution, Likelihood, Model, Plan, Posterior
 from chartae.core.errors import PlanError
 from chartae.core.spaces import Space
 from chartae.models.autoencoder import Autoencoder
@@ -26,13 +26,6 @@ __all__ = ["Read", "in_units", "target_space", "tune"]
 AT_ONCE = 2048  # rows that an encoder sees in one go
 SHARE = 0.1  # of the head's learning rate, for the encoder
 STEPS, LEAST_EPOCHS, PATIENCE = 1000, 10, 5  # of a training whose length is not given
-
-
-class _Fitted(Autoencoder):
-    """A model whose parts have begun long ago: what was learned, a codebook say, is not begun anew."""
-
-    def begin(self, batch: Batch) -> None:
-        pass
 
 
 class Read:
@@ -251,6 +244,7 @@ def tune(
             schedule="cosine",
             patience=max(PATIENCE, most // 5),
             seed=seed,
+            begin=not slow,  # what a fitted encoder has learned, a codebook say, it keeps
         ):
             pass
 
@@ -274,7 +268,7 @@ def tune(
     fit(alone, Source(codes, Space((d,)).to(device), device=device).told(y))
     # A quantizer passes gradients through its draws alone.
     drawn = stochastic or posterior.plain.codebook is not None
-    both = _Fitted(
+    both = Autoencoder(
         posterior if drawn else Pointed(posterior), None, Silent(units.model_shape), units, d, condition
     )
     both.head = read
