@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import chartae as ct
 from chartae.core.contracts import Batch, Distribution, Draw, Objective, Plan, Posterior, Prior
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
@@ -415,6 +416,23 @@ def test_the_mean_gradient_of_kept_samples_is_that_of_all(recipe, kept):
     # Of a share s of m, systematic draws pick m s in the mean; a grid of numbers leaves 1 / steps of one.
     assert float((each.mean(0) - exact).norm()) < 0.01 * float(exact.norm())
     assert float((each[0] - exact).norm()) > 0.05 * float(exact.norm())
+
+
+@pytest.mark.parametrize(
+    ("layer", "fits"), [(nn.Dropout(0.5), False), (nn.BatchNorm1d(8), False), (nn.Dropout(0.0), True)]
+)
+def test_samples_are_kept_where_the_decoder_says_the_same_twice(layer, fits):
+    """Else weights would be of one mask, and gradients of another: those of no bound."""
+    encoder = nn.Sequential(nn.Linear(3, 4))
+    decoder = nn.Sequential(nn.Linear(2, 8), layer, nn.Linear(8, 3))
+    model = ct.Autoencoder(recipe="iwae", recipe_params={"k": 8, "kept": 2}, latent_dim=2, max_epochs=1)
+    model.set_params(network=(encoder, decoder))
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    if fits:
+        model.fit(X)
+    else:
+        with pytest.raises(PlanError, match="leave kept out, or decode with hide=0"):
+            model.fit(X)
 
 
 def test_all_kept_samples_are_no_more_than_the_likeliest_where_one_has_all_the_weight():

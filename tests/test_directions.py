@@ -221,3 +221,11 @@ def test_a_perfect_separation_has_an_interval():
 def test_what_has_no_direction_is_refused(Z, a, message):
     with pytest.raises(DataError, match=message):
         directions(same, Z, a)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_ten_rows_of_a_label_are_enough(seed):
+    """Half of them fit, and half tell: by chance alone, one half in some thirty has fewer than three."""
+    Z = np.random.default_rng(seed).normal(size=(300, 2))
+    rare = np.repeat(["a", "b", "c"], [10, 145, 145])
+    assert len(directions(same, Z, rare, random_state=seed)) == 3

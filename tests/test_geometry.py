@@ -464,3 +464,22 @@ def test_a_direction_without_effect_has_no_radius_at_which_it_leaves_its_plane()
     found = linearize(chart, np.array([[0.3, 0.1]]))
     assert sorted(np.isinf(found.radius).ravel().tolist()) == [False, True]
     assert found.radius.min() > 1e-2
+
+
+def test_a_direction_that_is_given_keeps_where_it_points():
+    """Exactly linear along one axis: no spread of codes turns it, and lengths are those of Σ⁻¹."""
+    decode = lambda z: torch.stack([z[:, 0], z[:, 1].cos(), z[:, 1].sin()], 1)  # noqa: E731
+    codes = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], 5000)
+    model, at, axes = (lambda x: x[:, :2], decode), [[0.0, 0.0]], np.eye(2)[None]
+    plain, inside = validity_radius(model, at, axes)[0], validity_radius(model, at, axes, codes=codes)[0]
+    assert np.isinf([plain[0], inside[0]]).all()
+    assert inside[1] == pytest.approx(plain[1] * np.linalg.inv(np.cov(codes.T))[1, 1] ** 0.5, rel=1e-2)
+    with pytest.raises(DataError, match="two or more"):
+        validity_radius(model, at, axes, codes=codes[:1])
+    with pytest.raises(DataError, match="do not vary"):
+        validity_radius(model, at, axes[:, :1], codes=codes * [0, 1])
+
+
+@pytest.mark.parametrize(("f", "at"), [(torch.square, 0.0), (torch.cos, 0.0), (torch.relu, -0.0005)])
+def test_a_map_that_rests_at_a_code_cuts_no_gradients(f, at):
+    assert metric((lambda x: x, f), [[at]]).tolist() == [[[0.0]]]

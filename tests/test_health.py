@@ -416,3 +416,68 @@ def test_words_that_lead_nowhere_are_refused(digits, tmp_path):
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1), (words, result.output)
         assert message in result.stderr
         assert not (tmp_path / "c").exists()
+
+
+def test_what_is_missing_is_told_by_the_condition():
+    """Two classes far apart: filled in without its class, an item with gaps would be off the manifold."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 1500)
+    X = (8.0 * y[:, None] + rng.normal(size=(1500, 4))).astype(np.float32)
+    gaps = np.where(rng.random(X.shape) < 0.3, np.nan, X)
+    model = ct.CVAE(latent_dim=1, hidden=(32,), max_epochs=40, random_state=0, missing="mask")
+    model.fit(gaps[:800], y[:800])
+    asked = {"reference": X[800:1100], "reference_condition": y[800:1100], "condition": y[1100:]}
+    found = model.off_manifold_score(gaps[1100:], **asked)
+    assert np.mean(found.p_value[np.isnan(gaps[1100:]).any(1)] < 0.05) < 0.12
+
+
+def test_posteriors_that_know_their_draws_alone_are_audited_by_these():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1600, 2)) @ rng.normal(size=(2, 6)) + 0.7 * rng.normal(size=(1600, 6))
+    model = ct.Autoencoder(recipe="hvae", latent_dim=2, hidden=(16,), max_epochs=20, batch_size=32)
+    model.set_params(random_state=0).fit(X[:800])
+    z = model.sample_posterior(X[800:], 1, random_state=0)[0]
+    mean, cov = z.mean(0), np.cov(z.T)
+    drawn = (np.trace(cov) + mean @ mean - 2 - np.log(np.linalg.det(cov))) / 4
+    found = ct.audit(model, X[800:], only="prior-match")["prior-match"]
+    assert found.statistic == pytest.approx(drawn, abs=0.02)
+
+
+def test_a_condition_of_numbers_has_room_for_what_it_tells():
+    """A perfect model of three dimensions, of which two are told."""
+    rng = torch.Generator().manual_seed(0)
+    A = torch.linalg.qr(torch.randn(8, 3, generator=rng))[0]
+    c, z = torch.randn(1500, 2, generator=rng), torch.randn(1500, 1, generator=rng)
+    x = torch.cat([c, z], 1) @ A.T + 0.02 * torch.randn(1500, 8, generator=rng)
+    chart = ct.geometry.Chart.of_pair(
+        lambda x, c: (x @ A)[:, 2:],
+        lambda z, c: torch.cat([c, z], 1) @ A.T,
+        prior="normal",
+        latent_dim=1,
+        noise=0.02,
+    )
+    report = ct.audit(chart, x, condition=c)
+    assert report["latent-dimension"].verdict == "ok"
+    assert " and 2.0 of the condition" in report["latent-dimension"].says
+    assert report.skipped["retention"].startswith("conditions hold a part")
+    assert not [f.name for f in report.findings if f.verdict == "fail"]
+
+
+def test_codes_of_a_surface_are_judged_on_it():
+    """Fitted densities and straight lines leave a sphere, and are brought back before they are decoded."""
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(1600, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    X = u @ rng.normal(size=(3, 6)) + 0.05 * rng.normal(size=(1600, 6))
+    model = ct.Autoencoder(recipe="svae", latent_dim=3, hidden=(32,), max_epochs=10, random_state=0)
+    model.fit(X[:800]).fit_prior("normal", random_state=0)
+    report = ct.audit(model, X[800:], only=["prior-holes", "interpolation"])
+    assert report["prior-holes"].statistic < 0.06
+    assert report["interpolation"].statistic < 0.05
+
+
+@pytest.mark.parametrize("rows", [[3, 4], ["r0"] * 300])
+def test_row_numbers_are_a_number_for_each_row(rows):
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    with pytest.raises(DataError, match="give 300 whole numbers"):
+        ct.audit((lambda x: x, lambda z: z), X, row_numbers=rows)

@@ -8,11 +8,12 @@ from chartae.core.contracts import Batch, Objective, Plan, Posterior, RawConditi
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
+from chartae.models.assembly import assemble
 from chartae.models.recipes import build, recipes
 from chartae.parts.distributions import Bernoulli, DiagonalNormal
 from chartae.parts.likelihoods import BernoulliLikelihood
 from chartae.parts.networks import MLP
-from chartae.parts.objectives import KL, NegLogLik
+from chartae.parts.objectives import IWAE, KL, PIWAE, NegLogLik
 from chartae.parts.posteriors import NormalPosterior
 from chartae.training.engine import train
 from chartae.training.kernels import BoundGradients, Gradients, LayerGradients, _is_bound, gradients_for
@@ -278,6 +279,41 @@ def test_the_replica_follows_the_weights():
     kernel = plan.model.posterior.network.kernel
     assert kernel.tensors[0][0].dtype == torch.bfloat16
     assert torch.equal(kernel.tensors[0][0], weight.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("posterior", ["bottom-up", "ladder"])
+@pytest.mark.parametrize("objective", [IWAE(5, gradient="dreg"), PIWAE(2, 3)], ids=repr)
+def test_a_derivative_on_the_way_to_a_loss_writes_no_gradient(posterior, objective):
+    """Both ask for that of log q by z, which goes through layers where codes have several layers."""
+    found, batch = [], Batch(torch.randn(12, 6, generator=torch.Generator().manual_seed(0)))
+    for way in (Gradients, LayerGradients):
+        torch.manual_seed(0)
+        options = {"posterior": posterior, "prior": "top-down", "decoded": 2, "latent_dim": 3, "hidden": (8,)}
+        plan = assemble(Space((6,)), objective=objective, **options)
+        plan.model.train()
+        found.append(gradients(way(plan), batch))
+    for fast, slow in zip(*found[::-1], strict=True):
+        torch.testing.assert_close(fast, slow)
+
+
+@pytest.mark.parametrize("decoded", [1, 2])
+def test_a_decoder_of_some_dimensions_gives_gradients_to_these(decoded):
+    found, batch = [], Batch(torch.randn(12, 6, generator=torch.Generator().manual_seed(0)))
+    for way in (Gradients, gradients_for):
+        torch.manual_seed(0)
+        options = {"decoded": decoded, "latent_dim": 4, "hidden": (8,)}
+        plan = assemble(Space((6,)), objective=NegLogLik() + KL(), **options)
+        plan.model.train()
+        found.append(gradients(way(plan, torch.float32), batch))
+    for fast, slow in zip(*found[::-1], strict=True):
+        torch.testing.assert_close(fast, slow)
+
+
+def test_a_weight_that_two_layers_share_is_left_to_autograd():
+    plan = plan_of("vae", shape=(6,), hidden=(8, 8))[0]
+    encoder, decoder = plan.model.posterior.network, plan.model.likelihood.network
+    decoder.layers[2].weight = encoder.layers[2].weight
+    assert type(gradients_for(plan, torch.float32)) is Gradients
 
 
 def test_a_closed_model_is_as_it_was():

@@ -255,3 +255,35 @@ def test_the_matrices_are_one_in_what_they_say():
     assert len(q.product) == 3
     with pytest.raises(PlanError, match="or recipe 'ae' for none"):
         build("irmae", (5,), depth=0)
+
+
+@pytest.mark.parametrize("recipe", ["contractive-ae", "rae-gp", "isometric-ae", "vae-gan", "hvae", "rhvae"])
+def test_tokens_have_no_slopes(recipe):
+    """What takes derivatives along items is refused; along codes of texts there are second ones, too."""
+    tokens = np.tile([[1, 2, 3, 1, 4], [2, 1, 4, 0, 0]], (20, 1))
+    model = ct.Autoencoder(recipe=recipe, likelihood="sequence", latent_dim=2, hidden=(8,), max_epochs=1)
+    if recipe in ("hvae", "rhvae"):
+        model.fit(tokens)
+        return
+    with pytest.raises(PlanError, match="whose tokens are steps"):
+        model.fit(tokens)
+
+
+def test_a_decoder_that_does_not_react_has_no_distortion():
+    plan = build("isometric-ae", Space((6,)), latent_dim=2, hidden=(8,))
+    with torch.no_grad():
+        plan.model.likelihood.network.layers[0].bias.fill_(-50.0)
+    t = plan.model.trace(Batch(torch.randn(10, 6)), k=1, noise=Noise(0))
+    value = plan.objective(t)["distortion"].rows
+    assert float(value.detach()) == 0.0
+    value.backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in plan.model.parameters())
+
+
+def test_decoder_weights_need_a_decoder():
+    X = np.random.default_rng(0).normal(size=(100, 4))
+    head = ct.HeadClassifier(
+        ct.Autoencoder(recipe="rae-l2", latent_dim=2, max_epochs=1), training="bottleneck"
+    )
+    with pytest.raises(PlanError, match="decodes nothing: use training='joint'"):
+        head.fit(X, X[:, 0] > 0)

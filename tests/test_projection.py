@@ -203,3 +203,10 @@ def test_levels_that_are_none_are_refused(levels):
 def test_data_that_fill_their_space_have_no_normal():
     with pytest.raises(DataError, match="nothing is normal"):
         code_shift(identity, np.random.default_rng(0).normal(size=(200, 3)), dimension=3)
+
+
+@pytest.mark.parametrize(("rows", "told"), [([[np.nan, 0.0]], "row 0"), (np.zeros((0, 2)), "no items")])
+def test_items_that_are_none_have_no_score(rows, told):
+    line = (lambda x: x[:, :1], lambda z: torch.cat([z, 0 * z], 1))
+    with pytest.raises(DataError, match=told):
+        off_manifold_score(line, rows, reference=np.ones((99, 2)))

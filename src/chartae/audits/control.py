@@ -261,8 +261,7 @@ def control_report(
             f"guidance={guidance!r} is for estimators of chartae: give decode as it is to be judged"
         )
     chart = chart_of(model) if guidance is None else model.chart(guidance=guidance)
-    x = chart.items(X)
-    c = chart.condition(y, len(x))
+    x, c = chart.take(X, y)
     if c is None or y is None:
         raise PlanError("this model has no condition, or none was given: fit it with y, and give y")
     labels = None if labels is None else as_labels(labels)

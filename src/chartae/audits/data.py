@@ -43,19 +43,25 @@ def _data_dimension(evidence: Evidence) -> Reading:
     fail=1.5,
     unit="dimensions of the data for each of the code",
     says={
-        "ok": "{d} latent dimensions have room for the data's {low:.1f} to {high:.1f}.",
-        "warn": "{d} latent dimensions are hardly enough for the data's {low:.1f} to {high:.1f}.",
-        "fail": "{d} latent dimensions are too few for the data's {low:.1f} to {high:.1f}: different items "
-        "must share codes.",
+        "ok": "{d} latent dimensions{told} have room for the data's {low:.1f} to {high:.1f}.",
+        "warn": "{d} latent dimensions{told} are hardly enough for the data's {low:.1f} to {high:.1f}.",
+        "fail": "{d} latent dimensions{told} are too few for the data's {low:.1f} to {high:.1f}: different "
+        "items must share codes.",
     },
     remedies=("more-dimensions",),
     reference=DENTI,
 )
 def _latent_dimension(evidence: Evidence) -> Reading:
-    """Compare d̂, whatever the scale, with the dimensions that codes have room for."""
-    (low, high), room = evidence.dimension_range, evidence.room
+    """Compare d̂, whatever the scale, with the dimensions that codes and conditions have room for."""
+    (low, high), told = evidence.dimension_range, evidence.told_dimension
+    room = evidence.room + told
     return Reading(
         evidence.dimension.dimension / room,
         (low / room, high / room),
-        also={"d": room, "low": low, "high": high},
+        also={
+            "d": evidence.room,
+            "told": f" and {told:.1f} of the condition" if told else "",
+            "low": low,
+            "high": high,
+        },
     )

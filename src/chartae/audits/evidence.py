@@ -275,7 +275,7 @@ class Evidence:
     @cached_property
     def drawn(self) -> Tensor:
         """One draw from q(z | x) of each item, ``(n, d)``; the codes where the posterior is a point."""
-        if self.chart.posterior is None:
+        if self.chart.posterior is None and self.chart.draws is None:
             return self.z
         return self.chart.drawn(self.x, self.noise(1), self.c).cpu()
 
@@ -411,6 +411,20 @@ class Evidence:
     def dimension_z(self) -> Dimension:
         """Intrinsic dimension of the codes."""
         return intrinsic_dimension(self.z.numpy(), max_rows=self.budget.neighbors, random_state=self.seed)
+
+    @cached_property
+    def told_dimension(self) -> float:
+        """Dimensions along which conditions vary, so that codes need not; 0 for labels, which are few."""
+        c = None if self.c is None else self.c.detach().flatten(1).cpu()
+        if c is None or 2 * len(c.unique(dim=0)) <= len(c):
+            return 0.0
+        most = self.budget.neighbors
+        return intrinsic_dimension(c.numpy(), max_rows=most, random_state=self.seed).dimension
+
+    @property
+    def alone(self) -> bool:
+        """Whether codes are all that tells how items vary within a class."""
+        return not self.told_dimension
 
     @cached_property
     def tangent_dimension(self) -> float:
@@ -551,4 +565,6 @@ class Evidence:
             rows = torch.arange(n) % len(self)
             p = source(None if self.c is None else self.c[rows])
             noise = self.noise(stream)
-            return (p.draw(1, noise).z[0] if p.batch_shape else p.draw(n, noise).z).cpu()
+            z = (p.draw(1, noise).z[0] if p.batch_shape else p.draw(n, noise).z).cpu()
+        # A density that was fitted knows nothing of the surface that its codes are decoded from.
+        return z if prior else torch.from_numpy(self.chart.placed(z.numpy()))

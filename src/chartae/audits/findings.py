@@ -210,7 +210,7 @@ class Check:
         The source.
     needs : tuple of str
         What the evidence must hold: "prior", "posterior", "train", "labels", "observe", "likelihood",
-        "source"; or be: "smooth".
+        "source"; or be: "smooth", or "alone" in telling how items vary.
     budget : {"fast", "full"}
         The smallest budget in which it runs.
 

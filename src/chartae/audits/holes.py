@@ -176,7 +176,8 @@ def _paths(evidence: Evidence) -> tuple[Tensor, Tensor]:
     first = torch.arange(n)
     start, end = evidence.drawn[:n], evidence.drawn[n : 2 * n]
     t = torch.linspace(0, 1, STEPS + 2)[1:-1, None]
-    return start[:, None] * (1 - t) + end[:, None] * t, first
+    straight = start[:, None] * (1 - t) + end[:, None] * t
+    return torch.from_numpy(evidence.chart.placed(straight.numpy())), first
 
 
 def _walked(away: np.ndarray, near: _Near, z: Tensor) -> Reading:

@@ -318,8 +318,7 @@ def plot(model: Any, X: Any, y: Any = None, *, condition: Any = None, ax: Axes |
         z = np.asarray(model.transform(X) if condition is None else model.transform(X, condition))
     else:
         chart = chart_of(model)
-        x = chart.items(X)
-        z = chart.codes(x, chart.condition(condition, len(x))).cpu().numpy()
+        z = chart.codes(*chart.take(X, condition)).cpu().numpy()
     coloring = None if y is None else Coloring.of(y)
     if coloring is not None and len(coloring.values) != len(z):
         raise DataError(f"y has {len(coloring.values)} values, and there are {len(z)} items")

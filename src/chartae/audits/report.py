@@ -49,6 +49,7 @@ LACKING = {
     "likelihood": "the likelihood is not known",
     "source": "there is nothing to sample codes from",
     "smooth": "codes lie on a codebook, so that a small change of an item leaves its code or makes it jump",
+    "alone": "conditions hold a part of how the data vary, which codes need not follow",
 }
 
 
@@ -258,7 +259,7 @@ def audit(
         ``(n,)`` classes of these items, for checks of what codes are good for; the condition, if it is one.
         Items whose label is missing, or -1 beside two or more others, count for nothing there.
     row_numbers : array_like or None
-        ``(n,)`` what the rows of X_test are called in the report; None: 0 to n − 1.
+        ``(n,)`` whole numbers by which the report names the rows of X_test; None: 0 to n − 1.
     only : str, sequence of str or None
         Names of checks, or one; None: all that apply.
     budget : {"fast", "full"}
@@ -296,9 +297,16 @@ def audit(
     if unknown is not None:
         raise PlanError(f"there is no check {unknown!r}: {suggest(unknown, checks)}")
     chart = chart_of(model)
-    x = chart.items(X_test)
+    x, c = chart.take(X_test, condition)
     if len(x) < JUDGED:
         raise DataError(f"{len(x)} items are too few to judge a model by: give {JUDGED} or more")
+    if row_numbers is not None:
+        row_numbers = np.asarray(row_numbers)
+        if row_numbers.shape != (len(x),) or row_numbers.dtype.kind not in "iu":
+            raise DataError(
+                f"row_numbers of shape {row_numbers.shape} and type {row_numbers.dtype}: give {len(x)} whole "
+                "numbers"
+            )
     if getattr(X_train, "ndim", None) == 1:
         raise DataError(
             f"X_train has shape {tuple(X_train.shape)} and holds no items: give labels as labels=, and "
@@ -307,7 +315,7 @@ def audit(
     for name, given in (("condition_train", condition_train), ("labels_train", labels_train)):
         if X_train is None and given is not None:
             raise DataError(f"{name} is of the items of X_train, and there are none: give X_train, too")
-    train = None if X_train is None else chart.items(X_train)
+    train, c_train = (None, None) if X_train is None else chart.take(X_train, condition_train)
     if labels is None and _one_a_row(condition, len(x)):
         alike = train is not None and _one_a_row(condition_train, len(train))
         labels, labels_train = condition, condition_train if alike else None
@@ -316,9 +324,9 @@ def audit(
         evidence = Evidence(
             chart,
             x,
-            c=chart.condition(condition, len(x)),
+            c=c,
             train=train,
-            c_train=None if train is None else chart.condition(condition_train, len(train)),
+            c_train=c_train,
             codes=None if codes is None else torch.as_tensor(codes),
             labels=_one_each(labels, x, "labels"),
             labels_train=None if train is None else _one_each(labels_train, train, "labels_train"),

@@ -44,7 +44,7 @@ def _known(evidence: Evidence) -> np.ndarray:
     },
     remedies=("more-dimensions", "lower-beta", "longer-training", "more-capacity"),
     reference=RIFAI,
-    needs=("smooth",),
+    needs=("smooth", "alone"),
 )
 def _retention(evidence: Evidence) -> Reading:
     """Measure tr(TᵀJ_P T) / d_I."""

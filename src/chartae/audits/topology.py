@@ -121,6 +121,7 @@ def _islands(distances: np.ndarray, neighbors: np.ndarray, k: int, d: float) -> 
     },
     remedies=("more-dimensions", "fit-density"),
     reference="Bobrowski and Skraba 2023, doi:10.1038/s41598-023-37842-2",
+    needs=("alone",),
     budget="full",
 )
 def _loops(evidence: Evidence) -> Reading:

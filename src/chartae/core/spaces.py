@@ -264,8 +264,12 @@ class Space(nn.Module):
 
     @property
     def offers(self) -> frozenset[str]:
-        """What an objective may need of the data: "images", and "distances", which categories lack."""
-        offers = {"images": self.is_image, "distances": self.likelihood not in ("categorical", "sequence")}
+        """What an objective may need: "images", "distances", or to be "differentiable", as tokens are not."""
+        offers = {
+            "images": self.is_image,
+            "distances": self.likelihood not in ("categorical", "sequence"),
+            "differentiable": self.likelihood != "sequence",
+        }
         return frozenset(name for name, offered in offers.items() if offered)
 
     def check(self, X: np.ndarray, range: tuple[float, float] | None = None) -> None:

@@ -50,8 +50,8 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
 
     Where all values have one unit, data are in it, centered, and laid out as the user has them. Columns of a
     table that have units of their own are in the model's: standardized, counts as logarithms, categories
-    one-hot. Where values are missing, items hold a draw of p(missing | observed): means would pile up in one
-    place.
+    one-hot. Where values are missing, items hold a draw of p(missing | observed, condition): means would pile
+    up in one place.
 
     Parameters
     ----------
@@ -103,10 +103,10 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
         x = x.unsqueeze(1) if space.layout == "hw" else x.movedim(-1, 1) if space.layout == "hwc" else x
         return x / unit
 
-    def items(X: Any) -> Tensor:
+    def items(X: Any, condition: Any = None) -> Tensor:
         array = torch.as_tensor(estimator._check(X, reset=False)[:])
         if space.gaps and array.isnan().any():
-            return items(estimator.reconstruct(X, n_draws=1, random_state=0)[0])
+            return items(estimator.reconstruct(X, condition, n_draws=1, random_state=0)[0])
         return seen(space.to_model(array.to(space.scale.device)))
 
     def q(x: Tensor, *c: Tensor) -> Distribution:
@@ -114,6 +114,9 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
         if space.gaps:  # flags: nothing is missing
             h = torch.cat([h, h.new_ones(len(h), *space.model_shape)], 1)
         return model.completed(inner(h, *c), None if inputs.tabular else item, c[0] if c else None)
+
+    def draws(x: Tensor, noise: Noise, *c: Tensor) -> Tensor:
+        return q(x, *c).draw(1, noise).z[0]
 
     def made(z: Tensor, *c: Tensor) -> Any:
         """p(x | z), wherever codes come from: geometry keeps them on the CPU."""
@@ -150,6 +153,7 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
         encode=lambda x, *c: q(x, *c).point(),
         decode=decode,
         posterior=q if "log_prob" in posterior.offers else None,
+        draws=draws if posterior.offers & {"log_prob", "density"} == {"density"} else None,
         likelihood=None if inputs.tabular else likelihood,
         spread=spread if normal and not inputs.tabular else None,
         observe=observe,

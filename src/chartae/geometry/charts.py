@@ -22,7 +22,7 @@ VALUES = 1 << 22  # values of the widest layer in one go: bounded memory
 Map = Callable[..., Tensor]
 
 
-def _as_items(X: Any) -> Tensor:
+def _as_items(X: Any, condition: Any = None) -> Tensor:
     """Take items as they are.
 
     Source: this library's own.
@@ -31,6 +31,8 @@ def _as_items(X: Any) -> Tensor:
     ----------
     X : array_like
         ``(n, *shape)``.
+    condition : object
+        Of no effect: nothing is missing that it could tell.
 
     Returns
     -------
@@ -63,7 +65,10 @@ class Chart:
     decode : callable
         ``(n, d)`` to ``(n, *shape)``: the mean of p(x | z).
     posterior : callable or None
-        From items to q(z | x), batch shape ``(n,)``; None: a point.
+        From items to q(z | x), batch shape ``(n,)``; None: a point, or unknown.
+    draws : callable or None
+        ``(x, noise)`` to codes drawn from q(z | x), ``(n, d)``, where no more is known of it than draws;
+        None: they are drawn from ``posterior``.
     likelihood : callable or None
         ``(x, z)`` to log p(x | z), ``(n,)`` nats; None: unknown.
     spread : callable or None
@@ -75,7 +80,7 @@ class Chart:
     sampler : callable or None
         The same, of what samples take their codes from; None: the prior.
     items : callable
-        From what a user has to a tensor of items, ``(n, *shape)``.
+        From what a user has, and its condition or None, to a tensor of items, ``(n, *shape)``.
     conditioned : callable or None
         ``(condition, n)`` to a tensor of ``n`` rows; None: a model without a condition.
     width : int
@@ -103,12 +108,13 @@ class Chart:
     encode: Map
     decode: Map
     posterior: Callable[..., Distribution] | None = None
+    draws: Map | None = None
     likelihood: Map | None = None
     spread: Map | None = None
     observe: Map | None = None
     prior: Callable[[Tensor | None], Distribution] | None = None
     sampler: Callable[[Tensor | None], Distribution] | None = None
-    items: Callable[[Any], Tensor] = _as_items
+    items: Callable[..., Tensor] = _as_items
     conditioned: Callable[[Any, int], Tensor | None] | None = None
     width: int = 1024
     given: Any = None
@@ -233,6 +239,36 @@ class Chart:
             ``(..., *shape)``.
         """
         return (items if self.origin is None else items + self.origin.to(items)).cpu().numpy()
+
+    def take(self, X: Any, condition: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Make tensors of items and of their condition, which tells what is missing in them, too.
+
+        Parameters
+        ----------
+        X : object
+            As the model takes it.
+        condition : object
+            As :meth:`condition` takes it.
+
+        Returns
+        -------
+        x : Tensor
+            ``(n, *shape)``.
+        c : Tensor or None
+            ``(n, m)``.
+
+        Raises
+        ------
+        DataError
+            If there are no items, or if they are not finite.
+        """
+        x = self.items(X, condition)
+        if not len(x):
+            raise DataError("there are no items: give one or more")
+        if not bool(x.isfinite().all()):
+            row = int((~x.flatten(1).isfinite().all(1)).nonzero()[0])
+            raise DataError(f"the item in row {row} (from 0) is not finite: leave it out")
+        return x, self.condition(condition, len(x))
 
     def condition(self, condition: Any, n: int) -> Tensor | None:
         """Make the tensor of a condition.
@@ -395,7 +431,14 @@ class Chart:
         Tensor
             ``(n, d)``.
         """
-        return torch.cat([self.q(x[b], *rows_of(c, b)).draw(1, noise).z[0] for b in self.blocks(len(x))])
+        made = []
+        for b in self.blocks(len(x)):
+            given = rows_of(c, b)
+            if self.draws is not None:
+                made.append(self.draws(x[b], noise, *given))
+            else:
+                made.append(self.q(x[b], *given).draw(1, noise).z[0])
+        return torch.cat(made)
 
     @property
     def source(self) -> Callable[[Tensor | None], Distribution] | None:

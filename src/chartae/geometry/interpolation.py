@@ -158,6 +158,8 @@ def off_support(
     points, near = np.asarray(path, dtype=np.float64), np.asarray(codes, dtype=np.float64)
     if near.ndim != 2 or points.ndim not in (2, 3) or points.shape[-1] != near.shape[1]:
         raise DataError(f"a path of shape {points.shape} and codes of shape {near.shape} do not fit together")
+    if not (np.isfinite(points).all() and np.isfinite(near).all()):
+        raise DataError("the path or codes are not finite in all places: leave such rows out")
     near = distinct(near)  # copies would make the usual distance zero
     if held_out is None:
         order = np.random.default_rng(random_state).permutation(len(near))

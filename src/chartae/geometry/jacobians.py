@@ -56,12 +56,16 @@ def pushforward(
     """
     tangents = _axes(at) if tangents is None else tangents
 
-    def along(v: Tensor) -> Any:
-        return jvp(f, (at,), (v,))
+    def slopes(at: Tensor) -> tuple[Tensor, Tensor]:
+        def along(v: Tensor) -> Any:
+            return jvp(f, (at,), (v,))
 
-    with torch.no_grad(), _quiet():
-        out, pushed = vmap(along, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
-    _refuse_cuts(f, at, out, pushed)
+        with torch.no_grad(), _quiet():
+            found: tuple[Tensor, Tensor] = vmap(along, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
+        return found
+
+    out, pushed = slopes(at)
+    _refuse_cuts(slopes, at, out, pushed)
     return out, pushed
 
 
@@ -98,27 +102,34 @@ def pullback(
     >>> pullback(torch.square, torch.tensor([[3.0]]), torch.ones(1, 1, 1))
     (tensor([[9.]]), tensor([[[6.]]]))
     """
-    try:
+
+    def slopes(at: Tensor) -> tuple[Tensor, Tensor]:
         out, back = vjp(f, at)[:2]
-        cotangents = _axes(out) if cotangents is None else cotangents
-        pulled = vmap(lambda u: back(u)[0])(cotangents).detach()
+        given = _axes(out) if cotangents is None else cotangents
+        return out.detach(), vmap(lambda u: back(u)[0])(given).detach()
+
+    try:
+        out, pulled = slopes(at)
+        _refuse_cuts(slopes, at, out, pulled)
     except RuntimeError as error:
         if "does not require grad" in str(error):
             raise DataError(CUT) from None
         raise
-    _refuse_cuts(f, at, out, pulled)
-    return out.detach(), pulled
+    return out, pulled
 
 
 CUT = "the map cuts gradients: take torch.no_grad, inference_mode or detach out of encode and decode"
 NUDGE = 1e-3  # of a value, which a map without a slope does not feel
 
 
-@torch.no_grad()
-def _refuse_cuts(f: Callable[[Tensor], Tensor], at: Tensor, out: Tensor, found: Tensor) -> None:
-    """Refuse slopes that are all zero of a map that moves, where they were asked for."""
-    if found.numel() and not found.any() and not torch.equal(f(at * (1 + NUDGE) + NUDGE), out):
-        raise DataError(CUT)
+def _refuse_cuts(
+    slopes: Callable[[Tensor], tuple[Tensor, Tensor]], at: Tensor, out: Tensor, found: Tensor
+) -> None:
+    """Refuse slopes that are all zero, here and nearby, of a map that moves, where they were asked for."""
+    if found.numel() and not found.any():
+        moved, nearby = slopes(at * (1 + NUDGE) + NUDGE)
+        if not nearby.any() and not torch.equal(moved, out):
+            raise DataError(CUT)
 
 
 def _quiet() -> AbstractContextManager[Any]:
@@ -200,8 +211,7 @@ def encoder_jacobian(model: Any, X: Any, condition: Any = None) -> np.ndarray:
     [[[3.0, 2.0]]]
     """
     chart = chart_of(model)
-    x = chart.items(X)
-    c = chart.condition(condition, len(x))
+    x, c = chart.take(X, condition)
     made = []
     for b in chart.blocks(len(x), chart.codes(x[:1], None if c is None else c[:1]).shape[1]):
         made.append(pullback(lambda h: chart.encode(h, *rows_of(c, b)), x[b])[1])  # noqa: B023

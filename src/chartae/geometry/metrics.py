@@ -190,8 +190,7 @@ def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarra
             "codes lie on a sphere or in a ball, and what was fitted to them is a density of all of R^d: go "
             "back to the model's own prior with fit_prior('prior')"
         )
-    x = chart.items(X)
-    c = chart.condition(condition, len(x))
+    x, c = chart.take(X, condition)
     z = chart.codes(x, c)
     with torch.no_grad():
         p = chart.source(c)
@@ -392,7 +391,8 @@ def validity_radius(
     chart = chart_of(model)
     Z = codes_of(Z, chart.latent_dim)
     n, d = Z.shape
-    if directions is None:
+    random = directions is None
+    if random:
         directions = np.random.default_rng(random_state).normal(size=(n, 4, d))
         directions = directions / np.linalg.norm(directions, axis=2, keepdims=True)
     v = np.asarray(directions, dtype=np.float64)
@@ -400,7 +400,7 @@ def validity_radius(
         raise DataError(f"directions have shape {v.shape}, and (n, m, {d}) or (1, m, {d}) is needed")
     v = np.array(np.broadcast_to(v, (n, *v.shape[1:])))
     if codes is not None:
-        v = _whitened(v, np.asarray(codes, dtype=np.float64))
+        v = _whitened(v, np.asarray(codes, dtype=np.float64), stretch=random)
     out = [
         _radii(chart, z, torch.as_tensor(v[b], dtype=torch.float32).to(z), c, tolerance)
         for b, z, c in _blocks(chart, Z, condition, 2 * v.shape[1])
@@ -408,13 +408,21 @@ def validity_radius(
     return np.concatenate(out)
 
 
-def _whitened(v: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Make directions of length 1 in standard deviations of the codes, without axes that are dead."""
+def _whitened(v: np.ndarray, codes: np.ndarray, stretch: bool) -> np.ndarray:
+    """Make directions of length 1 in standard deviations of the codes, without axes that are dead.
+
+    Those that are to be stretched are drawn evenly where codes spread evenly; others keep where they point.
+    """
+    if len(codes) < 2:
+        raise DataError("the spread of codes takes two or more of them: give more, or none")
     values, axes = np.linalg.eigh(np.atleast_2d(np.cov(codes, rowvar=False)))
     alive = values > 1e-6 * values.max()
     axes, sd = axes[:, alive], np.sqrt(values[alive])
-    w = v @ axes  # along the principal axes
-    return (w / np.linalg.norm(w, axis=-1, keepdims=True) * sd) @ axes.T
+    w = v @ axes * (sd if stretch else 1.0)  # along the principal axes
+    length = np.linalg.norm(w / sd, axis=-1, keepdims=True)
+    if not (length > 0).all():
+        raise DataError("a direction leads where codes do not vary, and has no length in their spread")
+    return (w / length) @ axes.T
 
 
 def _radii(chart: Chart, z: Tensor, v: Tensor, c: tuple[Tensor, ...], tolerance: float) -> np.ndarray:

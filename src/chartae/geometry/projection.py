@@ -112,8 +112,7 @@ def project(
     if most < 1:
         raise PlanError(f"{most} iterations project nothing: use 1 or more, or None until items rest")
     chart = chart_of(model)
-    x = chart.items(X)
-    c = chart.condition(condition, len(x))
+    x, c = chart.take(X, condition)
     moving = torch.arange(len(x), device=x.device)
     first = x.new_zeros(len(x))
     residual, count = first.clone(), torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -226,8 +225,7 @@ def off_manifold_score(
     chart = chart_of(model)
 
     def measured(rows: Any, given: Any) -> tuple[np.ndarray, np.ndarray]:
-        x = chart.items(rows)
-        c = chart.condition(given, len(x))
+        x, c = chart.take(rows, given)
         z = chart.codes(x, c)
         off = (chart.decoded(z, c) - x).flatten(1).norm(dim=1)
         return off.double().cpu().numpy(), z.double().cpu().numpy()
@@ -347,10 +345,9 @@ def noise_gain(
     array([0.25])
     """
     chart = chart_of(model)
-    x = chart.items(X)
+    x, c = chart.take(X, condition)
     rows = torch.as_tensor(chosen_rows(len(x), max_rows, random_state), device=x.device)
     s = _levels(levels, x)
-    c = chart.condition(condition, len(x))
     x, c = x[rows], None if c is None else c[rows]
     clean, noise = chart.projected(x, c), Noise(random_state)
     gain = np.zeros((len(s), len(x)))
@@ -475,10 +472,9 @@ def code_shift(
     array([0.])
     """
     chart = chart_of(model)
-    x = chart.items(X)
+    x, c = chart.take(X, condition)
     size = float(np.sqrt(x[0].numel()))
     s = [level * size for level in _levels(None, x)] if levels is None else _levels(levels, x)
-    c = chart.condition(condition, len(x))
     rows = chosen_rows(len(x), max_rows, random_state)
     flat = x.flatten(1).cpu().numpy()
     space = tangent_space(

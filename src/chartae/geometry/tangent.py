@@ -380,8 +380,7 @@ def normal_gain(
     [1.] [1.]
     """
     chart = chart_of(model)
-    x = chart.items(X)
-    c = chart.condition(condition, len(x))
+    x, c = chart.take(X, condition)
     if tangents is None:
         rows = chosen_rows(len(x), max_rows, random_state)
         flat = x.flatten(1).cpu().numpy()

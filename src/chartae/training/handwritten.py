@@ -119,6 +119,8 @@ class HandwrittenLayers:
         self.passes = [PASSES[type(m)] for m in list(net.layers)[1::2]]
         self.tensors = [(w, w.t(), b, gw, gb) for w, b, gw, gb in tensors]
         self.fresh = True
+        #: Whether a gradient that passes by is the loss's; an objective may ask for others on the way to it.
+        self.writing = False
         #: Of the last pass, where there was no graph to keep them.
         self.inputs: list[Tensor] = []
         # Autograd sees no parameters: without an input that needs a gradient it would skip the backward pass.
@@ -155,7 +157,9 @@ class HandwrittenLayers:
                 h = self.passes[i].forward(h)
         return h.float(), inputs
 
-    def backward(self, g: Tensor, inputs: list[Tensor], needs_input: bool) -> Tensor | None:
+    def backward(
+        self, g: Tensor, inputs: list[Tensor], needs_input: bool, write: bool = True
+    ) -> Tensor | None:
         """Write the gradients by all weights, or add them where this step has written some.
 
         Parameters
@@ -166,6 +170,8 @@ class HandwrittenLayers:
             ``(n, l)`` of each layer.
         needs_input : bool
             Whether the gradient by what went in is wanted, too.
+        write : bool
+            Whether those by weights are wanted at all.
 
         Returns
         -------
@@ -173,23 +179,29 @@ class HandwrittenLayers:
             ``(n, l)``, that gradient.
         """
         for i in range(len(self.tensors) - 1, -1, -1):
-            weight, _, _, weight_grad, bias_grad = self.tensors[i]
-            if self.fresh and bias_grad.dtype == g.dtype:
-                torch.sum(g, 0, out=bias_grad)
-            elif self.fresh:
-                bias_grad.copy_(g.sum(0))
-            else:
-                bias_grad.add_(g.sum(0))
+            weight = self.tensors[i][0]
+            if write:
+                self._write(i, g, inputs[i])
             g = g if g.dtype == weight.dtype else g.to(weight.dtype)
-            if self.fresh:
-                torch.mm(g.t(), inputs[i], out=weight_grad)
-            else:
-                weight_grad.addmm_(g.t(), inputs[i])
-            if i == 0:
-                self.fresh = False
-                return torch.mm(g, weight).float() if needs_input else None
-            g = self.passes[i - 1].backward(torch.mm(g, weight), inputs[i])
-        return None
+            if i:
+                g = self.passes[i - 1].backward(torch.mm(g, weight), inputs[i])
+        self.fresh = self.fresh and not write
+        return torch.mm(g, self.tensors[0][0]).float() if needs_input else None
+
+    def _write(self, i: int, g: Tensor, h: Tensor) -> None:
+        """Gradients of layer ``i``, into which h went, and by whose output g is the gradient."""
+        weight, _, _, weight_grad, bias_grad = self.tensors[i]
+        if self.fresh and bias_grad.dtype == g.dtype:
+            torch.sum(g, 0, out=bias_grad)
+        elif self.fresh:
+            bias_grad.copy_(g.sum(0))
+        else:
+            bias_grad.add_(g.sum(0))
+        g = g if g.dtype == weight.dtype else g.to(weight.dtype)
+        if self.fresh:
+            torch.mm(g.t(), h, out=weight_grad)
+        else:
+            weight_grad.addmm_(g.t(), h)
 
     def finish(self) -> None:
         """Leave no old gradient where a step had no use for the network."""
@@ -209,5 +221,5 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: object, g: Tensor) -> tuple[Tensor | None, None, None]:
-        needs_input = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
-        return ctx.layers.backward(g, ctx.inputs, needs_input), None, None  # type: ignore[attr-defined]
+        layers, needs_input = ctx.layers, ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        return layers.backward(g, ctx.inputs, needs_input, layers.writing), None, None  # type: ignore[attr-defined]

@@ -132,8 +132,11 @@ class Gradients:
                 trace = self.model.trace(batch, k=self.objective.samples, noise=noise, pick=pick)
                 terms = self.objective(trace)
             loss = total(terms)
-        loss.backward()
+        self._backward(loss)
         return loss.detach(), terms
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
 
     def _compile(self) -> None:
         parts = (self.model.posterior.plain, self.model.likelihood)
@@ -319,6 +322,15 @@ class LayerGradients(Gradients):
         self._gather()
         return result
 
+    def _backward(self, loss: Tensor) -> None:
+        for kernel in self.kernels:
+            kernel.writing = True
+        try:
+            loss.backward()
+        finally:
+            for kernel in self.kernels:
+                kernel.writing = False
+
     def clear(self) -> None:
         # Layers overwrite their gradients; autograd adds to the rest.
         if self.mine < len(self.gradient):
@@ -444,7 +456,10 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     if devices == {"cuda"} and not plan.model.posterior.waits and (compile or _is_known_to_repeat(plan)):
         return RecordedGradients(plan, dtype, compile=compile)
     twice = plan.objective.differentiates_networks or plan.model.posterior.differentiates_networks
-    fits = all(net is not None for net in _networks(plan)) and not twice
+    nets = [net for net in _networks(plan) if net is not None]
+    own = [p for net in nets for m in net.layers if type(m) is nn.Linear for p in (m.weight, m.bias)]
+    # A weight that two layers share has one gradient, and each layer would write its own there.
+    fits = len(nets) == len(_networks(plan)) and len(_different(own)) == len(own) and not twice
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())
     if compile or devices != {"cpu"} or not (fits and plain):
@@ -479,6 +494,7 @@ def _is_bound(plan: Plan) -> bool:
         and type(posterior) in ((NormalPosterior,) if bounds else (NormalPosterior, DeltaPosterior))
         and (not bounds or type(model.prior) is StandardNormalPrior)
         and "score" in model.likelihood.offers
+        and type(getattr(model.likelihood, "network", None)) is MLP  # which sees all of a code
         and all(id(p) in networks for p in nn.ModuleList([model, objective]).parameters())
     )
 

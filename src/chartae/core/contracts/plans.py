@@ -43,15 +43,36 @@ LACKS = {
         "which learns more of values than where they lie",
         "use likelihood='bernoulli', or likelihood='normal' with noise='global', 'feature' or a number",
     ),
+    "likelihood.point": ("which decodes nothing", "use training='joint', or another recipe"),
+    "likelihood.repeats": (
+        "which drops or hides at random in training, or looks at the whole batch, and says other things in "
+        "its second pass",
+        "leave kept out, or decode with hide=0 and without dropout or batch normalization",
+    ),
     "space.images": (
         "which are no images",
         "use another recipe, or give items as (n, height, width), layout='hw', or with channels",
+    ),
+    "space.differentiable": (
+        "whose tokens are steps, along which nothing has a slope",
+        "use another recipe, or give items as numbers",
     ),
     "space.distances": (
         "whose values are categories or tokens, between which there are no distances",
         "use another recipe, or give items as numbers",
     ),
 }
+
+
+def _repeats(part: Any) -> bool:
+    """Whether a part gives the same for the same codes in training, whatever comes with them in a batch."""
+    drops = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    return not any(
+        getattr(m, "hide", 0.0)
+        or (isinstance(m, drops) and getattr(m, "p", 1.0))
+        or (isinstance(m, nn.MultiheadAttention) and m.dropout)
+        for m in part.modules()
+    )
 
 
 class Model(nn.Module, ABC):
@@ -148,7 +169,7 @@ class Plan:
             if part is None:
                 cure = "train it by HeadClassifier" if name == "head" else "use a VAE recipe"
                 raise PlanError(f"{who} needs a {name}, and this model has none: {cure}")
-            if ability not in getattr(part, "offers", ()):
+            if not (_repeats(part) if ability == "repeats" else ability in getattr(part, "offers", ())):
                 lacks, cure = LACKS.get(need, (f"which offers no {ability}", f"use another {name}"))
                 raise PlanError(f"{who} does not go with {self._named(name)}, {lacks}: {cure}")
 

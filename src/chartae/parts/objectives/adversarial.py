@@ -180,7 +180,7 @@ class GanCritic(Objective):
     kl + gan
     """
 
-    needs = frozenset({"posterior.reparameterized", "prior.point"})
+    needs = frozenset({"posterior.reparameterized", "prior.point", "space.differentiable"})
 
     def __init__(self, features: nn.Module, width: int, values: float = 0.1) -> None:
         super().__init__()

@@ -231,6 +231,7 @@ class _Weighted(Warmed):
         if self.weighs:
             self.alone = "weighs what flows back to the codes, and would weigh that of other terms, too"
         elif kept is not None:
+            self.needs = self.needs | {"likelihood.repeats"}
             self.alone = "goes back through some of its samples, which are not those of other terms"
         if self.weighs:
             self.needs = self.needs | {"posterior.log_prob"}

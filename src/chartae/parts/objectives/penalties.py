@@ -13,6 +13,8 @@ from chartae.parts.networks import evaluating, is_own
 
 __all__ = ["CodeNorm", "Contractive", "DecoderGradient", "DecoderWeights", "Distortion"]
 
+TINY = torch.finfo(torch.float32).tiny  # a decoder that does not react to any code of a batch divides by it
+
 
 class CodeNorm(Objective):
     """Squared norm of the code, ``E_q |z|^2``: minus twice log N(z; 0, I), up to a constant.
@@ -57,6 +59,7 @@ class Contractive(Objective):
     nll + 0.1 * contractive
     """
 
+    needs = frozenset({"space.differentiable"})
     differentiates_networks = True
 
     def forward(self, trace: Trace) -> dict[str, Term]:
@@ -90,6 +93,7 @@ class DecoderWeights(Objective):
     nll + 0.5 * code_norm + 0.001 * decoder_weights
     """
 
+    needs = frozenset({"likelihood.point"})
     differentiates_networks = True  # as far as hand-written layers can tell: their weights are used elsewhere
 
     def forward(self, trace: Trace) -> dict[str, Term]:
@@ -118,6 +122,7 @@ class DecoderGradient(Objective):
     nll + 0.1 * decoder_gradient
     """
 
+    needs = frozenset({"space.differentiable"})
     differentiates_networks = True
 
     def forward(self, trace: Trace) -> dict[str, Term]:
@@ -156,6 +161,7 @@ class Distortion(Objective):
     nll + 2 * distortion
     """
 
+    needs = frozenset({"space.differentiable"})
     differentiates_networks = True
 
     def __init__(self, beyond: float = 0.2) -> None:
@@ -173,7 +179,7 @@ class Distortion(Objective):
             ahead = _pulled(_pulled(x, z, u, True), u, v, True)
             (both,) = torch.autograd.grad(0.5 * ahead.square().sum(), v, create_graph=learning)
             first, second = (t.square().flatten(2).sum(2).mean() for t in (ahead, both))
-        return {"distortion": Term(z.shape[-1] * second / first.square(), unit="")}
+        return {"distortion": Term(z.shape[-1] * second / first.square().clamp_min(TINY), unit="")}
 
     def __repr__(self) -> str:
         return "distortion"

@@ -16,8 +16,8 @@ class Asleep(Objective):
     """``-log q(z | x)`` of dreams: codes drawn from the prior, and items drawn from what they decode to.
 
     An encoder overfits before its decoder does, and then reads codes off new items that explain them worse
-    than others would. Of dreams there is no end. They teach the encoder alone, beside a bound that both
-    learn from; epochs are not compared by them.
+    than others would. Of dreams there is no end. They teach the encoder alone (of a ladder, also what its
+    encoder shares with the prior), beside a bound that both learn from; epochs are not compared by them.
 
     References
     ----------
@@ -40,7 +40,8 @@ class Asleep(Objective):
         with torch.no_grad():
             z = draws_of(p, n, trace.noise)
             x = model.px(z[None], trace.c).draw(1, trace.noise).z[0, 0]
-        return {"asleep": Term(-model.q(x, trace.c).log_prob(z), judged=0.0)}
+        c = None if trace.c is None else trace.c.detach()
+        return {"asleep": Term(-model.q(x, c).log_prob(z), judged=0.0)}
 
     def __repr__(self) -> str:
         return "asleep"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from chartae.core.contracts import Distribution, Draw
 from chartae.core.errors import PlanError
@@ -159,7 +160,8 @@ class Hamiltonian(Distribution):
                 slope = torch.func.grad(lambda v: self.log_density(v).sum())(z)
         else:  # faster, and torch.func imports the compiler, which takes seconds
             at = z if learning and z.requires_grad else z.detach().requires_grad_()
-            with torch.enable_grad():
+            # Attention's faster ways have no second derivative.
+            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
                 (slope,) = torch.autograd.grad(self.log_density(at).sum(), at, create_graph=learning)
         return slope
 
