@@ -629,7 +629,7 @@ def test_what_is_read_is_not_replaced(runs, tmp_path, monkeypatch, words):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(name)
     shutil.copytree(runs / "digits", "texts")
-    write_source(Path("texts"), data="t.txt", labels=None)
+    write_source(Path("texts"), ct.read("t.txt"), data="t.txt", labels=None)
     assert "is what is read, and would be replaced" in refused(*words.format(runs=runs).split())
     for name in ("a_std.npy", "y.npy", "c.npy", "images/0.png", "t.txt", "arrays.npz"):
         assert Path(name).read_text() == name
@@ -901,3 +901,125 @@ def test_a_fit_of_few_rows_says_what_a_report_needs(tmp_path):
 )
 def test_an_amount_of_memory_is_taken_at_its_word(memory, said, people, tmp_path):
     assert said in refused("fit", people / "people.csv", "--memory", memory, "--out", tmp_path / "a")
+
+
+def test_a_remedy_that_trains_nothing_is_of_the_same_data(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "digits", run)
+    cure = {"name": "fit-density", "says": "", "changes": {"prior": "normal"}}
+    (run / "report.json").write_text(json.dumps({"findings": [{"remedies": [cure]}]}))
+    words = ("fit", "digits", "--from", run, "--remedy", "fit-density", "--out", tmp_path / "other")
+    assert "fit-density trains nothing anew, on no other data: leave DATA and its options out" in refused(
+        *words
+    )
+    assert not (tmp_path / "other").exists()
+
+
+def test_runs_in_a_folder_of_images_are_no_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for label in ("a", "b"):
+        Path("kinds", label).mkdir(parents=True)
+        for i in range(30):
+            image = np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8)
+            Image.fromarray(image).save(Path("kinds", label, f"{i}.png"))
+    done("fit", "kinds", "--out", "kinds/run", "--epochs", 1, "--latent-dim", 2, "--hidden", 8, "--quiet")
+    assert "samples.png" in names(Path("kinds/run"))
+    assert ct.read("kinds").summary.startswith("60 images of 8 × 8, uint8, 2 labels (a, b)")
+
+
+@pytest.fixture
+def noise(tmp_path, monkeypatch):
+    """A run of 600 rows of an array in a file, which was audited."""
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).normal(size=(600, 4)))
+    done("fit", "x.npy", "--out", "run", "--epochs", 1, "--latent-dim", 1, "--hidden", 8, "--quiet")
+    return np.load("x.npy")
+
+
+@pytest.mark.parametrize("change", ["more", "shuffled"])
+def test_rows_held_out_of_other_data_are_not_known(noise, change):
+    assert done("audit", "run", "--only", "reconstruction")
+    np.save("x.npy", np.concatenate([noise[:50], noise]) if change == "more" else noise[::-1])
+    told = refused("audit", "run", "--only", "reconstruction")
+    assert "x.npy has changed since the fit" in told
+    assert "--data" in told
+    assert done("audit", "run", "--only", "reconstruction", "--data", "x.npy")
+
+
+def test_what_was_said_of_a_run_goes_with_it(noise):
+    """Of the same training, whatever is fitted to its codes, the data stay known; of another one, nothing."""
+    kept = ct.load("run")
+    kept.fit_prior("normal").save("run", overwrite=True)
+    assert done("audit", "run", "--only", "reconstruction")
+    ct.VAE(latent_dim=1, hidden=(8,), max_epochs=1).fit(noise[::2]).save("run", overwrite=True)
+    assert names(Path("run")) == sorted(FILES)
+    assert "does not say which data it was fitted on" in refused("audit", "run")
+
+
+def test_few_rows_to_audit_are_not_said_to_be_held_out(noise):
+    np.save("few.npy", noise[:3])
+    assert "these are 3 rows, and 50 are needed" in refused("audit", "run", "--data", "few.npy")
+
+
+def test_a_sweep_takes_parameters_that_have_an_option(noise):
+    given = ("--latent-dims", 1, "--betas", 1, "--epochs", 1, "--hidden", 8, "--out", "sweep")
+    done("sweep", "x.npy", *given, "--param", "random_state=2", "--param", "verbose=0")
+    assert ct.load(next(Path("sweep/cells").iterdir())).random_state == 2
+    assert "random_state is given twice" in refused(
+        "sweep", "x.npy", *given, "--seed", 1, "--param", "random_state=2"
+    )
+
+
+def test_labels_of_a_table_are_texts_where_the_run_knows_texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"x": np.arange(60.0) % 7, "store": ["a1", "1100", "1200"] * 20})
+    table.to_csv("all.csv", index=False)
+    table[table.store != "a1"].to_csv("some.csv", index=False)
+    options = ("--labels", "store", "--recipe", "cvae", "--epochs", 1, "--hidden", 8, "--latent-dim", 1)
+    done("fit", "all.csv", *options, "--out", "run", "--quiet")
+    done("encode", "run", "some.csv", "--labels", "store", "--out", "z.npy")
+    codes = ct.load("run").transform(table[["x"]], table.store.to_numpy())
+    assert np.load("z.npy") == pytest.approx(codes[table.store != "a1"])
+
+
+def test_whole_numbers_are_read_as_numbers_where_they_are_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=200)})
+    table["w"] = table.x + 0.1 * rng.normal(size=200)
+    table["age"] = (40 + 15 * table.x).round().astype(int)
+    table.to_csv("age.csv", index=False)
+    options = (
+        "--labels",
+        "age",
+        "--epochs",
+        30,
+        "--hidden",
+        8,
+        "--latent-dim",
+        2,
+        "--param",
+        "batch_size=16",
+    )
+    done("fit", "age.csv", *options, "--out", "run", "--quiet")
+    assert "if they are numbers, add --numbers" in refused("head", "run", "age.csv", "--labels", "age")
+    assert "R2        0." in done("head", "run", "age.csv", "--labels", "age", "--numbers")
+    table.assign(age="old").to_csv("old.csv", index=False)
+    assert "no numbers: leave --numbers out" in refused(
+        "head", "run", "old.csv", "--labels", "age", "--numbers"
+    )
+
+
+def test_a_file_of_texts_that_was_read_is_fitted_as_texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("\n".join(f"the {c} {a} sat" for c in ("red", "blue") for a in ("cat", "dog")))
+    model = ct.TextVAE(latent_dim=2, hidden=(16,), max_epochs=1, random_state=0).fit(ct.read("t.txt"))
+    assert model.transform(ct.read("t.txt").texts).shape == (4, 2)
+
+
+@pytest.mark.filterwarnings("ignore:column 3:UserWarning")
+def test_texts_that_are_known_by_their_words_are_not_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("\n".join(f"the {c} {a} sat" for c in ("red", "blue") for a in ("cat", "dog")))
+    done("fit", "t.txt", "--out", "run", "--epochs", 1, "--latent-dim", 2, "--hidden", 8, "--quiet")
+    assert "or fit with --encoder bytes" in refused("sample", "run", "--out", "n.txt")

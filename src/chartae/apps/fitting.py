@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_PICTURES = ("samples.png", "reconstructions.png")  # that fit adds to the run folder of images
-
 
 def fit(
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for the results.", show_default=False)],
@@ -118,10 +116,13 @@ def fit(
 
     before = _origin(origin, remedy)
     words = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
+    if before is not None and before.is_trained and any(words[name] for name in words if name != "memory"):
+        raise PlanError(f"{remedy} trains nothing anew, on no other data: leave DATA and its options out")
     if data is None:
         if before is None:
             raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
-        words = {name: given or before.source.get(name) for name, given in words.items()}
+        kept = before.source
+        words = {name: given or kept.get(name) for name, given in words.items()}
     words["encoder"] = shortened(words["encoder"], max_length)
     entry = find(recipe or (before.recipe if before else "vae"))
     asked = {
@@ -153,7 +154,7 @@ def fit(
     )
     from chartae.apps.health import write_source
 
-    with _kept(estimator, out, words, own_of(entry)):
+    with _kept(estimator, out, items, words, own_of(entry)):
         if trained is None:
             estimator.fit(items, run=out, resume=resume, overwrite=overwrite)
         density = None if before is None else before.density(entry.name)
@@ -161,11 +162,10 @@ def fit(
             # A density of codes is of the model that made them: it has to be fitted again.
             estimator.fit_prior(density, random_state=given["random_state"])
             estimator.save(out, overwrite=overwrite or trained is None)
-    _remove_stale(out)
     _picture_run(estimator, items, out)
     if is_unfinished(out):
         typer.echo(_goes_on(out), err=True)
-    write_source(out, **words)
+    write_source(out, items, **words)
     judged = True
     if not no_audit and not is_unfinished(out) and not estimator.model_.likelihood.sequential:
         judged = _audit_fit(estimator, items, out, before, quiet=quiet)
@@ -184,7 +184,9 @@ def _origin(run: Path | None, remedy: str | None) -> Origin | None:
 
 
 @contextmanager
-def _kept(estimator: Any, out: Path, words: dict[str, Any], own: Collection[str]) -> Iterator[None]:
+def _kept(
+    estimator: Any, out: Path, items: Dataset, words: dict[str, Any], own: Collection[str]
+) -> Iterator[None]:
     """Keep what was learned, whatever ends training."""
     from chartae.apps.health import write_source
     from chartae.models.persistence import is_unfinished
@@ -193,8 +195,7 @@ def _kept(estimator: Any, out: Path, words: dict[str, Any], own: Collection[str]
         yield
     except (KeyboardInterrupt, SystemExit):
         if "model_" in vars(estimator):
-            _remove_stale(out)
-            write_source(out, **words)
+            write_source(out, items, **words)
             typer.echo(_goes_on(out) if is_unfinished(out) else f"{out} holds the finished run", err=True)
         raise
     except ValueError as error:
@@ -212,21 +213,23 @@ def _goes_on(out: Path) -> str:
 def _picture_run(estimator: Any, items: Dataset, out: Path) -> None:
     """Put samples and reconstructions of images into a fresh run folder."""
     from chartae.core.images import is_picture, pairs, save_grid
+    from chartae.models.persistence.files import PICTURES
 
     if not is_picture(estimator.space_):
         return
     X, condition = items.X[:SHOWN], condition_of(estimator, items)
     condition = None if condition is None else condition[: len(X)]
     samples = estimator.sample(len(X), condition=condition, random_state=0)
-    save_grid(out / _PICTURES[0], samples, **look(estimator))
+    save_grid(out / PICTURES[0], samples, **look(estimator))
     columns = min(len(X), COLUMNS)
     both = pairs(X, estimator.project(X, condition=condition), columns)
-    save_grid(out / _PICTURES[1], both, columns, **look(estimator))
+    save_grid(out / PICTURES[1], both, columns, **look(estimator))
 
 
 def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None, *, quiet: bool) -> bool:
     """Write the health report of a fresh run, say what it found, and whether there are rows to judge by."""
-    from chartae.apps.health import REPORT, audited, compared
+    from chartae.apps.health import audited, compared
+    from chartae.models.persistence.files import REPORT
 
     try:
         report = audited(
@@ -259,14 +262,6 @@ def _typed(words: dict[str, Any]) -> str:
     options = {"--labels": words["labels"], "--size": size, "--memory": words["memory"]}
     given = [part for option, value in options.items() if value for part in (option, value)]
     return shlex.join([words["data"], *given])
-
-
-def _remove_stale(out: Path) -> None:
-    """Take away the pictures and reports of the run that this one has replaced."""
-    from chartae.apps.health import REPORT, SOURCE
-
-    for stale in (*_PICTURES, *REPORT, SOURCE):
-        (out / stale).unlink(missing_ok=True)
 
 
 def _say_what_next(estimator: Any, data: str, out: Path, *, judged: bool) -> None:

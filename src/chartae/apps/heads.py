@@ -34,6 +34,9 @@ def head(
             "joint, bottleneck, or generative (of conditional runs), which sums over those not known.",
         ),
     ] = "frozen",
+    numbers: Annotated[
+        bool, typer.Option("--numbers", help="What is read are numbers; whole ones are else labels.")
+    ] = False,
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Average over draws of each code, not of its mean alone.")
     ] = False,
@@ -70,7 +73,7 @@ def head(
     estimator = open_run(run, encoder=True)
     items = read_for(estimator, data, labels, size, None)
     X, y = _with_labels(items, estimator)
-    rows, names = _to_read(y, items.name)
+    rows, names = _to_read(y, items.name, numbers)
     if names is None and curve is not None:
         raise DataError("a curve counts labels, and these are numbers: leave out --curve")
     train, test = _apart(rows, y, names, held_out, seed)
@@ -110,7 +113,7 @@ def _with_labels(items: Dataset, estimator: Any) -> tuple[Any, np.ndarray]:
     return X, y
 
 
-def _to_read(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _to_read(y: np.ndarray, name: str, numbers: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows of which something is known, and the labels that there are; None: they are numbers."""
     import numpy as np
     from sklearn.utils.multiclass import type_of_target
@@ -122,7 +125,9 @@ def _to_read(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     if empty := len(y) - len(known):
         typer.echo(f"unknown   {empty:,} rows have no label")
     told = typed(y[known])
-    if type_of_target(told) == "continuous":
+    if numbers and told.dtype.kind not in "iuf":
+        raise DataError(f"the labels of {name} are no numbers: leave --numbers out")
+    if numbers or type_of_target(told) == "continuous":
         return known, None
     there = labeled(told)
     rows, told = known[there], told[there]
@@ -132,7 +137,8 @@ def _to_read(y: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     names, times = np.unique(told, return_counts=True)
     if len(names) < 2 or times.min() < 2:
         which = repr(names.tolist()[times.argmin()]) + (" once" if len(names) > 1 else " alone")
-        raise DataError(f"{name} holds the label {which}: a head needs two rows of two labels or more")
+        cure = "; if they are numbers, add --numbers" if told.dtype.kind in "iuf" else ""
+        raise DataError(f"{name} holds the label {which}: a head needs two rows of two labels or more{cure}")
     return rows, names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import chartae
 from chartae.audits.evidence import budget_of
 from chartae.audits.findings import VERDICTS
 from chartae.audits.report import Report, audit
+from chartae.core.arrays import is_streamed
 from chartae.core.columns import is_frame, is_streamed_table
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.files import atomic
@@ -21,12 +23,12 @@ from chartae.core.registry import suggest
 from chartae.density.fitted import densities
 from chartae.estimators.charts import refuse_tokens
 from chartae.estimators.parameters import COMMON
+from chartae.models.persistence.files import REPORT, SOURCE
+from chartae.training.readers import Dataset
 from chartae.training.splits import JUDGED
 
-__all__ = ["REPORT", "SOURCE", "Origin", "audited", "compared", "source_of", "take", "write_source"]
+__all__ = ["Origin", "audited", "compared", "refuse_changed", "source_of", "take", "write_source"]
 
-REPORT = ("report.html", "report.json")
-SOURCE = "source.json"
 VALUES = 1 << 26  # of the items that a report looks at, at most
 MOST = 0.5  # of the rows that one would hold out to judge a fit by
 
@@ -119,9 +121,13 @@ def audited(
     most = max(JUDGED, min(budget_of(budget).rows, VALUES // max(1, math.prod(X.shape[1:]))))
     random = np.random.default_rng(seed)
     test = np.arange(n) if held_out is None else held_out
+    if len(test) < JUDGED and held_out is None:
+        raise DataError(f"these are {n} rows, and {JUDGED} are needed to judge a run by: name more")
     if len(test) < JUDGED:
         share = math.ceil(100 * (JUDGED + 1) / max(n, 1)) / 100  # one more: a share is rounded to rows
         cure = f"hold out more (--param validation_fraction={share:g})" if share <= MOST else "fit more rows"
+        if len(test) == getattr(X, "rows_to_hold", None):
+            cure = "let more rows stay in memory (--memory)"
         raise DataError(
             f"{len(test)} rows were held out of the fit, and {JUDGED} are needed to judge it by: {cure}, or "
             "audit other rows (--data FILE)"
@@ -159,13 +165,15 @@ def audited(
     )
 
 
-def write_source(run: Path, **words: Any) -> None:
+def write_source(run: Path, items: Dataset, **words: Any) -> None:
     """Keep which data a run was fitted on, so that further commands need not be told.
 
     Parameters
     ----------
     run : Path
         The run folder.
+    items : Dataset
+        The data, which are known again by their number and a sum, where they are in memory.
     **words : object
         The words of the command line: ``data``, ``labels`` ...
 
@@ -173,19 +181,70 @@ def write_source(run: Path, **words: Any) -> None:
     --------
     >>> import tempfile
     >>> from pathlib import Path
+    >>> import chartae as ct
     >>> from chartae.apps.health import source_of, write_source
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_source(Path(folder), data="digits", labels=None)
+    ...     write_source(Path(folder), ct.read("digits"), data="digits", labels=None)
     ...     source_of(Path(folder))
-    {'data': 'digits', 'labels': None}
+    {'data': 'digits', 'labels': None, 'rows': 1797, 'sum': '...'}
     """
     for name in ("data", "labels"):  # of labels, what is no file is the name of a column
         word = words.get(name) or ""
-        file = word.partition(":")[0]
+        file = word.partition(".npz:")[0] + (".npz" if ".npz:" in word else "")
         if Path(file).exists() and (name == "data" or file.endswith(".npy")):
             words[name] = str(Path(word).absolute())
     with atomic(run / SOURCE) as file:
-        file.write(json.dumps(words).encode())
+        file.write(json.dumps(words | _identity(items)).encode())
+
+
+def _identity(items: Dataset) -> dict[str, Any]:
+    """Say by what data are known again: how many there are, and a sum of what was read."""
+    if items.texts is not None:  # and not what they become, which is asked for once it is needed
+        return {"rows": len(items.texts), "sum": _crc("\n".join(items.texts).encode())}
+    X = items.X
+    if items.medium is not None or is_streamed(X) or is_streamed_table(X):
+        return {"rows": len(X), "sum": None}  # another pass over sounds, or what does not fit, takes long
+    if is_frame(X):
+        import pandas as pd
+
+        return {"rows": len(X), "sum": _crc(pd.util.hash_pandas_object(X, index=False).to_numpy())}
+    return {"rows": len(X), "sum": _crc(np.ascontiguousarray(X))}
+
+
+def _crc(whole: Any) -> str:
+    return f"{zlib.crc32(whole):08x}"
+
+
+def refuse_changed(source: Mapping[str, Any], items: Dataset) -> None:
+    """Refuse data that are no longer those of the fit, so that nobody knows which rows it has not seen.
+
+    Parameters
+    ----------
+    source : Mapping
+        As :func:`source_of` gives it.
+    items : Dataset
+        What has been read there now.
+
+    Raises
+    ------
+    DataError
+        If they are others.
+
+    Examples
+    --------
+    >>> import chartae as ct
+    >>> from chartae.apps.health import refuse_changed
+    >>> refuse_changed({"rows": 1800}, ct.read("digits"))
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.DataError: digits has changed since the fit, so that ...
+    """
+    now = _identity(items)
+    if any(source.get(name) not in (None, value) for name, value in now.items() if value is not None):
+        raise DataError(
+            f"{items.name} has changed since the fit, so that the rows that it held out are no longer known: "
+            "name rows that the run has not seen with --data, or fit again"
+        )
 
 
 def source_of(run: Path) -> dict[str, Any]:

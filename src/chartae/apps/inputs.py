@@ -124,7 +124,15 @@ def condition_of(estimator: Any, items: Dataset) -> Any:
         return None
     if items.y is None:
         typer.echo(f"{items.name} brings no labels (--labels): taken without a condition")
-    return items.y
+        return None
+    classes = estimator.condition_.classes
+    if classes is None or items.y.ndim != 1 or items.y.dtype.kind == classes.dtype.kind:
+        return items.y
+    # A table has no types: labels that are texts in one file may look like numbers in another.
+    import numpy as np
+
+    by_text = {str(known): known for known in classes.tolist()}
+    return np.array([by_text.get(str(label), label) for label in items.y.tolist()], dtype=object)
 
 
 def condition_asked(estimator: Any, condition: str | None) -> Any:

@@ -81,6 +81,11 @@ def _named(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
         return target
     if target.suffix in (foreign := {".wav": "sounds", ".txt": "texts"}):
         kind = foreign[target.suffix]
+        if kind == "texts" and getattr(estimator.medium_, "noun", None) == "text":
+            raise DataError(
+                f"the model knows texts by their words, and writes none: let the name of {target} end in "
+                f"{usual}, or fit with --encoder bytes"
+            )
         raise DataError(f"the model was not fitted on {kind}: let the name of {target} end in {usual}")
     if target.suffix in (".csv", ".parquet") and space.schema is None:
         raise DataError(f"the model was fitted on arrays, and {target} is a table: let its name end in .npy")

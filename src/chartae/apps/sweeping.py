@@ -101,7 +101,7 @@ def swept(
     learning_rate: LearningRate = None,
     param: Param = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of every fit.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of every fit; by default 0.")] = None,
     size: Size = None,
     encoder: Encoder = None,
     max_length: MaxLength = None,
@@ -122,6 +122,7 @@ def swept(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "device": device,
+        "random_state": seed,
     }
     own, given = sorted_out(param or [], own_of(entry), COMMON, asked)
     if column:
@@ -142,9 +143,7 @@ def swept(
             betas=betas,
             noises=noises or ("global",),
             jobs=jobs,
-            random_state=seed,
-            verbose=0 if quiet else 1,
-            **given,
+            **{"random_state": 0, "verbose": 0 if quiet else 1, **given},
         )
     except (KeyboardInterrupt, SystemExit):
         if (out / RECORD).is_file():
@@ -154,7 +153,7 @@ def swept(
         raise PlanError(_as_swept(as_options(str(error), {*COMMON, *own_of(entry)}))) from error
     for cell in found.cells:
         if not cell.failed:
-            write_source(cell.run, **words)  # so that its audit need not be told
+            write_source(cell.run, items, **words)  # so that its audit need not be told
     _draw(found, out / FIGURE)
     if not quiet:
         _say_what_was_found(found, out)

@@ -63,9 +63,10 @@ def audit(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of every choice and draw.")] = 0,
 ) -> None:
     """Check whether a learned latent space can be trusted, and say what to change."""
-    from chartae.apps.health import REPORT, audited, source_of
+    from chartae.apps.health import audited, refuse_changed, source_of
     from chartae.audits.findings import VERDICTS
     from chartae.audits.report import form_of
+    from chartae.models.persistence.files import REPORT
 
     if fail_on not in ("", "fail", "warn"):
         raise PlanError(f"--fail-on {fail_on}: use fail or warn")
@@ -79,6 +80,8 @@ def audit(
         if out is not None:
             refuse_own(out, words["data"], words["labels"])
     items = read_for(estimator, words["data"], words["labels"], words["size"], words["memory"])
+    if data is None and labels is None and size is None:
+        refuse_changed(kept, items)
     report = audited(
         estimator,
         features_of(items, estimator),

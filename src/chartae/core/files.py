@@ -15,6 +15,7 @@ __all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "unwritable", "
 
 SOUNDS = (".wav", ".flac")  # what is read as sound
 HIDDEN = (".", "__")
+WRITTEN = ({"config.json", "history.jsonl"}, {"sweep.json"})  # names by which a run and a sweep are known
 #: How folders are called that split data rather than label them.
 SPLITS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
 
@@ -148,6 +149,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def visible_files(folder: Path) -> list[Path]:
     """List the files below a folder, without what a name that starts with ``.`` or ``__`` hides.
 
+    What chartae has written into a folder below it, a run for instance, is no part of what it holds.
+
     Parameters
     ----------
     folder : Path
@@ -182,6 +185,9 @@ def visible_files(folder: Path) -> list[Path]:
                 folders.clear()
                 continue
             walked.add(real)
+            if place != top and any(names <= set(files) for names in WRITTEN):
+                folders.clear()
+                continue
             folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
             inner = [os.path.join(place, name) for name in folders]
             tops += [path for path in inner if os.path.islink(path)]

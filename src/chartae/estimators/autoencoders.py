@@ -194,9 +194,11 @@ class TextVAE(Fitting):
         self._validate_params()
         if self.likelihood not in ("sequence", "auto"):
             raise PlanError(f"likelihood={self.likelihood!r} is not of texts: leave it out")
-        if not isinstance(X, Dataset):
-            medium = tokenized(X, self.tokens, self.max_length)
-            X = Dataset(medium.encode(X), medium=medium)
+        texts = X.texts if isinstance(X, Dataset) and not getattr(X.medium, "restores", False) else None
+        if texts is not None or not isinstance(X, Dataset):
+            texts = X if texts is None else texts
+            medium = tokenized(texts, self.tokens, self.max_length)
+            X = Dataset(medium.encode(texts), medium=medium)
         return super()._prepare(X, y, keeping)
 
     def interpolate(

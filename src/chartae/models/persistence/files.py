@@ -14,11 +14,20 @@ from chartae.core.interrupts import interruptible
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CHECKPOINT", "CONFIG", "FILES", "FORMAT", "HISTORY", "LOCK", "TIMES", "WEIGHTS"]
+__all__ = [
+    *("CHECKPOINT", "CONFIG", "FILES", "FORMAT", "HISTORY", "LOCK", "PICTURES", "REPORT", "SOURCE", "TIMES"),
+    "WEIGHTS",
+]
 
 FORMAT = 1
 CONFIG, WEIGHTS, HISTORY = FILES = ("config.json", "model.safetensors", "history.jsonl")
 TIMES = ("seconds", "rows_per_second")  # of an epoch: the same fit takes another time each time
+#: What commands say of a run beside it: of its data; and what it makes and is worth.
+SOURCE, REPORT, PICTURES = (
+    "source.json",
+    ("report.html", "report.json"),
+    ("samples.png", "reconstructions.png"),
+)
 CHECKPOINT, LOCK = "checkpoint.safetensors", ".lock"
 
 

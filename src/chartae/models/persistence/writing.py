@@ -21,6 +21,9 @@ from chartae.models.persistence.files import (
     FILES,
     HISTORY,
     LOCK,
+    PICTURES,
+    REPORT,
+    SOURCE,
     WEIGHTS,
     epochs,
     lines,
@@ -65,7 +68,7 @@ def write_run(
     history : sequence of Mapping
         One for each epoch.
     overwrite : bool
-        Replace a run that is there; other files in its folder stay.
+        Replace a run that is there, with what commands have said of it; other files in its folder stay.
 
     Returns
     -------
@@ -100,7 +103,8 @@ class OpenRun:
     path : str or path-like
         The folder; it is made with the first thing that is written, and its parents too.
     overwrite : bool
-        Replace a run that is there, with the first thing that is written; other files in its folder stay.
+        Replace a run that is there, and what commands have said of it, with the first thing that is written;
+        other files in its folder stay.
     resume : bool
         Go on with an unfinished run that is there.
 
@@ -206,6 +210,7 @@ class OpenRun:
                 self._exchange(whole)
                 if not self.begun:
                     (self.home / WEIGHTS).unlink(missing_ok=True)
+                    self._forget(history)
                 self._exchange(files)  # for those who want to see how it goes
         self.begun = True
 
@@ -239,8 +244,18 @@ class OpenRun:
                 self._exchange(files)
                 (self.home / CHECKPOINT).unlink(missing_ok=True)
             else:
+                self._forget(history)
                 self._replace({CHECKPOINT: _whole(config, {"weights": dict(tensors)}, history), **files})
         self.begun = True
+
+    def _forget(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Take away what was said of the run that another replaces; the same training is of the same data."""
+        with contextlib.suppress(OSError, ValueError):
+            before = epochs((self.home / HISTORY).read_text(encoding="utf-8"))
+            if sums_of({}, before) == sums_of({}, epochs(lines(history))):
+                return
+        for name in (SOURCE, *REPORT, *PICTURES):
+            (self.home / name).unlink(missing_ok=True)
 
     def _said(self) -> contextlib.AbstractContextManager[None]:
         from safetensors import SafetensorError
