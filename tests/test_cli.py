@@ -982,6 +982,7 @@ def test_labels_of_a_table_are_texts_where_the_run_knows_texts(tmp_path, monkeyp
     assert np.load("z.npy") == pytest.approx(codes[table.store != "a1"])
 
 
+@pytest.mark.filterwarnings("ignore:with the code of another:UserWarning")
 def test_whole_numbers_are_read_as_numbers_where_they_are_said_to_be(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
