@@ -949,7 +949,10 @@ def test_rows_held_out_of_other_data_are_not_known(noise, change):
 def test_what_was_said_of_a_run_goes_with_it(noise):
     """Of the same training, whatever is fitted to its codes, the data stay known; of another one, nothing."""
     kept = ct.load("run")
+    kept.save("run", overwrite=True)
+    assert "report.json" in names(Path("run"))
     kept.fit_prior("normal").save("run", overwrite=True)
+    assert names(Path("run")) == sorted([*FILES, "source.json"])
     assert done("audit", "run", "--only", "reconstruction")
     ct.VAE(latent_dim=1, hidden=(8,), max_epochs=1).fit(noise[::2]).save("run", overwrite=True)
     assert names(Path("run")) == sorted(FILES)

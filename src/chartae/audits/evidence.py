@@ -423,7 +423,7 @@ class Evidence:
 
     @property
     def alone(self) -> bool:
-        """Whether codes are all that tells how items vary within a class."""
+        """Whether codes are all that tells how items vary, but for what class they are of."""
         return not self.told_dimension
 
     @cached_property

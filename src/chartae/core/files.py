@@ -185,7 +185,7 @@ def visible_files(folder: Path) -> list[Path]:
                 folders.clear()
                 continue
             walked.add(real)
-            if place != top and any(names <= set(files) for names in WRITTEN):
+            if place != str(folder) and any(names <= set(files) for names in WRITTEN):
                 folders.clear()
                 continue
             folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))

@@ -179,29 +179,28 @@ class HandwrittenLayers:
             ``(n, l)``, that gradient.
         """
         for i in range(len(self.tensors) - 1, -1, -1):
-            weight = self.tensors[i][0]
-            if write:
-                self._write(i, g, inputs[i])
+            weight, whole = self.tensors[i][0], g
             g = g if g.dtype == weight.dtype else g.to(weight.dtype)
+            if write:
+                self._write(i, whole, g, inputs[i])
             if i:
                 g = self.passes[i - 1].backward(torch.mm(g, weight), inputs[i])
         self.fresh = self.fresh and not write
-        return torch.mm(g, self.tensors[0][0]).float() if needs_input else None
+        return torch.mm(g, weight).float() if needs_input else None
 
-    def _write(self, i: int, g: Tensor, h: Tensor) -> None:
-        """Gradients of layer ``i``, into which h went, and by whose output g is the gradient."""
-        weight, _, _, weight_grad, bias_grad = self.tensors[i]
+    def _write(self, i: int, g: Tensor, low: Tensor, h: Tensor) -> None:
+        """Gradients of layer ``i``, into which h went, and by whose output g is, in the weights' type low."""
+        weight_grad, bias_grad = self.tensors[i][3:]
         if self.fresh and bias_grad.dtype == g.dtype:
             torch.sum(g, 0, out=bias_grad)
         elif self.fresh:
             bias_grad.copy_(g.sum(0))
         else:
             bias_grad.add_(g.sum(0))
-        g = g if g.dtype == weight.dtype else g.to(weight.dtype)
         if self.fresh:
-            torch.mm(g.t(), h, out=weight_grad)
+            torch.mm(low.t(), h, out=weight_grad)
         else:
-            weight_grad.addmm_(g.t(), h)
+            weight_grad.addmm_(low.t(), h)
 
     def finish(self) -> None:
         """Leave no old gradient where a step had no use for the network."""

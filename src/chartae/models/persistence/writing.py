@@ -209,8 +209,8 @@ class OpenRun:
             else:
                 self._exchange(whole)
                 if not self.begun:
-                    (self.home / WEIGHTS).unlink(missing_ok=True)
-                    self._forget(history)
+                    for name in (WEIGHTS, *self._stale(config, history)):
+                        (self.home / name).unlink(missing_ok=True)
                 self._exchange(files)  # for those who want to see how it goes
         self.begun = True
 
@@ -244,18 +244,20 @@ class OpenRun:
                 self._exchange(files)
                 (self.home / CHECKPOINT).unlink(missing_ok=True)
             else:
-                self._forget(history)
+                stale = self._stale(config, history)
                 self._replace({CHECKPOINT: _whole(config, {"weights": dict(tensors)}, history), **files})
+                for name in stale:
+                    (self.home / name).unlink(missing_ok=True)
         self.begun = True
 
-    def _forget(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Take away what was said of the run that another replaces; the same training is of the same data."""
+    def _stale(self, config: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Name what was said of the run that this one replaces; the same training is of the same data."""
+        now, before = sums_of(json.loads(written(config)), epochs(lines(history))), ["", ""]
         with contextlib.suppress(OSError, ValueError):
-            before = epochs((self.home / HISTORY).read_text(encoding="utf-8"))
-            if sums_of({}, before) == sums_of({}, epochs(lines(history))):
-                return
-        for name in (SOURCE, *REPORT, *PICTURES):
-            (self.home / name).unlink(missing_ok=True)
+            texts = ((self.home / name).read_text(encoding="utf-8") for name in (CONFIG, HISTORY))
+            before = sums_of(json.loads(next(texts)), epochs(next(texts)))
+        source = () if now[1] == before[1] else (SOURCE,)
+        return () if now == before else (*source, *REPORT, *PICTURES)
 
     def _said(self) -> contextlib.AbstractContextManager[None]:
         from safetensors import SafetensorError
