@@ -174,6 +174,7 @@ def test_copies_keep_a_fitted_encoder(vae):
         ({"head": "linaer"}, None, "unknown head 'linaer' of a categorical target: did you mean 'linear'"),
         ({"head": 3}, None, "unknown head '?3'? of a categorical target"),
         ({}, np.zeros(300, int), "all labels are of one class"),
+        ({}, -np.ones(300, int), "-1, which stands for no label"),
         ({}, np.zeros(299, int), "X has 300 rows and y has 299: give one target for each row"),
         ({"n_samples": 0}, None, "n_samples"),
         ({"validation_fraction": 0.995}, None, "leaves 2 rows to learn 3 classes from"),

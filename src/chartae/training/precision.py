@@ -225,7 +225,8 @@ def channels_last(model: nn.Module) -> nn.Module:
     >>> net.weight.is_contiguous(memory_format=torch.channels_last)
     True
     """
-    for p in model.parameters():
-        if p.dim() == 4:  # other weights have no channels that could come last
-            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    for layer in model.modules():
+        for p in layer.parameters(recurse=False) if isinstance(layer, nn.modules.conv._ConvNd) else ():
+            if p.dim() == 4:  # two-dimensional ones; entries of several codebooks have no channels
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
     return model

@@ -95,7 +95,8 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     found: np.ndarray = np.unique(y)
     if len(found) < 2:
         only = next(iter(found.tolist()), None)
-        raise DataError(f"all labels are of one class, {only!r}: give rows of two classes or more")
+        none = ", which stands for no label" if only == UNLABELED else ""
+        raise DataError(f"all labels are of one class, {only!r}{none}: give rows of two classes or more")
     return found
 
 
