@@ -481,3 +481,11 @@ def test_row_numbers_are_a_number_for_each_row(rows):
     X = np.random.default_rng(0).normal(size=(300, 2))
     with pytest.raises(DataError, match="give 300 whole numbers"):
         ct.audit((lambda x: x, lambda z: z), X, row_numbers=rows)
+
+
+def test_a_decoder_that_rests_at_some_codes_has_a_distortion():
+    """Its metric is zero there, which has no logarithm."""
+    X = np.random.default_rng(0).normal(size=(400, 2))
+    kinked = (lambda x: x[:, :1], lambda z: torch.cat([torch.relu(z), 2 * torch.relu(z)], 1))
+    found = ct.audit(kinked, X, only="distortion")["distortion"]
+    assert found.statistic == pytest.approx(2.0, abs=0.3)

@@ -153,6 +153,8 @@ def _distortion(evidence: Evidence) -> Reading:
     if not G.size:
         return Reading(None, because="the decoder does not react to its code")
     volume = 0.5 * np.linalg.slogdet(G)[1]
+    # Where no unit of a decoder is alive, a code has no volume at all.
+    volume = np.where(np.isfinite(volume), volume, volume[np.isfinite(volume)].min(initial=0.0))
     also = {"log_volume": volume, "log_volume_sd": float(volume.std())}
     return _of_points(evidence, G, distortion, **also)
 
