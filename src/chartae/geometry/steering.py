@@ -325,11 +325,12 @@ def directions(
     Z, values, names = _attributes(Z, attribute)
     n, d = Z.shape
     order = np.random.default_rng(random_state).permutation(n)
-    halves = np.arange(n) >= n // 2
-    if names[0] is not None:  # half of each label: of a rare one, chance might leave nearly none in a half
-        order = order[np.lexsort(np.stack(values)[:, order])]
-        halves = np.arange(n) % 2 == 1
-    fit, rest = np.sort(order[~halves]), np.sort(order[halves])
+    if names[0] is None:
+        fit = np.sort(order[: n // 2])
+    else:  # half of each label: of a rare one, chance might leave nearly none in a half
+        kind = np.unique(np.stack(values), axis=1, return_inverse=True)[1].ravel()[order]
+        fit = np.sort(np.concatenate([order[kind == k][::2] for k in range(kind.max() + 1)]))
+    rest = np.setdiff1d(order, fit)
     measured = rest[np.linspace(0, len(rest) - 1, min(max_rows, len(rest))).astype(int)]
     near = _neighborhoods(Z, rest, measured, max(n_neighbors, 4 * d))
     c = chart.condition(condition, n)
