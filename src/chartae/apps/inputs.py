@@ -126,7 +126,7 @@ def condition_of(estimator: Any, items: Dataset) -> Any:
         typer.echo(f"{items.name} brings no labels (--labels): taken without a condition")
         return None
     classes = estimator.condition_.classes
-    if classes is None or items.y.ndim != 1 or items.y.dtype.kind == classes.dtype.kind:
+    if classes is None or classes.dtype.kind != "U" or items.y.ndim != 1:
         return items.y
     # A table has no types: labels that are texts in one file may look like numbers in another.
     import numpy as np
