@@ -121,8 +121,8 @@ def fit(
     if data is None:
         if before is None:
             raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
-        kept = before.source
-        words = {name: given or kept.get(name) for name, given in words.items()}
+        source = before.source
+        words = {name: given or source.get(name) for name, given in words.items()}
     words["encoder"] = shortened(words["encoder"], max_length)
     entry = find(recipe or (before.recipe if before else "vae"))
     asked = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from chartae.core.files import atomic
 from chartae.core.registry import suggest
 from chartae.density.fitted import densities
 from chartae.estimators.charts import refuse_tokens
+from chartae.estimators.fitting import _sum
 from chartae.estimators.parameters import COMMON
 from chartae.models.persistence.files import REPORT, SOURCE
 from chartae.training.readers import Dataset
@@ -200,19 +200,16 @@ def write_source(run: Path, items: Dataset, **words: Any) -> None:
 def _identity(items: Dataset) -> dict[str, Any]:
     """Say by what data are known again: how many there are, and a sum of what was read."""
     if items.texts is not None:  # and not what they become, which is asked for once it is needed
-        return {"rows": len(items.texts), "sum": _crc("\n".join(items.texts).encode())}
+        whole = np.frombuffer("\n".join(items.texts).encode(), np.uint8)
+        return {"rows": len(items.texts), "sum": _sum(whole, None)}
     X = items.X
     if items.medium is not None or is_streamed(X) or is_streamed_table(X):
         return {"rows": len(X), "sum": None}  # another pass over sounds, or what does not fit, takes long
     if is_frame(X):
         import pandas as pd
 
-        return {"rows": len(X), "sum": _crc(pd.util.hash_pandas_object(X, index=False).to_numpy())}
-    return {"rows": len(X), "sum": _crc(np.ascontiguousarray(X))}
-
-
-def _crc(whole: Any) -> str:
-    return f"{zlib.crc32(whole):08x}"
+        X = pd.util.hash_pandas_object(X, index=False).to_numpy()
+    return {"rows": len(X), "sum": _sum(X, None)}
 
 
 def refuse_changed(source: Mapping[str, Any], items: Dataset) -> None:

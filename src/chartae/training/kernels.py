@@ -456,10 +456,11 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     if devices == {"cuda"} and not plan.model.posterior.waits and (compile or _is_known_to_repeat(plan)):
         return RecordedGradients(plan, dtype, compile=compile)
     twice = plan.objective.differentiates_networks or plan.model.posterior.differentiates_networks
-    nets = [net for net in _networks(plan) if net is not None]
-    own = [p for net in nets for m in net.layers if type(m) is nn.Linear for p in (m.weight, m.bias)]
+    nets = _networks(plan)
+    layers = (m for net in nets if net is not None for m in net.layers if type(m) is nn.Linear)
+    own = [p for m in layers for p in (m.weight, m.bias)]
     # A weight that two layers share has one gradient, and each layer would write its own there.
-    fits = len(nets) == len(_networks(plan)) and len(_different(own)) == len(own) and not twice
+    fits = None not in nets and len(_different(own)) == len(own) and not twice
     fits = fits and plan.optimizer is None  # an optimizer of the caller's may treat tensors apart
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())
     if compile or devices != {"cpu"} or not (fits and plain):
