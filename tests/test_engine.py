@@ -52,6 +52,13 @@ def state_of(plan: Plan) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in plan.model.state_dict().items()}
 
 
+@pytest.fixture(params=["waits for each step", "as on a GPU"])
+def either(request, monkeypatch):
+    """The loop as on a CPU, and as on a GPU, whose weights move before the host has seen what a step gave."""
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(loop, "is_waited_for", lambda device: True)
+
+
 def begun(plan: Plan, source: Source) -> dict[str, Tensor]:
     """The state that training starts from: parts have looked at some rows."""
     _begin(plan, source, 0)
@@ -455,6 +462,46 @@ def test_held_out_rows_are_never_trained_on():
     assert Seeing.seen == kept
 
 
+@pytest.mark.parametrize("recipe", ["vae", "vq-vae"])
+def test_a_gpu_s_loop_is_the_same_training(recipe, monkeypatch):
+    plans = [plan_of(recipe, **({"codes": 8} if recipe == "vq-vae" else {})) for _ in range(2)]
+    ours = run(plans[0])
+    monkeypatch.setattr(loop, "is_waited_for", lambda device: True)
+    theirs = run(plans[1])
+    assert same(*map(state_of, plans))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.log.keys() == other.log.keys()
+        for name in mine.log.keys() - {"seconds", "rows_per_second"}:
+            np.testing.assert_allclose(mine.log[name], other.log[name], rtol=1e-6, err_msg=name)
+
+
+def test_a_gpu_s_loop_goes_on_from_a_pause(monkeypatch):
+    """The batch that was taken ahead is the next one."""
+    whole, parts = plan_of(), plan_of()
+    asked, states = itertools.count(), []
+    list(train(whole, sources()[0], epochs=3, batch_size=16))
+    monkeypatch.setattr(loop, "is_waited_for", lambda device: True)
+    for epoch in train(parts, sources()[0], epochs=3, batch_size=16, pause=lambda: next(asked) % 3 == 1):
+        if not epoch.complete:
+            states.append(epoch.checkpoint())
+    assert len(states) > 2
+    again = plan_of()
+    list(train(again, sources()[0], epochs=3, batch_size=16, state=states[1]))
+    assert same(state_of(again), state_of(whole))
+
+
+def test_a_copy_of_a_state_is_one():
+    layer = nn.BatchNorm1d(3)
+    (kept,) = loop.snapshot(layer)
+    assert type(kept) is type(layer.state_dict())
+    assert kept._metadata == layer.state_dict()._metadata
+    layer(torch.randn(8, 3))
+    assert not kept["running_mean"].any()
+    loop.set_back([kept], layer)
+    layer(torch.randn(8, 3))
+    assert not kept["running_mean"].any()
+
+
 # ------------------------------------------------------------------- losses that are not finite
 
 
@@ -492,6 +539,7 @@ def failing(plan: Plan, source: Source, **parameters: object) -> tuple[list[str]
     return [str(w.message) for w in recorded], str(caught.value)
 
 
+@pytest.mark.usefixtures("either")
 def test_a_row_that_breaks_the_loss_is_named():
     encoder = nn.Sequential(nn.Linear(5, 5), Bomb(), nn.Linear(5, 4))
     plan = plan_of(network=(encoder, nn.Linear(2, 5)), hidden=None)
@@ -512,6 +560,7 @@ def test_a_row_that_breaks_the_loss_is_named():
     assert not plan.model.training
 
 
+@pytest.mark.usefixtures("either")
 def test_a_single_fault_is_survived_with_a_smaller_step():
     plan = plan_of(network=(nn.Sequential(Once(at=6), nn.Linear(5, 4)), nn.Linear(2, 5)), hidden=None)
     with pytest.warns(UserWarning, match=r"back to the last good state with learning_rate 0\.0003"):
@@ -521,6 +570,7 @@ def test_a_single_fault_is_survived_with_a_smaller_step():
     assert finite(plan)
 
 
+@pytest.mark.usefixtures("either")
 def test_a_fault_goes_back_to_the_start_of_the_epoch():
     """Weights, optimizer and running estimates: as if the broken epoch had not begun."""
     encoder = nn.Sequential(Once(at=7), nn.Linear(5, 4))
@@ -541,6 +591,7 @@ def test_a_fault_goes_back_to_the_start_of_the_epoch():
     assert any(same(state, seen) for state in later[:2])
 
 
+@pytest.mark.usefixtures("either")
 def test_a_step_far_too_large_ends_with_finite_weights():
     plan = plan_of()
     before = begun(plan, sources()[0])
@@ -550,6 +601,7 @@ def test_a_step_far_too_large_ends_with_finite_weights():
     assert same(state_of(plan), before)
 
 
+@pytest.mark.usefixtures("either")
 def test_the_first_broken_layer_of_a_plain_network_is_named():
     """The layers that training evaluates in one go are looked at one by one."""
     plan = plan_of(hidden=(16, 16))
@@ -559,6 +611,7 @@ def test_the_first_broken_layer_of_a_plain_network_is_named():
     assert "output of layer posterior.network.layers.2 (Linear)" in error
 
 
+@pytest.mark.usefixtures("either")
 def test_the_last_good_state_is_one_that_a_step_came_from():
     """One step an epoch: the state after a step that was too large is no state to go back to."""
     plan = plan_of()
@@ -567,6 +620,7 @@ def test_the_last_good_state_is_one_that_a_step_came_from():
     assert same(state_of(plan), before)
 
 
+@pytest.mark.usefixtures("either")
 def test_a_smaller_step_helps_at_one_step_an_epoch():
     plan = plan_of(network="linear", hidden=None)
     with warnings.catch_warnings(record=True) as recorded:
@@ -586,6 +640,7 @@ def test_the_last_step_is_checked_too(validation):
     assert math.isfinite(evaluate(plan, training)["loss"])
 
 
+@pytest.mark.usefixtures("either")
 def test_faults_that_were_recovered_from_are_forgotten():
     """Tries are counted for each fault: three faults in a long run are not three tries at one."""
     encoder = nn.Sequential(*(Once(at=at) for at in (6, 40, 80)), nn.Linear(5, 4))
@@ -597,6 +652,7 @@ def test_faults_that_were_recovered_from_are_forgotten():
     assert epochs[-1].log["learning_rate"] == pytest.approx(1e-3 * 0.3**3)
 
 
+@pytest.mark.usefixtures("either")
 def test_a_held_out_row_that_breaks_the_loss_is_named():
     plan = plan_of()
     whole = unusual(1e25)
@@ -609,6 +665,7 @@ def test_a_held_out_row_that_breaks_the_loss_is_named():
     assert same(state_of(plan), before)
 
 
+@pytest.mark.usefixtures("either")
 def test_gradients_whose_squares_overflow_are_clipped_or_refused():
     """Adam squares them in float32: an infinite second moment would stop a weight for good."""
     rows = 1e18 * X / np.abs(X).max()

@@ -43,6 +43,19 @@ def test_a_parameter_without_a_gradient_stays():
     assert not torch.equal(used, torch.ones(2))
 
 
+def test_a_step_that_is_to_be_skipped_leaves_no_trace():
+    told, plain = (torch.zeros(5, requires_grad=True) for _ in range(2))
+    ours, theirs = Adam([told], lr=0.05), Adam([plain], lr=0.05)
+    for skip in (False, True, False):
+        told.grad = torch.full((5,), torch.nan) if skip else torch.arange(5.0)
+        ours.step(skip=torch.tensor(skip))
+        if not skip:
+            plain.grad = torch.arange(5.0)
+            theirs.step()
+    assert torch.equal(told, plain)
+    assert torch.equal(ours.steps[0], theirs.steps[0])
+
+
 @pytest.mark.parametrize("recipe", ["vae", "hvae", "rae-gp", "vq-vae"])
 def test_a_fit_does_not_import_the_compiler(recipe):
     code = (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from chartae.core.contracts import Batch
+from chartae.core.noise import Noise
+from chartae.training.graphs import Recorded
+from chartae.training.loop import set_back, snapshot
 from chartae.training.optimizers import Adam
 
 __all__ = ["learn"]
@@ -85,8 +89,18 @@ def learn(
             value = float(log_prob(choose).mean())
         return value if value == value else -math.inf
 
+    def slopes(batch: Batch, noise: Noise) -> tuple[Tensor, list[Any]]:
+        for p in parameters:
+            p.grad = None
+        loss = -log_prob(batch.x).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, CLIP)
+        return loss.detach(), [p.grad for p in parameters]
+
     density.to(device)
     train, choose = train.to(device), choose.to(device)
+    call: Callable[[Batch, Noise], tuple[Tensor, list[Any]]] = slopes
+    silent = Noise(seed)  # which no log density asks for
     generator = torch.Generator().manual_seed(seed)
     size = min(256, max(32, len(train) // 10))
     epochs = max(1, min(epochs, steps * size // len(train)))
@@ -94,24 +108,22 @@ def learn(
     with torch.enable_grad():
         network.requires_grad_(True)
         optimizer = Adam(parameters, lr=learning_rate)
-        best, kept, waited = score(), copy.deepcopy(network.state_dict()), 0
+        if train.is_cuda:
+            call = Recorded(slopes, [*density.buffers(), *density.parameters()], train.device)
+        best, kept, waited = score(), snapshot(network), 0
         for epoch in range(epochs):
             for rows in torch.randperm(len(train), generator=generator, device="cpu").to(device).split(size):
-                for p in parameters:
-                    p.grad = None
-                loss = -log_prob(train[rows]).mean()
-                if not bool(loss.isfinite()):
-                    continue
-                loss.backward()
-                nn.utils.clip_grad_norm_(parameters, CLIP)
-                optimizer.step()
+                loss, grads = call(Batch(train[rows]), silent)
+                for p, grad in zip(parameters, grads, strict=True):
+                    p.grad = grad
+                optimizer.step(skip=~loss.isfinite())
             optimizer.param_groups[0]["lr"] = (
                 learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch + 1) / epochs))
             )
             if (now := score()) > best:
-                best, kept, waited = now, copy.deepcopy(network.state_dict()), 0
+                best, kept, waited = now, snapshot(network), 0
             elif (waited := waited + 1) >= patience:
                 break
-    network.load_state_dict(kept)
+    set_back(kept, network)
     network.requires_grad_(False)
     density.to("cpu")

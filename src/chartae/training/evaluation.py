@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from chartae.core.contracts import Plan
+from chartae.core.contracts import Batch, Plan, Term
 from chartae.core.noise import Noise
 from chartae.training.faults import diagnose
 from chartae.training.kernels import total
@@ -91,16 +92,21 @@ def judge(
     """
     was_training = plan.model.training
     plan.model.eval()
-    log, noise, fault = Log(), Noise(seed), None
+    log, noise = Log(), Noise(seed)
+    last: tuple[Tensor, Batch, dict[str, Term], int] | None = None
     for step, batch in enumerate(source.batches(_rows(plan, source, batch_size))):
         terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
         loss = total(terms, judged=True)
         log.add(terms, len(batch), loss=loss)
-        if place and not math.isfinite(loss):
-            fault = diagnose(plan, batch, terms, f"{place} {step}")
+        # The batch before, of which a GPU has told by now, while it works on this one.
+        if place and last and not math.isfinite(last[0]):
             break
+        last = loss, batch, terms, step
     plan.model.train(was_training)
-    return log, fault
+    if not place or last is None or math.isfinite(last[0]):
+        return log, None
+    _, batch, terms, step = last
+    return log, diagnose(plan, batch, terms, f"{place} {step}")
 
 
 def _rows(plan: Plan, source: Source, most: int) -> int:

@@ -8,7 +8,6 @@ likelihoods and objectives are computed by their own code, in float32.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -155,19 +154,22 @@ class Gradients:
         Returns
         -------
         Tensor
-            ``()``.
+            ``()``; infinite where the squares overflow, before the gradients themselves do.
         """
-        norm = self._norm()
-        if math.isfinite(norm):
-            return norm
-        # float32 overflows in the squares before it does in the gradients themselves.
-        return torch.nn.utils.get_total_norm([p.grad.double() for p in self.parameters if p.grad is not None])
-
-    def _norm(self) -> Tensor:
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if len(grads) == 1:
             return torch.dot(grads[0].flatten(), grads[0].flatten()).sqrt()  # twice as fast
         return torch.nn.utils.get_total_norm(grads)
+
+    def wide_norm(self) -> Tensor:
+        """Measure the whole gradient in float64.
+
+        Returns
+        -------
+        Tensor
+            ``()``.
+        """
+        return torch.nn.utils.get_total_norm([p.grad.double() for p in self.parameters if p.grad is not None])
 
     def moved(self) -> None:
         """Hear that the optimizer has moved the parameters."""
@@ -222,7 +224,7 @@ class RecordedGradients(Gradients):
             name: Term._make(t.detach() if isinstance(t, Tensor) else t for t in term)
             for name, term in terms.items()
         }
-        return loss, terms, super()._norm(), [p.grad for p in self.parameters]
+        return loss, terms, super().norm(), [p.grad for p in self.parameters]
 
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
         if self.objective.samples != self._samples:  # a schedule has come to its next number, and not back
@@ -234,11 +236,11 @@ class RecordedGradients(Gradients):
         if self._to_compile and not self.recorded.able:
             self._to_compile = False
             self._compile()
-        self._size = norm.clone()  # it is kept for the log, and the next step overwrites it
-        return loss.clone(), terms
+        self._size = norm
+        return loss, terms
 
-    def _norm(self) -> Tensor:
-        return super()._norm() if self._size is None else self._size
+    def norm(self) -> Tensor:
+        return super().norm() if self._size is None else self._size
 
     def close(self) -> None:
         super().close()

@@ -33,11 +33,15 @@ class _Mean:
 
     def _flush(self) -> None:
         # float64: a long epoch's sum has more digits than one of its steps.
-        stacked = torch.stack(self.values).double()
+        stacked = self._stacked().double()
         sizes = torch.tensor(self.sizes, dtype=torch.float64, device=stacked.device)
         self.sum = self.sum.to(stacked) + torch.tensordot(sizes, stacked, 1)
         self.rows += sum(self.sizes)
         self.sizes, self.values = [], []
+
+    def _stacked(self) -> Tensor:
+        # Those of a state may lie elsewhere.
+        return torch.stack([value.to(self.values[-1].device) for value in self.values])
 
     def value(self) -> Any:
         if self.sizes:
@@ -46,14 +50,14 @@ class _Mean:
 
     def state(self) -> dict[str, Any]:
         # As they are: added up now, the sum would be rounded in other places.
-        values = torch.stack(self.values) if self.values else None
+        values = self._stacked() if self.values else None
         return {"rows": self.rows, "sum": self.sum.clone(), "sizes": list(self.sizes), "values": values}
 
     @classmethod
-    def of(cls, state: Mapping[str, Any], device: torch.device) -> _Mean:
+    def of(cls, state: Mapping[str, Any]) -> _Mean:
         mean = cls()
         mean.rows, mean.sum, mean.sizes = state["rows"], state["sum"], list(state["sizes"])
-        mean.values = [] if state["values"] is None else list(state["values"].to(device).unbind())
+        mean.values = [] if state["values"] is None else list(state["values"].unbind())
         return mean
 
 
@@ -99,8 +103,8 @@ class Log:
         return {"rows": self.rows, "steps": self.steps, "kept": kept}
 
     @classmethod
-    def of(cls, state: Mapping[str, Any], device: torch.device) -> Log:
+    def of(cls, state: Mapping[str, Any]) -> Log:
         log = cls()
         log.rows, log.steps = state["rows"], state["steps"]
-        log.kept.update({name: _Mean.of(mean, device) for name, mean in state["kept"].items()})
+        log.kept.update({name: _Mean.of(mean) for name, mean in state["kept"].items()})
         return log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 import warnings
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from chartae.core.contracts import Batch, Plan, Term
 from chartae.core.errors import PlanError, TrainingError, one_line
@@ -24,7 +24,7 @@ from chartae.training.optimizers import Adam
 from chartae.training.precision import flushed_denormals
 from chartae.training.sources import Source
 
-__all__ = ["Loop", "set_back", "snapshot"]
+__all__ = ["Loop", "is_waited_for", "set_back", "snapshot"]
 
 TRIES = 3
 GRADIENT_LIMIT = math.sqrt(torch.finfo(torch.float32).max)
@@ -98,6 +98,9 @@ class Loop:
         self.plan, self.source, self.gradients, self.shrink, self.pace = plan, source, gradients, shrink, pace
         self.validation, self.arrival = validation, plan.objective.warmup / pace
         self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
+        self.waits = is_waited_for(source.device)
+        # A GPU can find by itself that weights are not to be moved, and is not waited for before.
+        self.trusted = self.waits and clip is None and type(self.optimizer) is Adam
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
         self.average = Average(plan.model if averaging else None, averaging or 1)
         self.order = torch.Generator().manual_seed(seed)
@@ -175,7 +178,7 @@ class Loop:
         self.order.set_state(self.shuffle)
         self.noise.generator.set_state(state["noise"])
         self.dropout.states = state["dropout"]
-        self.log = Log.of(state["log"], self.source.device)
+        self.log = Log.of(state["log"])
 
     def _moving(self) -> tuple[Any, Any, Any, Any]:
         return self.plan.model, self.plan.objective, self.optimizer, self.average
@@ -200,18 +203,16 @@ class Loop:
         fault : str or None
             What was wrong with a batch.
         """
-        plan, gradients, optimizer = self.plan, self.gradients, self.optimizer
+        plan, gradients = self.plan, self.gradients
         if self.batches is None:
             if self.begun is None:
                 self.begun = snapshot(*self._moving())
             self.batches = self.source.batches(self.batch_size, self.order, skip=self.step)
-        batches = self.batches if self.held is None else itertools.chain((self.held,), self.batches)
-        self.held = None
         steps, start = math.ceil(len(self.source) / self.batch_size), time.perf_counter()
         plan.model.train()
         try:
             with self.dropout, flushed_denormals():
-                for batch in batches:
+                for batch in iter(self._next, None):
                     if not self.asked and pause():
                         self.held, self.asked = batch, True
                         plan.model.eval()
@@ -219,18 +220,25 @@ class Loop:
                     self.asked = False
                     done = self.epoch + self.step / steps
                     plan.objective.advance(self.pace * done)
-                    for group in optimizer.param_groups:
+                    for group in self.optimizer.param_groups:
                         group["lr"] = self.rate * self.shrink(done) * group.get("share", 1.0)
                     loss, terms = gradients(batch, self.noise)
                     norm = gradients.norm()
+                    if self.trusted:
+                        self._move(skip=~((norm < GRADIENT_LIMIT) & loss.isfinite()))
+                        self.held = next(self.batches, None)
+                    if self.waits:
+                        loss, norm, terms = _told(loss, norm, terms)
+                    if self.clip is not None and not math.isfinite(norm):
+                        norm = gradients.wide_norm()
                     # Beyond the limit the squares that Adam keeps would overflow, and stop it for good.
                     usable = float(norm) < GRADIENT_LIMIT if self.clip is None else math.isfinite(norm)
                     if not (usable and math.isfinite(loss)):
                         return False, self._diagnosis(batch, terms, self.step)
                     if self.clip is not None:
                         torch.nn.utils.clip_grads_with_norm_(gradients.parameters, self.clip, norm)
-                    optimizer.step()
-                    gradients.moved()
+                    if not self.trusted:
+                        self._move()
                     self.average.update()
                     self.log.add(terms, len(batch), loss=loss, grad_norm=norm)
                     self.step += 1
@@ -244,6 +252,14 @@ class Loop:
             return False, self._diagnosis(batch, terms, self.step - 1) if broken else None
         finally:
             self.seconds += time.perf_counter() - start
+
+    def _next(self) -> Batch | None:
+        batch, self.held = self.held, None
+        return next(self.batches, None) if batch is None else batch  # type: ignore[arg-type]
+
+    def _move(self, **how: Tensor) -> None:
+        self.optimizer.step(**how)
+        self.gradients.moved()
 
     def waited(self, patience: int | None) -> bool:
         """Tell whether as many epochs as patience has have not become better.
@@ -352,8 +368,38 @@ class Loop:
         self.good = self.begun if self.log.steps or self.good is None else self.good
         seen = self.log, self.seconds
         self.log, self.seconds, self.step = Log(), 0.0, 0
-        self.begun, self.batches, self.shuffle = None, None, self.order.get_state()
+        self.begun, self.batches, self.held, self.shuffle = None, None, None, self.order.get_state()
         return seen
+
+
+def is_waited_for(device: torch.device) -> bool:
+    """Tell whether what a device computes is there only later, when it is asked for.
+
+    Parameters
+    ----------
+    device : torch.device
+        Of a model.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.training.loop import is_waited_for
+    >>> is_waited_for(torch.device("cpu"))
+    False
+    """
+    return device.type == "cuda"
+
+
+def _told(loss: Tensor, norm: Tensor, terms: Mapping[str, Term]) -> tuple[Tensor, Tensor, dict[str, Term]]:
+    """Bring the numbers of a step to the host in one copy: each is waited for anew."""
+    means = [term.rows.detach().mean() for term in terms.values()]
+    loss, norm, *rows = torch.stack([loss, norm, *means]).cpu().unbind()
+    return loss, norm, {n: t._replace(rows=r) for (n, t), r in zip(terms.items(), rows, strict=True)}
 
 
 def snapshot(*parts: Any) -> list[Any]:
@@ -380,7 +426,7 @@ def snapshot(*parts: Any) -> list[Any]:
     >>> bool(layer.weight == 0)
     False
     """
-    return [copy.deepcopy(part.state_dict()) for part in parts]
+    return [_copied(part.state_dict()) for part in parts]
 
 
 def set_back(states: list[Any], *parts: Any) -> None:
@@ -404,4 +450,17 @@ def set_back(states: list[Any], *parts: Any) -> None:
     """
     for state, part in zip(states, parts, strict=True):
         # A copy: torch's optimizers keep what they are given, and change it in their next step.
-        part.load_state_dict(copy.deepcopy(state))
+        part.load_state_dict(_copied(state))
+
+
+def _copied(value: Any) -> Any:
+    """Copy a state deeply: as ``copy.deepcopy``, which takes many times as long for a small tensor."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, list):
+        return [_copied(v) for v in value]
+    if isinstance(value, dict):
+        made = copy.copy(value)  # with what else a module's state has
+        made.update((k, _copied(v)) for k, v in value.items())
+        return made
+    return copy.deepcopy(value)

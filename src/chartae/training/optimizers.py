@@ -49,8 +49,14 @@ class Adam:
         self.steps = [torch.zeros((), device=p.device, dtype=torch.float32) for p in self.parameters]
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move every parameter that has a gradient."""
+    def step(self, skip: Tensor | None = None) -> None:
+        """Move every parameter that has a gradient.
+
+        Parameters
+        ----------
+        skip : Tensor or None
+            ``()``, on the parameters' device: where it is true, nothing moves.
+        """
         used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         if not used:
             return
@@ -69,6 +75,7 @@ class Adam:
             weight_decay=0.0,
             eps=1e-8,
             maximize=False,
+            found_inf=None if skip is None else skip.float(),
         )
 
     def state_dict(self) -> dict[str, Any]:
