@@ -10,9 +10,10 @@ from torch import nn
 import chartae as ct
 from chartae.core.arrays import constant
 from chartae.core.contracts import Batch, Plan
+from chartae.core.errors import TrainingError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
-from chartae.density import fit_density
+from chartae.density import fit_density, learning
 from chartae.models.recipes import build
 from chartae.training import kernels
 from chartae.training.engine import train
@@ -285,6 +286,36 @@ def test_densities_learn_on_a_gpu_and_end_where_the_model_is():
     there, here = (fit_density("flow", z, device=device) for device in ("cuda", "cpu"))
     assert {p.device.type for p in there.parameters()} == {"cpu"}
     assert there.held_out == pytest.approx(here.held_out, abs=0.05)
+
+
+@on_gpu
+def test_the_learning_of_densities_is_recorded(monkeypatch):
+    made = []
+
+    class Watched(Recorded):
+        def __call__(self, batch, noise):
+            result = super().__call__(batch, noise)
+            made.append((self.able, len(self.tapes)))
+            return result
+
+    monkeypatch.setattr(learning, "Recorded", Watched)
+    fit_density("flow", torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), device="cuda")
+    assert made[-1][0]
+    assert made[-1][1] > 0
+
+
+@on_gpu
+def test_a_fault_on_a_gpu_is_survived_with_the_weights_of_before():
+    """The rows that break the loss are in one batch of each epoch, and the weights never move by it."""
+    X = rows(96)
+    X[40, 0] = 1e25
+    plan = build("ae", Space((5,), "normal"), latent_dim=2, hidden=(8,))
+    source = Source(X, Space((5,), "normal"), device="cuda")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(TrainingError, match=r"not finite|too large"):
+            list(train(plan, source, epochs=2, batch_size=16))
+    assert all(bool(p.isfinite().all()) for p in plan.model.parameters())
 
 
 @on_gpu

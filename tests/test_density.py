@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 import chartae as ct
 from chartae.core.contracts import Batch
@@ -26,6 +26,7 @@ from chartae.density import (
 )
 from chartae.density.bounds import Estimate, tail_shape
 from chartae.density.fitted import Density, _shrinkage
+from chartae.density.learning import learn
 from chartae.estimators.decoding import _held
 from chartae.models.persistence import read_run, write_run
 from chartae.parts.distributions import (
@@ -698,3 +699,20 @@ def test_a_density_of_the_user_s():
     """A density is a class in a table; what it is built with comes back from a run folder."""
     assert sorted(densities) == sorted([*NAMES, "independent", "autoregressive"])
     assert all(isinstance(densities[name](3).parameters_, dict) for name in densities)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing():
+    """Of a finite log density: the root of what is zero in some batches."""
+    z = torch.rand(400, 1, generator=torch.Generator().manual_seed(0))
+    z[:4] = 0.0
+    factor = nn.Linear(1, 1, bias=False).requires_grad_(False)
+    before = nn.init.ones_(factor.weight).clone()
+
+    def log_prob(z: Tensor) -> Tensor:
+        return -((factor(z).abs().sqrt() - 0.5) ** 2).flatten()
+
+    given = {"epochs": 6, "steps": 500, "patience": 6, "seed": 0}
+    learn(factor, factor, log_prob, z[:300], z[300:], learning_rate=0.05, **given)
+    assert bool(torch.isfinite(factor.weight).all())
+    assert not torch.equal(factor.weight, before)
+    assert factor.weight.grad is None

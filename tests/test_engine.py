@@ -56,7 +56,7 @@ def state_of(plan: Plan) -> dict[str, Tensor]:
 def either(request, monkeypatch):
     """The loop as on a CPU, and as on a GPU, whose weights move before the host has seen what a step gave."""
     if request.param == "as on a GPU":
-        monkeypatch.setattr(loop, "is_waited_for", lambda device: True)
+        monkeypatch.setattr(loop, "LATE", {"cpu"})
 
 
 def begun(plan: Plan, source: Source) -> dict[str, Tensor]:
@@ -466,7 +466,7 @@ def test_held_out_rows_are_never_trained_on():
 def test_a_gpu_s_loop_is_the_same_training(recipe, monkeypatch):
     plans = [plan_of(recipe, **({"codes": 8} if recipe == "vq-vae" else {})) for _ in range(2)]
     ours = run(plans[0])
-    monkeypatch.setattr(loop, "is_waited_for", lambda device: True)
+    monkeypatch.setattr(loop, "LATE", {"cpu"})
     theirs = run(plans[1])
     assert same(*map(state_of, plans))
     for mine, other in zip(ours, theirs, strict=True):
@@ -480,7 +480,7 @@ def test_a_gpu_s_loop_goes_on_from_a_pause(monkeypatch):
     whole, parts = plan_of(), plan_of()
     asked, states = itertools.count(), []
     list(train(whole, sources()[0], epochs=3, batch_size=16))
-    monkeypatch.setattr(loop, "is_waited_for", lambda device: True)
+    monkeypatch.setattr(loop, "LATE", {"cpu"})
     for epoch in train(parts, sources()[0], epochs=3, batch_size=16, pause=lambda: next(asked) % 3 == 1):
         if not epoch.complete:
             states.append(epoch.checkpoint())
@@ -488,6 +488,28 @@ def test_a_gpu_s_loop_goes_on_from_a_pause(monkeypatch):
     again = plan_of()
     list(train(again, sources()[0], epochs=3, batch_size=16, state=states[1]))
     assert same(state_of(again), state_of(whole))
+
+
+class Weighed(Objective):
+    """What a plan's objective gives, with a weight of one number in a vector, and a number that is logged."""
+
+    def __init__(self, inner: Objective) -> None:
+        super().__init__()
+        self.inner, self.weight = inner, nn.Parameter(torch.ones(1))
+        self.needs, self.samples = inner.needs, inner.samples
+
+    def forward(self, trace: Trace) -> dict[str, Term]:
+        terms = {name: term._replace(weight=self.weight) for name, term in self.inner(trace).items()}
+        return {**terms, "told": Term(torch.tensor(2.0, dtype=torch.float64), 0.0)}
+
+
+@pytest.mark.usefixtures("either")
+def test_a_weight_may_be_a_vector_of_one_number():
+    plan = plan_of()
+    plan = replace(plan, objective=Weighed(plan.objective))
+    logs = [epoch.log for epoch in run(plan)]
+    assert all(isinstance(log["loss"], float) and log["told"] == 2.0 for log in logs)
+    assert finite(plan)
 
 
 def test_a_copy_of_a_state_is_one():

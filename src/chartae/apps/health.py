@@ -14,14 +14,13 @@ import chartae
 from chartae.audits.evidence import budget_of
 from chartae.audits.findings import VERDICTS
 from chartae.audits.report import Report, audit
-from chartae.core.arrays import is_streamed
+from chartae.core.arrays import checksum, is_streamed
 from chartae.core.columns import is_frame, is_streamed_table
 from chartae.core.errors import DataError, PlanError, RunFolderError
-from chartae.core.files import atomic
+from chartae.core.files import atomic, within
 from chartae.core.registry import suggest
 from chartae.density.fitted import densities
 from chartae.estimators.charts import refuse_tokens
-from chartae.estimators.fitting import _sum
 from chartae.estimators.parameters import COMMON
 from chartae.models.persistence.files import REPORT, SOURCE
 from chartae.training.readers import Dataset
@@ -190,8 +189,8 @@ def write_source(run: Path, items: Dataset, **words: Any) -> None:
     """
     for name in ("data", "labels"):  # of labels, what is no file is the name of a column
         word = words.get(name) or ""
-        file = word.partition(".npz:")[0] + (".npz" if ".npz:" in word else "")
-        if Path(file).exists() and (name == "data" or file.endswith(".npy")):
+        path, _ = within(word)
+        if Path(path).exists() and (name == "data" or path.endswith(".npy")):
             words[name] = str(Path(word).absolute())
     with atomic(run / SOURCE) as file:
         file.write(json.dumps(words | _identity(items)).encode())
@@ -201,7 +200,7 @@ def _identity(items: Dataset) -> dict[str, Any]:
     """Say by what data are known again: how many there are, and a sum of what was read."""
     if items.texts is not None:  # and not what they become, which is asked for once it is needed
         whole = np.frombuffer("\n".join(items.texts).encode(), np.uint8)
-        return {"rows": len(items.texts), "sum": _sum(whole, None)}
+        return {"rows": len(items.texts), "sum": checksum(whole)}
     X = items.X
     if items.medium is not None or is_streamed(X) or is_streamed_table(X):
         return {"rows": len(X), "sum": None}  # another pass over sounds, or what does not fit, takes long
@@ -209,7 +208,7 @@ def _identity(items: Dataset) -> dict[str, Any]:
         import pandas as pd
 
         X = pd.util.hash_pandas_object(X, index=False).to_numpy()
-    return {"rows": len(X), "sum": _sum(X, None)}
+    return {"rows": len(X), "sum": checksum(X)}
 
 
 def refuse_changed(source: Mapping[str, Any], items: Dataset) -> None:

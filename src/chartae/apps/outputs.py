@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from chartae.core.errors import DataError
+from chartae.core.files import within
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,8 +49,7 @@ def refuse_own(target: Path, *others: str | None) -> None:
 
 def _holds(word: str, target: Path) -> bool:
     """Whether a word names a file, or a folder of data that it is a part of."""
-    archive, colon, _ = word.partition(".npz:")
-    name = f"{archive}.npz" if colon else word
+    name, _ = within(word)
     if os.path.isdir(name):
         from chartae.core.files import SOUNDS
         from chartae.training.pictures import IMAGES

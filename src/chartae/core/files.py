@@ -11,13 +11,36 @@ from typing import BinaryIO
 
 from chartae.core.errors import ChartaeError, DataError, enumerated
 
-__all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "unwritable", "visible_files"]
+__all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "unwritable", "visible_files", "within"]
 
 SOUNDS = (".wav", ".flac")  # what is read as sound
 HIDDEN = (".", "__")
 WRITTEN = ({"config.json", "history.jsonl"}, {"sweep.json"})  # names by which a run and a sweep are known
 #: How folders are called that split data rather than label them.
 SPLITS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
+
+
+def within(word: str) -> tuple[str, str]:
+    """Tell a file from the array within it: ``file.npz:key`` names one of an archive's.
+
+    Parameters
+    ----------
+    word : str
+        As it is given to a reader.
+
+    Returns
+    -------
+    file, key : str
+        The key is empty where none is named.
+
+    Examples
+    --------
+    >>> from chartae.core.files import within
+    >>> within("data.npz:x_train"), within("data.npz")
+    (('data.npz', 'x_train'), ('data.npz', ''))
+    """
+    file, archived, key = word.partition(".npz:")
+    return (f"{file}.npz", key) if archived else (word, "")
 
 
 @contextmanager

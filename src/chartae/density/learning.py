@@ -43,7 +43,8 @@ def learn(
     network : nn.Module
         What of it is trained, in place; its weights require no gradient before and after.
     log_prob : callable
-        From codes ``(m, ...)`` to ``(m,)`` nats, whole or a share of each code's.
+        From codes ``(m, ...)`` to ``(m,)`` nats, whole or a share of each code's. On a GPU it is recorded, if
+        it can be, and does the same thing each time.
     train, choose : Tensor
         ``(n, ...)`` codes to train on, and to compare epochs by, on the CPU.
     learning_rate : float
@@ -94,8 +95,8 @@ def learn(
             p.grad = None
         loss = -log_prob(batch.x).mean()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, CLIP)
-        return loss.detach(), [p.grad for p in parameters]
+        norm = nn.utils.clip_grad_norm_(parameters, CLIP)
+        return ~(loss.detach() + norm).isfinite(), [p.grad for p in parameters]
 
     density.to(device)
     train, choose = train.to(device), choose.to(device)
@@ -113,10 +114,10 @@ def learn(
         best, kept, waited = score(), snapshot(network), 0
         for epoch in range(epochs):
             for rows in torch.randperm(len(train), generator=generator, device="cpu").to(device).split(size):
-                loss, grads = call(Batch(train[rows]), silent)
+                useless, grads = call(Batch(train[rows]), silent)
                 for p, grad in zip(parameters, grads, strict=True):
                     p.grad = grad
-                optimizer.step(skip=~loss.isfinite())
+                optimizer.step(skip=useless)
             optimizer.param_groups[0]["lr"] = (
                 learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch + 1) / epochs))
             )
@@ -124,6 +125,8 @@ def learn(
                 best, kept, waited = now, snapshot(network), 0
             elif (waited := waited + 1) >= patience:
                 break
+    for p in parameters:
+        p.grad = None
     set_back(kept, network)
     network.requires_grad_(False)
     density.to("cpu")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import os
 import warnings
-import zlib
 from collections.abc import Callable
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +15,7 @@ import torch
 from sklearn.impute import KNNImputer
 from torch import Tensor
 
-from chartae.core.arrays import as_tensor, blocks, is_streamed
+from chartae.core.arrays import as_tensor, checksum, is_streamed
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
@@ -272,7 +270,7 @@ class Fitting(Densities, Geometry):
             random_state=self.random_state_,
             precision=named,
             memory=memory,
-            data=lambda: _sum(X, raw),
+            data=lambda: checksum(X, *(raw or ())),
         )
         epochs = train(
             plan,
@@ -498,13 +496,3 @@ class Fitting(Densities, Geometry):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _sum(X: Any, raw: Any) -> str:
-    """Sum up data and conditions, by which they are known again."""
-    more = [] if raw is None else [part for part in raw if part is not None]
-    found = 0
-    for part in chain(blocks(X), (part.cpu().numpy() for part in more)):
-        whole: Any = np.ascontiguousarray(part)
-        found = zlib.crc32(whole, found)
-    return f"{found:08x}"

@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from chartae.core.contracts import Batch, Plan, Term
+from chartae.core.contracts import Plan
 from chartae.core.noise import Noise
 from chartae.training.faults import diagnose
 from chartae.training.kernels import total
@@ -92,21 +91,16 @@ def judge(
     """
     was_training = plan.model.training
     plan.model.eval()
-    log, noise = Log(), Noise(seed)
-    last: tuple[Tensor, Batch, dict[str, Term], int] | None = None
+    log, noise, fault = Log(), Noise(seed), None
     for step, batch in enumerate(source.batches(_rows(plan, source, batch_size))):
         terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
         loss = total(terms, judged=True)
         log.add(terms, len(batch), loss=loss)
-        # The batch before, of which a GPU has told by now, while it works on this one.
-        if place and last and not math.isfinite(last[0]):
+        if place and not math.isfinite(loss):
+            fault = diagnose(plan, batch, terms, f"{place} {step}")
             break
-        last = loss, batch, terms, step
     plan.model.train(was_training)
-    if not place or last is None or math.isfinite(last[0]):
-        return log, None
-    _, batch, terms, step = last
-    return log, diagnose(plan, batch, terms, f"{place} {step}")
+    return log, fault
 
 
 def _rows(plan: Plan, source: Source, most: int) -> int:

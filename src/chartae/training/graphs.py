@@ -95,7 +95,8 @@ class Recorded(Generic[T]):
     number that lies there: no graph can hold that. Where the trial fails, nothing is recorded.
 
     The function must do the same thing with every batch of a shape, whatever is not a tensor on the GPU. Its
-    results are overwritten by the next call, before which one of them must have been waited for.
+    results are overwritten by the next call, before which, where noise is drawn, one of them must have been
+    waited for.
 
     Parameters
     ----------

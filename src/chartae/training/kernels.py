@@ -78,7 +78,7 @@ def total(terms: Mapping[str, Term], *, judged: bool = False) -> Tensor:
     counted = [t.value() for t in terms.values() if not (isinstance(t.weight, float) and t.weight == 0.0)]
     if not counted:
         raise PlanError("every term has weight 0, so nothing is minimized: give one of them a weight")
-    return functools.reduce(torch.add, counted)
+    return functools.reduce(torch.add, counted).reshape(())  # of a weight that is a tensor of one number, too
 
 
 class Gradients:
@@ -185,6 +185,7 @@ class RecordedGradients(Gradients):
     """The general way on a GPU, where the passes of a step are a graph that is recorded and replayed.
 
     That is for modules that do the same thing in every step. What cannot be recorded goes the general way.
+    The next call overwrites what the last one gave.
 
     Parameters
     ----------

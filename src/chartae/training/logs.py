@@ -18,7 +18,7 @@ TAKEN = {"epoch", "seconds", "rows_per_second", "loss", "grad_norm", "learning_r
 
 
 class _Mean:
-    """A mean over rows that stays on the device; batches are added up a few dozen at a time."""
+    """A mean over rows that stays where the values are; batches are added up a few dozen at a time."""
 
     def __init__(self) -> None:
         self.rows, self.sum = 0, torch.zeros(())
@@ -40,7 +40,7 @@ class _Mean:
         self.sizes, self.values = [], []
 
     def _stacked(self) -> Tensor:
-        # Those of a state may lie elsewhere.
+        # Some may lie elsewhere: those of a state, or what a GPU was asked for apart.
         return torch.stack([value.to(self.values[-1].device) for value in self.values])
 
     def value(self) -> Any:

@@ -24,10 +24,11 @@ from chartae.training.optimizers import Adam
 from chartae.training.precision import flushed_denormals
 from chartae.training.sources import Source
 
-__all__ = ["Loop", "is_waited_for", "set_back", "snapshot"]
+__all__ = ["Loop", "set_back", "snapshot"]
 
 TRIES = 3
-GRADIENT_LIMIT = math.sqrt(torch.finfo(torch.float32).max)
+GRADIENT_LIMIT = 2.0**64  # whose square float32 does not hold
+LATE = {"cuda"}  # devices whose numbers are there only some time after they were asked for
 
 
 class Loop:
@@ -98,9 +99,11 @@ class Loop:
         self.plan, self.source, self.gradients, self.shrink, self.pace = plan, source, gradients, shrink, pace
         self.validation, self.arrival = validation, plan.objective.warmup / pace
         self.optimizer: Any = (plan.optimizer or Adam)(gradients.parameters, lr=float(learning_rate))
-        self.waits = is_waited_for(source.device)
+        self.late = source.device.type in LATE
         # A GPU can find by itself that weights are not to be moved, and is not waited for before.
-        self.trusted = self.waits and clip is None and type(self.optimizer) is Adam
+        self.trusted = self.late and clip is None and type(self.optimizer) is Adam
+        # Beyond it the squares that Adam keeps would overflow, and stop it for good.
+        self.limit = GRADIENT_LIMIT if clip is None else math.inf
         self.batch_size, self.clip, self.seed = batch_size, clip, seed
         self.average = Average(plan.model if averaging else None, averaging or 1)
         self.order = torch.Generator().manual_seed(seed)
@@ -225,15 +228,13 @@ class Loop:
                     loss, terms = gradients(batch, self.noise)
                     norm = gradients.norm()
                     if self.trusted:
-                        self._move(skip=~((norm < GRADIENT_LIMIT) & loss.isfinite()))
-                        self.held = next(self.batches, None)
-                    if self.waits:
+                        self._move(skip=~((norm < self.limit) & loss.isfinite()))
+                        self.held = self._next()
+                    if self.late:
                         loss, norm, terms = _told(loss, norm, terms)
                     if self.clip is not None and not math.isfinite(norm):
                         norm = gradients.wide_norm()
-                    # Beyond the limit the squares that Adam keeps would overflow, and stop it for good.
-                    usable = float(norm) < GRADIENT_LIMIT if self.clip is None else math.isfinite(norm)
-                    if not (usable and math.isfinite(loss)):
+                    if not (norm < self.limit and math.isfinite(loss)):
                         return False, self._diagnosis(batch, terms, self.step)
                     if self.clip is not None:
                         torch.nn.utils.clip_grads_with_norm_(gradients.parameters, self.clip, norm)
@@ -248,7 +249,7 @@ class Loop:
                 with torch.no_grad():
                     noise = Noise(self.seed)
                     terms = plan.objective(plan.model.trace(batch, k=plan.objective.samples, noise=noise))
-                broken = not math.isfinite(total(terms))
+                    broken = not math.isfinite(total(terms))
             return False, self._diagnosis(batch, terms, self.step - 1) if broken else None
         finally:
             self.seconds += time.perf_counter() - start
@@ -372,33 +373,10 @@ class Loop:
         return seen
 
 
-def is_waited_for(device: torch.device) -> bool:
-    """Tell whether what a device computes is there only later, when it is asked for.
-
-    Parameters
-    ----------
-    device : torch.device
-        Of a model.
-
-    Returns
-    -------
-    bool
-        Whether it is.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from chartae.training.loop import is_waited_for
-    >>> is_waited_for(torch.device("cpu"))
-    False
-    """
-    return device.type == "cuda"
-
-
 def _told(loss: Tensor, norm: Tensor, terms: Mapping[str, Term]) -> tuple[Tensor, Tensor, dict[str, Term]]:
     """Bring the numbers of a step to the host in one copy: each is waited for anew."""
     means = [term.rows.detach().mean() for term in terms.values()]
-    loss, norm, *rows = torch.stack([loss, norm, *means]).cpu().unbind()
+    loss, norm, *rows = torch.stack([t.to(loss.device) for t in (loss, norm, *means)]).cpu().unbind()
     return loss, norm, {n: t._replace(rows=r) for (n, t), r in zip(terms.items(), rows, strict=True)}
 
 
@@ -454,13 +432,14 @@ def set_back(states: list[Any], *parts: Any) -> None:
 
 
 def _copied(value: Any) -> Any:
-    """Copy a state deeply: as ``copy.deepcopy``, which takes many times as long for a small tensor."""
+    """Copy a state deeply: as ``copy.deepcopy``, which takes many times as long, but for what is shared."""
     if isinstance(value, Tensor):
         return value.detach().clone()
-    if isinstance(value, list):
+    if type(value) is list:
         return [_copied(v) for v in value]
     if isinstance(value, dict):
         made = copy.copy(value)  # with what else a module's state has
-        made.update((k, _copied(v)) for k, v in value.items())
+        for k, v in value.items():
+            made[k] = _copied(v)
         return made
     return copy.deepcopy(value)

@@ -19,7 +19,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from chartae.audits.evidence import ACTIVE
-from chartae.core.arrays import is_streamed
+from chartae.core.arrays import checksum, is_streamed
 from chartae.core.columns import is_streamed_table
 from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError, one_line
 from chartae.core.files import atomic
@@ -28,7 +28,6 @@ from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import Autoencoder
 from chartae.estimators.checking import brings_items
 from chartae.estimators.decoding import count
-from chartae.estimators.fitting import _sum
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import COMMON, kept_as_json
 from chartae.estimators.runs import load
@@ -156,7 +155,11 @@ def sweep(
         "parameters": kept_as_json(
             {k: v for k, v in {**COMMON, **shared}.items() if k not in (*FREE, *SWEPT)}
         ),
-        "data": {"rows": len(task.X), "shape": list(task.X.shape[1:]), "sum": _sum(task.X, task.raw)},
+        "data": {
+            "rows": len(task.X),
+            "shape": list(task.X.shape[1:]),
+            "sum": checksum(task.X, *(task.raw or ())),
+        },
         "held_out": min(ROWS, len(task.held_out)),
     }
     _refuse_other(home, before, facts)

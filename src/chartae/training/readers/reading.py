@@ -11,7 +11,7 @@ import numpy as np
 
 from chartae.core.columns import as_pandas, is_frame, is_streamed_table
 from chartae.core.errors import DataError
-from chartae.core.files import SOUNDS, folder_labels, visible_files
+from chartae.core.files import SOUNDS, folder_labels, visible_files, within
 from chartae.training.items import array_of, as_array
 from chartae.training.pictures import IMAGES, load_images
 from chartae.training.readers.archives import npz
@@ -124,8 +124,8 @@ def _digits(labels: Any) -> Dataset:
 
 
 def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any, memory: Any) -> Dataset:
-    file, archived, key = source.partition(".npz:")
-    path = Path(file + ".npz" if archived else file)
+    file, key = within(source)
+    path = Path(file)
     if not path.exists():
         refuse_missing(path)
     if not os.access(path, os.R_OK):
