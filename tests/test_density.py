@@ -1,5 +1,6 @@
 """Densities of codes and estimates of log p(x), against what is known of them."""
 
+import copy
 import math
 
 import numpy as np
@@ -434,17 +435,20 @@ def test_few_samples_are_biased_downwards_and_many_less_so(linear):
     assert many == pytest.approx(true, abs=0.15)
 
 
-def test_annealing_finds_it_where_the_posterior_misses(linear):
-    """The encoder is turned off: importance sampling is far below, and annealing is not."""
-    import copy
-
-    lost = copy.deepcopy(linear)
+@pytest.fixture
+def lost(linear):
+    """The encoder is turned off: posteriors are narrow, and at the origin."""
+    model = copy.deepcopy(linear)
     with torch.no_grad():
-        for parameter in lost.model_.posterior.parameters():
+        for parameter in model.model_.posterior.parameters():
             parameter.zero_()
-            parameter.add_(0.0)
-        far = [p for name, p in lost.model_.posterior.named_parameters() if name.endswith("bias")]
-        far[-1][2:] = -3.0  # narrow, and at the origin
+        far = [p for name, p in model.model_.posterior.named_parameters() if name.endswith("bias")]
+        far[-1][2:] = -3.0
+    return model
+
+
+def test_annealing_finds_it_where_the_posterior_misses(lost):
+    """Importance sampling is far below, and annealing is not."""
     rows, true = X[:12], exact(lost, X[:12])
     with pytest.warns(UserWarning, match="weights of 1[12] of 12 rows have tails so heavy .* method='ais'"):
         plain, _ = lost.log_likelihood(rows, n_importance=1000, random_state=0)
@@ -452,6 +456,28 @@ def test_annealing_finds_it_where_the_posterior_misses(linear):
     assert (true - plain).mean() > 3 * abs((true - value).mean())
     assert np.mean(np.abs(value - true)) < 0.3
     assert np.mean(np.abs(value - true) < 4 * error + 0.05) > 0.8
+
+
+def test_a_refined_posterior_finds_it_where_the_encoder_s_misses(lost):
+    rows, true = X[:12], exact(lost, X[:12])
+    value, error = lost.log_likelihood(rows, n_importance=1000, refine=400, random_state=0)
+    assert (error < 0.1).all()
+    assert np.abs((value - true) / error).max() < 4
+    assert all(p.grad is None for p in lost.model_.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:the weights of")
+def test_errors_of_refined_posteriors_are_honest(linear):
+    """Samples that are weighed are not those that the posterior was refined by, or values would be high."""
+    rows, true = X[:60], exact(linear, X[:60])
+    value, error = linear.log_likelihood(rows, n_importance=2000, refine=30, random_state=0)
+    good = error < 0.1
+    pulls = (value - true)[good] / error[good]
+    assert good.sum() > 30
+    assert np.abs(pulls).max() < 4.5
+    assert abs(pulls.mean()) < 4 / math.sqrt(good.sum())
+    again = linear.log_likelihood(rows, n_importance=2000, refine=30, random_state=0)
+    assert np.array_equal(value, again[0])
 
 
 @given(
@@ -530,6 +556,14 @@ def test_what_has_no_likelihood(linear):
     for wrong in (0, 2.5, True - 1):
         with pytest.raises(PlanError, match="n_importance"):
             linear.log_likelihood(X, n_importance=wrong)
+    for wrong in (-1, 2.5, "10"):
+        with pytest.raises(PlanError, match="refine"):
+            linear.log_likelihood(X, refine=wrong)
+    with pytest.raises(PlanError, match="refine is of method='importance'"):
+        linear.log_likelihood(X, method="ais", refine=10)
+    ball = ct.Autoencoder(recipe="svae", **{**SMALL, "latent_dim": 3}).fit(X)
+    with pytest.raises(PlanError, match="gives no normal distribution of independent numbers"):
+        ball.log_likelihood(X, refine=10)
     batch = Batch(torch.zeros(2, 4))
     for estimate in (log_likelihood, annealed_log_likelihood):
         with pytest.raises(PlanError, match="no standard error: take two or more"):
@@ -539,15 +573,17 @@ def test_what_has_no_likelihood(linear):
 def test_the_likelihood_of_images_conditions_and_gaps():
     bits = (np.random.default_rng(0).random((60, 8, 8)) < 0.3).astype(np.uint8)
     cvae = ct.CVAE(**SMALL).fit(bits, np.arange(60) % 2)
-    for method in ("importance", "ais"):
-        value, error = cvae.log_likelihood(bits[:3], 1, n_importance=8, method=method, random_state=0)
+    for way in ({}, {"method": "ais"}, {"refine": 5}):
+        value, error = cvae.log_likelihood(bits[:3], 1, n_importance=8, random_state=0, **way)
         assert np.isfinite(value).all()
         assert np.isfinite(error).all()
         assert (value < 0).all()
     gaps = X.copy()
     gaps[::3, 1] = np.nan
     vae = ct.VAE(missing="mask", **SMALL).fit(gaps)
-    assert np.isfinite(vae.log_likelihood(gaps[:5], n_importance=8, random_state=0)[0]).all()
+    for refine in (0, 5):
+        values, _ = vae.log_likelihood(gaps[:5], n_importance=8, refine=refine, random_state=0)
+        assert np.isfinite(values).all()
 
 
 # ------------------------------------------------------------------- estimators

@@ -1,7 +1,8 @@
 """Test log-likelihood on fixed binarized MNIST, within a number of minutes of one core.
 
 The data of Larochelle and Murray: 50,000 binary images to train on, 10,000 to choose an epoch by, 10,000 to
-test on. Test log p(x) is estimated by 5,000 importance samples of each image. The budget is counted in CPU
+test on. Test log p(x) is estimated by 5,000 importance samples of each image, from the encoder's posterior,
+and once more from one that has been refined image by image. The budget is counted in CPU
 time of this process, on one thread, or in minutes of a GPU; the learning rate falls by a cosine to zero at
 its end. A run may have stages: bounds of few samples, which take little time, before those of many. How much
 of log p(x) the encoder's samples miss is told by annealed importance sampling of some of the images. A run
@@ -30,6 +31,7 @@ from common import machine_info, write_json
 
 TRIAL, EACH = 2, 10  # epochs of the trial that tells how many there is time for, and between two checkpoints
 ANNEALED, CHAINS, STEPS = 500, 12, 300  # images; chains of each and their temperatures
+REFINED = 100  # steps by which each image's posterior is refined
 
 
 class Stage(NamedTuple):
@@ -61,7 +63,7 @@ OPEN = growing(0.08, 0.32, 0.6, warmup=1000.0)
 #: An epoch of 50 samples takes as long as six of 5, and gains little before the rate falls.
 FINE = growing(0.06, 0.6, 0.34, rate=3e-4, warmup=1000.0)
 #: In the end the encoder learns of the model's own images, too, which it cannot learn by heart.
-ASLEEP = growing(0.06, 0.5, 0.44, rate=3e-4, asleep=1.0, warmup=1000.0)
+ASLEEP = growing(0.05, 0.62, 0.33, rate=3e-4, asleep=1.0, warmup=1000.0)
 #: A mixture of 500 parts takes more time than the decoder: few samples are enough.
 FEW = (Stage(0.5, {"k": 1, "warmup": 1000.0}), Stage(0.5, {"k": 5, "warmup": 0.0}))
 
@@ -208,7 +210,7 @@ def items(run: Run, rows: np.ndarray) -> np.ndarray:
     return rows if run.network == "mlp" else rows.reshape(-1, 1, 28, 28)
 
 
-def tested(model: Any, test: np.ndarray, k: int, device: str) -> np.ndarray:
+def tested(model: Any, test: np.ndarray, k: int, device: str, refine: int) -> np.ndarray:
     """Test -log p(x) of each image."""
     from chartae.core.contracts import Batch
     from chartae.core.noise import Noise
@@ -223,12 +225,22 @@ def tested(model: Any, test: np.ndarray, k: int, device: str) -> np.ndarray:
     torch.manual_seed(0)
     noise, block = (Noise(0), 20) if device == "cpu" else (There(), 250)
     values = [
-        log_likelihood(model, Batch(torch.from_numpy(rows).to(device)), k=k, noise=noise, block=block)[
-            0
-        ].cpu()
+        log_likelihood(
+            model, Batch(torch.from_numpy(rows).to(device)), k=k, noise=noise, block=block, refine=refine
+        )[0].cpu()
         for rows in np.array_split(test, max(1, len(test) // 100))
     ]
     return -torch.cat(values).numpy()
+
+
+def refined(model: Any, test: np.ndarray, k: int, device: str) -> tuple[float, float] | None:
+    """The same by posteriors that are refined first, where they can be."""
+    from chartae.core.errors import PlanError
+
+    try:
+        return mean_and_error(tested(model, test, k, device, REFINED))
+    except PlanError:
+        return None
 
 
 def missed(model: Any, test: np.ndarray, nats: np.ndarray, device: str) -> tuple[float, float]:
@@ -275,7 +287,7 @@ def main() -> None:
         kept, run = args.cache / f"binarized {name} {args.minutes:g} {args.seed}{on}.pt", RUNS[name]
         model, curve = fitted(run, data, args.minutes, args.seed, kept, args.device)
         test = items(run, data["test"])
-        each = tested(model, test, args.samples, args.device)
+        each = tested(model, test, args.samples, args.device, 0)
         nats, error = mean_and_error(each)
         found = json.loads(args.out.read_text())["raw"] if args.out.exists() else {}
         found[name] = {
@@ -286,6 +298,7 @@ def main() -> None:
             "nats": nats,
             "error": error,
             "missed": missed(model, test, each, args.device),
+            "refined": refined(model, test, args.samples, args.device),
             "cpu_minutes": curve[-1]["cpu_seconds"] / 60,
             "epochs": len(curve),
             "validation": min(epoch["val_loss"] for epoch in curve),
@@ -312,7 +325,10 @@ def write(out: Path, kept: dict[str, Any]) -> None:
                 name,
                 f"{widths}-{run.latent_dim}",
                 f"{got['nats']:.2f} ± {got['error']:.2f}",
-                "{:.2f} ± {:.2f}".format(*got["missed"]) if got.get("missed") else "",
+                *(
+                    "{:.2f} ± {:.2f}".format(*got[name]) if got.get(name) else ""
+                    for name in ("refined", "missed")
+                ),
                 published,
                 f"{got['cpu_minutes']:.0f}",
                 got.get("on", "one core"),
@@ -333,7 +349,8 @@ def write(out: Path, kept: dict[str, Any]) -> None:
             "run",
             "network",
             "test −log p(x) (nats)",
-            "of it, missed by the encoder's samples",
+            "by refined posteriors",
+            "missed by the encoder's samples",
             "published, to convergence",
             "minutes",
             "on",
@@ -342,7 +359,10 @@ def write(out: Path, kept: dict[str, Any]) -> None:
         ],
         rows=found,
         notes=[
-            "5,000 importance samples of each of 10,000 test images; ± is the standard error over images.",
+            "5,000 importance samples of each of 10,000 test images; ± is the standard error over images. "
+            f"Refined: {REFINED} steps of each image's own lead from what the encoder gives to the normal "
+            "distribution that is sampled; other samples are weighed then, so that the estimate of p(x) has "
+            "no bias. What is published was sampled from the encoder's.",
             "Published: Burda et al. 2016 (arXiv:1509.00519) for VAE and IWAE, Tomczak and Welling 2018 "
             "(arXiv:1705.07120) for the VampPrior, with tanh or gated networks and more epochs; ReLU here "
             "unless tanh is named.",

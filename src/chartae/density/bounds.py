@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +12,16 @@ from torch import Tensor
 from chartae.core.contracts import Batch, Model
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
+from chartae.parts.distributions import DiagonalNormal
 from chartae.parts.objectives import importance_bound
+from chartae.training.optimizers import Adam
 
 __all__ = ["annealed_log_likelihood", "log_likelihood", "log_likelihood_bound"]
 
 FEWEST = 5.0  # effective samples of which a mean says something
 TAILED = 500  # samples of which the tail says something
 EXACT = 1e-6  # nats, an error below which weights differ by rounding
+REFINING, RATE = 16, 0.05  # samples of a step that refines a posterior, and its rate, in standard deviations
 LEAPFROG, ACCEPTED = 5, 0.65  # steps of a proposal, and the share of proposals that is aimed at
 
 
@@ -177,13 +181,17 @@ def tail_shape(log_weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def log_likelihood(
-    model: Model, batch: Batch, *, k: int, noise: Noise, block: int = 64
+    model: Model, batch: Batch, *, k: int, noise: Noise, block: int = 64, refine: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Estimate log p(x) by importance sampling, with how far off the estimate may be.
 
     The weights' mean has no bias; its logarithm has one downwards, of about half the squared standard error.
     Where that error is not small, the posterior misses where p(x, z) is large, and the error itself cannot be
-    trusted: take more samples, or :func:`annealed_log_likelihood`.
+    trusted: refine it, take more samples, or :func:`annealed_log_likelihood`.
+
+    An encoder answers for all rows at once, and for new ones often with a posterior that is not the best of
+    its kind. To refine it is to go on from there, for each row by itself, uphill on the bound of
+    16 samples; those that are then weighed are others, so that their mean weight has no bias.
 
     Parameters
     ----------
@@ -197,6 +205,9 @@ def log_likelihood(
         Where the randomness comes from.
     block : int
         How many of them pass at once: memory is bounded by ``block`` times ``n`` rows.
+    refine : int
+        Steps by which each row's posterior is refined first, if it is a normal distribution of independent
+        numbers; a step takes as long as some 20 samples.
 
     Returns
     -------
@@ -206,12 +217,13 @@ def log_likelihood(
     Raises
     ------
     PlanError
-        If the model gives x no density, or ``k`` is one.
+        If the model gives x no density, ``k`` is one, or the posterior is none that can be refined.
 
     References
     ----------
     Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8; Owen 2013, "Monte Carlo theory,
-    methods and examples", section 9.2 and equation 2.36 (standard error of a function of a mean).
+    methods and examples", section 9.2 and equation 2.36 (standard error of a function of a mean); Cremer, Li
+    and Duvenaud 2018, arXiv:1801.03558 (what a posterior of each row's own gains on the encoder's).
 
     Examples
     --------
@@ -225,20 +237,51 @@ def log_likelihood(
     >>> value.shape, bool((error < 0.5).all())
     (torch.Size([3]), True)
     """
-    return importance_estimate(model, batch, k=k, noise=noise, block=block)[:2]
+    return importance_estimate(model, batch, k=k, noise=noise, block=block, refine=refine)[:2]
 
 
 @torch.no_grad()
-def importance_estimate(model: Model, batch: Batch, *, k: int, noise: Noise, block: int = 64) -> Estimate:
+def importance_estimate(
+    model: Model, batch: Batch, *, k: int, noise: Noise, block: int = 64, refine: int = 0
+) -> Estimate:
     """Estimate log p(x) as :func:`log_likelihood` does, and say whether to trust it."""
     _refuse_points(model)
     if k < 2:
         raise PlanError(f"{k} importance sample has no standard error: take two or more")
-    parts = [
-        model.trace(batch, k=min(block, k - start), noise=noise).log_joint_ratio.double()
-        for start in range(0, k, block)
-    ]
+    weighed = _refined(model, batch, noise, refine) if refine else None
+
+    def log_weights(k: int) -> Tensor:
+        return model.trace(batch, k=k, noise=noise).log_joint_ratio if weighed is None else weighed(k)
+
+    parts = [log_weights(min(block, k - start)).double() for start in range(0, k, block)]
     return Estimate.of(torch.cat(parts))
+
+
+def _refined(model: Any, batch: Batch, noise: Noise, steps: int) -> Callable[[int], Tensor]:
+    """Refine each row's posterior, and draw log weights ``(k, n)`` of samples from what has come of it."""
+    c = model.conditioned(batch.c, len(batch))
+    q = model.q(batch.x, c)
+    if type(q) is not DiagonalNormal:
+        raise PlanError(
+            f"{type(model.posterior.plain).__name__} gives no normal distribution of independent numbers, and "
+            "others are not refined: leave refine out, or use method='ais'"
+        )
+    p = model.prior(c, posterior=model.posterior.plain)
+    moved, widened = (torch.zeros_like(q.mean, requires_grad=True) for _ in range(2))
+    optimizer = Adam([moved, widened], lr=RATE)
+
+    def log_weights(k: int) -> Tensor:
+        now = DiagonalNormal(q.mean + q.std() * moved, q.log_var + widened)
+        z = now.draw(k, noise).z
+        return p.log_prob(z) + model.log_likelihood(model.likelihood(z, c), batch.x) - now.log_prob(z)
+
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        with torch.enable_grad():
+            loss = -importance_bound(log_weights(REFINING)).sum()
+            moved.grad, widened.grad = torch.autograd.grad(loss, [moved, widened])
+        optimizer.step(skip=~loss.isfinite())
+    return log_weights
 
 
 def annealed_log_likelihood(
