@@ -3,7 +3,7 @@
 The data of Larochelle and Murray: 50,000 binary images to train on, 10,000 to choose an epoch by, 10,000 to
 test on. Test log p(x) is estimated by 5,000 importance samples of each image, from the encoder's posterior,
 and once more from one that has been refined image by image. The budget is counted in CPU
-time of this process, on one thread, or in minutes of a GPU; the learning rate falls by a cosine to zero at
+time of this process, of all its threads (one), or in minutes of a GPU; the learning rate falls by a cosine to zero at
 its end. A run may have stages: bounds of few samples, which take little time, before those of many. How much
 of log p(x) the encoder's samples miss is told by annealed importance sampling of some of the images. A run
 writes its curve and its result into the JSON beside those of other runs. One that was cut off goes on from
@@ -270,6 +270,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "binarized_mnist.json"
     )
@@ -277,7 +278,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=cache, help="folder for what a run goes on from")
     args = parser.parse_args()
     args.cache.mkdir(exist_ok=True)
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
+    cores = "one core" if args.threads == 1 else f"{args.threads} cores"
     data = rows(args.data)
     if data is None:
         print("binarized_mnist.py needs --data with train, valid and test as packed bits: left out")
@@ -294,7 +296,7 @@ def main() -> None:
             "minutes": args.minutes,
             "samples": args.samples,
             "seed": args.seed,
-            "on": "one core" if args.device == "cpu" else torch.cuda.get_device_name(),
+            "on": cores if args.device == "cpu" else torch.cuda.get_device_name(),
             "nats": nats,
             "error": error,
             "missed": missed(model, test, each, args.device),
