@@ -2,10 +2,10 @@
 
 The data of Larochelle and Murray: 50,000 binary images to train on, 10,000 to choose an epoch by, 10,000 to
 test on. Test log p(x) is estimated by 5,000 importance samples of each image, from the encoder's posterior,
-and once more from one that has been refined image by image. The budget is counted in CPU
-time of this process, of all its threads (one), or in minutes of a GPU; the learning rate falls by a cosine to zero at
-its end. A run may have stages: bounds of few samples, which take little time, before those of many. How much
-of log p(x) the encoder's samples miss is told by annealed importance sampling of some of the images. A run
+and once more from one that has been refined image by image. The budget is counted in CPU time of all threads,
+one unless more are asked for, or in minutes of a GPU; the learning rate falls by a cosine to zero at its end.
+A run may have stages: bounds of few samples, which take little time, before those of many. How much of
+log p(x) the encoder's samples miss is told by annealed importance sampling of some of the images. A run
 writes its curve and its result into the JSON beside those of other runs. One that was cut off goes on from
 its last epoch where the same command is given again.
 

@@ -263,8 +263,8 @@ def _refined(model: Any, batch: Batch, noise: Noise, steps: int) -> Callable[[in
     q = model.q(batch.x, c)
     if type(q) is not DiagonalNormal:
         raise PlanError(
-            f"{type(model.posterior.plain).__name__} gives no normal distribution of independent numbers, and "
-            "others are not refined: leave refine out, or use method='ais'"
+            f"{type(model.posterior.plain).__name__} gives no normal distribution of independent numbers, "
+            "and others are not refined: leave refine out, or use method='ais'"
         )
     p = model.prior(c, posterior=model.posterior.plain)
     moved, widened = (torch.zeros_like(q.mean, requires_grad=True) for _ in range(2))
