@@ -466,6 +466,15 @@ def test_a_refined_posterior_finds_it_where_the_encoder_s_misses(lost):
     assert all(p.grad is None for p in lost.model_.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:the weights of", "ignore:values are from")
+def test_a_row_without_a_likelihood_leaves_others_refined(lost):
+    rows = np.concatenate([np.full((1, 4), 1e200), X[:11]])
+    value, error = lost.log_likelihood(rows, n_importance=1000, refine=400, random_state=0)
+    plain, _ = lost.log_likelihood(rows[:1], n_importance=10, random_state=0)
+    assert value[0] == plain[0] == -np.inf
+    assert np.abs((value[1:] - exact(lost, X[:11])) / error[1:]).max() < 4
+
+
 @pytest.mark.filterwarnings("ignore:the weights of")
 def test_errors_of_refined_posteriors_are_honest(linear):
     """Samples that are weighed are not those that the posterior was refined by, or values would be high."""

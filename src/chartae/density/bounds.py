@@ -14,7 +14,7 @@ from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.parts.distributions import DiagonalNormal
 from chartae.parts.objectives import importance_bound
-from chartae.training.optimizers import Adam
+from chartae.training.optimizers import SCHEDULES, Adam
 
 __all__ = ["annealed_log_likelihood", "log_likelihood", "log_likelihood_bound"]
 
@@ -276,11 +276,13 @@ def _refined(model: Any, batch: Batch, noise: Noise, steps: int) -> Callable[[in
         return p.log_prob(z) + model.log_likelihood(model.likelihood(z, c), batch.x) - now.log_prob(z)
 
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = RATE * SCHEDULES["cosine"](step / steps)
         with torch.enable_grad():
             loss = -importance_bound(log_weights(REFINING)).sum()
-            moved.grad, widened.grad = torch.autograd.grad(loss, [moved, widened])
-        optimizer.step(skip=~loss.isfinite())
+            slopes = torch.autograd.grad(loss, [moved, widened])
+        # A row whose bound is not finite stays, and no other has to do with it.
+        moved.grad, widened.grad = (slope.masked_fill(~slope.isfinite(), 0.0) for slope in slopes)
+        optimizer.step()
     return log_weights
 
 

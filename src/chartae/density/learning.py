@@ -13,7 +13,7 @@ from chartae.core.contracts import Batch
 from chartae.core.noise import Noise
 from chartae.training.graphs import Recorded
 from chartae.training.loop import set_back, snapshot
-from chartae.training.optimizers import Adam
+from chartae.training.optimizers import SCHEDULES, Adam
 
 __all__ = ["learn"]
 
@@ -118,9 +118,7 @@ def learn(
                 for p, grad in zip(parameters, grads, strict=True):
                     p.grad = grad
                 optimizer.step(skip=useless)
-            optimizer.param_groups[0]["lr"] = (
-                learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch + 1) / epochs))
-            )
+            optimizer.param_groups[0]["lr"] = learning_rate * SCHEDULES["cosine"]((epoch + 1) / epochs)
             if (now := score()) > best:
                 best, kept, waited = now, snapshot(network), 0
             elif (waited := waited + 1) >= patience:

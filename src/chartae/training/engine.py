@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,17 +17,13 @@ from chartae.parts.tables import Prepared
 from chartae.training.evaluation import settle
 from chartae.training.kernels import gradients_for
 from chartae.training.loop import Loop, set_back
+from chartae.training.optimizers import SCHEDULES
 from chartae.training.precision import channels_last, start_threads
 from chartae.training.sources import Source
 
 __all__ = ["Epoch", "best_weights", "finish", "train"]
 
 BEGUN = 1024  # rows that parts may look at before the first step
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1.0 - progress,
-}
 
 
 @dataclass(frozen=True)
