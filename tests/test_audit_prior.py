@@ -495,6 +495,72 @@ def test_exact_posteriors_of_several_layers_are_as_wide_as_they_say():
     assert found("sigma", chart, x).verdict == "ok"
 
 
+def missing(chart: Chart, by: float) -> Chart:
+    """Codes that are off by so many standard deviations, along each dimension that is used."""
+    away = by * (chart.posterior(items(1)).std() < 0.9)
+
+    def posterior(x, *c):
+        q = chart.posterior(x)
+        return DiagonalNormal(q.mean + away * q.std(), q.log_var)
+
+    return replace(chart, posterior=posterior)
+
+
+@pytest.mark.parametrize(
+    ("by", "verdict"), [(0.0, "ok"), (0.4, "ok"), (0.6, "warn"), (1.5, "warn"), (2.5, "fail")]
+)
+def test_an_encoder_that_misses_codes_is_found_out_by_how_far(by, verdict):
+    """Of a linear decoder the best is known: means that are off by s cost s² / 2 nats a dimension."""
+    finding = found("amortization", missing(linear(), by), items(500))
+    assert finding.verdict == verdict
+    assert finding.statistic == pytest.approx(by**2, rel=0.05, abs=1e-4)
+    assert finding.also["nats"] == pytest.approx(4 * by**2 / 2, rel=0.2, abs=1e-3)
+    assert finding.also["trained"] is None
+
+
+def test_codes_that_a_beta_other_than_one_pulls_to_zero_are_no_best_codes():
+    """The posterior of its decoder has mean W x / (W² + σ²), where the encoder says W x / λ."""
+    beta = 4.0
+    kept = SPECTRUM - beta * SIGMA**2
+    precise = kept + SIGMA**2
+    off = kept * (1 / precise - 1 / SPECTRUM) ** 2 * SPECTRUM / (SIGMA**2 / precise)
+    finding = found("amortization", linear(beta=beta), items(4000), budget="full")
+    assert finding.interval[0] < off.mean() < finding.interval[1]
+
+
+def test_codes_of_items_in_training_are_asked_as_well():
+    x, train = items(200), items(500, seed=1)
+    base = linear()
+    known = {tuple(row) for row in train.tolist()}
+
+    def posterior(x, *c):  # an encoder that has overfitted
+        q, new = base.posterior(x), torch.tensor([tuple(row) not in known for row in x.tolist()])
+        return DiagonalNormal(q.mean + 2.5 * q.std() * new[:, None], q.log_var)
+
+    finding = found("amortization", replace(base, posterior=posterior), x, train)
+    assert finding.verdict == "fail"
+    assert finding.also["trained"] < 0.01
+    assert "(0.0" in finding.says
+
+
+def test_what_cannot_be_refined_is_said():
+    base = linear()
+
+    def posterior(x, *c):
+        q = base.posterior(x)
+        return FullNormal(q.mean, torch.diag_embed(q.std()))
+
+    for chart, why in (
+        (replace(base, posterior=posterior), "no normal distribution of independent numbers"),
+        (linear(beta=100.0), "no latent dimension is used"),
+    ):
+        finding = found("amortization", chart, items(500))
+        assert finding.verdict == "cannot tell"
+        assert why in finding.says
+    report = audit(replace(base, likelihood=None), items(100), only="amortization")
+    assert report.skipped == {"amortization": "the likelihood is not known"}
+
+
 def test_sigma_that_is_the_same_for_all_items():
     assert found("sigma-informative", linear(), items(500)).verdict == "warn"
     varied = with_std(lambda x: (0.2 * torch.tanh(x[:, :1])).exp())
@@ -505,7 +571,7 @@ def test_sigma_that_is_the_same_for_all_items():
 
 def test_every_sentence_about_embeddings_can_be_written():
     x = items(500)
-    for name in ("probe", "sigma", "sigma-informative"):
+    for name in ("probe", "sigma", "amortization", "sigma-informative"):
         finding = found(name, linear(), x, labels=(x[:, 0] > 0).numpy())
         for text in checks[name].says.values():
             assert text.format(value=0.1, **finding.also)

@@ -489,6 +489,29 @@ def test_errors_of_refined_posteriors_are_honest(linear):
     assert np.array_equal(value, again[0])
 
 
+def test_refined_codes_are_those_of_the_exact_posterior(lost):
+    """Of a linear decoder p(z | x) is normal; the best q of independent numbers has its mean."""
+    (layer,) = lost.model_.likelihood.network.layers
+    W, b = (t.detach().double().numpy() * float(lost.space_.scale) for t in (layer.weight, layer.bias))
+    precision = np.eye(2) + W.T @ W / 0.7**2
+    rows = X[:12].astype(np.float64)
+    true = (rows - b - lost.space_.center.numpy()) @ W / 0.7**2 @ np.linalg.inv(precision)
+    codes, std = lost.transform(rows, return_std=True, refine=1000)
+    assert np.abs((codes - true) / std).max() < 0.1
+    np.testing.assert_allclose(std, np.broadcast_to(np.diag(precision) ** -0.5, std.shape), rtol=0.02)
+    assert np.abs((lost.transform(rows) - true) / std).max() > 2
+    assert all(p.grad is None for p in lost.model_.parameters())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_refined_code_is_of_its_row_alone_and_the_same_each_time(linear, dtype):
+    rows = X[:9].astype(dtype)
+    codes = linear.transform(rows, refine=20)
+    assert codes.dtype == dtype
+    assert np.array_equal(codes, linear.transform(rows, refine=20))
+    np.testing.assert_allclose(linear.transform(rows[4:6], refine=20), codes[4:6], atol=1e-4)
+
+
 @given(
     shape=st.floats(0.05, 1.5),
     scale=st.floats(-40.0, 40.0),
@@ -568,6 +591,10 @@ def test_what_has_no_likelihood(linear):
     for wrong in (-1, 2.5, "10"):
         with pytest.raises(PlanError, match="refine"):
             linear.log_likelihood(X, refine=wrong)
+        with pytest.raises(PlanError, match="refine"):
+            linear.transform(X, refine=wrong)
+    with pytest.raises(PlanError, match=r"gives no normal distribution .*: leave refine out"):
+        ae.transform(X, refine=10)
     with pytest.raises(PlanError, match="refine is of method='importance'"):
         linear.log_likelihood(X, method="ais", refine=10)
     ball = ct.Autoencoder(recipe="svae", **{**SMALL, "latent_dim": 3}).fit(X)
@@ -587,12 +614,14 @@ def test_the_likelihood_of_images_conditions_and_gaps():
         assert np.isfinite(value).all()
         assert np.isfinite(error).all()
         assert (value < 0).all()
+    assert not np.array_equal(cvae.transform(bits[:3], 1, refine=5), cvae.transform(bits[:3], 1))
     gaps = X.copy()
     gaps[::3, 1] = np.nan
     vae = ct.VAE(missing="mask", **SMALL).fit(gaps)
     for refine in (0, 5):
         values, _ = vae.log_likelihood(gaps[:5], n_importance=8, refine=refine, random_state=0)
         assert np.isfinite(values).all()
+        assert np.isfinite(vae.transform(gaps[:5], refine=refine)).all()
 
 
 # ------------------------------------------------------------------- estimators

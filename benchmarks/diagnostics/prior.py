@@ -131,6 +131,19 @@ def wrong_sigma(seed: int, *, factor: float) -> World:
     return World(replace(old, posterior=posterior), world.items)
 
 
+def mistaken(seed: int, *, by: float) -> World:
+    """An encoder whose codes are off by so many standard deviations, each along a direction of its own."""
+    world = linear(seed, spare=0)
+    old = world.chart
+
+    def posterior(x: Tensor, *c: Tensor) -> DiagonalNormal:
+        q = old.posterior(x)  # type: ignore[misc]
+        side = torch.where(x[:, : q.mean.shape[1]] > 0, by, -by)
+        return DiagonalNormal(q.mean + side * q.std(), q.log_var)
+
+    return World(replace(old, posterior=posterior), world.items)
+
+
 def sphere(seed: int, *, d: int = 8, known: float = 1.0, factor: float = 1.0) -> World:
     """x = z + noise of variance 1 / known, z uniform on the sphere: exactly von Mises-Fisher, κ = known |x|.
 
@@ -273,11 +286,11 @@ PRIOR = "prior-match prior-shape active-dimensions push-to-zero information dens
 CASES: dict[str, Case] = {
     "linear VAE": (
         case(linear, 1000),
-        wants(PRIOR + " bound", "sigma-informative", whole=True),
+        wants(PRIOR + " bound amortization", "sigma-informative", whole=True),
     ),
     "linear VAE, with training items": (
         case(snug, 2000, train=2000, labels=_by_axis),
-        wants(PRIOR + " bound copying probe", "sigma-informative", whole=True),
+        wants(PRIOR + " bound copying probe amortization", "sigma-informative", whole=True),
     ),
     "linear VAE, 60 items": (case(linear, 60), wants("information", "", "prior-shape")),
     "linear VAE, 60 items, d = 17": (
@@ -290,8 +303,14 @@ CASES: dict[str, Case] = {
         wants("prior-match", "", "copying probe"),
     ),
     "linear VAE, 10,000 training items": (case(snug, 2000, train=10_000), wants("copying")),
-    "3 spare dimensions": (case(lambda s: linear(s, spare=3), 1000), wants("active-dimensions", whole=True)),
-    "sigma depends on the item": (case(uneven, 1000), wants("sigma-informative", whole=True)),
+    "3 spare dimensions": (
+        case(lambda s: linear(s, spare=3), 1000),
+        wants("active-dimensions amortization", whole=True),
+    ),
+    "sigma depends on the item": (
+        case(uneven, 1000),
+        wants("sigma-informative amortization", whole=True),
+    ),
     "points": (
         case(point, 2000, train=2000),
         wants("active-dimensions push-to-zero density-gain copying", whole=True),
@@ -310,7 +329,7 @@ CASES: dict[str, Case] = {
     "two islands": (case(islands, 2000), wants("", "prior-shape density-gain")),
     "two islands, 200 items": (case(islands, 200), wants("", "", "density-gain")),
     "overdispersed radius": (case(heavy, 2000), wants("", "prior-shape")),
-    "beta = 4": (case(lambda s: linear(s, beta=4.0), 1000), wants("", "sigma")),
+    "beta = 4": (case(lambda s: linear(s, beta=4.0), 1000), wants("", "sigma amortization")),
     "beta = 12": (case(lambda s: linear(s, beta=12.0), 1000), wants("", "active-dimensions")),
     "beta = 12, 50 items, d = 16": (
         case(lambda s: linear(s, beta=12.0, spare=11), 50),
@@ -318,12 +337,21 @@ CASES: dict[str, Case] = {
     ),
     "beta = 100": (
         case(lambda s: linear(s, beta=100.0), 1000),
-        wants("", "active-dimensions information", "sigma sigma-informative"),
+        wants("", "active-dimensions information", "sigma amortization sigma-informative"),
     ),
     "a decoder that ignores its code": (case(deaf, 1000), wants("", "information")),
     "posterior ten times too narrow": (case(loose, 200), wants("", "", "bound")),
-    "sigma half of what it should be": (case(lambda s: wrong_sigma(s, factor=0.5), 1000), wants("", "sigma")),
-    "sigma twice what it should be": (case(lambda s: wrong_sigma(s, factor=2.0), 1000), wants("", "sigma")),
+    "sigma half of what it should be": (
+        case(lambda s: wrong_sigma(s, factor=0.5), 1000),
+        wants("amortization", "sigma"),
+    ),
+    "sigma twice what it should be": (
+        case(lambda s: wrong_sigma(s, factor=2.0), 1000),
+        wants("amortization", "sigma"),
+    ),
+    "codes off by .4 of sigma": (case(lambda s: mistaken(s, by=0.4), 1000), wants("amortization")),
+    "codes off by .6 of sigma": (case(lambda s: mistaken(s, by=0.6), 1000), wants("", "amortization")),
+    "codes off by 3 sigma": (case(lambda s: mistaken(s, by=3.0), 1000), wants("", "amortization")),
     "exact on a sphere": (case(sphere, 1000), wants("sigma")),
     "on a sphere, four times too narrow": (case(lambda s: sphere(s, factor=4.0), 1000), wants("", "sigma")),
     "half of an axis left out": (case(lambda s: forgetful(s, 0.5), 2000), wants("", "coverage")),

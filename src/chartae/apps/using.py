@@ -127,6 +127,10 @@ def encode(
     std: Annotated[
         bool, typer.Option("--std", help="Their standard deviations too, to FILE with _std before .npy.")
     ] = False,
+    refine: Annotated[
+        int,
+        typer.Option(metavar="STEPS", min=0, help="Go on from each code, to a better one: 100, say."),
+    ] = 0,
     labels: Labels = None,
     size: Size = None,
     memory: Memory = None,
@@ -140,7 +144,7 @@ def encode(
     estimator = open_run(run, encoder=True)
     items = read_for(estimator, data, labels, size, memory)
     codes = estimator.transform(
-        features_of(items, estimator), condition=condition_of(estimator, items), return_std=std
+        features_of(items, estimator), condition=condition_of(estimator, items), return_std=std, refine=refine
     )
     if std:
         codes, spread = codes

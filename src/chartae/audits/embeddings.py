@@ -7,11 +7,15 @@ import warnings
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from chartae.audits.evidence import Evidence
-from chartae.audits.findings import Reading, check, of_ratio
+from chartae.audits.findings import Reading, check, of_mean, of_ratio
 from chartae.audits.prior import Z
-from chartae.parts.distributions import Chain, FullNormal
+from chartae.core.noise import Noise
+from chartae.density.refining import DRAWS, refined
+from chartae.geometry.charts import Chart, rows_of
+from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal
 from chartae.transfer import labeled
 
 __all__: list[str] = []  # the checks are in the registry
@@ -21,6 +25,8 @@ FEWEST_PROBED = 100  # that they are tested on
 NEIGHBORS = 10
 SIMULATED = 2_000  # items that are made with known codes
 FEWEST_SPREAD = 50
+STEPS = 100  # of refining a posterior
+JUDGED = 16  # times that two draws are what an ELBO is the mean of
 
 
 @check(
@@ -139,7 +145,7 @@ def _probed(X: np.ndarray, y: np.ndarray, cut: int) -> np.ndarray:
         "fail": "Do not trust the standard deviations of codes: variances are off by {value:.2g}, {side}. Of "
         "items made from known codes, {covered:.0%} lie within their 90 % intervals{note}.",
     },
-    remedies=("full-covariance", "lower-beta", "use-the-mean"),
+    remedies=("lower-beta", "asleep", "full-covariance", "use-the-mean"),
     reference="Talts et al. 2018, arXiv:1804.06788; Lemos et al. 2023, arXiv:2302.03026",
     needs=("posterior", "observe", "prior"),
 )
@@ -197,6 +203,80 @@ def _bonferroni(k: int) -> float:
     from scipy.stats import norm
 
     return float(norm.isf(0.01 / k)) if k > 1 else Z
+
+
+@check(
+    "amortization",
+    "Does the encoder find the best code of each item?",
+    ok=0.25,
+    fail=4.0,
+    unit="squared standard deviations of a code",
+    says={
+        "ok": "The encoder finds the codes of items: from the best that a normal q(z | x) could be, each on "
+        "its own, means are {off:.2g} standard deviations away{note}, and {nats:.2g} nats an item are lost.",
+        "warn": "The encoder misses the codes of items somewhat: from the best that a normal q(z | x) could "
+        "be, each on its own, means are {off:.2g} standard deviations away{note}, and {nats:.2g} nats an "
+        "item are lost.",
+        "fail": "The encoder misses the codes of items: from the best that a normal q(z | x) could be, each "
+        "on its own, means are {off:.2g} standard deviations away{note}, and {nats:.2g} nats an item are "
+        "lost.",
+    },
+    remedies=("refine", "longer-training", "more-data"),
+    reference="Cremer, Li and Duvenaud 2018, arXiv:1801.03558",
+    needs=("posterior", "likelihood", "prior"),
+)
+def _amortization(evidence: Evidence) -> Reading:
+    """Go on from q(z | x) of each item by itself, uphill on the ELBO: ((μ − μ*) / σ*)², and nats gained.
+
+    Where p(z | x) has several peaks, the nearest is found: codes may be farther off than they seem.
+    """
+    used, m = evidence.active, evidence.budget.points // 4
+    if not used.any():
+        return Reading(None, because="no latent dimension is used")
+    if len(evidence) < FEWEST_SPREAD:
+        return Reading(None, because="items are too few to know which dimensions are used")
+    with torch.no_grad():
+        q = evidence.chart.q(evidence.x[:1], *evidence.conditions(slice(1)))
+    if type(q) is not DiagonalNormal:
+        return Reading(None, because="q(z | x) is no normal distribution of independent numbers")
+    off, nats = _off(evidence, evidence.x[:m], evidence.c)
+    also = {"off": math.sqrt(off[:, used].mean()), "nats": float(nats.mean()), "trained": None, "note": ""}
+    if evidence.train is not None:
+        trained = float(_off(evidence, evidence.train[:m], evidence.c_train)[0][:, used].mean())
+        note = f" ({math.sqrt(trained):.2g} of items that it was trained on)"
+        also |= {"trained": trained, "note": note}
+    each = off[:, used].mean(1)
+    return of_mean(each, rows=np.argsort(-each)[:20], also=also)
+
+
+def _off(evidence: Evidence, x: Tensor, c: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """Squared standardized distances of codes from the best, ``(n, d)``, and the ELBO gained, ``(n,)``."""
+    chart, noise = evidence.chart, evidence.noise(43)
+    found = [_off_block(chart, noise, x[b], *rows_of(c, b)) for b in chart.blocks(len(x), DRAWS)]
+    off, nats = (np.concatenate(part) for part in zip(*found, strict=True))
+    return off, nats
+
+
+def _off_block(chart: Chart, noise: Noise, x: Tensor, *c: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    assert chart.prior is not None
+    with torch.no_grad():
+        q, p = chart.q(x, *c), chart.prior(*c or (None,))
+    assert isinstance(q, DiagonalNormal)
+
+    def log_joint(z: Tensor) -> Tensor:
+        repeated = [v.repeat(len(z), *[1] * (v.dim() - 1)) for v in (x, *c)]
+        fits = chart.likelihood(repeated[0], z.flatten(0, 1), *repeated[1:])  # type: ignore[misc]
+        return p.log_prob(z) + fits.reshape(z.shape[:2])
+
+    def elbo(q: DiagonalNormal) -> Tensor:
+        same = Noise(0)  # for both, or chance would make most of the difference
+        draws = [q.draw(DRAWS, same).z for _ in range(JUDGED)]
+        return torch.stack([(log_joint(z) - q.log_prob(z)).mean(0) for z in draws]).mean(0)
+
+    best = refined(q, log_joint, noise, steps=STEPS)
+    with torch.no_grad():
+        off, nats = ((q.mean - best.mean) / best.std()).square(), elbo(best) - elbo(q)
+    return off.cpu().double().numpy(), nats.cpu().double().numpy()
 
 
 @check(

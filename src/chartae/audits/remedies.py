@@ -157,6 +157,18 @@ def _longer_training(now: Setting) -> tuple[str, dict[str, Any]] | None:
     return says, {"max_epochs": wanted} if wanted else {}
 
 
+@remedies.register("asleep")
+def _asleep(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if now.parameters.get("asleep", 1.0):
+        return None
+    return "let the encoder learn of the model's own samples, too: asleep=1", {"asleep": 1.0}
+
+
+@remedies.register("refine")
+def _refine(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    return "refine codes, each on its own: transform(X, refine=100)", {}
+
+
 @remedies.register("denoising")
 def _denoising(now: Setting) -> tuple[str, dict[str, Any]] | None:
     kind, amount = now.corruption or ("", 0.0)

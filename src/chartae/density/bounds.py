@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,16 +11,15 @@ from torch import Tensor
 from chartae.core.contracts import Batch, Model
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
-from chartae.parts.distributions import DiagonalNormal
+from chartae.density.refining import refined_posterior
 from chartae.parts.objectives import importance_bound
-from chartae.training.optimizers import SCHEDULES, Adam
 
 __all__ = ["annealed_log_likelihood", "log_likelihood", "log_likelihood_bound"]
 
 FEWEST = 5.0  # effective samples of which a mean says something
 TAILED = 500  # samples of which the tail says something
 EXACT = 1e-6  # nats, an error below which weights differ by rounding
-REFINING, RATE = 16, 0.05  # samples of a step that refines a posterior, and its rate, in standard deviations
+REFINING = 16  # samples of a step that refines a posterior
 LEAPFROG, ACCEPTED = 5, 0.65  # steps of a proposal, and the share of proposals that is aimed at
 
 
@@ -248,42 +246,17 @@ def importance_estimate(
     _refuse_points(model)
     if k < 2:
         raise PlanError(f"{k} importance sample has no standard error: take two or more")
-    weighed = _refined(model, batch, noise, refine) if refine else None
+    if refine:
+        q, log_joint = refined_posterior(model, batch, noise, steps=refine, samples=REFINING, weighted=True)
 
     def log_weights(k: int) -> Tensor:
-        return model.trace(batch, k=k, noise=noise).log_joint_ratio if weighed is None else weighed(k)
+        if not refine:
+            return model.trace(batch, k=k, noise=noise).log_joint_ratio
+        z = q.draw(k, noise).z
+        return log_joint(z) - q.log_prob(z)
 
     parts = [log_weights(min(block, k - start)).double() for start in range(0, k, block)]
     return Estimate.of(torch.cat(parts))
-
-
-def _refined(model: Any, batch: Batch, noise: Noise, steps: int) -> Callable[[int], Tensor]:
-    """Refine each row's posterior, and draw log weights ``(k, n)`` of samples from what has come of it."""
-    c = model.conditioned(batch.c, len(batch))
-    q = model.q(batch.x, c)
-    if type(q) is not DiagonalNormal:
-        raise PlanError(
-            f"{type(model.posterior.plain).__name__} gives no normal distribution of independent numbers, "
-            "and others are not refined: leave refine out, or use method='ais'"
-        )
-    p = model.prior(c, posterior=model.posterior.plain)
-    moved, widened = (torch.zeros_like(q.mean, requires_grad=True) for _ in range(2))
-    optimizer = Adam([moved, widened], lr=RATE)
-
-    def log_weights(k: int) -> Tensor:
-        now = DiagonalNormal(q.mean + q.std() * moved, q.log_var + widened)
-        z = now.draw(k, noise).z
-        return p.log_prob(z) + model.log_likelihood(model.likelihood(z, c), batch.x) - now.log_prob(z)
-
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * SCHEDULES["cosine"](step / steps)
-        with torch.enable_grad():
-            loss = -importance_bound(log_weights(REFINING)).sum()
-            slopes = torch.autograd.grad(loss, [moved, widened])
-        # A row whose bound is not finite stays, and no other has to do with it.
-        moved.grad, widened.grad = (slope.masked_fill(~slope.isfinite(), 0.0) for slope in slopes)
-        optimizer.step()
-    return log_weights
 
 
 def annealed_log_likelihood(
