@@ -13,9 +13,9 @@ from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Reading, check, of_mean, of_ratio
 from chartae.audits.prior import Z
 from chartae.core.noise import Noise
-from chartae.density.refining import DRAWS, refined
+from chartae.density.refining import DRAWS, REFINABLE, Normal, refined
 from chartae.geometry.charts import Chart, rows_of
-from chartae.parts.distributions import Chain, DiagonalNormal, FullNormal
+from chartae.parts.distributions import Chain, FullNormal
 from chartae.transfer import labeled
 
 __all__: list[str] = []  # the checks are in the registry
@@ -26,7 +26,7 @@ NEIGHBORS = 10
 SIMULATED = 2_000  # items that are made with known codes
 FEWEST_SPREAD = 50
 STEPS = 100  # of refining a posterior
-JUDGED = 16  # times that two draws are what an ELBO is the mean of
+JUDGED = 8  # times that two draws are what an ELBO is the mean of
 
 
 @check(
@@ -237,8 +237,8 @@ def _amortization(evidence: Evidence) -> Reading:
         return Reading(None, because="items are too few to know which dimensions are used")
     with torch.no_grad():
         q = evidence.chart.q(evidence.x[:1], *evidence.conditions(slice(1)))
-    if type(q) is not DiagonalNormal:
-        return Reading(None, because="q(z | x) is no normal distribution of independent numbers")
+    if type(q) not in REFINABLE:
+        return Reading(None, because="q(z | x) is no normal distribution")
     off, nats = _off(evidence, evidence.x[:m], evidence.c)
     also = {"off": math.sqrt(off[:, used].mean()), "nats": float(nats.mean()), "trained": None, "note": ""}
     if evidence.train is not None:
@@ -261,14 +261,14 @@ def _off_block(chart: Chart, noise: Noise, x: Tensor, *c: Tensor) -> tuple[np.nd
     assert chart.prior is not None
     with torch.no_grad():
         q, p = chart.q(x, *c), chart.prior(*c or (None,))
-    assert isinstance(q, DiagonalNormal)
+    assert isinstance(q, REFINABLE)
 
     def log_joint(z: Tensor) -> Tensor:
         repeated = [v.repeat(len(z), *[1] * (v.dim() - 1)) for v in (x, *c)]
         fits = chart.likelihood(repeated[0], z.flatten(0, 1), *repeated[1:])  # type: ignore[misc]
         return p.log_prob(z) + fits.reshape(z.shape[:2])
 
-    def elbo(q: DiagonalNormal) -> Tensor:
+    def elbo(q: Normal) -> Tensor:
         same = Noise(0)  # for both, or chance would make most of the difference
         draws = [q.draw(DRAWS, same).z for _ in range(JUDGED)]
         return torch.stack([(log_joint(z) - q.log_prob(z)).mean(0) for z in draws]).mean(0)

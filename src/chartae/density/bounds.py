@@ -204,8 +204,8 @@ def log_likelihood(
     block : int
         How many of them pass at once: memory is bounded by ``block`` times ``n`` rows.
     refine : int
-        Steps by which each row's posterior is refined first, if it is a normal distribution of independent
-        numbers; a step takes as long as some 20 samples.
+        Steps by which each row's posterior is refined first, if it is a normal distribution; a step takes as
+        long as some 20 samples.
 
     Returns
     -------

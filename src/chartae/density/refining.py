@@ -11,11 +11,13 @@ from torch import Tensor
 from chartae.core.contracts import Batch
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
-from chartae.parts.distributions import DiagonalNormal
+from chartae.parts.distributions import DiagonalNormal, FullNormal
 from chartae.training.optimizers import SCHEDULES, Adam
 
-__all__ = ["DRAWS", "refined", "refined_posterior"]
+__all__ = ["DRAWS", "REFINABLE", "Normal", "refined", "refined_posterior"]
 
+Normal = DiagonalNormal | FullNormal
+REFINABLE = (DiagonalNormal, FullNormal)
 LogJoint = Callable[[Tensor], Tensor]  # from codes (k, n, d) to log p(x, z), (k, n) nats
 
 RATE = 0.2  # of a step at the start, in standard deviations
@@ -23,22 +25,22 @@ DRAWS = 2  # of a step up the ELBO: what draws have in common is no noise
 
 
 def refined(
-    q: DiagonalNormal,
+    q: Normal,
     log_joint: LogJoint,
     noise: Noise,
     *,
     steps: int,
     samples: int = DRAWS,
     weighted: bool = False,
-) -> DiagonalNormal:
-    """Find a normal posterior of independent numbers that bounds log p(x) better, uphill from a given one.
+) -> Normal:
+    """Find a normal posterior that bounds log p(x) better, uphill from a given one.
 
     Each row goes by itself. Steps follow draws alone: what else of log q depends on its parameters has a
     slope of zero on average, and would be noise.
 
     Parameters
     ----------
-    q : DiagonalNormal
+    q : DiagonalNormal or FullNormal
         Of batch shape ``(n,)``: where to begin.
     log_joint : callable
         From codes ``(k, n, d)`` to log p(x, z), ``(k, n)`` nats.
@@ -53,8 +55,8 @@ def refined(
 
     Returns
     -------
-    DiagonalNormal
-        Of batch shape ``(n,)``, detached.
+    DiagonalNormal or FullNormal
+        Of batch shape ``(n,)`` and of the kind that was given, detached.
 
     References
     ----------
@@ -72,31 +74,34 @@ def refined(
     >>> bool(found.mean.abs().max() < 0.01)
     True
     """
-    moved, widened = (torch.zeros_like(q.mean, requires_grad=True) for _ in range(2))
-    optimizer = Adam([moved, widened], lr=RATE)
-
-    def now() -> DiagonalNormal:
-        return DiagonalNormal(q.mean + q.std() * moved, q.log_var + widened)
-
+    shape = q.log_var if isinstance(q, DiagonalNormal) else q.scale_tril
+    moved, turned = (torch.zeros_like(each, requires_grad=True) for each in (q.mean, shape))
+    optimizer = Adam([moved, turned], lr=RATE)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = RATE * SCHEDULES["cosine"](step / steps)
         with torch.enable_grad():
-            there = now()
-            z = there.draw(samples, noise).z
-            still = DiagonalNormal(there.mean.detach(), there.log_var.detach())
+            z = _changed(q, moved, turned).draw(samples, noise).z
+            still = _changed(q, moved.detach(), turned.detach())
             log_weights = log_joint(z) - still.log_prob(z)
             shares = log_weights.detach().softmax(0).square() if weighted else 1 / samples
-            slopes = torch.autograd.grad(-(shares * log_weights).sum(), [moved, widened])
+            slopes = torch.autograd.grad(-(shares * log_weights).sum(), [moved, turned])
         # A row whose bound is not finite stays, and no other has to do with it.
-        moved.grad, widened.grad = (slope.masked_fill(~slope.isfinite(), 0.0) for slope in slopes)
+        moved.grad, turned.grad = (slope.masked_fill(~slope.isfinite(), 0.0) for slope in slopes)
         optimizer.step()
-    with torch.no_grad():
-        return now()
+    return _changed(q, moved.detach(), turned.detach())
+
+
+def _changed(q: Normal, moved: Tensor, turned: Tensor) -> Normal:
+    """Move a normal and change its shape, both in units of its own; zeros change nothing."""
+    if isinstance(q, DiagonalNormal):
+        return DiagonalNormal(q.mean + q.std() * moved, q.log_var + turned)
+    factor = turned.tril(-1) + torch.diag_embed((0.5 * turned.diagonal(dim1=-2, dim2=-1)).exp())
+    return FullNormal(q.mean + (q.scale_tril @ moved.unsqueeze(-1)).squeeze(-1), q.scale_tril @ factor)
 
 
 def refined_posterior(
     model: Any, batch: Batch, noise: Noise, *, steps: int, samples: int = DRAWS, weighted: bool = False
-) -> tuple[DiagonalNormal, LogJoint]:
+) -> tuple[Normal, LogJoint]:
     """Refine what a model's encoder says of some rows, as :func:`refined` does.
 
     Parameters
@@ -110,7 +115,7 @@ def refined_posterior(
 
     Returns
     -------
-    q : DiagonalNormal
+    q : DiagonalNormal or FullNormal
         Of batch shape ``(n,)``.
     log_joint : callable
         From codes ``(k, n, d)`` to log p(x, z) of these rows, ``(k, n)`` nats.
@@ -118,7 +123,7 @@ def refined_posterior(
     Raises
     ------
     PlanError
-        If the encoder gives no normal distribution of independent numbers.
+        If the encoder gives no normal distribution.
 
     Examples
     --------
@@ -135,10 +140,10 @@ def refined_posterior(
     with torch.no_grad():
         c = model.conditioned(batch.c, len(batch))
         q = model.q(batch.x, c)
-        if type(q) is not DiagonalNormal:
+        if type(q) not in REFINABLE:
             raise PlanError(
-                f"{type(model.posterior.plain).__name__} gives no normal distribution of independent "
-                "numbers, and others are not refined: leave refine out"
+                f"{type(model.posterior.plain).__name__} gives no normal distribution, and others are not "
+                "refined: leave refine out"
             )
         p = model.prior(c, posterior=model.posterior.plain)
 

@@ -146,9 +146,9 @@ class Densities(Encoding):
             Importance sampling from q(z | x), or annealed importance sampling from q(z | x) to p(z | x) by
             Hamiltonian Monte Carlo, which costs about a thousand passes through the decoder for each chain.
         refine : int
-            Of "importance", where q(z | x) is a normal distribution of independent numbers: steps by which
-            each row's own is brought nearer to p(z | x) first. An encoder does not find the best one of a row
-            that is new; 100 take as long as some 2000 samples.
+            Of "importance", where q(z | x) is a normal distribution: steps by which each row's own is brought
+            nearer to p(z | x) first. An encoder does not find the best one of a row that is new; 100 take as
+            long as some 2000 samples.
         random_state : int, RandomState or None
             None: different each time.
 

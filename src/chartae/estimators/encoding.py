@@ -75,8 +75,8 @@ class Encoding(Checking):
         return_std : bool
             Give the posterior's standard deviation as well.
         refine : int
-            Steps by which each row's posterior is refined, if it is a normal distribution of independent
-            numbers; 100 lead to any code that is no more than eight of its standard deviations away.
+            Steps by which each row's posterior is refined, if it is a normal distribution; 100 lead to any
+            code that is no more than eight of its standard deviations away.
 
         Returns
         -------
