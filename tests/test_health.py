@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import chartae as ct
 from chartae.apps.cli import app
+from chartae.apps.fitting import _cure
 from chartae.apps.health import Origin
 from chartae.audits import report as reports
 from chartae.audits.evidence import Evidence
@@ -319,6 +320,22 @@ def test_fit_ends_with_a_report_of_the_rows_it_has_held_out(digits):
     assert f"health    {report['summary']}" in said
     assert "latent-dimension" in said
     assert "--remedy more-dimensions" in said
+
+
+def test_a_remedy_that_is_no_option_of_a_fit_is_not_named_as_one():
+    wider, refined, walk = proposed(
+        ("more-dimensions", "refine", "geodesic-paths"), Setting("vae", latent_dim=2, dimension=7.3)
+    )
+    assert _cure(wider) == "--remedy more-dimensions: raise latent_dim from 2 to 9"
+    for remedy in (refined, walk):
+        assert _cure(remedy) == f"this: {remedy.says}"
+
+
+def test_dreams_are_proposed_to_those_who_have_none():
+    (asleep,) = proposed(("asleep",), Setting("vae", parameters={"asleep": 0.0}))
+    assert asleep.changes == {"asleep": 1.0}
+    for known in ({"asleep": 0.5}, {}):
+        assert not proposed(("asleep",), Setting("vae", parameters=known))
 
 
 def test_audit_finds_the_data_again_and_sets_the_exit_code(digits, tmp_path):

@@ -156,12 +156,15 @@ CASES: dict[str, Case] = {
             USED
             + SAMPLED
             + "reconstruction-tail missed validity-radius distortion neighborhoods density components "
-            "interpolation interpolated-items prior-match prior-shape information bound density-gain sigma",
+            "interpolation interpolated-items prior-match prior-shape information bound density-gain sigma amortization",
             "sigma-informative",
             whole=True,
         ),
     ),
-    "VAE of a sheet": (case(sheet, vae), wants(USED + SHAPE + SAMPLED + "missed information", whole=True)),
+    "VAE of a sheet": (
+        case(sheet, vae),
+        wants(USED + SHAPE + SAMPLED + "missed information amortization", whole=True),
+    ),
     "AE of a sheet, density fitted": (
         case(sheet, ae, change=density),
         wants(USED + SHAPE + SAMPLED + "missed density-gain", whole=True),
@@ -171,7 +174,7 @@ CASES: dict[str, Case] = {
     "conditional VAE": (
         case(shifted, ct.CVAE(latent_dim=2, **{**SMALL, "max_epochs": 60}), n=2000),
         wants(
-            SHAPE + "missed active-dimensions push-to-zero information prior-holes sample-holes",
+            SHAPE + "missed active-dimensions push-to-zero information prior-holes sample-holes amortization",
             "",
             "probe",
             whole=True,
@@ -197,7 +200,7 @@ CASES: dict[str, Case] = {
     ),
     "VAE of 50 items, overfitted": (
         case(factors, ct.VAE(latent_dim=5, **{**SMALL, "hidden": (128, 128), "max_epochs": 400}), n=50),
-        wants("", "sigma"),
+        wants("", "sigma amortization"),
     ),
     "AE of a circle, N(0, I)": (
         case(circle, ae, change=standard),

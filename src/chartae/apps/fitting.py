@@ -45,6 +45,7 @@ from chartae.core.errors import DataError, PlanError, RunFolderError
 
 if TYPE_CHECKING:
     from chartae.apps.health import Origin
+    from chartae.audits import Remedy
     from chartae.training.readers import Dataset
 
 __all__: list[str] = []
@@ -115,15 +116,6 @@ def fit(
     from chartae.models.recipes import find
 
     before = _origin(origin, remedy)
-    words = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
-    if before is not None and before.is_trained and any(words[name] for name in words if name != "memory"):
-        raise PlanError(f"{remedy} trains nothing anew, on no other data: leave DATA and its options out")
-    if data is None:
-        if before is None:
-            raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
-        source = before.source
-        words = {name: given or source.get(name) for name, given in words.items()}
-    words["encoder"] = shortened(words["encoder"], max_length)
     entry = find(recipe or (before.recipe if before else "vae"))
     asked = {
         "latent_dim": latent_dim,
@@ -143,11 +135,21 @@ def fit(
     if column:
         known = (before.parameters.get("columns") if before else None) or {}
         given["columns"] = known | dict(kind_of(pair) for pair in column)
-    items = to_fit(entry, words, quiet=quiet)
+    words = {"data": data, "labels": labels, "size": size, "encoder": encoder, "memory": memory}
     if before is not None:
-        if before.is_trained and (own or given.keys() - {"random_state"}):
-            raise PlanError(f"{remedy} trains nothing anew: leave the options of training out")
+        elsewhere = any(words[name] for name in words if name != "memory")
+        if before.is_trained and (elsewhere or own or given.keys() - {"random_state"}):
+            raise PlanError(
+                f"{remedy} trains nothing anew, on no other data: leave DATA and the options of training out"
+            )
         own, given = before.own(entry.name) | own, before.parameters | given
+        if data is None:
+            source = before.source
+            words = {name: word or source.get(name) for name, word in words.items()}
+    if words["data"] is None:
+        raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
+    words["encoder"] = shortened(words["encoder"], max_length)
+    items = to_fit(entry, words, quiet=quiet)
     trained = before.trained if before is not None and before.is_trained else None
     estimator = trained or chartae.Autoencoder(
         recipe=entry.name, recipe_params=own or None, **{"verbose": 0 if quiet else 1, **given}
@@ -251,9 +253,14 @@ def _audit_fit(estimator: Any, items: Dataset, out: Path, before: Origin | None,
     typer.echo(f"health    {report.summary}")
     for finding in report.findings:
         if finding.verdict == "fail":
-            cures = [f" Try --remedy {cure.name}: {cure.says}." for cure in finding.remedies[:1]]
+            cures = [f" Try {_cure(remedy)}." for remedy in finding.remedies[:1]]
             typer.echo(f"          {finding.name}: {finding.says}{''.join(cures)}")
     return True
+
+
+def _cure(remedy: Remedy) -> str:
+    """Name a remedy's option, where it is of a fit, and say what it does."""
+    return f"--remedy {remedy.name}: {remedy.says}" if remedy.changes else f"this: {remedy.says}"
 
 
 def _typed(words: dict[str, Any]) -> str:
