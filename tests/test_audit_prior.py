@@ -528,6 +528,61 @@ def test_codes_that_a_beta_other_than_one_pulls_to_zero_are_no_best_codes():
     assert finding.interval[0] < off.mean() < finding.interval[1]
 
 
+@pytest.mark.parametrize("factor", [0.1, 4.0])
+def test_an_encoder_that_is_too_sure_or_unsure_is_measured_by_the_spread_that_is_right(factor):
+    base = linear(spare=0)
+
+    def posterior(x, *c):
+        q = base.posterior(x)
+        return DiagonalNormal(q.mean + 2.5 * q.std(), q.log_var + 2 * np.log(factor))
+
+    finding = found("amortization", replace(base, posterior=posterior), items(500))
+    assert finding.verdict == "fail"
+    assert finding.statistic == pytest.approx(2.5**2, rel=0.2)
+
+
+def test_a_posterior_of_any_covariance_is_asked_along_what_is_narrow_in_it():
+    """z' = A z has posteriors of correlation .98: what is off across that is no part of a marginal σ."""
+    base, turn = linear(spare=0), torch.eye(4) + 0.8 * torch.eye(4).flip(0)
+    back = torch.linalg.inv(turn)
+
+    def posterior(x, off=0.0):
+        q = base.posterior(x)
+        factor = torch.linalg.cholesky(turn @ torch.diag_embed(q.std().square()) @ turn.T)
+        return FullNormal(q.mean @ turn.T + off * factor[..., -1], factor)
+
+    prior = FullNormal(torch.zeros(4), torch.linalg.cholesky(turn @ turn.T))
+    for off, verdict in ((0.0, "ok"), (5.0, "fail")):
+        chart = replace(
+            base,
+            encode=lambda x, off=off: posterior(x, off).mean,
+            posterior=lambda x, off=off: posterior(x, off),
+            decode=lambda z: base.decode(z @ back.T),
+            likelihood=lambda x, z: base.likelihood(x, z @ back.T),
+            prior=lambda c: prior,
+        )
+        finding = found("amortization", chart, items(500))
+        assert finding.verdict == verdict
+        assert finding.statistic == pytest.approx(off**2 / 4, rel=0.05, abs=1e-3)
+
+
+def test_a_standard_deviation_that_all_items_share_is_refined_for_each():
+    base = linear(spare=0)
+    chart = replace(base, posterior=lambda x: DiagonalNormal(base.posterior(x).mean, torch.zeros(4)))
+    finding = found("amortization", chart, items(500))
+    assert finding.statistic == pytest.approx(0, abs=0.03)
+    wider = SPECTRUM / SIGMA**2  # in variance
+    assert finding.also["nats"] == pytest.approx(0.5 * (wider - 1 - np.log(wider)).sum(), rel=0.1)
+
+
+def test_a_decoder_that_cuts_gradients_is_refused():
+    base = linear()
+    chart = replace(base, likelihood=torch.no_grad()(base.likelihood))
+    finding = found("amortization", chart, items(500))
+    assert finding.verdict == "cannot tell"
+    assert "the decoder cuts gradients" in finding.says
+
+
 def test_codes_of_items_in_training_are_asked_as_well():
     x, train = items(200), items(500, seed=1)
     base = linear()

@@ -28,6 +28,7 @@ from chartae.density import (
 from chartae.density.bounds import Estimate, tail_shape
 from chartae.density.fitted import Density, _shrinkage
 from chartae.density.learning import learn
+from chartae.density.refining import refined
 from chartae.estimators.decoding import _held
 from chartae.models.persistence import read_run, write_run
 from chartae.parts.distributions import (
@@ -522,6 +523,21 @@ def test_of_any_covariance_the_refined_posterior_is_exact():
     np.testing.assert_allclose(residual @ W / 0.7**2, codes, atol=1e-3)  # where the slope of log p(x, z) is 0
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_a_posterior_that_is_right_stays_where_it_is(steps, weighted):
+    """x = w z + noise of variance s²: p(z | x) = N(w x / (w² + s²), s² / (w² + s²)); 30 rows of 3."""
+    w, s2 = torch.tensor([3.0, 1.0, 0.2]), 0.25
+    x = 3 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    right = DiagonalNormal(w * x / (w**2 + s2), (s2 / (w**2 + s2)).log().expand(30, 3))
+    found = refined(
+        right, StandardNormal(3), lambda z: -0.5 * ((x - w * z) ** 2).sum(-1) / s2, Noise(0), steps=steps,
+        samples=4, weighted=weighted,
+    )  # fmt: skip
+    assert ((found.mean - right.mean) / right.std()).abs().max() < 0.01
+    assert (found.log_var - right.log_var).abs().max() < 0.01
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_refined_code_is_of_its_row_alone_and_the_same_each_time(linear, dtype):
     rows = X[:9].astype(dtype)
@@ -612,12 +628,14 @@ def test_what_has_no_likelihood(linear):
             linear.log_likelihood(X, refine=wrong)
         with pytest.raises(PlanError, match="refine"):
             linear.transform(X, refine=wrong)
-    with pytest.raises(PlanError, match=r"gives no normal distribution .*: leave refine out"):
+    with pytest.raises(
+        PlanError, match="is a Delta, and only normal distributions are refined: leave refine out"
+    ):
         ae.transform(X, refine=10)
     with pytest.raises(PlanError, match="refine is of method='importance'"):
         linear.log_likelihood(X, method="ais", refine=10)
     ball = ct.Autoencoder(recipe="svae", **{**SMALL, "latent_dim": 3}).fit(X)
-    with pytest.raises(PlanError, match="gives no normal distribution"):
+    with pytest.raises(PlanError, match="is a Zonal, and only normal"):
         ball.log_likelihood(X, refine=10)
     batch = Batch(torch.zeros(2, 4))
     for estimate in (log_likelihood, annealed_log_likelihood):
@@ -633,7 +651,13 @@ def test_the_likelihood_of_images_conditions_and_gaps():
         assert np.isfinite(value).all()
         assert np.isfinite(error).all()
         assert (value < 0).all()
-    assert not np.array_equal(cvae.transform(bits[:3], 1, refine=5), cvae.transform(bits[:3], 1))
+    with torch.inference_mode():  # of whoever calls
+        assert cvae.log_likelihood(bits[:3], 1, n_importance=8, refine=5)[0].shape == (3,)
+    for c, other in ((0, 1), (1, 0)):
+        codes = cvae.transform(bits[:20], c, refine=200)
+        shift = cvae.transform(bits[:20], other, refine=200) - codes
+        loss = [((cvae.inverse_transform(z, c) - bits[:20]) ** 2).sum() for z in (codes, codes + shift)]
+        assert loss[0] < loss[1]
     gaps = X.copy()
     gaps[::3, 1] = np.nan
     vae = ct.VAE(missing="mask", **SMALL).fit(gaps)

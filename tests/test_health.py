@@ -331,6 +331,13 @@ def test_a_remedy_that_is_no_option_of_a_fit_is_not_named_as_one():
         assert _cure(remedy) == f"this: {remedy.says}"
 
 
+def test_a_kl_of_another_weight_is_given_that_of_the_elbo():
+    (remedy,) = proposed(("unit-beta",), Setting("beta-vae", recipe_params={"beta": 4.0, "free_bits": 0.1}))
+    assert remedy.changes == {"recipe_params": {"beta": 1.0, "free_bits": 0.1}}
+    for same in ({"beta": 1.0}, {}):
+        assert not proposed(("unit-beta",), Setting("vae", recipe_params=same))
+
+
 def test_dreams_are_proposed_to_those_who_have_none():
     (asleep,) = proposed(("asleep",), Setting("vae", parameters={"asleep": 0.0}))
     assert asleep.changes == {"asleep": 1.0}

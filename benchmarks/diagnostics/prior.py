@@ -131,15 +131,15 @@ def wrong_sigma(seed: int, *, factor: float) -> World:
     return World(replace(old, posterior=posterior), world.items)
 
 
-def mistaken(seed: int, *, by: float) -> World:
-    """An encoder whose codes are off by so many standard deviations, each along a direction of its own."""
+def mistaken(seed: int, *, by: float, sure: float = 1.0) -> World:
+    """An encoder whose codes are off by so many standard deviations, and which may be surer than it ought."""
     world = linear(seed, spare=0)
     old = world.chart
 
     def posterior(x: Tensor, *c: Tensor) -> DiagonalNormal:
         q = old.posterior(x)  # type: ignore[misc]
         side = torch.where(x[:, : q.mean.shape[1]] > 0, by, -by)
-        return DiagonalNormal(q.mean + side * q.std(), q.log_var)
+        return DiagonalNormal(q.mean + side * q.std(), q.log_var + 2 * math.log(sure))
 
     return World(replace(old, posterior=posterior), world.items)
 
@@ -352,6 +352,10 @@ CASES: dict[str, Case] = {
     "codes off by .4 of sigma": (case(lambda s: mistaken(s, by=0.4), 1000), wants("amortization")),
     "codes off by .6 of sigma": (case(lambda s: mistaken(s, by=0.6), 1000), wants("", "amortization")),
     "codes off by 3 sigma": (case(lambda s: mistaken(s, by=3.0), 1000), wants("", "amortization")),
+    "codes off by 3 sigma, sigma a tenth": (
+        case(lambda s: mistaken(s, by=3.0, sure=0.1), 1000),
+        wants("", "amortization"),
+    ),
     "exact on a sphere": (case(sphere, 1000), wants("sigma")),
     "on a sphere, four times too narrow": (case(lambda s: sphere(s, factor=4.0), 1000), wants("", "sigma")),
     "half of an axis left out": (case(lambda s: forgetful(s, 0.5), 2000), wants("", "coverage")),

@@ -156,7 +156,8 @@ CASES: dict[str, Case] = {
             USED
             + SAMPLED
             + "reconstruction-tail missed validity-radius distortion neighborhoods density components "
-            "interpolation interpolated-items prior-match prior-shape information bound density-gain sigma amortization",
+            "interpolation interpolated-items prior-match prior-shape information bound density-gain sigma "
+            "amortization",
             "sigma-informative",
             whole=True,
         ),

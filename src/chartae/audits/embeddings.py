@@ -12,8 +12,9 @@ from torch import Tensor
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import Reading, check, of_mean, of_ratio
 from chartae.audits.prior import Z
+from chartae.core.contracts import Distribution
 from chartae.core.noise import Noise
-from chartae.density.refining import DRAWS, REFINABLE, Normal, refined
+from chartae.density.refining import DRAWS, REFINABLE, Normal, log_weights, refined
 from chartae.geometry.charts import Chart, rows_of
 from chartae.parts.distributions import Chain, FullNormal
 from chartae.transfer import labeled
@@ -145,7 +146,7 @@ def _probed(X: np.ndarray, y: np.ndarray, cut: int) -> np.ndarray:
         "fail": "Do not trust the standard deviations of codes: variances are off by {value:.2g}, {side}. Of "
         "items made from known codes, {covered:.0%} lie within their 90 % intervals{note}.",
     },
-    remedies=("lower-beta", "asleep", "full-covariance", "use-the-mean"),
+    remedies=("unit-beta", "asleep", "full-covariance", "use-the-mean"),
     reference="Talts et al. 2018, arXiv:1804.06788; Lemos et al. 2023, arXiv:2302.03026",
     needs=("posterior", "observe", "prior"),
 )
@@ -167,15 +168,7 @@ def _sigma(evidence: Evidence) -> Reading:
             c = evidence.conditions(rows[b])
             q = chart.posterior(chart.observe(z[b], noise, *c), *c)
             whole = isinstance(q, FullNormal)
-            if isinstance(q, Chain):  # whose deviations are those of a part, given the part before
-                gap = q.standardized(z[b])
-            elif isinstance(q, FullNormal):
-                gap = (z[b] - q.mean).unsqueeze(-1)
-                gap = torch.linalg.solve_triangular(q.scale_tril, gap, upper=False)[..., 0]
-            else:
-                mean, std = q.moments()
-                gap = (z[b] - mean) / std
-            zeta.append(gap.cpu().double())
+            zeta.append(_standardized(q, z[b]).cpu().double())
     off = torch.cat(zeta).numpy()[:, used]
     squares = off**2
     mean, error = squares.mean(0), squares.std(0, ddof=1) / math.sqrt(len(squares))
@@ -199,6 +192,16 @@ def _sigma(evidence: Evidence) -> Reading:
     )
 
 
+def _standardized(q: Distribution, z: Tensor) -> Tensor:
+    """How many standard deviations codes are off, ``(n, d)``: each of what those before leave open."""
+    if isinstance(q, Chain):  # whose deviations are those of a part, given the part before
+        return q.standardized(z)
+    if isinstance(q, FullNormal):
+        return torch.linalg.solve_triangular(q.scale_tril, (z - q.mean).unsqueeze(-1), upper=False)[..., 0]
+    mean, std = q.moments()
+    return (z - mean) / std
+
+
 def _bonferroni(k: int) -> float:
     from scipy.stats import norm
 
@@ -212,16 +215,15 @@ def _bonferroni(k: int) -> float:
     fail=4.0,
     unit="squared standard deviations of a code",
     says={
-        "ok": "The encoder finds the codes of items: from the best that a normal q(z | x) could be, each on "
-        "its own, means are {off:.2g} standard deviations away{note}, and {nats:.2g} nats an item are lost.",
-        "warn": "The encoder misses the codes of items somewhat: from the best that a normal q(z | x) could "
-        "be, each on its own, means are {off:.2g} standard deviations away{note}, and {nats:.2g} nats an "
-        "item are lost.",
-        "fail": "The encoder misses the codes of items: from the best that a normal q(z | x) could be, each "
-        "on its own, means are {off:.2g} standard deviations away{note}, and {nats:.2g} nats an item are "
-        "lost.",
+        "ok": "The encoder finds the codes of items: its means are {off:.2g} standard deviations{note} from "
+        "those of the best q(z | x) that an item could have, and {nats:.2g} nats of its ELBO are lost.",
+        "warn": "The encoder misses the codes of items somewhat: its means are {off:.2g} standard "
+        "deviations{note} from those of the best q(z | x) that an item could have, and {nats:.2g} nats of "
+        "its ELBO are lost.",
+        "fail": "The encoder misses the codes of items: its means are {off:.2g} standard deviations{note} "
+        "from those of the best q(z | x) that an item could have, and {nats:.2g} nats of its ELBO are lost.",
     },
-    remedies=("refine", "longer-training", "more-data"),
+    remedies=("unit-beta", "refine", "longer-training", "more-data"),
     reference="Cremer, Li and Duvenaud 2018, arXiv:1801.03558",
     needs=("posterior", "likelihood", "prior"),
 )
@@ -240,10 +242,11 @@ def _amortization(evidence: Evidence) -> Reading:
     if type(q) not in REFINABLE:
         return Reading(None, because="q(z | x) is no normal distribution")
     off, nats = _off(evidence, evidence.x[:m], evidence.c)
-    also = {"off": math.sqrt(off[:, used].mean()), "nats": float(nats.mean()), "trained": None, "note": ""}
+    lost = float(nats.mean())
+    also = {"off": math.sqrt(off[:, used].mean()), "nats": max(0.0, lost), "trained": None, "note": ""}
     if evidence.train is not None:
-        trained = float(_off(evidence, evidence.train[:m], evidence.c_train)[0][:, used].mean())
-        note = f" ({math.sqrt(trained):.2g} of items that it was trained on)"
+        trained = float(_off(evidence, evidence.train[: m // 2], evidence.c_train)[0][:, used].mean())
+        note = f" ({math.sqrt(trained):.2g} where it was trained)"
         also |= {"trained": trained, "note": note}
     each = off[:, used].mean(1)
     return of_mean(each, rows=np.argsort(-each)[:20], also=also)
@@ -263,19 +266,19 @@ def _off_block(chart: Chart, noise: Noise, x: Tensor, *c: Tensor) -> tuple[np.nd
         q, p = chart.q(x, *c), chart.prior(*c or (None,))
     assert isinstance(q, REFINABLE)
 
-    def log_joint(z: Tensor) -> Tensor:
+    def log_likelihood(z: Tensor) -> Tensor:
         repeated = [v.repeat(len(z), *[1] * (v.dim() - 1)) for v in (x, *c)]
         fits = chart.likelihood(repeated[0], z.flatten(0, 1), *repeated[1:])  # type: ignore[misc]
-        return p.log_prob(z) + fits.reshape(z.shape[:2])
+        return fits.reshape(z.shape[:2])
 
     def elbo(q: Normal) -> Tensor:
         same = Noise(0)  # for both, or chance would make most of the difference
         draws = [q.draw(DRAWS, same).z for _ in range(JUDGED)]
-        return torch.stack([(log_joint(z) - q.log_prob(z)).mean(0) for z in draws]).mean(0)
+        return torch.stack([log_weights(q, p, log_likelihood, z).mean(0) for z in draws]).mean(0)
 
-    best = refined(q, log_joint, noise, steps=STEPS)
+    best = refined(q, p, log_likelihood, noise, steps=STEPS)
     with torch.no_grad():
-        off, nats = ((q.mean - best.mean) / best.std()).square(), elbo(best) - elbo(q)
+        off, nats = _standardized(best, q.mean).square(), elbo(best) - elbo(q)
     return off.cpu().double().numpy(), nats.cpu().double().numpy()
 
 

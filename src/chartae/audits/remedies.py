@@ -166,6 +166,8 @@ def _asleep(now: Setting) -> tuple[str, dict[str, Any]] | None:
 
 @remedies.register("refine")
 def _refine(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    if not now.recipe:
+        return None
     return "refine codes, each on its own: transform(X, refine=100)", {}
 
 
@@ -212,6 +214,17 @@ def _lower_beta(now: Setting) -> tuple[str, dict[str, Any]] | None:
         lam = now.recipe_params["lam"] / 10
         return f"lower the penalty on the codes: lam={lam:g}", {"recipe_params": {"lam": lam}}
     return None
+
+
+@remedies.register("unit-beta")
+def _unit_beta(now: Setting) -> tuple[str, dict[str, Any]] | None:
+    # Of another weight than the ELBO's, q(z | x) is no posterior of the decoder that it is trained with.
+    beta = now.recipe_params.get("beta", 1.0)
+    if beta == 1:
+        return None
+    return f"weigh the KL as the ELBO does: beta=1, not {beta:g}", {
+        "recipe_params": {**now.recipe_params, "beta": 1.0}
+    }
 
 
 @remedies.register("free-bits")

@@ -247,13 +247,12 @@ def importance_estimate(
     if k < 2:
         raise PlanError(f"{k} importance sample has no standard error: take two or more")
     if refine:
-        q, log_joint = refined_posterior(model, batch, noise, steps=refine, samples=REFINING, weighted=True)
+        q, weigh = refined_posterior(model, batch, noise, steps=refine, samples=REFINING, weighted=True)
 
     def log_weights(k: int) -> Tensor:
-        if not refine:
-            return model.trace(batch, k=k, noise=noise).log_joint_ratio
-        z = q.draw(k, noise).z
-        return log_joint(z) - q.log_prob(z)
+        if refine:
+            return weigh(q.draw(k, noise).z)
+        return model.trace(batch, k=k, noise=noise).log_joint_ratio
 
     parts = [log_weights(min(block, k - start)).double() for start in range(0, k, block)]
     return Estimate.of(torch.cat(parts))

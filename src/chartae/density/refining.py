@@ -8,25 +8,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chartae.core.contracts import Batch
-from chartae.core.errors import PlanError
+from chartae.core.contracts import Batch, Distribution
+from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.parts.distributions import DiagonalNormal, FullNormal
 from chartae.training.optimizers import SCHEDULES, Adam
 
-__all__ = ["DRAWS", "REFINABLE", "Normal", "refined", "refined_posterior"]
+__all__ = ["DRAWS", "REFINABLE", "Normal", "log_weights", "refined", "refined_posterior"]
 
 Normal = DiagonalNormal | FullNormal
 REFINABLE = (DiagonalNormal, FullNormal)
-LogJoint = Callable[[Tensor], Tensor]  # from codes (k, n, d) to log p(x, z), (k, n) nats
 
 RATE = 0.2  # of a step at the start, in standard deviations
 DRAWS = 2  # of a step up the ELBO: what draws have in common is no noise
+FLAT = 0.1  # nats a standard deviation: along smaller slopes steps are shorter, and rounding makes none
+
+
+def log_weights(
+    q: Distribution, prior: Distribution, log_likelihood: Callable[[Tensor], Tensor], z: Tensor
+) -> Tensor:
+    """Weigh codes: log p(x | z) + log p(z) - log q(z).
+
+    Parameters
+    ----------
+    q, prior : Distribution
+        Of batch shape ``(n,)``, or ``()`` where it is the same for all rows.
+    log_likelihood : callable
+        From codes ``(k, n, d)`` to log p(x | z), ``(k, n)`` nats.
+    z : Tensor
+        ``(k, n, d)``.
+
+    Returns
+    -------
+    Tensor
+        ``(k, n)`` nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.density.refining import log_weights
+    >>> from chartae.parts.distributions import StandardNormal
+    >>> log_weights(StandardNormal(2), StandardNormal(2), lambda z: -z.square().sum(-1), torch.ones(1, 3, 2))
+    tensor([[-2., -2., -2.]])
+    """
+    return prior.log_prob(z) + log_likelihood(z) - q.log_prob(z)
 
 
 def refined(
     q: Normal,
-    log_joint: LogJoint,
+    prior: Distribution,
+    log_likelihood: Callable[[Tensor], Tensor],
     noise: Noise,
     *,
     steps: int,
@@ -35,19 +66,21 @@ def refined(
 ) -> Normal:
     """Find a normal posterior that bounds log p(x) better, uphill from a given one.
 
-    Each row goes by itself. Steps follow draws alone: what else of log q depends on its parameters has a
-    slope of zero on average, and would be noise.
+    Each row goes by itself, in units of what it has come to. Steps follow draws alone: what else of log q
+    depends on its parameters has a slope of zero on average, and would be noise.
 
     Parameters
     ----------
     q : DiagonalNormal or FullNormal
         Of batch shape ``(n,)``: where to begin.
-    log_joint : callable
-        From codes ``(k, n, d)`` to log p(x, z), ``(k, n)`` nats.
+    prior : Distribution
+        As in :func:`log_weights`.
+    log_likelihood : callable
+        As in :func:`log_weights`.
     noise : Noise
         Where the randomness comes from.
     steps : int
-        How many; together they go up to ``RATE * steps / 2`` standard deviations.
+        How many; the length of each is a part of a standard deviation, and falls to zero.
     samples : int
         Draws of each step.
     weighted : bool
@@ -57,6 +90,11 @@ def refined(
     -------
     DiagonalNormal or FullNormal
         Of batch shape ``(n,)`` and of the kind that was given, detached.
+
+    Raises
+    ------
+    DataError
+        If the decoder lets no gradients through.
 
     References
     ----------
@@ -70,25 +108,31 @@ def refined(
     >>> from chartae.density.refining import refined
     >>> from chartae.parts.distributions import DiagonalNormal, StandardNormal
     >>> q = DiagonalNormal(torch.ones(1, 2), torch.zeros(1, 2))
-    >>> found = refined(q, StandardNormal(2).log_prob, Noise(0), steps=100)
-    >>> bool(found.mean.abs().max() < 0.01)
-    True
+    >>> found = refined(q, StandardNormal(2), lambda z: -0.5 * z.square().sum(-1), Noise(0), steps=100)
+    >>> bool(found.mean.abs().max() < 0.01), [round(v, 2) for v in found.log_var.exp()[0].tolist()]
+    (True, [0.5, 0.5])
     """
-    shape = q.log_var if isinstance(q, DiagonalNormal) else q.scale_tril
+    shape = q.mean if isinstance(q, DiagonalNormal) else q.scale_tril
     moved, turned = (torch.zeros_like(each, requires_grad=True) for each in (q.mean, shape))
-    optimizer = Adam([moved, turned], lr=RATE)
+    optimizer = Adam([moved, turned], lr=RATE, eps=FLAT)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * SCHEDULES["cosine"](step / steps)
         with torch.enable_grad():
             z = _changed(q, moved, turned).draw(samples, noise).z
-            still = _changed(q, moved.detach(), turned.detach())
-            log_weights = log_joint(z) - still.log_prob(z)
-            shares = log_weights.detach().softmax(0).square() if weighted else 1 / samples
-            slopes = torch.autograd.grad(-(shares * log_weights).sum(), [moved, turned])
+            weights = log_weights(q, prior, _derived(log_likelihood), z)
+            shares = weights.detach().softmax(0).square() if weighted else 1 / samples
+            slopes = torch.autograd.grad(-(shares * weights).sum(), [moved, turned])
         # A row whose bound is not finite stays, and no other has to do with it.
-        moved.grad, turned.grad = (slope.masked_fill(~slope.isfinite(), 0.0) for slope in slopes)
+        rows = torch.cat([slope.flatten(1) for slope in slopes], 1).isfinite().all(1)
+        moved.grad, turned.grad = (
+            torch.where(rows.view(-1, *[1] * (slope.dim() - 1)), slope, 0.0) for slope in slopes
+        )
+        optimizer.param_groups[0]["lr"] = RATE * SCHEDULES["cosine"](step / steps)
         optimizer.step()
-    return _changed(q, moved.detach(), turned.detach())
+        with torch.no_grad():
+            q = _changed(q, moved, turned)
+            moved.zero_()
+            turned.zero_()
+    return q
 
 
 def _changed(q: Normal, moved: Tensor, turned: Tensor) -> Normal:
@@ -99,9 +143,21 @@ def _changed(q: Normal, moved: Tensor, turned: Tensor) -> Normal:
     return FullNormal(q.mean + (q.scale_tril @ moved.unsqueeze(-1)).squeeze(-1), q.scale_tril @ factor)
 
 
+def _derived(log_likelihood: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Refuse a decoder of which no slope is known: posteriors would go to the prior."""
+
+    def checked(z: Tensor) -> Tensor:
+        found = log_likelihood(z)
+        if not found.requires_grad:
+            raise DataError("the decoder cuts gradients: take torch.no_grad and detach out of it")
+        return found
+
+    return checked
+
+
 def refined_posterior(
     model: Any, batch: Batch, noise: Noise, *, steps: int, samples: int = DRAWS, weighted: bool = False
-) -> tuple[Normal, LogJoint]:
+) -> tuple[Normal, Callable[[Tensor], Tensor]]:
     """Refine what a model's encoder says of some rows, as :func:`refined` does.
 
     Parameters
@@ -117,8 +173,8 @@ def refined_posterior(
     -------
     q : DiagonalNormal or FullNormal
         Of batch shape ``(n,)``.
-    log_joint : callable
-        From codes ``(k, n, d)`` to log p(x, z) of these rows, ``(k, n)`` nats.
+    weigh : callable
+        From codes ``(k, n, d)`` to their :func:`log_weights` under ``q``.
 
     Raises
     ------
@@ -133,8 +189,8 @@ def refined_posterior(
     >>> from chartae.density.refining import refined_posterior
     >>> from chartae.models.recipes import build
     >>> model = build("vae", (4,), latent_dim=2).model.eval()
-    >>> q, log_joint = refined_posterior(model, Batch(torch.zeros(3, 4)), Noise(0), steps=10)
-    >>> q.mean.shape, log_joint(q.draw(5, Noise(1)).z).shape
+    >>> q, weigh = refined_posterior(model, Batch(torch.zeros(3, 4)), Noise(0), steps=10)
+    >>> q.mean.shape, weigh(q.draw(5, Noise(1)).z).shape
     (torch.Size([3, 2]), torch.Size([5, 3]))
     """
     with torch.no_grad():
@@ -142,12 +198,13 @@ def refined_posterior(
         q = model.q(batch.x, c)
         if type(q) not in REFINABLE:
             raise PlanError(
-                f"{type(model.posterior.plain).__name__} gives no normal distribution, and others are not "
-                "refined: leave refine out"
+                f"q(z | x) of this model is a {type(q).__name__}, and only normal distributions are refined: "
+                "leave refine out"
             )
-        p = model.prior(c, posterior=model.posterior.plain)
+        prior = model.prior(c, posterior=model.posterior.plain)
 
-    def log_joint(z: Tensor) -> Tensor:
-        return p.log_prob(z) + model.log_likelihood(model.likelihood(z, c), batch.x)
+    def log_likelihood(z: Tensor) -> Tensor:
+        return model.log_likelihood(model.likelihood(z, c), batch.x)
 
-    return refined(q, log_joint, noise, steps=steps, samples=samples, weighted=weighted), log_joint
+    q = refined(q, prior, log_likelihood, noise, steps=steps, samples=samples, weighted=weighted)
+    return q, lambda z: log_weights(q, prior, log_likelihood, z)

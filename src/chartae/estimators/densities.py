@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
+import torch
 
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
-from chartae.density.bounds import annealed_estimate, importance_estimate
+from chartae.density.bounds import REFINING, annealed_estimate, importance_estimate
 from chartae.density.fitted import fit_density
 from chartae.estimators.decoding import count, seed_of
 from chartae.estimators.encoding import Encoding
@@ -117,6 +118,7 @@ class Densities(Encoding):
         model.fitted_prior = p.eval().to(self._device)
         return self
 
+    @torch.inference_mode(False)  # whose tensors take part in no derivative, whoever has entered it
     def log_likelihood(
         self,
         X: Any,
@@ -193,7 +195,8 @@ class Densities(Encoding):
         model, dtype = self._model_for(X)
         source = Source(X, model.space, self._raw(condition, len(X)), device=self._device, dtype=dtype)
         estimate = annealed_estimate if annealed else partial(importance_estimate, refine=refine)
-        rows = self._rows_at_once(k if annealed else min(k, AT_ONCE))
+        at_once = k if annealed else max(min(k, AT_ONCE), REFINING if refine else 1)
+        rows = self._rows_at_once(at_once)
         parts = [estimate(model, batch, k=k, noise=noise) for batch in source.batches(rows)]
         values, errors, trusted = (
             np.concatenate([t.cpu().numpy() for t in part]) for part in zip(*parts, strict=True)

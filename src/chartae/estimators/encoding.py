@@ -63,8 +63,8 @@ class Encoding(Checking):
         ``fit_transform(X, y)`` encodes without a condition, as a pipeline's ``transform`` does.
 
         An encoder answers for all rows at once, and what it says of one is often not the best that q(z | x)
-        could be. To refine it is to go on from there, for each row by itself, uphill on the ELBO: codes that
-        decode to more of the row, at the cost of passes through the decoder.
+        could be. To refine it is to go on from there, for each row by itself, uphill on the ELBO, at the cost
+        of passes through the decoder.
 
         Parameters
         ----------
@@ -75,8 +75,8 @@ class Encoding(Checking):
         return_std : bool
             Give the posterior's standard deviation as well.
         refine : int
-            Steps by which each row's posterior is refined, if it is a normal distribution; 100 lead to any
-            code that is no more than eight of its standard deviations away.
+            Steps by which each row's posterior is refined, if it is a normal distribution; 100 find a code
+            that is some five of its standard deviations away.
 
         Returns
         -------
@@ -129,12 +129,14 @@ class Encoding(Checking):
             )
         return tuple(out)
 
+    @torch.inference_mode(False)  # whose tensors take part in no derivative, whoever has entered it
     def _each_posterior(
         self, X: np.ndarray, condition: Any, use: Callable[[slice, Any], None], refine: int = 0
     ) -> None:
         """Call ``use(rows, q(z | x))`` for one block of rows after the other."""
         model, dtype = self._model_for(X)
         source = Source(X, model.space, self._raw(condition, len(X)), device=self._device, dtype=dtype)
+        # Steps to refine a code are as small as what bf16 leaves out.
         mixed = torch.bfloat16 if self.precision == "bf16" and not refine else torch.float32
         # Autocast keeps its copies of the weights for as long as it is entered, and not in inference mode.
         with torch.no_grad(), autocast(self._device, mixed):

@@ -32,6 +32,8 @@ class Adam:
         Each of any shape, all on one device.
     lr : float
         Learning rate.
+    eps : float
+        Added to what gradients are divided by: much smaller ones hardly move anything.
 
     References
     ----------
@@ -49,8 +51,8 @@ class Adam:
     0.9
     """
 
-    def __init__(self, parameters: Sequence[Tensor], lr: float) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Sequence[Tensor], lr: float, *, eps: float = 1e-8) -> None:
+        self.parameters, self.eps = list(parameters), eps
         self.param_groups: list[dict[str, Any]] = [{"params": self.parameters, "lr": lr}]
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
@@ -81,7 +83,7 @@ class Adam:
             beta2=0.999,
             lr=self.param_groups[0]["lr"],
             weight_decay=0.0,
-            eps=1e-8,
+            eps=self.eps,
             maximize=False,
             found_inf=None if skip is None else skip.float(),
         )
