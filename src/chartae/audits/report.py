@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from chartae.audits.evidence import Evidence, budget_of
+from chartae.audits.evidence import Budget, Evidence, budget_of
 from chartae.audits.findings import VERDICTS, Check, Finding, Reading, Verdict, as_json, checks, judge
 from chartae.audits.remedies import Setting, proposed
 from chartae.core.errors import ChartaeError, DataError, PlanError, one_line
 from chartae.core.files import atomic
 from chartae.core.registry import suggest
-from chartae.geometry.charts import chart_of
+from chartae.geometry.charts import Chart, chart_of
 from chartae.models.recipes import find
 from chartae.parts.networks import MLP, ConvEncoder, Film, Residual
 from chartae.training.labels import as_labels
@@ -289,15 +289,65 @@ def audit(
     'of the variance of the data is lost'
     """
     start = time.perf_counter()
-    amount = budget_of(budget)
-    only = [only] if isinstance(only, str) else only
-    if only is not None and not len(only):
+    amount, named = budget_of(budget), _named(only)
+    with torch.random.fork_rng(devices=[]):
+        evidence = _evidence(
+            chart_of(model),
+            X_test,
+            X_train,
+            conditions=(condition, condition_train),
+            labels=(labels, labels_train),
+            row_numbers=row_numbers,
+            budget=amount,
+            seed=random_state,
+        )
+        findings, skipped = [], {}
+        for name in named or checks:
+            kind = checks[name]
+            lacking = next((need for need in kind.needs if not evidence.has(need)), None)
+            if lacking is not None:
+                skipped[name] = LACKING[lacking]
+            elif not named and kind.budget == "full" and budget != "full":
+                skipped[name] = "only with budget='full'"
+            else:
+                findings.append(_found(kind, evidence))
+    facts = {
+        "model": getattr(evidence.chart.given, "summary_", None) or "a pair of encoder and decoder",
+        "rows": len(evidence),
+        "shape": list(evidence.x.shape[1:]),
+        "latent_dim": evidence.d,
+        "budget": budget,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    return Report(_together(findings), skipped, facts, evidence)
+
+
+def _named(only: str | Sequence[str] | None) -> Sequence[str]:
+    """Give the names of checks that are asked for; none: all."""
+    names = [only] if isinstance(only, str) else only
+    if names is None:
+        return ()
+    if not len(names):
         raise PlanError(f"only={only!r} names no check: leave it out, or name some of {', '.join(checks)}")
-    unknown = next((name for name in only or () if name not in checks), None)
+    unknown = next((name for name in names if name not in checks), None)
     if unknown is not None:
         raise PlanError(f"there is no check {unknown!r}: {suggest(unknown, checks)}")
-    chart = chart_of(model)
-    x, c = chart.take(X_test, condition)
+    return names
+
+
+def _evidence(
+    chart: Chart,
+    X_test: Any,
+    X_train: Any,
+    *,
+    conditions: tuple[Any, Any],
+    labels: tuple[Any, Any],
+    row_numbers: Any,
+    budget: Budget,
+    seed: int,
+) -> Evidence:
+    """Take what a user has given, of held-out and of training items, and refuse what cannot be judged."""
+    x, c = chart.take(X_test, conditions[0])
     if len(x) < JUDGED:
         raise DataError(f"{len(x)} items are too few to judge a model by: give {JUDGED} or more")
     if row_numbers is not None:
@@ -312,60 +362,41 @@ def audit(
             f"X_train has shape {tuple(X_train.shape)} and holds no items: give labels as labels=, and "
             "what the model was conditioned on as condition="
         )
-    for name, given in (("condition_train", condition_train), ("labels_train", labels_train)):
+    for name, given in (("condition_train", conditions[1]), ("labels_train", labels[1])):
         if X_train is None and given is not None:
             raise DataError(f"{name} is of the items of X_train, and there are none: give X_train, too")
-    train, c_train = (None, None) if X_train is None else chart.take(X_train, condition_train)
-    if labels is None and _one_a_row(condition, len(x)):
-        alike = train is not None and _one_a_row(condition_train, len(train))
-        labels, labels_train = condition, condition_train if alike else None
+    train, c_train = (None, None) if X_train is None else chart.take(X_train, conditions[1])
+    if labels[0] is None and _one_a_row(conditions[0], len(x)):
+        alike = train is not None and _one_a_row(conditions[1], len(train))
+        labels = conditions[0], conditions[1] if alike else None
     codes = getattr(chart.given, "codes_", None)
-    with torch.random.fork_rng(devices=[]):
-        evidence = Evidence(
-            chart,
-            x,
-            c=c,
-            train=train,
-            c_train=c_train,
-            codes=None if codes is None else torch.as_tensor(codes),
-            labels=_one_each(labels, x, "labels"),
-            labels_train=None if train is None else _one_each(labels_train, train, "labels_train"),
-            row_numbers=row_numbers,
-            budget=amount,
-            seed=random_state,
+    evidence = Evidence(
+        chart,
+        x,
+        c=c,
+        train=train,
+        c_train=c_train,
+        codes=None if codes is None else torch.as_tensor(codes),
+        labels=_one_each(labels[0], x, "labels"),
+        labels_train=None if train is None else _one_each(labels[1], train, "labels_train"),
+        row_numbers=row_numbers,
+        budget=budget,
+        seed=seed,
+    )
+    if evidence.p.shape != evidence.flat.shape:  # and what fails at all fails here
+        raise DataError(
+            f"decoded items have {evidence.p.shape[1]} values and these have {evidence.features}: give "
+            "items as the model makes them"
         )
-        if evidence.p.shape != evidence.flat.shape:  # and what fails at all fails here
+    for what, values in (("item", evidence.flat), ("code", evidence.z), ("decoded item", evidence.p)):
+        wrong = (~values.isfinite().all(1)).nonzero()[:, 0].numpy()
+        if len(wrong):
             raise DataError(
-                f"decoded items have {evidence.p.shape[1]} values and these have {evidence.features}: give "
-                "items as the model makes them"
+                f"the {what} of row {evidence.index[wrong[0]]}"
+                + (f" and of {len(wrong) - 1} others are" if len(wrong) > 1 else " is")
+                + " not finite: leave such rows out, or train again"
             )
-        for what, values in (("item", evidence.flat), ("code", evidence.z), ("decoded item", evidence.p)):
-            wrong = (~values.isfinite().all(1)).nonzero()[:, 0].numpy()
-            if len(wrong):
-                raise DataError(
-                    f"the {what} of row {evidence.index[wrong[0]]}"
-                    + (f" and of {len(wrong) - 1} others are" if len(wrong) > 1 else " is")
-                    + " not finite: leave such rows out, or train again"
-                )
-        findings, skipped = [], {}
-        for name in only or checks:
-            kind = checks[name]
-            lacking = next((need for need in kind.needs if not evidence.has(need)), None)
-            if lacking is not None:
-                skipped[name] = LACKING[lacking]
-            elif only is None and kind.budget == "full" and budget != "full":
-                skipped[name] = "only with budget='full'"
-            else:
-                findings.append(_found(kind, evidence))
-    facts = {
-        "model": getattr(chart.given, "summary_", None) or "a pair of encoder and decoder",
-        "rows": len(evidence),
-        "shape": list(x.shape[1:]),
-        "latent_dim": evidence.d,
-        "budget": budget,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    return Report(_together(findings), skipped, facts, evidence)
+    return evidence
 
 
 def _one_each(labels: Any, items: torch.Tensor, name: str) -> np.ndarray | None:
