@@ -594,6 +594,14 @@ def test_columns_that_no_model_can_use_are_named(column, words):
         Schema.learn(pd.DataFrame(column))
 
 
+def test_all_columns_that_cannot_be_used_are_named_at_once():
+    table = pd.DataFrame({"a": [1.0, np.inf], "b": [1.0, 2.0], "c": [1j, 1j], "d": [1, "x"]})
+    with pytest.raises(DataError, match=r"'a' is infinite in row 1 .*; nor can 'c' and 'd' be used$"):
+        Schema.learn(table)
+    with pytest.raises(DataError, match=r"'d' mixes numbers and text: make all its values text, or numbers$"):
+        Schema.learn(table[["b", "d"]])
+
+
 def test_values_that_are_not_known_are_named():
     table = mixed()
     m = ct.VAE(**SMALL).fit(table)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from chartae.core.columns.frames import as_pandas, is_frame, is_streamed_table, 
 from chartae.core.columns.kinds import KINDS, Column
 from chartae.core.columns.seen import Seen
 from chartae.core.columns.values import given, numbers_of, polars_series, values_of
-from chartae.core.errors import DataError, PlanError
+from chartae.core.errors import DataError, PlanError, enumerated
 from chartae.core.registry import suggest
 
 __all__ = ["Schema"]
@@ -104,9 +105,10 @@ class Schema:
                 if twice:
                     raise DataError(f"column {twice!r} is there twice: rename one of them")
                 kept = [Seen(name, (kinds or {}).get(name)) for name in names]
-            for seen, dtype, (_, values) in zip(kept, list(frame.dtypes), table.items(), strict=True):
-                seen.add(values, str(dtype))
-        schema = cls(tuple(seen.column(known) for seen in kept), library, numbered)
+            blocks = zip(kept, map(str, frame.dtypes), table.items(), strict=True)
+            _each((seen.name, partial(seen.add, values, dtype)) for seen, dtype, (_, values) in blocks)
+        columns = _each((seen.name, partial(seen.column, known)) for seen in kept)
+        schema = cls(tuple(columns), library, numbered)
         if library == "pandas":
             for column in schema.columns:
                 column.check_type()
@@ -268,3 +270,18 @@ class Schema:
             if columns[-1].kind not in KINDS:
                 raise ValueError(f"a column of kind {columns[-1].kind!r} is not known")
         return cls(tuple(columns), config["library"], config["numbered"])
+
+
+def _each(work: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:
+    """Do something with each column: of those that cannot be used the first says why, and all are named."""
+    done, faults = [], {}
+    for name, step in work:
+        try:
+            done.append(step())
+        except DataError as error:
+            faults[name] = error
+    if faults:
+        first, *others = faults
+        more = f"; nor can {enumerated([repr(name) for name in others])} be used" if others else ""
+        raise DataError(f"{faults[first]}{more}") from None
+    return done
