@@ -242,8 +242,8 @@ def _amortization(evidence: Evidence) -> Reading:
     if type(q) not in REFINABLE:
         return Reading(None, because="q(z | x) is no normal distribution")
     off, nats = _off(evidence, evidence.x[:m], evidence.c)
-    lost = float(nats.mean())
-    also = {"off": math.sqrt(off[:, used].mean()), "nats": max(0.0, lost), "trained": None, "note": ""}
+    nats_lost = max(0.0, float(nats.mean()))
+    also = {"off": math.sqrt(off[:, used].mean()), "nats": nats_lost, "trained": None, "note": ""}
     if evidence.train is not None:
         trained = float(_off(evidence, evidence.train[: m // 2], evidence.c_train)[0][:, used].mean())
         note = f" ({math.sqrt(trained):.2g} where it was trained)"
