@@ -63,7 +63,7 @@ OPEN = growing(0.08, 0.32, 0.6, warmup=1000.0)
 #: An epoch of 50 samples takes as long as six of 5, and gains little before the rate falls.
 FINE = growing(0.06, 0.6, 0.34, rate=3e-4, warmup=1000.0)
 #: In the end the encoder learns of the model's own images, too, which it cannot learn by heart.
-ASLEEP = growing(0.05, 0.62, 0.33, rate=3e-4, asleep=1.0, warmup=1000.0)
+ASLEEP = growing(0.05, 0.45, 0.5, rate=3e-4, asleep=1.0, warmup=1000.0)
 #: A mixture of 500 parts takes more time than the decoder: few samples are enough.
 FEW = (Stage(0.5, {"k": 1, "warmup": 1000.0}), Stage(0.5, {"k": 5, "warmup": 0.0}))
 
