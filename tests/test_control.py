@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -351,14 +352,23 @@ def test_vectors_are_judged_by_their_nearest_and_by_labels():
     weighed = LogisticRegression(class_weight={"more": 1.0, "less": 1.0})
     assert ct.control_report(exact(4), X, c, labels=labels, reader=weighed)["obeyed"].verdict == "ok"
     other = LogisticRegression(class_weight={1: 1.0})
-    says = ct.control_report(exact(4), X, c, labels=labels, reader=other)["obeyed"].says
-    assert "class_weight names 1, and the labels are 'less' and 'more'" in says
+    with pytest.raises(PlanError, match="class_weight names 1, and the labels are 'less' and 'more'"):
+        ct.control_report(exact(4), X, c, labels=labels, reader=other)
 
 
 @pytest.mark.parametrize("reader", [Ridge(), make_pipeline(StandardScaler(), LogisticRegression())], ids=str)
 def test_readers_of_the_user(reader):
     report = ct.control_report(exact(4), *rows("labels", 0), reader=reader)
     assert report["obeyed"].verdict == "ok"
+
+
+def test_readers_that_cannot_read_are_refused_before_anything_is_judged():
+    for reader, message in (
+        ("linear", "reader='linear' can neither fit nor predict: give a classifier"),
+        (GradientBoostingRegressor(), r"cannot read conditions \(y should be a 1d array.*several columns"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            ct.control_report(exact(4), *rows("labels", 0), reader=reader)
 
 
 def test_what_cannot_be_judged():

@@ -201,6 +201,17 @@ def test_recall_looks_at_the_nearest():
     assert recall_at(similarity, [1, 0], [0, 1, 0], k=1) == 0.0
     assert recall_at(similarity, [1, 0], [0, 1, 0], k=2) == 1.0
     assert recall_at(similarity, [1, 0], [0, 1, 0], k=9) == 1.0
+    with pytest.raises(DataError, match="queries have labels such as '1', items such as 0: give the same"):
+        recall_at(similarity, ["1", "0"], [0, 1, 0])
+
+
+def test_what_masks_hide_is_no_number():
+    hidden = np.ma.array([[0.0, 1.0], [2.0, 3.0]], mask=[[False, False], [False, True]])
+    with pytest.raises(DataError, match="codes are not finite"):
+        vendi_score(hidden)
+    with pytest.raises(DataError, match="not a number in places"):
+        risk_coverage(hidden[1], [True, False])
+    assert np.isnan(bhattacharyya(hidden, np.ones((2, 2)), hidden, np.ones((2, 2)))).any()
 
 
 # ----------------------------------------------------------------- matches

@@ -342,7 +342,11 @@ def test_several_encoders_by_name(vae):
     assert found.scores["VAE"][-1].mean() > 0.9
     axes = found.plot()
     assert [line.get_label() for line in axes.lines] == list(found.scores)
-    for counts, message in (((2,), "counts holds 2: give numbers from 3 "), ((201,), r"to 200 \(rows\)")):
+    for counts, message in (
+        ((2,), "counts holds 2: give whole numbers from 3 "),
+        ((201,), r"to 200 \(labels\)"),
+        ((9.5,), "holds 9.5: give whole"),
+    ):
         with pytest.raises(DataError, match=message):
             ct.label_efficiency_curve(vae, X[:200], y[:200], test=test, counts=counts)
     with pytest.raises(DataError, match="X has 200 rows and y has 300"):
@@ -355,6 +359,35 @@ def test_a_curve_lets_labels_spread_along_all_rows():
     y = np.repeat(["above", "below"], 300)
     found = ct.label_efficiency_curve(PCA(2), X, y, counts=(2,), head="spreading", repeats=3, random_state=0)
     assert (found.scores["codes"] == 1).all()  # one label on each line tells all of it
+
+
+@pytest.mark.parametrize("given", [None, "test"])
+def test_a_curve_lets_labels_spread_along_rows_without_one(given):
+    t = np.linspace(0, 1, 300)
+    X = np.concatenate([np.stack([t, np.zeros(300)], 1), np.stack([t, np.ones(300)], 1)])
+    truth = np.repeat(["above", "below"], 300)
+    y = np.where(np.arange(600) % 40 == 7, truth, None)
+    found = ct.label_efficiency_curve(
+        None,
+        X,
+        y,
+        test=None if given is None else (X, truth),
+        counts=np.array([2.0]),
+        head="spreading",
+        repeats=3,
+        random_state=0,
+    )
+    assert found.counts == (2,)
+    assert (found.scores["raw input"] == 1).all()  # nearest labels alone would be wrong for many rows
+
+
+def test_a_curve_of_data_with_gaps_has_something_to_compare_with():
+    X, y = blobs()
+    X[::7, 1] = np.nan
+    vae = ct.VAE(latent_dim=2, missing="mask", **TRAINING).fit(X)
+    found = ct.label_efficiency_curve(vae, X, y, counts=30, repeats=1, random_state=0)
+    assert list(found.scores) == ["codes", "PCA, 2", "raw input"]
+    assert found.scores["raw input"].min() > 0.8
 
 
 def test_images_are_no_codes():

@@ -767,10 +767,16 @@ def test_the_command_line_refuses_in_one_line(tmp_path, captioner):
     captioner.encoder_.save(run)
     np.save(data, X)
     file.write_text("one\n", encoding="utf-8")
+    gap = tmp_path / "gap.txt"
+    gap.write_text("one\n" * 12 + "\n" + "one\n" * 7, encoding="utf-8")
     for words, message in (
         (["caption", str(run), str(data)], "has learned no texts: pass --texts"),
         (["caption", str(run), str(data), "--texts", "none.txt"], "cannot read none.txt (No such file"),
         (["caption", str(run), str(data), "--texts", str(file)], "has 1 lines and x.npy 20 rows"),
+        (
+            ["caption", str(run), str(data), "--texts", str(gap)],
+            f"line 13 of {gap} is empty: write one",
+        ),
     ):
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 2

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.metrics import r2_score
 from torch import nn
@@ -27,7 +29,7 @@ from chartae.training.engine import train
 from chartae.training.kernels import Gradients, LayerGradients, gradients_for
 from chartae.training.optimizers import Shared
 from chartae.training.sources import Source
-from chartae.transfer import Spreading, target_space, tune
+from chartae.transfer import Spreading, base_rates, target_space, tune
 
 QUICK = {"hidden": (32,), "max_epochs": 20, "learning_rate": 5e-3, "patience": None, "random_state": 0}
 
@@ -348,6 +350,49 @@ def test_parameters_come_by_name():
         ct.HeadClassifier(None, encoder=None)
 
 
+def test_an_encoder_that_was_tuned_has_no_decoder_any_more(tmp_path):
+    """The one that it had is of codes as they were."""
+    X, y = turned(300)
+    vae = ct.VAE(latent_dim=2, **QUICK).fit(X)
+    tuned = ct.HeadClassifier(vae, training="fine-tuned", max_epochs=2, random_state=0).fit(X, y).encoder_
+    for encoder in (tuned, ct.load(tuned.save(tmp_path / "run"))):
+        for call, of in ((encoder.project, X[:3]), (encoder.sample, 3)):
+            with pytest.raises(PlanError, match="this model has no decoder, so that there is"):
+                call(of)
+        assert encoder.transform(X[:3]).shape == (3, 2)
+        assert (encoder.predict(X) == -1).mean() == pytest.approx(0.05, abs=0.03)
+    assert np.isfinite(vae.score_samples(X)).all()  # the one that was given stays as it is
+
+
+@pytest.mark.parametrize("training", ["frozen", "joint", "bottleneck"])
+def test_what_is_seeded_is_repeated_with_an_encoder_that_has_no_seed(training):
+    X, y = turned(120)
+    told = [
+        ct.HeadClassifier(ct.VAE(latent_dim=2, hidden=(8,), max_epochs=2), training=training, random_state=3)
+        .fit(X, y)
+        .predict_proba(X)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*told)
+
+
+def test_embeddings_of_the_default_encoder_are_repeated():
+    X, y = turned(60)
+    codes = [ct.ProbabilisticEmbedding(random_state=0).fit(X, y).transform(X) for _ in range(2)]
+    np.testing.assert_array_equal(*codes)
+
+
+def test_columns_that_an_encoder_has_dropped_need_not_be_there():
+    X, y = turned(120)
+    table = pd.DataFrame(X, columns=["a", "b", "c"]).assign(id=np.arange(120))
+    vae = ct.VAE(latent_dim=2, columns={"id": "drop"}, hidden=(8,), max_epochs=2, random_state=0).fit(table)
+    for items in (table, table[["a", "b", "c"]]):
+        head = ct.HeadClassifier(vae, training="joint", random_state=0).fit(items, y)
+        assert list(head.encoder_.feature_names_in_) == ["a", "b", "c"]
+    with pytest.raises(PlanError, match="the table has no column 'ids'"):
+        ct.HeadClassifier(ct.VAE(columns={"ids": "drop"}), training="joint").fit(table, y)
+
+
 # ------------------------------------------------------------------ spreading
 
 
@@ -380,7 +425,8 @@ def test_the_fixed_point_is_that_of_the_paper():
     W = np.where(gaps <= near[:, None], np.exp(-(gaps**2) / np.outer(near, near)), 0.0)
     W = np.maximum(W, W.T)
     S = W / np.sqrt(np.outer(W.sum(1), W.sum(1)))
-    F = np.linalg.solve(np.eye(60) - 0.9 * S, np.eye(2)[y] * (labels != -1)[:, None])
+    Y = np.eye(2)[y] * (labels != -1)[:, None]
+    F = np.linalg.solve(np.eye(60) - 0.9 * S, Y / Y.sum(0))
     np.testing.assert_allclose(m.shares_, F / F.sum(1, keepdims=True), atol=1e-4)
 
 
@@ -447,7 +493,8 @@ def test_few_labels_that_spread_are_calibrated_by_leaving_each_out() -> None:
     for few in (40, 200):
         labels = np.where(np.arange(600) < few, truth, -1)
         spread = ct.HeadClassifier(head="spreading", random_state=0).fit(X, labels)
-        assert spread.temperature_ < 0.7
+        assert spread.temperature_ == 1  # labels that spread have their own
+        assert spread.head_[-1].temperature_ < 0.7
         assert spread.calibration_error(X[few:], truth[few:]) < 0.1
         rows, shares = spread.head_[-1].left_out()
         assert rows.tolist() == list(range(few))
@@ -458,11 +505,55 @@ def test_few_labels_that_spread_are_calibrated_by_leaving_each_out() -> None:
         np.testing.assert_allclose(shares[0], again, atol=1e-4)
 
 
+def test_a_class_of_many_labels_does_not_flood_another() -> None:
+    X, y = load_digits(return_X_y=True)
+    two = np.flatnonzero((y == 3) | (y == 5))
+    X, y = X[two], y[two]
+    for threes, fives in ((40, 5), (100, 10)):
+        labels = np.full(240, -1)
+        labels[np.flatnonzero(y[:240] == 3)[:threes]] = 3
+        labels[np.flatnonzero(y[:240] == 5)[:fives]] = 5
+        told = ct.HeadClassifier(head="spreading", random_state=0).fit(X[:240], labels).predict(X[240:])
+        for c in (3, 5):
+            assert (told[y[240:] == c] == c).mean() > 0.9
+
+
+def test_where_classes_overlap_the_usual_one_is_likelier() -> None:
+    """Probabilities come true, which are not those of classes that were alike."""
+    rng = np.random.default_rng(0)
+    y = (np.arange(1500) % 10 == 0).astype(int)
+    X = rng.normal(size=(1500, 3))
+    X[:, 0] += 1.5 * y
+    spread = Spreading().fit(X, np.where(np.arange(1500) < 200, y, -1))
+    p = spread.predict_proba(X[200:])
+    exact = 1 / (1 + 9 * np.exp(1.125 - 1.5 * X[200:, 0]))
+    assert np.abs(p[:, 1] - exact).mean() < 0.07
+    assert np.corrcoef(p[:, 1], exact)[0, 1] > 0.8
+    alike = p / spread.base_
+    alike /= alike.sum(1, keepdims=True)
+    assert np.abs(alike[:, 1] - exact).mean() > 0.2
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=12))
+def test_base_rates_lie_between_equal_ones_and_shares_of_labels(counts):
+    counts = np.array(counts)
+    rates, shares = base_rates(counts), counts / counts.sum()
+    assert rates.sum() == pytest.approx(1)
+    low, high = np.minimum(shares, 1 / len(counts)), np.maximum(shares, 1 / len(counts))
+    assert ((rates > low - 1e-9) & (rates < high + 1e-9)).all()
+    if np.ptp(counts) == 0:
+        np.testing.assert_allclose(rates, shares)
+    if len(counts) == 2 and 10 * counts.min() < counts.max():
+        np.testing.assert_allclose(rates, shares, rtol=0.5)
+
+
 def test_labels_too_few_to_leave_out_have_no_temperature() -> None:
     X, y = np.arange(40.0)[:, None], np.full(40, -1)
     y[[0, 10, 20, 30]] = [0, 0, 1, 2]
-    assert ct.HeadClassifier(head="spreading", random_state=0).fit(X, y).temperature_ == 1
-    assert Spreading(n_neighbors=3).fit(X, y).left_out()[0].tolist() == [0, 10]
+    few = Spreading(n_neighbors=3).fit(X, y)
+    assert few.temperature_ == 1
+    np.testing.assert_allclose(few.base_, 1 / 3)
+    assert few.left_out()[0].tolist() == [0, 10]
     y[:] = -1
     y[0] = 0
     assert Spreading(n_neighbors=3).fit(X, y).left_out()[1].shape == (0, 1)

@@ -104,6 +104,9 @@ def _one_a_row(texts: Path, rows: int, name: str) -> list[str]:
     lines = lines_of(texts)
     if len(lines) != rows:
         raise DataError(f"{texts} has {len(lines):,} lines and {name} {rows:,} rows: write one a row")
+    empty = next((i for i, line in enumerate(lines, 1) if not line), None)
+    if empty is not None:
+        raise DataError(f"line {empty} of {texts} is empty: write one a row, or leave that row out")
     return lines
 
 

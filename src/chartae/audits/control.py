@@ -124,6 +124,24 @@ class Asked:
         chosen = reader if self.reader is None else self.reader
         return self._fitted(chosen, self.evidence.flat[self.seen].numpy(), self.seen)
 
+    def can_read(self) -> None:
+        """Refuse a reader of the user's that cannot be used.
+
+        Raises
+        ------
+        PlanError
+            If it is none.
+        """
+        if self.reader is None:
+            return
+        cure = "give a classifier of scikit-learn, or a regressor to several columns"
+        if not (hasattr(self.reader, "fit") and hasattr(self.reader, "predict")):
+            raise PlanError(f"reader={self.reader!r} can neither fit nor predict: {cure}")
+        try:
+            self.read(self.evidence.flat[:1])
+        except (TypeError, ValueError) as error:
+            raise PlanError(f"reader={self.reader!r} cannot read conditions ({error}): {cure}") from None
+
     def _fitted(self, reader: Any, X: np.ndarray, rows: np.ndarray) -> Callable[[Any], np.ndarray]:
         """Fit a reader to what rows were asked for; a classifier's answers are corners of the simplex."""
         from sklearn.base import clone, is_classifier
@@ -234,7 +252,7 @@ def control_report(
     DataError
         If the items cannot be used, or are too few, or all have the same condition.
     PlanError
-        If the model has no condition, or is no estimator and there is guidance.
+        If the model has no condition, or is no estimator and there is guidance, or the reader cannot be used.
 
     References
     ----------
@@ -277,6 +295,7 @@ def control_report(
         rows = np.flatnonzero(known.numpy())
         evidence = Evidence(chart, x, c=c, labels=labels, row_numbers=rows, seed=random_state)
         asked = Asked(evidence, chart, reader)
+        asked.can_read()
         findings = tuple(
             _found(replace(kind, measure=partial(_of, kind.measure, asked)), asked.evidence)
             for kind in CONTROL

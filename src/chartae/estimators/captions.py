@@ -212,7 +212,7 @@ class Captioner(OnCodes):
             medium, language_model = self._medium(texts)
             tokens = medium.encode(texts)
             seed = self.random_state_ = begun_from(self.random_state)
-            self.encoder_ = fitted(self.encoder, X)
+            self.encoder_ = fitted(self.encoder, X, self.random_state_)
             codes = self._vectors(X)
             kept, held = np.arange(len(tokens)), np.arange(0)
             if self.validation_fraction * len(tokens) >= FEWEST:
@@ -428,6 +428,8 @@ class Captioner(OnCodes):
             "space": self.space_.config(),
             "medium": self.medium_.config(),
             "code_dim": self.code_dim_,
+            "n_features": getattr(self, "n_features_in_", None),
+            "feature_names": list(map(str, getattr(self, "feature_names_in_", []))) or None,
             "encoder": "chartae" if own else None if self.encoder_ is None else "yours",
         }
         tensors = {**self.model_.state_dict(), "validation_rows": torch.from_numpy(self.validation_rows_)}
@@ -488,6 +490,10 @@ class Captioner(OnCodes):
             made.encoder_ = made.encoder
             made.medium_, made.code_dim_ = medium_of(config["medium"], {}), config["code_dim"]
             made.validation_rows_ = tensors.pop("validation_rows").numpy()
+            if config.get("n_features") is not None:
+                made.n_features_in_ = config["n_features"]
+            if config.get("feature_names") is not None:
+                made.feature_names_in_ = np.array(config["feature_names"], dtype=object)
             made.space_ = Space.from_config(config["space"])
             given = None
             if config.get("language_model") is not None:

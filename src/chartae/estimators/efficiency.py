@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.checking import in_memory
 from chartae.estimators.decoding import count, seed_of
 from chartae.estimators.heads import classes_of, targets
-from chartae.training.labels import as_labels
+from chartae.training.labels import as_labels, typed
 from chartae.training.splits import by_label
 from chartae.transfer import UNLABELED, coded, fit_to_draws, fitted, labeled, takes_unlabeled, weighed
 from chartae.transfer import head as make_head
@@ -135,9 +136,10 @@ def label_efficiency_curve(
     X : array_like
         ``(n, *shape)``.
     y : array_like
-        ``(n,)`` labels.
+        ``(n,)`` labels, -1 or None where there is none: an encoder that is still to be fitted and principal
+        components learn from such rows, too.
     test : tuple or None
-        Rows and labels to be told; None: a fifth of the rows.
+        Rows and labels to be told; None: a fifth of the rows with a label.
     counts : int, sequence of int or None
         Numbers of labels; None: 10, 30, 100 and so on, up to all.
     head : {"linear", "mlp", "knn", "spreading"} or estimator
@@ -155,7 +157,7 @@ def label_efficiency_curve(
     Raises
     ------
     DataError
-        If a number of labels is more than there are rows, or less than there are classes, y is several
+        If a number of labels is not whole, more than there are, or less than there are classes, y is several
         labels of each row, or a label too rare to be held out.
 
     Examples
@@ -170,51 +172,50 @@ def label_efficiency_curve(
     """
     if np.ndim(y) > 1 and np.shape(y)[1] > 1:
         raise DataError(f"y has {np.shape(y)[1]} labels of each row, and a curve is of one: give a column")
-    seed, repeats, y = seed_of(random_state), count(repeats, "repeats"), column_or_1d(as_labels(y))
-    X, y = _labeled_rows(in_memory(X), y)
-    classes = classes_of(y)
+    seed, repeats = seed_of(random_state), count(repeats, "repeats")
+    X, y, known = _with_labels(X, y)
+    classes = classes_of(y[known])
     if test is None:
-        rows, held_out = by_label(np.arange(len(y)), y, math.ceil(len(y) / 5), seed)
+        known, held_out = by_label(known, y[known], math.ceil(len(known) / 5), seed)
         if not len(held_out):
             raise DataError("a fifth of the rows does not hold each label: give test, or drop rare labels")
-        test = _safe_indexing(X, held_out), y[held_out]
-        X, y = _safe_indexing(X, rows), y[rows]
+        told, right = _safe_indexing(X, held_out), y[held_out]
+        kept = np.setdiff1d(np.arange(len(y)), held_out)
+        X, y, known = _safe_indexing(X, kept), y[kept], np.searchsorted(kept, known)
     else:
-        told, right = test
-        test = _labeled_rows(in_memory(told), column_or_1d(as_labels(right)))
-        if not set(test[1].tolist()) & set(y.tolist()):
+        told, right, rows = _with_labels(*test)
+        told, right = _safe_indexing(told, rows), right[rows]
+        if not set(right.tolist()) & set(y[known].tolist()):
             raise DataError(
-                f"no label of test, of type {test[1].dtype}, is one of y, of {y.dtype}: give the same"
+                f"no label of test, of type {right.dtype}, is one of y, of {y.dtype}: give the same"
             )
-    numbers = np.searchsorted(classes, y)
-    chosen = _counts(len(y), len(classes)) if counts is None else tuple(np.atleast_1d(counts).tolist())
-    wrong = next((n for n in chosen if not len(classes) <= n <= len(y)), None)
+    numbers = np.searchsorted(classes, typed(y[known]))
+    chosen = _counts(len(known), len(classes)) if counts is None else tuple(np.atleast_1d(counts).tolist())
+    wrong = next((n for n in chosen if not len(classes) <= n <= len(known) or n != int(n)), None)
     if wrong is not None:
         raise DataError(
-            f"counts holds {wrong}: give numbers from {len(classes)} (classes) to {len(y)} (rows)"
+            f"counts holds {wrong}: give whole numbers from {len(classes)} (classes) to {len(known)} (labels)"
         )
-    codes = _seen(encoder, X, test[0])
+    chosen = tuple(map(int, chosen))
+    codes = _seen(encoder, X, told, seed)
     scores = {name: np.empty((len(chosen), repeats)) for name in codes}
     for draw in range(repeats):
-        order = _in_turn(y, np.random.default_rng(seed + draw))
+        order = _in_turn(numbers, np.random.default_rng(seed + draw))
         for i, n in enumerate(chosen):
-            for name, (known, told) in codes.items():
+            labels, some = np.full(len(y), UNLABELED), known[order[:n]]
+            labels[some] = numbers[order[:n]]
+            for name, (seen, asked) in codes.items():
                 made = weighed(make_head("categorical", head, random_state=seed + draw), classes.tolist())
-                rows, labels = order[:n], numbers
-                if takes_unlabeled(made):
-                    rows, labels = order, np.full(len(y), UNLABELED)
-                    labels[order[:n]] = numbers[order[:n]]
-                fit_to_draws(made, known[rows][None], labels[rows])
-                scores[name][i, draw] = (classes[made.predict(told)] == np.asarray(test[1])).mean()
+                rows = np.arange(len(y)) if takes_unlabeled(made) else some
+                fit_to_draws(made, seen[rows][None], labels[rows])
+                scores[name][i, draw] = (classes[made.predict(asked)] == right).mean()
     return LabelEfficiency(chosen, scores)
 
 
-def _labeled_rows(X: Any, y: np.ndarray) -> tuple[Any, np.ndarray]:
-    """Leave out rows without a label."""
-    if _num_samples(X) != len(y):
-        raise DataError(f"X has {_num_samples(X)} rows and y has {len(y)}: give one label for each row")
-    known = np.flatnonzero(labeled(targets(None, X, y)))
-    return (X, y) if len(known) == len(y) else (_safe_indexing(X, known), y[known])
+def _with_labels(X: Any, y: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Items and labels as arrays, and which rows have one."""
+    X, y = in_memory(X), column_or_1d(as_labels(y))
+    return X, y, np.flatnonzero(labeled(targets(None, X, y)))
 
 
 def _counts(n: int, classes: int) -> tuple[int, ...]:
@@ -222,19 +223,23 @@ def _counts(n: int, classes: int) -> tuple[int, ...]:
     return (*(m for m in steps if classes <= m < n), n)
 
 
-def _seen(encoder: Any, X: Any, told: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What heads read of rows with labels, and of rows to be told, by name."""
+def _seen(encoder: Any, X: Any, told: Any, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What heads read of rows to learn from, and of rows to be told, by name."""
     given = encoder if isinstance(encoder, Mapping) else {"codes": encoder}
     if not given:
         raise PlanError("there is no encoder whose codes a head could read: give one, or several by name")
     out = {}
     for name, each in given.items():
-        ready = fitted(each, X)
+        ready = fitted(each, X, seed)
         out[name] = coded(ready, X), coded(ready, told)
     try:
-        raw = coded(None, np.asarray(X, np.float64)), coded(None, np.asarray(told, np.float64))
+        flat = [np.asarray(part, np.float64).reshape(len(part), -1) for part in (X, told)]
     except (TypeError, ValueError):  # of tables with words, and of texts
         return out
+    if any(np.isnan(part).any() for part in flat):
+        filler = SimpleImputer(keep_empty_features=True).fit(flat[0])
+        flat = [filler.transform(part) for part in flat]
+    raw = coded(None, flat[0]), coded(None, flat[1])
     d = min(next(iter(out.values()))[0].shape[1], *raw[0].shape)
     pca = PCA(d, random_state=0).fit(raw[0])
     known, asked = (np.asarray(pca.transform(v)) for v in raw)

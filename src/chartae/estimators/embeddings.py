@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.special import entr
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -34,6 +34,7 @@ from chartae.transfer import (
     COMPARISONS,
     Read,
     compare,
+    copied,
     gives_points,
     in_units,
     labeled,
@@ -75,7 +76,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     n_samples : int
         Draws of each item, in matches and in what is said of labels.
     random_state : int, RandomState or None
-        Of draws, and of a head's first weights.
+        Of draws, of a head's first weights, and of an encoder that has none.
 
     Raises
     ------
@@ -130,7 +131,8 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X : array_like
             ``(n, *shape)``.
         y : array_like or None
-            ``(n,)`` labels, -1 where there is none; "reconstruction" needs none.
+            ``(n,)`` labels, -1 or None where there is none, as in :class:`chartae.HeadClassifier`;
+            "reconstruction" needs none.
 
         Returns
         -------
@@ -159,7 +161,7 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X = in_memory(X)
         if self.method == "reconstruction":
             self.head_: Read | Match | None = None
-            self.encoder_, self.classes_ = clone(encoder), None
+            self.encoder_, self.classes_ = copied(encoder, seed), None
             self._stopped = stopped_by(self.encoder_, lambda: self.encoder_.fit(X))
             return
         if y is None:

@@ -487,7 +487,8 @@ class Encoding(Checking):
         depend on the rows beside it. The expected score is below log p(x); that of one row may be above it by
         chance, which averages out over rows. A plain autoencoder has no density: it gives the score
         log p(x | z = E(x)), which says how well a row is reconstructed and cannot be compared with the
-        densities of other models.
+        densities of other models. An encoder whose decoder was left behind scores how usual a row's codes
+        are under the prior.
 
         Parameters
         ----------

@@ -8,15 +8,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from sklearn.base import clone
 from torch import Tensor, nn
 
 from chartae.core.arrays import is_streamed
+from chartae.core.columns import DROP, is_frame
 from chartae.core.contracts import Objective, RawCondition
 from chartae.core.errors import DataError
 from chartae.estimators.fitting import Fitting, _Task
 from chartae.estimators.whole import stopped_by
 from chartae.parts.objectives import SummedLabels
+from chartae.transfer import copied, is_fitted
 
 __all__ = ["fit_jointly"]
 
@@ -62,7 +63,7 @@ def fit_jointly(
         ``(n,)``: the labels by their names, which become the condition of a conditional estimator; where y
         is not known they count for nothing, and are summed out.
     seed : int
-        Of the head's first weights.
+        Of the head's first weights, and of an estimator that has none.
 
     Returns
     -------
@@ -100,7 +101,10 @@ def fit_jointly(
         )
     if bool(y.isnan().all()):
         raise DataError("no row has a label to learn from: give some")
-    fitted: Any = clone(encoder)
+    fitted: Any = copied(encoder, seed)
+    if is_fitted(encoder) and fitted.columns and is_frame(X):  # what it has dropped may be gone by now
+        there = set(map(str, X.columns))
+        fitted.columns = {name: v for name, v in fitted.columns.items() if v != DROP or name in there}
 
     def joined(task: _Task) -> _Task:
         model: Any = task.plan.model

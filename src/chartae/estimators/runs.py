@@ -23,7 +23,6 @@ from chartae.estimators.parameters import kept_as_json
 from chartae.models.persistence import read_run, write_run
 from chartae.models.recipes import build_from, find
 from chartae.parts.priors import priors
-from chartae.parts.readouts import Silent
 from chartae.training.precision import channels_last, choose_device
 from chartae.training.readers import medium_of
 
@@ -149,7 +148,7 @@ def described(estimator: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         "condition": estimator.condition_.config(),
         "medium": None if estimator.medium_ is None else estimator.medium_.config(),
         "fitted_prior": None if model.fitted_prior is None else _description(model.fitted_prior),
-        "silent": isinstance(model.likelihood, Silent),  # which no blueprint tells
+        "silent": model.silent,  # which no blueprint tells
         "fitted": {name: getattr(estimator, name) for name in FITTED},
         "feature_names": list(map(str, getattr(estimator, "feature_names_in_", []))) or None,
         "environment": {

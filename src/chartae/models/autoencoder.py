@@ -123,6 +123,11 @@ class Autoencoder(Model):
         for name in ("_volume", "_width"):  # of the decoder that was there
             self.__dict__.pop(name, None)
 
+    @property
+    def silent(self) -> bool:
+        """Whether it has no decoder any more."""
+        return isinstance(self.likelihood, Silent)
+
     def conditioned(self, raw: RawCondition | None, n: int) -> Tensor | None:
         """Make the condition's tensor.
 

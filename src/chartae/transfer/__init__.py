@@ -1,8 +1,8 @@
 """Reuse of encoders: heads on codes, and whether their probabilities can be trusted."""
 
 from chartae.training.labels import UNLABELED, labeled
-from chartae.transfer.calibration import calibration_error, fit_temperature, tempered
-from chartae.transfer.encoders import coded, drawn, fitted, gives_points, is_fitted, refuse_points
+from chartae.transfer.calibration import base_rates, calibration_error, fit_temperature, tempered
+from chartae.transfer.encoders import coded, copied, drawn, fitted, gives_points, is_fitted, refuse_points
 from chartae.transfer.heads import (
     HEADS,
     Scaled,
@@ -40,12 +40,14 @@ __all__ = [
     "Scaled",
     "Several",
     "Spreading",
+    "base_rates",
     "bhattacharyya",
     "calibration_error",
     "coded",
     "compare",
     "compares",
     "containment",
+    "copied",
     "drawn",
     "expected_likelihood",
     "fit_temperature",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import gammaln, log_softmax, softmax
 
 from chartae.core.errors import DataError, PlanError
 
-__all__ = ["calibration_error", "fit_temperature", "tempered"]
+__all__ = ["base_rates", "calibration_error", "fit_temperature", "tempered"]
 
 SPREAD = 0.5  # of the logarithm of a temperature, before any row is seen
 SLACK = 1e-6  # by which rounding may have taken a probability beyond one
 LEAST = 1e-6  # of a probability: what a head calls impossible may be so all the same
+CONCENTRATION = (1e-2, 1e6)  # ends of what classes may have in common
 
 
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def tempered(probabilities: np.ndarray, temperature: float, base: np.ndarray | None = None) -> np.ndarray:
     """Probabilities at another temperature: above 1 they come closer to each other.
 
     Parameters
@@ -24,11 +25,13 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
         ``(n, classes)``.
     temperature : float
         1 leaves them as they are.
+    base : ndarray or None
+        ``(classes,)``: how usual each class is, where probabilities are as if all were alike.
 
     Returns
     -------
     ndarray
-        ``(n, classes)``, of which the order within a row is the same.
+        ``(n, classes)``; without ``base`` their order within a row is the same.
 
     Raises
     ------
@@ -46,15 +49,66 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     >>> tempered(np.array([[0.8, 0.2]]), 2.0).round(2).tolist()
     [[0.67, 0.33]]
     """
-    if temperature == 1:
+    if temperature == 1 and base is None:
         return probabilities
     if not temperature > 0:
         raise PlanError(f"temperature={temperature:g}: use a number above 0")
-    out: np.ndarray = softmax(np.log(np.maximum(probabilities, LEAST)) / temperature, axis=1)
+    out: np.ndarray = softmax(_evidence(probabilities) / temperature + _prior(base), axis=1)
     return out
 
 
-def fit_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
+def _evidence(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, LEAST))
+
+
+def _prior(base: np.ndarray | None) -> np.ndarray | float:
+    return 0.0 if base is None else np.log(base)
+
+
+def base_rates(counts: np.ndarray) -> np.ndarray:
+    """How usual classes are: as their labels are, if these differ by more than chance makes them.
+
+    Shares of classes are taken for a draw from a symmetric Dirichlet distribution, whose concentration is the
+    one that makes the counts likeliest; of equal counts they are equal.
+
+    Parameters
+    ----------
+    counts : ndarray
+        ``(classes,)``, labels of each.
+
+    Returns
+    -------
+    ndarray
+        ``(classes,)``, which sum to 1.
+
+    References
+    ----------
+    Good 1967, "A Bayesian significance test for multinomial distributions" (the concentration by its
+    likelihood).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.transfer import base_rates
+    >>> base_rates(np.array([7, 5])).round(2).tolist(), base_rates(np.array([700, 500])).round(2).tolist()
+    ([0.5, 0.5], [0.58, 0.42])
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    n, k = counts.sum(), len(counts)
+
+    def nll(log_concentration: float) -> float:
+        a = np.exp(log_concentration)
+        each = gammaln(counts + a) - gammaln(a)
+        return float(gammaln(n + k * a) - gammaln(k * a) - each.sum())
+
+    a = np.exp(minimize_scalar(nll, bounds=tuple(np.log(CONCENTRATION)), method="bounded").x)
+    found: np.ndarray = (counts + a) / (n + k * a)
+    return found
+
+
+def fit_temperature(
+    probabilities: np.ndarray, y: np.ndarray, base: np.ndarray | None = None, *, spread: float = SPREAD
+) -> float:
     """Find the temperature at which held-out labels are likeliest, and which is likely itself.
 
     Its logarithm has a normal prior around 0: many rows say what they say, and few that happen to be all
@@ -66,6 +120,10 @@ def fit_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
         ``(n, classes)``.
     y : ndarray
         ``(n,)``, the number of each row's class.
+    base : ndarray or None
+        ``(classes,)``, as of :func:`tempered`.
+    spread : float
+        Standard deviation of the logarithm, before any row is seen.
 
     Returns
     -------
@@ -86,12 +144,11 @@ def fit_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
     >>> round(fit_temperature(np.repeat(sure, 100, 0), np.repeat([0] * 7 + [1] * 3, 100)), 1)
     5.2
     """
-    logs = np.log(np.maximum(probabilities, LEAST))
-    rows = np.arange(len(y))
+    evidence, prior, rows = _evidence(probabilities), _prior(base), np.arange(len(y))
 
     def nll(log_temperature: float) -> float:
-        told = log_softmax(logs / np.exp(log_temperature), axis=1)[rows, y].sum()
-        return 0.5 * (log_temperature / SPREAD) ** 2 - float(told)
+        told = log_softmax(evidence / np.exp(log_temperature) + prior, axis=1)[rows, y].sum()
+        return 0.5 * (log_temperature / spread) ** 2 - float(told)
 
     ends = np.log(20.0)
     return float(np.exp(minimize_scalar(nll, bounds=(-ends, ends), method="bounded").x))

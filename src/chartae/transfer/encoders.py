@@ -19,12 +19,12 @@ from chartae.core.errors import DataError, PlanError
 from chartae.parts.networks import evaluating
 from chartae.training.items import array_of
 
-__all__ = ["coded", "drawn", "fitted", "gives_points", "is_fitted", "refuse_points"]
+__all__ = ["coded", "copied", "drawn", "fitted", "gives_points", "is_fitted", "refuse_points"]
 
 AT_ONCE = 2048  # rows that a module of torch sees in one go
 
 
-def fitted(encoder: Any, X: Any) -> Any:
+def fitted(encoder: Any, X: Any, seed: int | None = None) -> Any:
     """Give an encoder that is ready: as it is where it was fitted before, else a copy that is fitted to X.
 
     Parameters
@@ -33,6 +33,8 @@ def fitted(encoder: Any, X: Any) -> Any:
         A model of chartae, a transformer of scikit-learn, or a module of torch; None: X are codes.
     X : array_like
         ``(n, *shape)``, which no labels are needed for.
+    seed : int or None
+        Of a copy, as in :func:`copied`.
 
     Returns
     -------
@@ -63,7 +65,38 @@ def fitted(encoder: Any, X: Any) -> Any:
         return encoder
     if get_tags(encoder).target_tags.required:
         raise PlanError(f"{type(encoder).__name__} learns from labels: fit it first, and it stays as it is")
-    return clone(encoder).fit(X)
+    return copied(encoder, seed).fit(X)
+
+
+def copied(encoder: Any, seed: int | None) -> Any:
+    """Copy an estimator that is to be fitted as a part of another: with the seed of that, if it has none.
+
+    Parameters
+    ----------
+    encoder : estimator
+        Of chartae or scikit-learn.
+    seed : int or None
+        What takes the place of None in ``random_state``, its own and that of each step.
+
+    Returns
+    -------
+    estimator
+        The copy, not fitted.
+
+    Examples
+    --------
+    >>> from chartae import VAE
+    >>> from chartae.transfer import copied
+    >>> copied(VAE(), 3).random_state, copied(VAE(random_state=7), 3).random_state
+    (3, 7)
+    """
+    made = clone(encoder)
+    unset = [
+        name
+        for name, value in made.get_params().items()
+        if value is None and name.rpartition("__")[2] == "random_state"
+    ]
+    return made.set_params(**dict.fromkeys(unset, seed)) if unset else made
 
 
 def is_fitted(encoder: Any) -> bool:

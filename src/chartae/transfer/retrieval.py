@@ -17,7 +17,7 @@ from sklearn.utils.validation import column_or_1d
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 from chartae.training.items import array_of
-from chartae.training.labels import as_labels, labeled
+from chartae.training.labels import UNLABELED, as_labels, labeled, missing
 
 __all__ = [
     "COMPARISONS",
@@ -150,7 +150,7 @@ def _minus_kl(gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _by_pairs(of: Callable[..., np.ndarray], *given: ArrayLike) -> np.ndarray:
-    a, s, b, t = (np.asarray(v, dtype=np.float64) for v in given)
+    a, s, b, t = (np.asarray(array_of(v), dtype=np.float64) for v in given)
     if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1] and s.shape == a.shape and t.shape == b.shape):
         shapes = ", ".join(str(v.shape) for v in (a, s, b, t))
         raise DataError(f"means and standard deviations have shapes {shapes}: give (n, d) and (m, d) of each")
@@ -264,9 +264,9 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     similarity : array_like
         ``(n, m)``: of each query and item; larger is more alike. Minus infinity leaves a pair out.
     labels : array_like
-        ``(n,)`` of the queries; one of -1, or None, is left out.
+        ``(n,)`` of the queries; one of -1, or None, is left out, as by :func:`labeled`.
     other_labels : array_like
-        ``(m,)`` of the items; those of -1, or None, are not found.
+        ``(m,)`` of the items; those of -1, or None, are not found, as by :func:`labeled`.
     k : int
         How many are looked at.
 
@@ -278,8 +278,8 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     Raises
     ------
     DataError
-        If a similarity is not a number, there is not one for each label, no label is known, or there is no
-        query or no item.
+        If a similarity is not a number, there is not one for each label, no label is known, those of one are
+        text and of the other numbers, or there is no query or no item.
     PlanError
         If none is to be looked at.
 
@@ -301,6 +301,9 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
             f"similarities have shape {pairs.shape}, and there are {len(asked)} labels of queries and "
             f"{len(there)} of items: give one for each"
         )
+    one, other = ([v for v in own[~missing(own)].tolist() if v != UNLABELED][:1] for own in (asked, there))
+    if one and other and isinstance(one[0], str) != isinstance(other[0], str):
+        raise DataError(f"queries have labels such as {one[0]!r}, items such as {other[0]!r}: give the same")
     known = labeled(np.concatenate([asked, there]))
     queries, items = known[: len(asked)], known[len(asked) :]
     if not (queries.any() and items.any()):
@@ -318,7 +321,7 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     similarity : array_like
         ``(n, m)``: of each query and item; larger is more alike. Minus infinity leaves a pair out.
     labels : array_like
-        ``(m,)`` of the items; one of -1, or None, does not vote.
+        ``(m,)`` of the items; one of -1, or None, does not vote, as by :func:`labeled`.
     k : int
         How many vote; fewer where fewer are left.
 
@@ -373,7 +376,7 @@ def votes_of_draws(
     draws : array_like
         ``(s, n, d)`` codes of the queries.
     labels : array_like
-        ``(m,)`` of the items; one of -1, or None, does not vote.
+        ``(m,)`` of the items; one of -1, or None, does not vote, as by :func:`labeled`.
     gallery : array_like
         ``(t, m, d)`` codes of the items. Noise that queries and items share would hide how far apart they
         may lie: they are to be drawn apart.
@@ -492,7 +495,7 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
     >>> round(vendi_score(np.repeat([[0.0], [9.0], [99.0]], 5, axis=0), width=1.0), 2)
     3.0
     """
-    codes = np.asarray(codes, dtype=np.float64)
+    codes = np.asarray(array_of(codes), dtype=np.float64)
     if codes.ndim != 2 or not codes.size:
         raise DataError(f"codes have shape {codes.shape}: give (n, d), one item or more")
     if not np.isfinite(codes).all():
@@ -573,7 +576,7 @@ def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
     >>> round(found.area, 3), found.excess
     (0.111, 0.0)
     """
-    u, lost = (np.asarray(v, dtype=np.float64) for v in (uncertainty, wrong))
+    u, lost = (np.asarray(array_of(v), dtype=np.float64) for v in (uncertainty, wrong))
     if u.ndim != 1 or u.shape != lost.shape or not len(u):
         raise DataError(f"uncertainty has shape {u.shape}, wrong has {lost.shape}: give (n,) of both")
     if np.isnan(u).any() or np.isnan(lost).any():

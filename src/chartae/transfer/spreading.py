@@ -12,13 +12,15 @@ from sklearn.neighbors import NearestNeighbors
 
 from chartae.core.errors import DataError, PlanError
 from chartae.training.labels import as_labels, marked, typed
+from chartae.transfer.calibration import base_rates, fit_temperature, tempered
 
 __all__ = ["Spreading"]
 
 CLOSE = 1e-10  # residual of the solution, relative to what is known
 FAINT = 1e-8  # what is below this share of the largest may be error
 NEAR = 1e-6  # the same, of what only tells a temperature
-MOST = 200  # labels that are left out in turn, each for one solution
+FEWEST, MOST = 10, 200  # labels that are left out in turn, each for one solution, to tell a temperature
+DILUTED = 1.5  # spread of its logarithm: of what arrives much comes from everywhere, and tells nothing
 ROUNDABOUT = 10  # steps of what spreads, for each that it gets away from where it began
 
 
@@ -26,14 +28,18 @@ class Spreading(ClassifierMixin, BaseEstimator):
     """Classifier by the labels of a few rows and the neighborhoods of all: each row tells its neighbors.
 
     Unlike scikit-learn's label spreading, neighbors count by their distance in units of how dense rows lie
-    there, and the fixed point is solved for.
+    there, and the fixed point is solved for. Labels of each class weigh as much as those of any other while
+    they spread, so that a class of many does not flood the rows of the others; what has arrived is turned
+    into probabilities by how usual each class is, and by a temperature, if there are 10 labels that are not
+    the only one of their class: each is told by the others.
 
     Parameters
     ----------
     n_neighbors : int
         Of each row.
     alpha : float
-        How far labels spread, from 0 to 1: the share that a row takes from its neighbors.
+        How far labels spread, from 0 to 1: the share that a row takes from its neighbors. Where most rows
+        have a label, less than the 0.99 that serves few of them.
 
     Attributes
     ----------
@@ -44,12 +50,17 @@ class Spreading(ClassifierMixin, BaseEstimator):
     scales_ : ndarray
         ``(n,)``, of each row.
     shares_ : ndarray
-        ``(n, classes)``, probabilities of the rows it was fitted to.
+        ``(n, classes)``, of what has arrived at the rows it was fitted to.
+    base_ : ndarray
+        ``(classes,)``: how usual each class is.
+    temperature_ : float
+        1 where labels are too few.
 
     References
     ----------
     Zhou et al. 2004, "Learning with local and global consistency", section 2; the scale of a distance:
-    Zelnik-Manor and Perona 2004, "Self-tuning spectral clustering", equation 2.
+    Zelnik-Manor and Perona 2004, "Self-tuning spectral clustering", equation 2; classes of equal weight:
+    Wang, Jebara and Chang 2008, "Graph transduction via alternating minimization" (normalized by nodes).
 
     Examples
     --------
@@ -111,9 +122,15 @@ class Spreading(ClassifierMixin, BaseEstimator):
         system = eye(n) - self.alpha * shared
         self.classes_ = np.unique(typed(y[~none]))
         labels = (y[:, None] == self.classes_).astype(float)
+        labels /= labels.sum(0)
         found = np.column_stack([cg(system, label, rtol=CLOSE, maxiter=10_000)[0] for label in labels.T])
         self.shares_ = _normalized(_carried_on(found, self.alpha * shared, labels))
         self._system, self._labels = system, labels
+        self.base_, self.temperature_ = np.full(len(self.classes_), 1 / len(self.classes_)), 1.0
+        rows, shares = self.left_out()
+        if len(rows) >= FEWEST:
+            self.base_ = base_rates((labels > 0).sum(0))
+            self.temperature_ = fit_temperature(shares, labels[rows].argmax(1), self.base_, spread=DILUTED)
         return self
 
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +144,7 @@ class Spreading(ClassifierMixin, BaseEstimator):
         rows : ndarray
             ``(m,)``, of those that it was fitted to.
         shares : ndarray
-            ``(m, classes)``, probabilities.
+            ``(m, classes)``, of what arrives at them.
 
         Examples
         --------
@@ -138,9 +155,8 @@ class Spreading(ClassifierMixin, BaseEstimator):
         >>> rows.tolist(), shares.argmax(1).tolist()
         ([0, 1, 3, 4, 6, 7], [0, 0, 0, 1, 1, 1])
         """
-        known = np.flatnonzero(self._labels.any(1))
-        several = self._labels.sum(0) > 1
-        rows = known[self._labels[known] @ several > 0]
+        each = self._labels.max(1)  # what a label weighs: less than 1 where its class has several
+        rows = np.flatnonzero((each > 0) & (each < 1))
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST)).astype(int))]
         told = np.empty((len(rows), len(self.classes_)))
         for i, row in enumerate(rows):
@@ -148,7 +164,8 @@ class Spreading(ClassifierMixin, BaseEstimator):
             one[row] = 1.0
             reached = cg(self._system, one, rtol=NEAR, maxiter=10_000)[0]  # of each row, and by it as well
             reached[row] = 0.0
-            told[i] = np.maximum(reached, 0.0) @ self._labels
+            others = np.where(self._labels[row] > 0, 1 / (1 - each[row]), 1.0)  # weigh 1 without it, too
+            told[i] = np.maximum(reached, 0.0) @ self._labels * others
         return rows, _normalized(told)
 
     def predict_proba(self, Z: Any) -> np.ndarray:
@@ -167,7 +184,8 @@ class Spreading(ClassifierMixin, BaseEstimator):
         distances, near = self.neighbors_.kneighbors(np.asarray(Z))
         scales = np.where(distances[:, -1] > 0, distances[:, -1], self.scale_)
         weights = _affinity(distances, scales, self.scales_[near])
-        return _normalized(np.einsum("nk,nkc->nc", weights, self.shares_[near]))
+        arrived = _normalized(np.einsum("nk,nkc->nc", weights, self.shares_[near]))
+        return tempered(arrived, self.temperature_, self.base_)
 
     def predict(self, Z: Any) -> np.ndarray:
         """The likeliest class.

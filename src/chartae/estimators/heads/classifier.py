@@ -25,13 +25,10 @@ from chartae.transfer import (
     calibration_error,
     fit_temperature,
     labeled,
-    spreading_of,
     tempered,
 )
 
 __all__ = ["HeadClassifier"]
-
-FEWEST_LEFT_OUT = 10  # labels by which a temperature is told, each left out in turn
 
 
 class HeadClassifier(ClassifierMixin, Head):
@@ -51,8 +48,7 @@ class HeadClassifier(ClassifierMixin, Head):
     calibrate : bool
         Choose a temperature by held-out rows, where those are 20 or more; of 200 or more, fine-tuning chooses
         its epoch by one half and the temperature by the other. Where they would be fewer, none is and the
-        temperature is 1. "spreading" holds none out but tells each label by the others, if there are 10 that
-        are not the only one of their class.
+        temperature is 1. "spreading" holds none out, and has a temperature of its own.
     head : {"linear", "mlp", "knn", "spreading"} or estimator
         p(y | z): logistic regression, a perceptron, five nearest neighbors, labels that spread along the
         nearest neighbors of all rows, with or without one (:class:`chartae.transfer.Spreading`), or a
@@ -74,7 +70,7 @@ class HeadClassifier(ClassifierMixin, Head):
         The labels; where there are several, their columns.
     {attributes}
     temperature_ : float
-        1 where nothing was held out, nor left out in turn.
+        1 where nothing was held out.
     random_state_ : int
         ``random_state``, or the number that was drawn in its place.
 
@@ -133,10 +129,6 @@ class HeadClassifier(ClassifierMixin, Head):
             if self.calibrate and len(held_out):
                 told = self._told(self._raw(_safe_indexing(X, held_out)), numbers[held_out])
                 self.temperature_ = fit_temperature(*told)
-            elif self.calibrate and not self.several_ and (spread := spreading_of(self.head_)):
-                rows, shares = spread.left_out()
-                if len(rows) >= FEWEST_LEFT_OUT:
-                    self.temperature_ = fit_temperature(shares, numbers[rows])
         return self
 
     def _fit_several(self, X: Any, y: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ from chartae.transfer import (
     Several,
     coded,
     compares,
+    copied,
     drawn,
     fit_to_draws,
     fitted,
@@ -99,8 +100,8 @@ n_samples : int
 ENCODER_TEXT = """
 encoder : object or None
     What turns items into codes: a model of chartae, a transformer of scikit-learn, or a torch module that
-    maps ``(n, *shape)`` to anything that flattens. It stays as it is; one that is not fitted is copied, and
-    fitted to X. None: X are codes already.
+    maps ``(n, *shape)`` to anything that flattens. It stays as it is; one that is not fitted is copied,
+    with this one's ``random_state`` if it has none, and fitted to X. None: X are codes already.
 """
 ATTRIBUTES_TEXT = """
 encoder_ : object
@@ -244,10 +245,10 @@ class Head(OnCodes):
     def _ready(self, X: Any) -> None:
         """See to an encoder; what has stopped the fit of a copy is for when the head is fitted to it."""
         if self.training == "frozen" and isinstance(self.encoder, Fitting) and not is_fitted(self.encoder):
-            self.encoder_ = clone(self.encoder)
+            self.encoder_ = copied(self.encoder, self.random_state_)
             self._stopped = stopped_by(self.encoder_, lambda: self.encoder_.fit(X))
         else:
-            self.encoder_ = fitted(self.encoder, X)
+            self.encoder_ = fitted(self.encoder, X, self.random_state_)
 
     def _can_generate(self) -> None:
         recipe, _ = self.encoder._recipe()
@@ -349,8 +350,9 @@ class Head(OnCodes):
         if not ours:
             self.encoder_.float()  # as heads are
         X = self.encoder_._check(X, reset=False) if ours else _dense(X)
-        return tune(
-            self.encoder_.model_ if ours else self.encoder_,
+        module = self.encoder_.model_ if ours else self.encoder_
+        likelihood = tune(
+            module,
             X,
             y,
             space,
@@ -361,6 +363,10 @@ class Head(OnCodes):
             learning_rate=self.learning_rate,
             seed=self.random_state_,
         )
+        if ours:  # its decoder and thresholds are of codes as they were
+            module.silence()
+            self.encoder_._set_offsets(X, None, self.random_state_)
+        return likelihood
 
     def _fit_jointly(self, X: Any, y: torch.Tensor, space: Any, labels: np.ndarray | None) -> Any:
         """Fit a copy of the estimator, to the labels as well."""
