@@ -131,8 +131,8 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X : array_like
             ``(n, *shape)``.
         y : array_like or None
-            ``(n,)`` labels, -1 or None where there is none, as in :class:`chartae.HeadClassifier`;
-            "reconstruction" needs none.
+        ``(n,)`` labels, -1 or None where there is none, as in :class:`chartae.HeadClassifier`;
+        "reconstruction" needs none.
 
         Returns
         -------

@@ -20,7 +20,7 @@ CLOSE = 1e-10  # residual of the solution, relative to what is known
 FAINT = 1e-8  # what is below this share of the largest may be error
 NEAR = 1e-6  # the same, of what only tells a temperature
 FEWEST, MOST = 10, 200  # labels that are left out in turn, each for one solution, to tell a temperature
-DILUTED = 1.5  # spread of its logarithm: of what arrives much comes from everywhere, and tells nothing
+DILUTED = 0.8  # spread of its logarithm: of what arrives much comes from everywhere, and tells nothing
 ROUNDABOUT = 10  # steps of what spreads, for each that it gets away from where it began
 
 
