@@ -212,7 +212,7 @@ class Captioner(OnCodes):
             medium, language_model = self._medium(texts)
             tokens = medium.encode(texts)
             seed = self.random_state_ = begun_from(self.random_state)
-            self.encoder_ = fitted(self.encoder, X, self.random_state_)
+            self.encoder_ = fitted(self.encoder, X, seed)
             codes = self._vectors(X)
             kept, held = np.arange(len(tokens)), np.arange(0)
             if self.validation_fraction * len(tokens) >= FEWEST:
