@@ -17,8 +17,8 @@ HEADER = """# Recipes
 A recipe names the parts of a model: a posterior q(z | x, c), a prior p(z | c), and the objective that fits
 them; likelihood, networks, condition, corruption and training are chosen by the estimator, for all recipes
 alike. All are used as `ct.Autoencoder(recipe="vamp-vae", recipe_params={"components": 100})`, or on the
-command line as `chartae fit DATA --recipe vamp-vae --param components=100`. [Extending chartae](extending.md)
-says how to write one.
+command line as `chartae fit DATA --recipe vamp-vae --param components=100`; beside its own, each has the
+parameter `activation`, of its networks (`"relu"`). [Extending chartae](extending.md) says how to write one.
 """
 
 

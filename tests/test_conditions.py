@@ -375,7 +375,7 @@ WHOLE = [1, None, 2]
         pd.DataFrame({"a": FLOATS, "b": 1.0}, dtype="Float64"),
         pd.DataFrame({"a": WHOLE, "b": 1}, dtype="Int64"),
         pa.chunked_array([pa.array(FLOATS).dictionary_encode()]),
-        pd.Series([None] * 3, dtype="Float64"),
+        pd.Series([1, None, None], dtype="Float64"),
     ],
 )
 def test_numbers_to_condition_on_are_the_same_to_a_reader_and_a_model(c):
@@ -474,3 +474,48 @@ def test_labels_of_64_bits_stay_apart():
         ConditionSchema.learn(np.array([1, largest], np.uint64)).encode(-1, 1)
     with pytest.raises(DataError, match="-1 cannot be a label"):
         ConditionSchema.learn([-1, largest])
+
+
+# ------------------------------------------------------------------- names, and one for all
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_columns_of_a_table_are_known_by_their_names(library):
+    rng = np.random.default_rng(0)
+    given = library.DataFrame({"age": rng.normal(40, 9, 50), "dose": rng.normal(size=50)})
+    schema = ConditionSchema.learn(given)
+    schema = ConditionSchema.from_config(json.loads(json.dumps(schema.config())))
+    wanted = schema.encode(given, 50).vector
+    for part in (given[["dose", "age"]], given[["dose", "age"]].to_numpy()[:, ::-1]):
+        torch.testing.assert_close(schema.encode(part, 50).vector, wanted)
+    torch.testing.assert_close(schema.encode({"vector": given[["dose", "age"]]}, 50).vector, wanted)
+    other = library.DataFrame({"age": given["age"], "weight": given["dose"]})
+    with pytest.raises(DataError, match="has columns age, weight, and the model was fitted with age, dose"):
+        schema.encode(other, 50)
+
+
+@pytest.mark.parametrize(
+    ("y", "one"),
+    [
+        (np.arange(6) % 3, [2]),
+        (np.ones((6, 2)) * np.arange(6)[:, None], [[1.0, 2.0]]),
+        ([np.ones((2, 3))] * 6, [np.ones((4, 3))]),
+        ([np.ones((2, 3))] * 6, np.ones((1, 4, 3))),
+        ([np.ones((2, 3))] * 6, np.empty((0, 3))),
+    ],
+)
+def test_one_row_of_a_condition_stands_for_all_but_not_in_a_fit(y, one):
+    schema = ConditionSchema.learn(y)
+    found = schema.encode(one, 4)
+    part = next(p for p in (found.label, found.vector, found.sequence) if p is not None)
+    assert len(part) == 4
+    torch.testing.assert_close(part, part[:1].expand_as(part), equal_nan=True)
+    if len(one):
+        with pytest.raises(DataError, match="there is one condition for 4 rows: give one for each"):
+            schema.encode(one, 4, single=False)
+
+
+@pytest.mark.parametrize("y", [np.full(5, np.nan), np.full((5, 2), np.nan), [np.empty((0, 4))] * 5])
+def test_a_condition_that_no_row_has_is_refused(y):
+    with pytest.raises(DataError, match="no row has a"):
+        ConditionSchema.learn(y)

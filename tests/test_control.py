@@ -207,9 +207,20 @@ def test_what_follows_one_prior_follows_the_other():
     assert carried(z, StandardNormal(3), StandardNormal(3)) is z
     mixed = DiagonalNormalMixture(torch.zeros(500, 2), torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(
-        PlanError, match="does not say where a code belongs under another condition: use prior"
+        PlanError, match="does not say where a code belongs under another condition: use recipe 'cvae'"
     ):
         carried(z, mixed, mixed)
+
+
+def test_items_of_any_precision_are_carried():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
+    m = ct.Autoencoder(
+        recipe="flow-prior-vae", recipe_params={"conditional_prior": True}, latent_dim=2, max_epochs=1,
+        random_state=0,
+    ).fit(X, y)  # fmt: skip
+    moved = m.translate(X[:4], y[:4], to=2)
+    np.testing.assert_allclose(m.translate(X[:4].astype("f4"), y[:4], to=2), moved, rtol=1e-3, atol=1e-4)
 
 
 # ------------------------------------------------------------------- planted defects
@@ -311,6 +322,19 @@ def test_the_report_of_a_trained_model(cvae):
     assert [t.get_text() for t in report.plot().get_yticklabels()] == ["obeyed", "leakage", "variety"]
     again = ct.control_report(cvae, X, y)
     assert again["leakage"].statistic == report["leakage"].statistic
+
+
+@pytest.mark.parametrize("kind", ["labels", "vectors"])
+def test_noise_adds_what_it_varies(kind):
+    """Of exact models with a known noise, and without any, which then adds nothing."""
+    for noise in (NOISE, None):
+        chart = exact(4)
+        if noise is None:
+            object.__setattr__(chart, "observe", None)
+        found = ct.control_report(chart, *rows(kind, 1))["variety"]
+        more = found.also["with_noise"] - found.statistic
+        items = 2 * (np.square(W.numpy()).sum() + D * NOISE**2)
+        assert more == pytest.approx(0.0 if noise is None else 2 * D * noise**2 / items, rel=0.2, abs=1e-6)
 
 
 def test_what_was_trained_on_labels_at_random_ignores_them():

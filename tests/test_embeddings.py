@@ -53,7 +53,7 @@ QUICK = {"hidden": (32,), "max_epochs": 20, "learning_rate": 5e-3, "patience": N
         (lambda: risk_coverage([0.1, math.nan], [0, 1]), "leave such items out"),
         (lambda: risk_coverage([0.1, 0.2], [0, 1, 0]), "give .n,. of both"),
         (lambda: risk_coverage([], []), "give .n,. of both"),
-        (lambda: vendi_score(np.eye(3), width=0.0), "width=0: use a distance above 0"),
+        (lambda: vendi_score(np.eye(3), width=0.0), "width=0.0: use a distance above 0"),
         (lambda: vendi_score([1.0, 2.0]), "codes have shape .2,.: give .n, d., one item or more"),
         (lambda: vendi_score(np.empty((0, 3))), "codes have shape .0, 3.: give"),
         (lambda: vendi_score([[1.0, math.nan]]), "codes are not finite in places"),
@@ -187,6 +187,15 @@ def test_where_codes_lie_does_not_matter():
     np.testing.assert_allclose(far, compare("distance", codes, codes, codes, codes), atol=1e-6)
 
 
+@pytest.mark.parametrize("by", ["cosine", "distance", "bhattacharyya", "containment", "expected likelihood"])
+def test_what_cannot_be_compared_is_refused(by):
+    one, other = np.ones((2, 3)), np.ones((2, 4))
+    with pytest.raises(DataError, match=r"have shapes \(2, 3\), .*: give \(n, d\) and \(m, d\)"):
+        compare(by, one, one, other, other)
+    with pytest.raises(DataError, match="not finite in places: leave such items out"):
+        compare(by, one, one, np.nan * one, one)
+
+
 def test_votes_need_a_label_of_each_item_and_a_vote():
     with pytest.raises(DataError, match="2 labels of 3 items"):
         votes_of_draws(np.zeros((1, 3, 2)), [0, 1], np.zeros((1, 3, 2)))
@@ -194,6 +203,48 @@ def test_votes_need_a_label_of_each_item_and_a_vote():
         votes_of_draws(np.zeros((1, 3, 2)), [0, 1], np.zeros((1, 2, 2)), same=True)
     with pytest.raises(PlanError, match="let one item vote"):
         votes_of_draws(np.zeros((1, 2, 2)), [0, 1], np.zeros((1, 2, 2)), k=0)
+    for k in (2.5, np.nan, None, "a"):
+        with pytest.raises(PlanError, match=f"^k={k!r}: let one item vote"):
+            votes_of_draws(np.zeros((1, 2, 2)), [0, 1], np.zeros((1, 2, 2)), k=k)
+        with pytest.raises(PlanError, match=f"^k={k!r}: look at one item"):
+            votes(np.zeros((1, 2)), [0, 1], k=k)
+    for draws, said in (
+        (np.zeros((3, 2)), "give \\(draws, n, d\\)"),
+        (np.zeros((1, 1, 3)), "draws have 3 dimensions, and those of items 2"),
+        (np.full((1, 1, 2), np.nan), "not finite"),
+    ):
+        with pytest.raises(DataError, match=said):
+            votes_of_draws(draws, [0], np.zeros((1, 1, 2)))
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_equal_ones_share_the_last_places(k):
+    """The mean over many orders of those that are equal, by noise that is smaller than all differences."""
+    rng = np.random.default_rng(k)
+    similarity = rng.integers(0, 4, (30, 20)).astype(float)
+    similarity[rng.random(similarity.shape) < 0.2] = -np.inf
+    labels, asked = rng.integers(0, 3, 20), rng.integers(0, 3, 30)
+    similarity[0] = -np.inf
+    orders = [similarity + 1e-6 * rng.random(similarity.shape) for _ in range(2000)]
+    recalls = np.array([recall_at(order, asked, labels, k) for order in orders])
+    assert recall_at(similarity, asked, labels, k) == pytest.approx(recalls.mean(), abs=3e-3)
+    shares = np.mean([votes(order, labels, k) for order in orders], axis=0)
+    np.testing.assert_allclose(votes(similarity, labels, k), shares, atol=5 * 0.5 / 2000**0.5)
+    best = most_alike(similarity, k)
+    np.testing.assert_array_equal(best, np.argsort(-similarity, axis=1, kind="stable")[:, :k])
+
+
+def test_directions_are_compared_by_where_their_draws_lie():
+    """Of nearly uniform posteriors on a sphere the coefficient is near 1: their means are near its center."""
+    X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    sphere = ct.Autoencoder(recipe="svae", latent_dim=8, **QUICK | {"max_epochs": 1})
+    embedding = ct.ProbabilisticEmbedding(sphere, method="reconstruction", random_state=0).fit(X)
+    q = embedding.encoder_.model_.q(embedding.encoder_.space_.to_model(torch.from_numpy(X[:2])))
+    # ∫ √(p q) of von Mises-Fisher densities, by draws of p.
+    draws = q.draw(20_000, Noise(0)).z[:, :1].detach()
+    log_p, log_q = q.log_prob(draws.expand(-1, 2, -1)).detach().T
+    wanted = (0.5 * (log_q - log_p)).exp().mean().log().item()
+    assert embedding.similarity(X[:1], X[1:2]).item() == pytest.approx(wanted, abs=0.02)
 
 
 def test_recall_looks_at_the_nearest():
@@ -211,7 +262,8 @@ def test_what_masks_hide_is_no_number():
         vendi_score(hidden)
     with pytest.raises(DataError, match="not a number in places"):
         risk_coverage(hidden[1], [True, False])
-    assert np.isnan(bhattacharyya(hidden, np.ones((2, 2)), hidden, np.ones((2, 2)))).any()
+    with pytest.raises(DataError, match="means or standard deviations are not finite"):
+        bhattacharyya(hidden, np.ones((2, 2)), hidden, np.ones((2, 2)))
 
 
 # ----------------------------------------------------------------- matches

@@ -632,10 +632,10 @@ def test_both_estimates_of_the_likelihood_agree(name, models):
 def test_a_vamp_prior_of_what_it_cannot_move_is_refused():
     gaps = rows()
     gaps[::7, 1] = np.nan
-    with pytest.raises(PlanError, match="values may be missing: use prior 'mixture'"):
+    with pytest.raises(PlanError, match="values may be missing: use recipe 'mixture-vae'"):
         ct.Autoencoder(recipe="vamp-vae", missing="mask", **SMALL).fit(gaps)
     table = pd.DataFrame({"a": rows()[:, 0], "b": np.resize(["x", "y", "z"], 60)})
-    with pytest.raises(PlanError, match="columns differ in kind: use prior 'mixture'"):
+    with pytest.raises(PlanError, match="columns differ in kind: use recipe 'mixture-vae'"):
         ct.Autoencoder(recipe="vamp-vae", **SMALL).fit(table)
     for name in ("mixture-vae", "flow-prior-vae", "vae-iaf"):
         m = ct.Autoencoder(recipe=name, missing="mask", **SMALL).fit(gaps)

@@ -93,6 +93,12 @@ def test_one_item_and_equal_ones_have_nothing_to_lose(n, metric):
 # ------------------------------------------------------------------- in a model
 
 
+def test_codes_that_coincide_have_a_finite_slope():
+    z = torch.zeros(1, 5, 2, requires_grad=True)
+    Neighbors()._changes(torch.eye(5), z).mean().backward()
+    assert z.grad.isfinite().all()
+
+
 def test_a_table_with_categories_and_gaps_has_neighbors():
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)

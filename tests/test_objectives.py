@@ -108,7 +108,8 @@ def test_needs_and_samples_add_up():
         (
             NegLogLik() + KL(),
             {"posterior": "delta"},
-            "^kl does not go with posterior='delta', whose draws have no density: use posterior='normal'$",
+            "^kl does not go with posterior='delta', whose draws have no density: "
+            "use posterior='normal', as recipe 'vae' does$",
         ),
         (IWAE(5), {"posterior": "delta"}, r"^iwae does not go with posterior='delta'"),
         (NegLogLik() + KL(), {"prior": None}, "^kl needs a prior, and this model has none: use a VAE recipe"),

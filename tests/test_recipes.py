@@ -499,6 +499,62 @@ def test_a_switch_is_true_or_false(value):
         build("cvae", (4,), conditional_prior=value, condition={"n_labels": 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "said"),
+    [
+        ("iwae", {"kept": "x"}, "kept='x': give a whole number or None"),
+        ("iwae", {"kept": 1.5}, "kept=1.5: give a whole number or None"),
+        ("iwae", {"kept": True}, "kept=True: give a whole number or None"),
+        ("vq-vae", {"slots": "2"}, "slots='2': give a whole number or None"),
+        ("beta-vae", {"beta": np.inf}, "beta=inf: give a number"),
+        ("ladder-vae", {"growth": 3.0}, "growth=3 is of the number of samples, and there is k=1"),
+    ],
+)
+def test_parameters_are_of_the_type_they_are_annotated_with(name, own, said):
+    with pytest.raises(PlanError, match=f"^{said}"):
+        build(name, (4,), latent_dim=2, **own)
+
+
+@pytest.mark.parametrize(("name", "own"), [("info-vae", {"lam": 0}), ("rae-l2", {"beta": -1.0})])
+def test_a_weight_that_is_refused_is_named_as_it_was_given(name, own):
+    (parameter, value), *_ = own.items()
+    with pytest.raises(PlanError, match=rf"use 0 or more \(recipe '{name}', {parameter}={value}\)$"):
+        build(name, (4,), latent_dim=2, **own)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "size"),
+    [
+        ("svae", {}, 2),
+        ("hierarchical-vae", {}, 2),
+        ("ladder-vae", {"levels": 3}, 3),
+        ("ladder-vae", {"sizes": (3, 2)}, 5),
+        ("vq-vae", {"slots": 4}, 4),
+        ("fsq-vae", {"levels": (8, 5, 5)}, 3),
+        ("vae", {}, 1),
+    ],
+)
+def test_a_size_by_default_is_one_that_the_recipe_takes(name, own, size):
+    t = np.random.default_rng(0).random(200)
+    line = np.stack([t, 2 * t, -t, 1 - t], 1)
+    m = model(name, latent_dim="auto", recipe_params=own, max_epochs=1).fit(line)
+    assert m.latent_dim_ == size
+
+
+def test_a_recipe_without_annotations_is_held_to_the_types_of_its_defaults():
+    @recipe("plainly-typed", paper="none", parts="as vae")
+    def plainly_typed(shape, *, warmup=0.0, **common):
+        """VAE by another name."""
+        return build("vae", shape, warmup=warmup, **common)
+
+    try:
+        assert build("plainly-typed", (4,), warmup=2).objective.warmup == 2
+        with pytest.raises(PlanError, match="warmup='2': give a number"):
+            build("plainly-typed", (4,), warmup="2")
+    finally:
+        _RECIPES._items.pop("plainly-typed")
+
+
 def test_a_conditional_prior_needs_a_condition():
     with pytest.raises(PlanError, match="needs a condition: pass y to fit"):
         ct.CVAE(conditional_prior=True, max_epochs=1).fit(np.eye(20))

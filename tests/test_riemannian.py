@@ -322,7 +322,7 @@ def test_centroids_are_codes_of_training_rows(n):
     nn.init.normal_(q.network.layers[-1].weight, std=50.0)
     inverse = q.metric().inverse(q.metric().centroids)
     assert (inverse.diagonal(dim1=1, dim2=2) < 1 + q.regularization).all()
-    with pytest.raises(PlanError, match="use posterior 'hamiltonian'"):
+    with pytest.raises(PlanError, match="use recipe 'hvae'"):
         q.begin(x, torch.zeros(n, 2))
 
 

@@ -571,6 +571,44 @@ def test_a_captioner_is_kept_with_its_encoder(captioner, tmp_path):
         ct.Captioner.load(path / "encoder")
 
 
+def test_a_captioner_is_opened_with_its_own_encoder_alone(captioner, tmp_path):
+    path = captioner.save(tmp_path / "run")
+    X = images(40)[0]
+    ct.VAE(latent_dim=4, hidden=(8,), max_epochs=1, random_state=1).fit(X).save(
+        path / "encoder", overwrite=True
+    )
+    with pytest.raises(RunFolderError, match="is not the encoder of this captioner"):
+        ct.Captioner.load(path)
+
+
+def test_a_captioner_whose_encoder_cannot_be_kept_leaves_nothing(tmp_path):
+    class Remembers(nn.Linear):
+        def get_extra_state(self):
+            return {"a": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    X, texts = images(40)
+    vae = ct.VAE(latent_dim=2, network=(Remembers(24, 8), nn.Linear(2, 24)), max_epochs=1, random_state=0)
+    said = ct.Captioner(vae, max_epochs=1, **SMALL).fit(X, texts)
+    with pytest.raises(PlanError):
+        said.save(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_captioner_says_how_to_open_modules_of_yours(tmp_path):
+    X, texts = images(40)
+    pair = nn.Linear(24, 8), nn.Linear(2, 24)
+    vae = ct.VAE(latent_dim=2, network=pair, max_epochs=1, random_state=0)
+    said = ct.Captioner(vae, max_epochs=1, **SMALL).fit(X, texts)
+    path = said.save(tmp_path / "run")
+    with pytest.raises(RunFolderError, match=r"open it by chartae\.load.*pass that as encoder="):
+        ct.Captioner.load(path)
+    again = ct.Captioner.load(path, encoder=ct.load(path / "encoder", network=pair))
+    assert again.caption(X[:5]) == said.caption(X[:5])
+
+
 @pytest.mark.parametrize("encoder", [PCA(2), nn.Linear(24, 3), None], ids=["PCA", "module", "codes"])
 def test_any_encoder_will_do(encoder, tmp_path):
     X, texts = images(40)

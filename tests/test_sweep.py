@@ -290,6 +290,9 @@ def test_a_fit_that_fails_is_left_out(X, tmp_path, monkeypatch):
         ({"latent_dim": 2}, PlanError, "give values of it as latent_dims="),
         ({"noise": "item"}, PlanError, "give values of it as noises="),
         ({"noises": ("loud",)}, ValueError, "noise"),
+        ({"noises": [None]}, PlanError, "numbers above 0"),
+        ({"noises": [True]}, PlanError, "numbers above 0"),
+        ({"noises": [[1]]}, PlanError, "numbers above 0"),
         ({"beta": 2}, PlanError, "recipe_params= takes those of the recipe"),
         ({"epochs": 2}, PlanError, "did you mean 'max_epochs'"),
         ({"max_time": 3.0}, PlanError, "use max_epochs"),
@@ -324,6 +327,21 @@ def test_sizes_by_default_surround_the_dimension_of_the_data(tmp_path, monkeypat
     assert d in (3, 4)
     assert {c.latent_dim for c in found.cells} == {2, d, 2 * d, 8}  # 4 d are more than there are columns
     assert sorted({c.beta for c in found.cells}) == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "betas"),
+    [
+        ("svae", {2, 4, 8}, {None}),  # no sphere in one dimension
+        ("ciwae", {1, 2, 4}, {None}),  # whose beta is a share of the ELBO
+        ("beta-tc-vae", {1, 2, 4}, {None}),  # and here the weight of total correlation
+    ],
+)
+def test_a_grid_by_default_is_one_that_the_recipe_takes(recipe, sizes, betas, tmp_path):
+    X, _ = linear(200, d=1, noise=0.0)
+    found = ct.sweep(X, run=tmp_path / "s", recipe=recipe, max_epochs=1, hidden=(4,))
+    assert {c.latent_dim for c in found.cells} == sizes
+    assert {c.beta for c in found.cells} == betas
 
 
 def test_tables_with_gaps_and_conditional_recipes(tmp_path):

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=4, help="of each training image")
     parser.add_argument("--rows", type=int, default=60_000, help="training images")
     parser.add_argument("--latent", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--hidden", type=int, nargs="+", default=[64])
     out = Path(__file__).parent / "results" / "captions_mnist.json"
     parser.add_argument("--out", type=Path, default=out)

@@ -8,7 +8,8 @@ precision of all pairs; whether uncertainty tells which votes are wrong (AUROC),
 together; whether it is told by how many of the five vote for another, or of the five nearest of each pair of
 draws. And zero-shot: digits 0 to 4 train, and 5 to 9 are retrieved, by these and by the posteriors of a VAE
 that is told no labels, half of whose digits have a part that is not known; queries are whole, or have such a
-part. Whether it is told by how unlike the best match is, too, which as uncertainty needs no label.
+part, or half of them do. Whether it is told by how unlike the best match is, too, which as uncertainty needs
+no label.
 
     python benchmarks/quality/hedged.py --data mnist.npz
 """
@@ -155,29 +156,30 @@ def zero_shot(
     """Train on digits 0 to 4, retrieve 5 to 9 among themselves."""
     X, y, T, labels = digits(data)
     embedding = made(kind, 8, args, seed).fit(X, y)
-    found, first, wrong = retrieved(embedding, T, T, labels, "match")
-    drawn = against(embedding.votes(T, labels, k=NEAR), first - 5)
-    return found | told(wrong, {"drawn": drawn})
+    first, wrong, by = retrieved(embedding, T, T, labels, "match")
+    by["drawn"] = against(embedding.votes(T, labels, k=NEAR), first - 5)
+    return summed(wrong, by)
 
 
 def by_posteriors(data: dict[str, np.ndarray], seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """The same without labels, of queries that are whole and that are not."""
+    """The same without labels, of queries that are whole, that are not, and of both together."""
     X, _, T, labels = digits(data)
     embedding = made("posteriors", 16, args, seed).fit(in_part(X, 0.5, seed))
     asked = {"zero-shot": T, "zero-shot, hidden": in_part(T, 1.0, 1000 + seed)}
-    return {
-        test: {kind: retrieved(embedding, Q, T, labels, by)[0] for kind, by in WAYS.items()}
-        for test, Q in asked.items()
-    }
+    found: dict[str, Any] = {test: {} for test in (*asked, "zero-shot, both")}
+    for kind, way in WAYS.items():
+        each = [retrieved(embedding, Q, T, labels, way)[1:] for Q in asked.values()]
+        wrong, by = np.concatenate([e[0] for e in each]), [e[1] for e in each]
+        each.append((wrong, {name: np.concatenate([one[name] for one in by]) for name in by[0]}))
+        for test, one in zip(found, each, strict=True):
+            found[test][kind] = summed(*one)
+    return found
 
 
 def retrieved(
     embedding: Any, Q: np.ndarray, T: np.ndarray, labels: np.ndarray, by: str
-) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Share of queries whose best match, other than themselves, has their label, and AUROC of signs.
-
-    And that match's label, and whether it is wrong.
-    """
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Label of each query's best match, other than itself, whether it is wrong, and signs of that."""
     from chartae.transfer import votes
 
     similarity = embedding.similarity(Q, T, by=by)
@@ -185,8 +187,12 @@ def retrieved(
     first = labels[similarity.argmax(1)]
     wrong = first != labels
     others = against(votes(similarity, labels, NEAR), first - 5)
-    found = told(wrong, signs(embedding, Q) | {"unlike": -similarity.max(1), "others": others})
-    return {"recall": float(1 - wrong.mean())} | found, first, wrong
+    return first, wrong, signs(embedding, Q) | {"unlike": -similarity.max(1), "others": others}
+
+
+def summed(wrong: np.ndarray, by: dict[str, np.ndarray]) -> dict[str, float]:
+    """Share of queries whose best match has their label, and AUROC of signs."""
+    return {"recall": float(1 - wrong.mean())} | told(wrong, by)
 
 
 def main() -> None:
@@ -221,7 +227,7 @@ def main() -> None:
             if kind not in run["zero-shot"]:
                 run["zero-shot"][kind] = zero_shot(data, kind, seed, args)
                 print(seed, "zero-shot", kind, run["zero-shot"][kind], flush=True)
-        if "zero-shot, hidden" not in run:
+        if "zero-shot, both" not in run:
             for test, found in by_posteriors(data, seed, args).items():
                 run[test] = run.get(test, {}) | found
                 print(seed, test, found, flush=True)
@@ -260,6 +266,7 @@ def write(out: Path, kept: dict[str, Any], threads: int) -> None:
     rows.append(line("two digits, both", "hedged", "both"))
     rows += [line("zero-shot, 5 to 9", kind, "zero-shot") for kind in (*KINDS, "gain", *WAYS)]
     rows += [line("the same, hidden in part", kind, "zero-shot, hidden") for kind in WAYS]
+    rows += [line("the same, both kinds of queries", kind, "zero-shot, both") for kind in WAYS]
     write_json(
         str(out),
         title="Hedged embeddings and points",

@@ -70,6 +70,8 @@ def caption(
         if not hasattr(captioner.encoder, "space_"):
             raise DataError(f"{run} was fitted to codes: use Captioner.load in Python")
     elif out is not None:
+        if out.resolve() == Path(run).resolve():
+            raise DataError(f"{out} holds the model, and would be replaced: choose another place")
         refuse_occupied(out, overwrite=overwrite, how=("--overwrite", ""))
     estimator: Any = captioner.encoder if learned else open_run(run, encoder=True)
     items = read_for(estimator, data, None, size, None)

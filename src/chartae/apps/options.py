@@ -121,7 +121,7 @@ def own_of(recipe: Any) -> list[str]:
     from chartae.estimators.parameters import COMMON
     from chartae.models.assembly import SHARED
 
-    return [*recipe.parameters, *sorted(SHARED - {*COMMON})]
+    return [*recipe.parameters, *sorted(SHARED - {*COMMON, "condition"})]
 
 
 def kind_of(pair: str) -> tuple[str, str]:

@@ -283,6 +283,8 @@ def control_report(
     if c is None or y is None:
         raise PlanError("this model has no condition, or none was given: fit it with y, and give y")
     labels = None if labels is None else as_labels(labels)
+    if labels is not None and labels.ndim != 1:
+        raise DataError(f"labels have shape {labels.shape}: give one for each item")
     if labels is not None and len(labels) != len(x):
         raise DataError(f"{len(labels)} labels for {len(x)} items: give one for each")
     known = _known(chart, y, c, labels)
@@ -426,7 +428,7 @@ def _variety(asked: Asked) -> Reading:
     rows = asked.rows
     own = asked.own[rows]
     real, made, again, noisy = features(
-        asked.evidence.flat[rows], asked.made(), asked.made(stream=50), asked.made(noisy=True, stream=52)
+        asked.evidence.flat[rows], asked.made(), asked.made(stream=50), asked.made(noisy=True)
     )
     if asked.classes:
         order = np.argsort(own, kind="stable")  # within a kind at random
@@ -452,8 +454,8 @@ def _variety(asked: Asked) -> Reading:
         name: float(np.mean([vendi_score(v[g], width=width) for g in groups])) if groups else float("nan")
         for name, v in (("vendi", made), ("vendi_items", real))
     }
-    # Between a sample and another with noise lies the noise once, and between two with noise twice.
-    extra = 2 * (np.square(noisy - made).sum(1).mean() - twins.mean())
+    # Between a sample and the same with noise lies the noise once, and between two with noise twice.
+    extra = 2 * np.square(noisy - made).sum(1).mean()
     noise = float((samples.mean() + extra) / items.mean()) if items.mean() > 0 else float("nan")
     return of_pairs(samples, items, left, right, also=vendi | {"with_noise": noise})
 

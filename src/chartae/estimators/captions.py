@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
-from chartae.core.arrays import as_tensor
+from chartae.core.arrays import as_tensor, checksum
 from chartae.core.contracts import Distribution, Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, RunFolderError
 from chartae.core.noise import Noise
@@ -26,7 +26,7 @@ from chartae.estimators.fitting import Fitting
 from chartae.estimators.heads import OnCodes
 from chartae.estimators.parameters import widths
 from chartae.estimators.progress import show_progress
-from chartae.estimators.runs import keep, kept, load
+from chartae.estimators.runs import described, keep, kept, load
 from chartae.estimators.whole import whole
 from chartae.models.spoken import spoken
 from chartae.parts.networks import Prefixed
@@ -431,6 +431,7 @@ class Captioner(OnCodes):
             "n_features": getattr(self, "n_features_in_", None),
             "feature_names": list(map(str, getattr(self, "feature_names_in_", []))) or None,
             "encoder": "chartae" if own else None if self.encoder_ is None else "yours",
+            "encoder_sum": _sum_of(self.encoder_) if own else None,  # what cannot be kept is refused here
         }
         tensors = {**self.model_.state_dict(), "validation_rows": torch.from_numpy(self.validation_rows_)}
         home = keep(self, path, "captioner", facts, tensors, yours=YOURS, overwrite=overwrite)
@@ -486,7 +487,7 @@ class Captioner(OnCodes):
             if config["encoder"] == "yours" and encoder is None:
                 raise RunFolderError(f"{path} was fitted to an encoder of yours: pass it as encoder=")
             if config["encoder"] == "chartae" and encoder is None:
-                made.encoder = load(Path(path) / ENCODER, device=device)
+                made.encoder = _encoder_within(Path(path) / ENCODER, config.get("encoder_sum"), device)
             made.encoder_ = made.encoder
             made.medium_, made.code_dim_ = medium_of(config["medium"], {}), config["code_dim"]
             made.validation_rows_ = tensors.pop("validation_rows").numpy()
@@ -512,3 +513,26 @@ class Captioner(OnCodes):
             plan.model.load_state_dict(tensors)
         made.model_ = plan.model.eval().to(where)
         return cast(Captioner, made)
+
+
+def _sum_of(encoder: Any) -> str:
+    """Sum up all that an encoder has learned, by which it is known again."""
+    from safetensors.torch import save  # which only those who keep or open something need
+
+    return checksum(np.frombuffer(save(described(encoder)[1]), np.uint8))
+
+
+def _encoder_within(path: Path, known: str | None, device: str) -> Any:
+    """Open the encoder in a captioner's folder, and refuse another than the captioner was fitted to."""
+    try:
+        encoder = load(path, device=device)
+    except RunFolderError as error:
+        if "network=" not in str(error):
+            raise
+        raise RunFolderError(
+            f"{path} was fitted with modules of yours: open it by chartae.load(..., network=), and pass that "
+            "as encoder="
+        ) from None
+    if known not in (None, _sum_of(encoder)):
+        raise RunFolderError(f"{path} is not the encoder of this captioner: save the captioner again")
+    return encoder

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from chartae.core.columns import is_frame
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
@@ -34,6 +35,8 @@ class ConditionSchema:
         Width of the vectors of a sequence or a set; 0 for none.
     ordered : bool
         Whether their order matters: a sequence, and no set.
+    names : tuple of str or None
+        Of the numbers of a vector, if a table had them.
 
     Examples
     --------
@@ -52,6 +55,7 @@ class ConditionSchema:
     vector_shape: tuple[int, ...] | None = None
     sequence_dim: int = 0
     ordered: bool = True
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def learn(cls, y: Any) -> ConditionSchema:
@@ -79,7 +83,9 @@ class ConditionSchema:
         DataError
             If it is none of these, or if no row has a label.
         """
-        label, vector, vectors, ordered = _split(_named(y))
+        parts = _named(y)
+        names = _columns_of(y if is_frame(y) else parts.get("vector")) if "vector" in parts else None
+        label, vector, vectors, ordered = _split(parts)
         if label is not None and label.ndim != 1:
             raise DataError(f"labels have shape {label.shape}: give one for each row")
         if vector is not None and (vector.ndim == 0 or math.prod(vector.shape[1:]) == 0):
@@ -92,8 +98,15 @@ class ConditionSchema:
         rows = [] if vectors is None else _sequences(vectors)
         if vectors is not None and (not rows or rows[0].shape[1] == 0):
             raise DataError("a condition of sequences has no vectors: give an array (t, m) for each row")
+        nowhere = {
+            "vector": vector is not None and len(vector) > 0 and np.isnan(_numbers(vector)).all(),
+            "sequence": vectors is not None and all(np.isnan(row).all() for row in rows),
+        }
+        for name, nothing in nowhere.items():
+            if nothing:
+                raise DataError(f"no row has a {name}: give some of them one, or leave the condition out")
         width = rows[0].shape[1] if rows else 0
-        return cls(classes, None if vector is None else vector.shape[1:] or (1,), width, ordered)
+        return cls(classes, None if vector is None else vector.shape[1:] or (1,), width, ordered, names)
 
     @property
     def vector_dim(self) -> int:
@@ -136,8 +149,8 @@ class ConditionSchema:
         words = " and ".join(filter(None, (labels, vector, sequence)))
         return f", conditioned on {words}" if words else ""
 
-    def encode(self, condition: Any, n: int) -> RawCondition | None:
-        """Make rows of a condition; a single label, vector or sequence is meant for all of them.
+    def encode(self, condition: Any, n: int, *, single: bool = True) -> RawCondition | None:
+        """Make rows of a condition; a single label, vector or sequence, or one row, is meant for all of them.
 
         Parameters
         ----------
@@ -148,6 +161,8 @@ class ConditionSchema:
             which the model was trained for, as are a label that is None and a vector that holds a NaN.
         n : int
             How many rows.
+        single : bool
+            Whether one row may stand for all.
 
         Returns
         -------
@@ -157,7 +172,7 @@ class ConditionSchema:
         Raises
         ------
         DataError
-            If a label is unknown, or lengths or widths do not fit.
+            If a label is unknown, lengths or widths do not fit, or a table has other columns.
         """
         if condition is None:
             return None
@@ -165,20 +180,40 @@ class ConditionSchema:
             raise DataError(
                 "this model was fitted without a condition: give fit labels (y), and a recipe such as 'cvae'"
             )
-        condition = _named(condition, self._has)
+        condition = _named(self._in_order(condition), self._has)
         label, vector, vectors, _ = _split(condition)
         if not {name for name, part in condition.items() if part is not None} <= {*self._has}:
             has = " and ".join(f"{name}s" for name in self._has)
             raise DataError(f"this model is conditioned on {has} alone: leave the other part out")
+        if not single and any(part is not None and len(part) == 1 < n for part in (label, vector, vectors)):
+            raise DataError(f"there is one condition for {n} rows: give one for each")
         return RawCondition(
             None if label is None else self._labels(label, n),
             None if vector is None else self._vectors(_numbers(vector), n),
             None if vectors is None else self._padded(_sequences(vectors, n), n),
         )
 
+    def _in_order(self, condition: Any) -> Any:
+        """Columns of a table as they were fitted: by their names, and not by where they stand."""
+        if self.names is None:
+            return condition
+        if isinstance(condition, Mapping):
+            return {
+                name: self._in_order(part) if name == "vector" else part for name, part in condition.items()
+            }
+        given = _columns_of(condition)
+        if given in (None, self.names):
+            return condition
+        if sorted(given) != sorted(self.names):
+            raise DataError(
+                f"the condition has columns {', '.join(given)}, and the model was fitted with "
+                f"{', '.join(self.names)}: give these"
+            )
+        return condition[[condition.columns[given.index(name)] for name in self.names]]
+
     def _labels(self, label: np.ndarray, n: int) -> torch.Tensor:
         assert self.classes is not None
-        label = np.broadcast_to(label, n) if label.ndim == 0 else label
+        label = np.broadcast_to(label, n) if label.ndim == 0 or len(label) == 1 else label
         if len(label) != n:
             raise DataError(f"{len(label)} labels for {n} rows: give one for each row, or a single one")
         codes, there = np.full(n, -1), ~missing(label)
@@ -206,7 +241,8 @@ class ConditionSchema:
     def _vectors(self, vector: np.ndarray, n: int) -> torch.Tensor:
         assert self.vector_shape is not None
         needed = (n, *self.vector_shape)
-        if vector.shape == self.vector_shape or (vector.ndim == 0 and self.vector_dim == 1):
+        one = (self.vector_shape, (1, *self.vector_shape))
+        if vector.shape in one or (vector.size == 1 == self.vector_dim and vector.ndim < 2):
             vector = np.broadcast_to(vector, needed)
         if vector.shape == (n,) and self.vector_dim == 1:
             vector = vector.reshape(needed)
@@ -253,6 +289,7 @@ class ConditionSchema:
             "vector_shape": self.vector_shape and list(self.vector_shape),
             "sequence_dim": self.sequence_dim,
             "ordered": self.ordered,
+            "names": self.names and list(self.names),
         }
 
     @classmethod
@@ -277,7 +314,13 @@ class ConditionSchema:
             tuple(shape) if shape else None,
             config.get("sequence_dim", 0),
             config.get("ordered", True),
+            tuple(config["names"]) if config.get("names") else None,
         )
+
+
+def _columns_of(rows: Any) -> tuple[str, ...] | None:
+    """Names of the columns of a table."""
+    return tuple(map(str, rows.columns)) if is_frame(rows) else None
 
 
 def _kind(labels: np.ndarray) -> str:
@@ -345,13 +388,14 @@ def _sequences(given: Any, n: int | None = None) -> list[np.ndarray]:
     if not hasattr(given, "__getitem__") or isinstance(given, str | Mapping):
         raise DataError(f"a condition's sequence is {given!r}: give an array (t, m) for each row, of one m")
     # As float32: they are filled up to the longest, and many.
-    rows = [_numbers(row, np.float32) for row in given]
+    single = n is not None and getattr(given, "ndim", 0) == 2  # without any vectors, too
+    rows = [_numbers(row, np.float32) for row in (given if len(given) else [given] * single)]
     if n is not None and rows and all(row.ndim == 1 and row.size for row in rows):
         if len(rows) == n > 1:
             raise DataError(
-                f"{n} vectors for {n} rows are one sequence, or one vector each: give [a] * n, or a[:, None]"
+                f"{n} vectors for {n} rows are one sequence, or one vector each: give [a], or a[:, None]"
             )
-        rows = [_numbers(rows, np.float32)] * n
+        rows = [_numbers(rows, np.float32)]
     width = next((row.shape[1] for row in rows if row.ndim == 2), None)
     for i, row in enumerate(rows):
         if row.ndim < 2 and np.isnan(row).all():
@@ -364,7 +408,7 @@ def _sequences(given: Any, n: int | None = None) -> list[np.ndarray]:
                 f"a condition's sequence has shape {row.shape} in row {i} (from 0): give an array (t, m) for "
                 "each row, of one m"
             )
-    return rows
+    return rows * n if n is not None and len(rows) == 1 else rows
 
 
 def _named(y: Any, known: Sequence[str] = ()) -> dict[str, Any]:

@@ -472,6 +472,8 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             )
         if by == "decoded" and self.method != "reconstruction":
             raise PlanError(f"method={self.method!r} decodes nothing: use by='match', or 'reconstruction'")
+        if by == "decoded" and getattr(self.encoder_.medium_, "restores", False):
+            raise PlanError("by='decoded' is of numbers, and these are texts: use by='distance'")
         schema = self.encoder_.space_.schema if by == "decoded" else None
         other = [c for c in schema.columns if c.kind != "continuous" or c.clock] if schema else []
         if other:
@@ -495,9 +497,19 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return found
 
     def _posteriors(self, X: Any, _: int) -> tuple[np.ndarray, np.ndarray]:
-        """Means and deviations, as arrays whatever output is set."""
-        mean, std = self.transform(X, return_std=True)
-        return np.asarray(mean), np.asarray(std)
+        """Means of draws and deviations about them: a code on a sphere is no mean, which lies inside."""
+        model: Any = self.encoder_
+        if gives_points(model):
+            points = np.asarray(self.transform(X))
+            return points, np.zeros_like(points)
+        items = model._check(X, reset=False)
+        mean, std = np.empty((2, len(items), model.latent_dim_))
+
+        def keep(rows: slice, q: Any) -> None:
+            mean[rows], std[rows] = (v.cpu().numpy() for v in q.moments())
+
+        model._each_posterior(items, None, keep)
+        return mean, std
 
     def _whole(self, X: Any) -> np.ndarray:
         """Items as they are given, flat; what is missing is what the model expects there."""

@@ -311,7 +311,8 @@ class Encoding(Checking):
             )
             for c in (condition, to)
         )
-        return carried(torch.from_numpy(codes).to(self._device), p, q).cpu().numpy()
+        z = torch.as_tensor(codes, dtype=torch.float32, device=self._device)
+        return carried(z, p, q).cpu().numpy()
 
     def reconstruct(
         self,
@@ -344,7 +345,7 @@ class Encoding(Checking):
         Returns
         -------
         ndarray or DataFrame
-            ``(n, *shape)``; with ``n_draws`` ``(n_draws, n, *shape)``, or a list of tables.
+            ``(n, *shape)``; with ``n_draws`` ``(n_draws, n, *shape)``, or a list of tables, or of texts.
 
         References
         ----------
@@ -380,7 +381,8 @@ class Encoding(Checking):
             start += len(block)
         if draws is None:
             return self._present(filled[0], given)
-        return filled if model.space.schema is None else [self._present(one, given) for one in filled]
+        arrays = model.space.schema is None and not model.likelihood.sequential
+        return filled if arrays else [self._present(one, given) for one in filled]
 
     def chart(self, *, guidance: float | None = None) -> Chart:
         """Give the two maps between data and codes, as torch functions, to geometry and diagnostics.

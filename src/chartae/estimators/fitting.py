@@ -197,7 +197,7 @@ class Fitting(Densities, Geometry):
         )
         y = y if conditional else None
         self.condition_ = ConditionSchema.learn(y)
-        raw = self.condition_.encode(y, len(X))
+        raw = self.condition_.encode(y, len(X), single=False)
         self.latent_dim_, reason = self._choose_latent_dim(X, seed)
         plan = self._planned(seed)
         model: Any = plan.model
@@ -247,9 +247,8 @@ class Fitting(Densities, Geometry):
         }
         taken = next((p for p in own if p in {*shared, "network"}), None)
         if taken:
-            raise PlanError(
-                f"recipe_params holds {taken!r}, which is not the recipe's: pass it to the estimator"
-            )
+            where = "pass y to fit" if taken == "condition" else "pass it to the estimator"
+            raise PlanError(f"recipe_params holds {taken!r}, which is not the recipe's: {where}")
         self.blueprint_ = kept_as_json({"recipe": name, "parameters": own, **shared})
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -413,16 +412,21 @@ class Fitting(Densities, Geometry):
                 units = torch.from_numpy(np.array(filled)).reshape(units.shape)
             found = intrinsic_dimension(Inputs(self.space_)(units).numpy())
         except DataError:
-            d = min(2, features)
-            return d, " (too few different rows to estimate a dimension)"
+            d, why = self._sized(min(2, features))
+            return d, f" (too few different rows to estimate a dimension{why})"
         # A manifold of dimension 2 reads a little less or more, which is no reason for a third coordinate.
         d = int(np.clip(np.ceil(found.dimension - 0.1), 1, min(features, len(X) - 1)))
         low, high = found.interval
         how = "" if found.verdict == "ok" else ", still changing with scale"
-        return (
-            d,
-            f" (the data's dimension reads {found.dimension:.1f}, 95 % within {low:.1f}-{high:.1f}{how})",
-        )
+        d, why = self._sized(d)
+        read = f"the data's dimension reads {found.dimension:.1f}, 95 % within {low:.1f}-{high:.1f}"
+        return d, f" ({read}{how}{why})"
+
+    def _sized(self, d: int) -> tuple[int, str]:
+        """Give the size of code that the recipe has for data of dimension d, and say so if it is another."""
+        name, own = self._recipe()
+        size = find(name).size(d, own)
+        return size, "" if size == d else f"; {name} takes {size}"
 
     # ---------------------------------------------------------------- keep
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
@@ -16,7 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, TrainingError
 from chartae.estimators.decoding import begun_from, count
 from chartae.estimators.parameters import constructor
 from chartae.estimators.runs import keep, kept
@@ -165,6 +166,8 @@ class WordEmbedding(BaseEstimator):
         ------
         DataError
             If they are no texts, or hold no words that come often enough, or none beside another.
+        TrainingError
+            If vectors grow without bounds.
         """
         with whole(self):
             self._validate_params()
@@ -189,6 +192,11 @@ class WordEmbedding(BaseEstimator):
                         optimizer.step()
                         n = step.pairs[..., 0].numel()
                         lost, seen = lost + n * loss.item(), seen + n
+                        if not math.isfinite(lost):
+                            raise TrainingError(
+                                f"the loss is not finite in epoch {epoch + 1}: use a learning_rate below "
+                                f"{self.learning_rate:g}"
+                            )
                 if not seen:
                     raise DataError(ALONE)
                 self.history_.append({"epoch": epoch, "loss": lost / seen})

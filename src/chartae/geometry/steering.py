@@ -18,6 +18,7 @@ from chartae.training.labels import as_labels, typed
 __all__ = ["Direction", "Traversal", "directions", "traverse"]
 
 FLAT = 1e-6  # share of the largest variance below which codes do not vary along an axis
+FEWEST = 6  # rows of a label, of which half are in either half
 RIDGE = 0.1  # penalty of a local slope, in units of the local variance
 
 
@@ -115,7 +116,7 @@ def traverse(
     chart = chart_of(model)
     start = codes_of(np.atleast_2d(np.asarray(z)), chart.latent_dim)
     n, d = start.shape
-    if steps < 1 or not extent >= 0:
+    if not _is_count(steps) or not 0 <= extent < np.inf:
         raise PlanError(f"steps={steps}, extent={extent}: use at least one step, and an extent of 0 or more")
     c = chart.condition(condition, n)
     v = _vectors(direction, d, which, lambda: _principal(chart, start, c))
@@ -123,6 +124,8 @@ def traverse(
         data = np.asarray(codes, dtype=np.float64)
         if data.ndim != 2 or data.shape[1] != d:
             raise PlanError(f"codes of shape {data.shape} are not of {d} dimensions: give (m, {d})")
+        if not np.isfinite(data).all():
+            raise PlanError("codes are not finite in places: leave such rows out")
         v = v * (v @ np.cov(data, rowvar=False, ddof=0).reshape(d, d) * v).sum(1, keepdims=True) ** 0.5
     if len(v) not in (1, n):
         raise PlanError(f"{len(v)} directions do not fit {n} codes: give one for each, or one for all")
@@ -323,6 +326,9 @@ def directions(
     """
     chart = chart_of(model)
     Z, values, names = _attributes(Z, attribute)
+    for value, name in ((max_rows, "max_rows"), (n_neighbors, "n_neighbors")):
+        if not _is_count(value):
+            raise PlanError(f"{name}={value!r}: give a whole number from 1")
     n, d = Z.shape
     order = np.random.default_rng(random_state).permutation(n)
     if names[0] is None:
@@ -336,11 +342,6 @@ def directions(
     c = chart.condition(condition, n)
     found = []
     for name, a in zip(names, values, strict=True):
-        if name is not None and min(a[fit].sum(), (1 - a[fit]).sum(), a[rest].sum(), (1 - a[rest]).sum()) < 3:
-            raise DataError(
-                f"label {name!r} or its rest has too few rows: give at least 10 of each, or, if these are "
-                "numbers and no labels, floats"
-            )
         v = _ridge(Z[fit], a[fit])
         score = Z[rest] @ v
         effect, interval = _auc(score, a[rest]) if name is not None else _rank_correlation(score, a[rest])
@@ -385,13 +386,22 @@ def _attributes(Z: Any, attribute: Any) -> tuple[np.ndarray, list[np.ndarray], l
     number = a.dtype.kind == "f"
     if not (np.isfinite(Z).all() and (not number or np.isfinite(a).all())):
         raise DataError("codes or attribute hold values that are not finite: leave these rows out")
-    labels = np.unique(a)
+    labels, counts = np.unique(a, return_counts=True)
     if len(labels) < 2:
         raise DataError("the attribute is the same in all rows: give one that varies")
     if number:
         return Z, [a.astype(np.float64)], [None]
+    if counts.min() < FEWEST:
+        raise DataError(
+            f"label {labels[counts.argmin()].item()!r} has too few rows: give at least 10 of each, or, if "
+            "these are numbers and no labels, floats"
+        )
     shown = labels[1:] if len(labels) == 2 else labels
     return Z, [(a == label).astype(np.float64) for label in shown], [label.item() for label in shown]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 1)
 
 
 def _whitening(Z: np.ndarray) -> np.ndarray:

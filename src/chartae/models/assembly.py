@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -61,6 +62,9 @@ class Recipe:
         Whether it takes a condition.
     make : callable
         ``make(shape, **parameters) -> Plan``.
+    sized : callable or None
+        ``sized(d, **own) -> int``: the size of code that it takes in place of d, by its own parameters. None:
+        it takes any.
 
     Examples
     --------
@@ -75,6 +79,7 @@ class Recipe:
     parts: str
     conditional: bool
     make: Callable[..., Plan]
+    sized: Callable[..., int] | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -83,12 +88,45 @@ class Recipe:
         own = (p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
         return {p.name: p.default for p in own}
 
+    def size(self, d: int, own: Mapping[str, Any]) -> int:
+        """Say which size of code to take where the data call for d.
+
+        Parameters
+        ----------
+        d : int
+            One or more.
+        own : Mapping
+            What is given of the recipe's own parameters. What is wrong with them is for :func:`build` to say.
+
+        Returns
+        -------
+        int
+            d, unless the recipe cannot have it.
+
+        Examples
+        --------
+        >>> from chartae.models.recipes import find
+        >>> find("vae").size(1, {}), find("svae").size(1, {}), find("vq-vae").size(5, {"slots": 4})
+        (1, 2, 8)
+        """
+        if self.sized is None:
+            return d
+        try:
+            return self.sized(d, **self.parameters | dict(own))
+        except TypeError:
+            return d
+
 
 _RECIPES: Registry[Recipe] = Registry("recipe")
 
 
 def recipe(
-    name: str, *, paper: str, parts: str, conditional: bool = False
+    name: str,
+    *,
+    paper: str,
+    parts: str,
+    conditional: bool = False,
+    sized: Callable[..., int] | None = None,
 ) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:
     """Register a function ``(shape, *, own parameters, **common) -> Plan`` as a recipe.
 
@@ -102,6 +140,8 @@ def recipe(
         What it is made of.
     conditional : bool
         Whether it takes a condition.
+    sized : callable or None
+        As of :class:`Recipe`.
 
     Returns
     -------
@@ -124,7 +164,7 @@ def recipe(
 
     def put(make: Callable[..., Plan]) -> Callable[..., Plan]:
         summary = (inspect.getdoc(make) or name).splitlines()[0]
-        _RECIPES.register(name)(Recipe(name, paper, summary, parts, conditional, make))
+        _RECIPES.register(name)(Recipe(name, paper, summary, parts, conditional, make, sized))
         return make
 
     return put
@@ -210,10 +250,19 @@ def build(name: str, shape: tuple[int, ...] | Space, **parameters: Any) -> Plan:
             known = chosen.parameters
             cure = suggest(given, known) if known else "it has none, so leave it out"
             raise PlanError(f"recipe {name!r} has no parameter {given!r}: {cure}")
-    for own, default in chosen.parameters.items():
-        _check_type(own, parameters.get(own, default), default)
-    with _float32():
-        plan = chosen.make(shape, **parameters)
+    own = {parameter: parameters[parameter] for parameter in chosen.parameters if parameter in parameters}
+    for parameter, annotation in _annotations(chosen).items():
+        if parameter in own:
+            _check_type(parameter, own[parameter], annotation)
+    try:
+        with _float32():
+            plan = chosen.make(shape, **parameters)
+    except PlanError as error:
+        altered = {p: repr(value) for p, value in own.items() if repr(value) != repr(chosen.parameters[p])}
+        if not altered or any(f"{parameter}=" in str(error) for parameter in parameters):
+            raise
+        said = ", ".join(f"{parameter}={value}" for parameter, value in altered.items())
+        raise PlanError(f"{error} (recipe {name!r}, {said})") from None
     return replace(plan, facts={**plan.facts, "recipe": name})
 
 
@@ -257,22 +306,39 @@ def build_from(blueprint: Mapping[str, Any], space: Space, network: Any) -> Plan
     return build(blueprint["recipe"], space, network=network, **blueprint["parameters"], **shared)
 
 
-#: What a value must be where a default has some type, and how to say it.
-_TYPES: dict[type, tuple[Any, str]] = {
+#: What a value must be where a parameter is annotated with some type, and how to say it.
+_TYPES: dict[Any, tuple[Any, str]] = {
     bool: (bool, "True or False"),
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
     str: (str, "a word"),
+    NoneType: (NoneType, "None"),
 }
 
 
-def _check_type(name: str, value: Any, default: Any) -> None:
-    """Refuse a value of another type than the default: text such as "False" is true."""
-    kind, words = _TYPES.get(type(default), (object, ""))
+def _annotations(chosen: Recipe) -> dict[str, Any]:
+    """Annotations of a recipe's own parameters; where there is none, the type of the default."""
+    try:
+        hints = get_type_hints(chosen.make)
+    except NameError:  # of a recipe whose annotations are for a type checker alone
+        hints = {}
+    return {own: hints.get(own, type(default)) for own, default in chosen.parameters.items()}
+
+
+def _check_type(name: str, value: Any, annotation: Any) -> None:
+    """Refuse a value of another type than is annotated: text such as "False" is true."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if not all(kind in _TYPES for kind in kinds):
+        return  # what is in a sequence is checked where it is used
     value = value.item() if isinstance(value, np.bool_) else value
-    unlike = isinstance(value, bool) != isinstance(default, bool)
-    if words and (unlike or not isinstance(value, kind) or (kind is Real and not math.isfinite(value))):
-        raise PlanError(f"{name}={value!r}: give {words}")
+    if not any(_is_of(value, _TYPES[kind][0]) for kind in kinds):
+        raise PlanError(f"{name}={value!r}: give {' or '.join(_TYPES[kind][1] for kind in kinds)}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return isinstance(value, bool) and kind is bool
+    return kind is not Real or math.isfinite(value)
 
 
 def _counts(value: Any) -> bool:
@@ -555,11 +621,13 @@ SHARED = frozenset(inspect.signature(assemble).parameters) - {*RESERVED, "shape"
 def _corruption(given: float | Sequence[Any], space: Space) -> tuple[str, float]:
     """Kind and amount; a number alone is of normal noise."""
     if isinstance(given, int | float):
-        return "gaussian", given
+        given = ("gaussian", given)
     if isinstance(given, str) or len(given) != 2:
         raise PlanError(f"corruption={given!r}: give a number, or a kind and an amount: ('masking', 0.3)")
     if given[0] == "stretching" and len(space.model_shape) < 2:
         raise PlanError(f"corruption={given!r} is for images, sounds and series, not for rows")
+    if given[0] == "gaussian" and likelihoods[space.likelihood].sequential:
+        raise PlanError(f"corruption={given!r} adds to numbers, and tokens are names: use ('masking', 0.3)")
     return given[0], given[1]
 
 

@@ -186,7 +186,7 @@ class Autoencoder(Model):
         Raises
         ------
         PlanError
-            If it is no number, or if there is no condition, or none that training ever left out.
+            If it is no number, or if there is no condition, or none that training ever left out, or of texts.
         """
         if isinstance(guidance, bool) or not isinstance(guidance, Real) or not math.isfinite(guidance):
             raise PlanError(f"guidance={guidance!r}: give a number, such as 2; 1 is the model as it is")
@@ -194,6 +194,11 @@ class Autoencoder(Model):
             raise PlanError(
                 f"guidance={guidance:g} follows a condition, and this model has none: fit it with y and a "
                 "recipe such as 'cvae'"
+            )
+        if self.likelihood.sequential:
+            raise PlanError(
+                f"guidance={guidance:g} goes beyond what is decoded at once, and texts are said token after "
+                "token: leave it out"
             )
         if not self.condition.dropout:
             raise PlanError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr
+from scipy.stats import hypergeom
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
@@ -154,6 +155,8 @@ def _by_pairs(of: Callable[..., np.ndarray], *given: ArrayLike) -> np.ndarray:
     if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1] and s.shape == a.shape and t.shape == b.shape):
         shapes = ", ".join(str(v.shape) for v in (a, s, b, t))
         raise DataError(f"means and standard deviations have shapes {shapes}: give (n, d) and (m, d) of each")
+    if not all(np.isfinite(v).all() for v in (a, s, b, t)):
+        raise DataError("means or standard deviations are not finite in places: leave such items out")
     if (s < 0).any() or (t < 0).any():
         raise DataError("a standard deviation is negative: give 0 or more")
     size = max(1, AT_ONCE // max(1, b.size))
@@ -174,9 +177,18 @@ COMPARISONS: dict[str, Callable[..., np.ndarray]] = {
     "expected likelihood": expected_likelihood,
     "bhattacharyya": bhattacharyya,
     "containment": containment,
-    "cosine": lambda a, _, b, __: cosine_similarity(a, b),
-    "distance": lambda a, _, b, __: -_distances(a, b),
+    "cosine": lambda a, _, b, __: _of_means(cosine_similarity, a, b),
+    "distance": lambda a, _, b, __: -_of_means(_distances, a, b),
 }
+
+
+def _of_means(of: Callable[..., np.ndarray], *means: ArrayLike) -> np.ndarray:
+    a, b = (np.asarray(array_of(v), dtype=np.float64) for v in means)
+    if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1]):
+        raise DataError(f"means have shapes {a.shape}, {b.shape}: give (n, d) and (m, d)")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataError("means are not finite in places: leave such items out")
+    return of(a, b)
 
 
 def compare(
@@ -231,7 +243,7 @@ def most_alike(similarity: ArrayLike, k: int) -> np.ndarray:
     Returns
     -------
     ndarray
-        ``(n, k)``, columns of the similarities.
+        ``(n, k)``, columns of the similarities; equal ones as they stand.
 
     Raises
     ------
@@ -250,9 +262,11 @@ def most_alike(similarity: ArrayLike, k: int) -> np.ndarray:
     >>> most_alike([[0.1, 0.9, 0.4]], k=2)
     array([[1, 2]])
     """
-    near, alike = _nearest(similarity, k, fewer=False)
-    order = np.lexsort((near, -alike))  # equal ones as they stand
+    pairs, near, alike = _nearest(similarity, k, fewer=False)
+    order = np.lexsort((near, -alike))
     found: np.ndarray = np.take_along_axis(near, order, 1)
+    rows = _tied(pairs, alike)[0]
+    found[rows] = np.argsort(-pairs[rows], axis=1, kind="stable")[:, : found.shape[1]]
     return found
 
 
@@ -268,7 +282,7 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     other_labels : array_like
         ``(m,)`` of the items; those of -1, or None, are not found, as by :func:`labeled`.
     k : int
-        How many are looked at.
+        How many are looked at; of equal ones for the last places, in the mean over their orders.
 
     Returns
     -------
@@ -293,10 +307,11 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     >>> recall_at([[0.9, 0.1], [0.8, 0.2]], ["a", "b"], ["a", "b"])
     0.5
     """
-    pairs, asked, there = array_of(similarity), as_labels(labels), as_labels(other_labels)
+    pairs = np.asarray(array_of(similarity))
+    asked, there = as_labels(labels), as_labels(other_labels)
     if not pairs.size:
         raise DataError("there is no query, or no item to find: give one or more of each")
-    if pairs.shape != (len(asked), len(there)):
+    if asked.ndim != 1 or there.ndim != 1 or pairs.shape != (len(asked), len(there)):
         raise DataError(
             f"similarities have shape {pairs.shape}, and there are {len(asked)} labels of queries and "
             f"{len(there)} of items: give one for each"
@@ -308,9 +323,14 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     queries, items = known[: len(asked)], known[len(asked) :]
     if not (queries.any() and items.any()):
         raise DataError("no query or no item has a label to be found by: give some")
-    near, alike = _nearest(pairs[queries][:, items], k)
-    right = there[items][near] == asked[queries][:, None]
-    return float((right & (alike > -np.inf)).any(1).mean())
+    chosen, near, alike = _nearest(pairs[queries][:, items], k)
+    wanted, named = asked[queries][:, None], there[items]
+    found = ((named[near] == wanted) & (alike > -np.inf)).any(1).astype(float)
+    for row, sure, tied, places in _orders(chosen, alike):
+        right = named == wanted[row]
+        miss = hypergeom(tied.sum(), (right & tied).sum(), places).pmf(0)
+        found[row] = 1.0 if (right & sure).any() else 1.0 - miss
+    return float(found.mean())
 
 
 def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
@@ -323,7 +343,7 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
     labels : array_like
         ``(m,)`` of the items; one of -1, or None, does not vote, as by :func:`labeled`.
     k : int
-        How many vote; fewer where fewer are left.
+        How many vote; fewer where fewer are left. Equal ones share the last places.
 
     Returns
     -------
@@ -355,10 +375,12 @@ def votes(similarity: ArrayLike, labels: ArrayLike, k: int = 5) -> np.ndarray:
         )
     known = _voters(given)
     classes, numbers = np.unique(given[known], return_inverse=True)
-    near, alike = _nearest(pairs[:, known], k)
+    chosen, near, alike = _nearest(pairs[:, known], k)
     left = alike > -np.inf
     found = np.zeros((len(near), len(classes)))
     np.add.at(found, (np.arange(len(near))[:, None], numbers[near]), left)
+    for row, sure, tied, places in _orders(chosen, alike):
+        found[row] = np.bincount(numbers, sure + tied * (places / tied.sum()), len(classes))
     shares: np.ndarray = found / left.sum(1, keepdims=True).clip(1)
     return shares
 
@@ -410,9 +432,12 @@ def votes_of_draws(
     array([[0.75, 0.25]])
     """
     draws, items, given = _different(draws), _different(gallery), column_or_1d(as_labels(labels))
+    if draws.shape[2] != items.shape[2]:
+        raise DataError(f"draws have {draws.shape[2]} dimensions, and those of items {items.shape[2]}")
     (s, n, d), m = draws.shape, items.shape[1]
-    if k < 1:
-        raise PlanError(f"k={k}: let one item vote, or more")
+    if not _is_count(k):
+        raise PlanError(f"k={k!r}: let one item vote, or more")
+    k = int(k)
     if len(given) != m or (same and n != m):
         raise DataError(
             f"there are {len(given)} labels of {m} items, and {n} queries: give one label for each item"
@@ -441,23 +466,51 @@ def _voters(labels: np.ndarray) -> np.ndarray:
 
 def _different(draws: ArrayLike) -> np.ndarray:
     """Leave out draws of points, which are all the same."""
-    draws = array_of(draws)
+    draws = np.asarray(array_of(draws))
+    if draws.ndim != 3 or not len(draws):
+        raise DataError(f"draws have shape {draws.shape}: give (draws, n, d), one draw or more")
+    if not np.isfinite(draws).all():
+        raise DataError("draws are not finite in places: leave such items out")
     return draws[:1] if np.array_equal(draws, np.broadcast_to(draws[:1], draws.shape)) else draws
 
 
-def _nearest(similarity: ArrayLike, k: int, *, fewer: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar of each row, in any order, and how similar; fewer, where there are not as many."""
+def _nearest(similarity: ArrayLike, k: int, *, fewer: bool = True) -> tuple[np.ndarray, ...]:
+    """All similarities, the k largest of each row, in any order, and what they are; fewer, of fewer items."""
     pairs = np.asarray(array_of(similarity), dtype=np.float64)
     if pairs.ndim != 2:
         raise DataError(f"similarities have shape {pairs.shape}: give (n, m), one for each query and item")
     if np.isnan(pairs).any():
         raise DataError("similarities are not numbers in places: write minus infinity to leave a pair out")
     m = pairs.shape[1]
-    if k < 1 or k != int(k) or (k > m and not fewer):
+    if not _is_count(k) or (k > m and not fewer):
         cure = "look at one item, or more" if fewer else f"there are {m} items to find, so use 1 to {m}"
-        raise PlanError(f"k={k}: {cure}")
+        raise PlanError(f"k={k!r}: {cure}")
     near = np.argpartition(-pairs, min(int(k), m) - 1, axis=1)[:, : int(k)]
-    return near, np.take_along_axis(pairs, near, 1)
+    return pairs, near, np.take_along_axis(pairs, near, 1)
+
+
+def _is_count(k: Any) -> bool:
+    return isinstance(k, int | float | np.integer | np.floating) and bool(k >= 1) and bool(k % 1 == 0)
+
+
+def _is_distance(width: Any) -> bool:
+    return isinstance(width, int | float | np.number) and bool(width > 0)
+
+
+def _tied(pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in which more items are equal than there are places for, and those places of each row."""
+    last = alike.min(1, keepdims=True)
+    places = (alike == last).sum(1)
+    return np.flatnonzero((pairs == last).sum(1) > places), places
+
+
+def _orders(pairs: np.ndarray, alike: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray, int]]:
+    """Of each such row which items have a place in any order, which equal ones may have one, and how many."""
+    rows, places = _tied(pairs, alike)
+    for row in rows:
+        last = alike[row].min()
+        if last > -np.inf:  # what is left out has no place
+            yield int(row), pairs[row] > last, pairs[row] == last, int(places[row])
 
 
 def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
@@ -500,8 +553,8 @@ def vendi_score(codes: ArrayLike, *, width: float | None = None) -> float:
         raise DataError(f"codes have shape {codes.shape}: give (n, d), one item or more")
     if not np.isfinite(codes).all():
         raise DataError("codes are not finite in places: leave such items out")
-    if width is not None and not width > 0:
-        raise PlanError(f"width={width:g}: use a distance above 0, or None for cosines")
+    if width is not None and not _is_distance(width):
+        raise PlanError(f"width={width!r}: use a distance above 0, or None for cosines")
     if width is not None:
         kernel = np.exp(-0.5 * np.square(_distances(codes, codes) / width))
     else:

@@ -18,7 +18,7 @@ from chartae.core.noise import Noise
 __all__ = ["Model", "Plan"]
 
 
-_NORMAL = "use posterior='normal'"
+_NORMAL = "use posterior='normal', as recipe 'vae' does"
 _ENTRIES = "which has no entries to learn"
 
 #: Of a part that does not offer what is needed: what it lacks, and what to use.
@@ -29,16 +29,19 @@ LACKS = {
     "posterior.covariance": ("whose covariance is not known", _NORMAL),
     "posterior.independence": (
         "whose dimensions are not independent normals",
-        "use posterior='normal', or prior='mixture'",
+        "use posterior='normal', or prior='mixture' as recipe 'mixture-vae' does",
     ),
-    "posterior.codebook": (_ENTRIES, "use posterior='vq' or 'rq', with gradients for its entries (ema=0)"),
-    "posterior.commitment": (_ENTRIES, "use posterior='vq' or 'rq'"),
-    "posterior.code_kl": ("which has no entries to draw", "use posterior='hrq'"),
+    "posterior.codebook": (
+        _ENTRIES,
+        "use posterior='vq', as recipe 'vq-vae' does, with ema=0",
+    ),
+    "posterior.commitment": (_ENTRIES, "use posterior='vq', as recipe 'vq-vae' does"),
+    "posterior.code_kl": ("which has no entries to draw", "use posterior='hrq', as recipe 'hrq-vae' does"),
     "prior.standard": (
         "which is not N(0, I)",
-        "use prior='standard-normal', or match by samples (MMD, sliced Wasserstein)",
+        "use prior='standard-normal', as recipe 'vae' does, or match by samples (MMD, sliced Wasserstein)",
     ),
-    "prior.log_prob": ("which has no density", "use prior='standard-normal'"),
+    "prior.log_prob": ("which has no density", "use prior='standard-normal', as recipe 'vae' does"),
     "likelihood.located": (
         "which learns more of values than where they lie",
         "use likelihood='bernoulli', or likelihood='normal' with noise='global', 'feature' or a number",

@@ -84,10 +84,11 @@ def sweep(
     recipe_params : dict or None
         Its own parameters, but for beta.
     latent_dims : sequence of int or None
-        None: a half, one, two and four times an estimate of the data's intrinsic dimension.
+        None: a half, one, two and four times an estimate of the data's intrinsic dimension, or the next size
+        that the recipe takes.
     betas : sequence of float or None
-        Values of the recipe's parameter of that name, the weight of the KL term; None: 0.5, 1 and 2 where it
-        has one and codes have a density, and its own value elsewhere.
+        Values of the recipe's parameter of that name; None: 0.5, 1 and 2 where it is the weight of the KL
+        term, and its own value elsewhere.
     noises : sequence of str or float
         Values of ``noise``.
     jobs : int
@@ -146,7 +147,7 @@ def sweep(
         )
     if verbose:
         print(probe.summary_, flush=True)
-    sizes, weights, noises = _grid(probe, recipe, latent_dims, betas, noises)
+    sizes, weights, noises = _grid(probe, task.plan.objective, latent_dims, betas, noises)
     cells = [_empty(home, d, beta, noise) for d in sizes for noise in noises for beta in weights]
     _refuse_jobs(count(jobs, "jobs"), recipe, X)
     facts = {
@@ -211,30 +212,41 @@ def _refuse_parameters(recipe: str, own: dict[str, Any], parameters: dict[str, A
 
 
 def _grid(
-    probe: Any, recipe: str, latent_dims: Any, betas: Any, noises: Any
+    probe: Any, objective: Any, latent_dims: Any, betas: Any, noises: Any
 ) -> tuple[list[int], list[float | None], list[Any]]:
     """Sort out what is to be fitted."""
-    features = math.prod(probe.space_.shape)
-    d = probe.latent_dim_
+    (recipe, own), features, d = probe._recipe(), math.prod(probe.space_.shape), probe.latent_dim_
+    entry = find(recipe)
     sizes = (
         (math.ceil(d / 2), d, 2 * d, 4 * d) if latent_dims is None else _several("latent_dims", latent_dims)
     )
     if not all(_is_whole(d, 1) for d in sizes):
         raise PlanError(f"latent_dims={list(sizes)}: give whole numbers from 1")
     if latent_dims is None:
-        sizes = [min(d, features) for d in sizes]
-    weighted = "beta" in find(recipe).parameters and (betas is not None or _is_rated(probe.model_))
-    if betas is not None and not weighted:
+        sizes = [entry.size(min(d, features), own) for d in sizes]
+    weighted = "beta" in entry.parameters
+    if betas is None:
+        weighted = weighted and _weighs_kl(objective, entry.parameters["beta"])
+    elif not weighted:
         raise PlanError(f"recipe {recipe!r} has no beta: leave betas out, or use beta-vae")
     weights = (BETAS if betas is None else _several("betas", betas)) if weighted else [None]
+    noises = _several("noises", noises)
+    if not all(isinstance(n, str) or _is_weight(n) for n in noises):
+        raise PlanError(f"noises={noises}: give 'global', 'feature' or numbers above 0")
     if weighted and not all(_is_weight(b) for b in weights):
         raise PlanError(f"betas={list(weights)}: give numbers from 0")
-    kinds = [n if isinstance(n, str) else float(n) for n in _several("noises", noises)]
+    kinds = [n if isinstance(n, str) else float(n) for n in noises]
     return (
         sorted({int(d) for d in sizes}),
         sorted({None if b is None else float(b) for b in weights}),  # type: ignore[type-var]
         list(dict.fromkeys(kinds)),
     )
+
+
+def _weighs_kl(objective: Any, beta: float) -> bool:
+    """Whether beta is the weight of the KL term, and not of another."""
+    parts, factors = getattr(objective, "parts", [objective]), getattr(objective, "factors", [1.0])
+    return any(isinstance(part, KL) and factor == beta for part, factor in zip(parts, factors, strict=True))
 
 
 def _several(name: str, values: Any) -> list[Any]:

@@ -50,7 +50,7 @@ def vae_gan(shape: Any, *, values: float = 0.1, warmup: float = 0.0, **common: A
     def objective(model: Any) -> Objective:
         if model.space.gaps or model.space.likelihood == "columns":
             raise PlanError(
-                "a critic looks at whole items of one kind of values: use recipe 'vae' for tables"
+                "a critic looks at whole items of one kind of values: use recipe 'vae' for tables and gaps"
             )
         return KL(warmup=warmup) + GanCritic(features_of(model.space, FEATURES, **look), FEATURES, values)
 

@@ -12,6 +12,14 @@ from chartae.parts.objectives import Auxiliary, NegLogLik
 __all__: list[str] = []
 
 
+def _slots(d: int, *, slots: int | None, **_: Any) -> int:
+    return d if slots is None else slots * -(-d // max(1, slots))
+
+
+def _levels(d: int, *, levels: int | Sequence[int], **_: Any) -> int:
+    return d if isinstance(levels, int) or len(levels) == 1 else len(levels)
+
+
 def _quantized(commitment: float, ema: float) -> Objective:
     """What is decoded, and what holds encoder and codebook together; epochs are compared by the former."""
     unit = "squared code units"
@@ -23,6 +31,7 @@ def _quantized(commitment: float, ema: float) -> Objective:
     "vq-vae",
     paper="arXiv:1711.00937",
     parts="vector-quantized posterior; nll + codebook + β commitment; autoregressive density",
+    sized=_slots,
 )
 def vq_vae(
     shape: Any,
@@ -47,6 +56,7 @@ def vq_vae(
     "rq-vae",
     paper="arXiv:2203.01941",
     parts="residual-quantized posterior; nll + codebook + β commitment; autoregressive density",
+    sized=_slots,
 )
 def rq_vae(
     shape: Any,
@@ -68,7 +78,12 @@ def rq_vae(
     return assemble(shape, posterior=posterior, prior=None, objective=_quantized(commitment, ema), **common)
 
 
-@recipe("fsq-vae", paper="arXiv:2309.15505", parts="rounded posterior; nll; autoregressive density")
+@recipe(
+    "fsq-vae",
+    paper="arXiv:2309.15505",
+    parts="rounded posterior; nll; autoregressive density",
+    sized=_levels,
+)
 def fsq_vae(shape: Any, *, levels: int | Sequence[int] = (8,), **common: Any) -> Plan:
     """Autoencoder whose code is rounded to a few levels in each dimension.
 
@@ -83,6 +98,7 @@ def fsq_vae(shape: Any, *, levels: int | Sequence[int] = (8,), **common: Any) ->
     "hrq-vae",
     paper="arXiv:2203.03463",
     parts="categorical posterior on each level of a residual codebook; nll + β kl; autoregressive density",
+    sized=_slots,
 )
 def hrq_vae(
     shape: Any,

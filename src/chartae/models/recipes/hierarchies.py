@@ -15,10 +15,15 @@ __all__: list[str] = []
 WARMUP = 5.0  # epochs; without one most dimensions fall silent before they are of use
 
 
+def _layers(d: int, *, levels: int | None, sizes: Sequence[int] | None, **_: Any) -> int:
+    return max(d, levels or 2) if sizes is None else sum(sizes)
+
+
 @recipe(
     "hierarchical-vae",
     paper="arXiv:1509.00519",
     parts="bottom-up normal posterior, top-down normal prior; nll + kl, or the bound of k importance samples",
+    sized=_layers,
 )
 def hierarchical_vae(
     shape: Any,
@@ -48,6 +53,7 @@ def hierarchical_vae(
     "ladder-vae",
     paper="arXiv:1602.02282",
     parts="ladder posterior, top-down normal prior; nll + kl, or the bound of k importance samples",
+    sized=_layers,
 )
 def ladder_vae(
     shape: Any,

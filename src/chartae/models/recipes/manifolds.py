@@ -15,6 +15,7 @@ __all__: list[str] = []
     "svae",
     paper="arXiv:1804.00891; arXiv:2006.04437 (power spherical)",
     parts="von Mises-Fisher or power spherical posterior, uniform prior on the sphere; nll + kl, or iwae",
+    sized=lambda d, **_: max(2, d),
 )
 def svae(shape: Any, *, profile: str = "vmf", k: int = 1, warmup: float = 0.0, **common: Any) -> Plan:
     """VAE whose codes are directions: points on a sphere, which no prior pulls together.

@@ -204,7 +204,7 @@ def carried(z: Tensor, p: Distribution, q: Distribution) -> Tensor:
         return q._through(q.transforms, carried(p._noise(z)[0], p.base, q.base))[0]
     raise PlanError(
         f"p(z | c) is a {type(p).__name__}, which does not say where a code belongs under another condition: "
-        "use prior 'standard-normal', 'conditional-normal' or 'flow'"
+        "use recipe 'cvae', or 'flow-prior-vae' with conditional_prior=True"
     )
 
 

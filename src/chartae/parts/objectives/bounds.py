@@ -551,7 +551,7 @@ def elbo(
     Raises
     ------
     PlanError
-        If free bits are asked of a bound of several samples.
+        If free bits are asked of a bound of several samples, or growth of one.
 
     Examples
     --------
@@ -560,6 +560,8 @@ def elbo(
     (nll + kl, iwae(k=5, warmup=2))
     """
     if k == 1 and kept in (None, 1):
+        if growth:
+            raise PlanError(f"growth={growth:g} is of the number of samples, and there is k=1: use k=5, say")
         return NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
     if free_bits:
         raise PlanError(f"free_bits act on the kl term, and the bound of k={k} samples has none: use k=1")

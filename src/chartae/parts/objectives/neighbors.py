@@ -88,7 +88,8 @@ class Neighbors(Objective):
         pairs = squares(points, points).flatten(1)
         # Without the diagonal, row by row: from the first on, every n + 1st entry is of it.
         others = pairs[:, 1:].unflatten(1, (n - 1, n + 1))[:, :, :n].reshape(-1, n, n - 1)
-        mean = others.mean((1, 2), keepdim=True).clamp_min(torch.finfo(others.dtype).tiny)
+        # Of points that coincide: not so small that the slope of a share would be infinite.
+        mean = others.mean((1, 2), keepdim=True).clamp_min(torch.finfo(others.dtype).eps ** 2)
         return (others / (-2 * self.temperature * mean)).log_softmax(2)
 
     def __repr__(self) -> str:

@@ -332,7 +332,7 @@ class RiemannianPosterior(HamiltonianPosterior):
             If it is.
         """
         if c is not None:
-            raise PlanError("a metric of codes follows no condition: use posterior 'hamiltonian'")
+            raise PlanError("a metric of codes follows no condition: use recipe 'hvae'")
         m, n = len(self.rows), len(x)
         # Where there are too few rows they repeat, and count for as much.
         chosen = torch.cat([torch.randperm(n, device="cpu") for _ in range(-(-m // n))])[:m]

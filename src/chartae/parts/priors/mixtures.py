@@ -151,7 +151,7 @@ class VampPrior(Prior):
         _refuse_few(components)
         if space.gaps or space.likelihood == "columns":
             what = "values may be missing" if space.gaps else "columns differ in kind"
-            raise PlanError(f"pseudo-inputs are items of numbers, and here {what}: use prior 'mixture'")
+            raise PlanError(f"pseudo-inputs are items of numbers, and here {what}: use recipe 'mixture-vae'")
         self.inputs = nn.Parameter(0.1 * torch.randn(components, *space.model_shape))
         c = 0.1 * torch.randn(components, condition_dim)
         self.conditions = nn.Parameter(c) if condition_dim else None
