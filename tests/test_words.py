@@ -171,6 +171,8 @@ def test_narrow_words_are_ranked_as_points(by):
         ("I saw a fox, O fox!", ["a", "fox", "i", "o", "saw"]),
         ("they don't, in the U.S.", ["don", "in", "the", "they", "u"]),
         ("文 字 x2 5", ["5", "x2", "字", "文"]),
+        ("हिन्दी भाषा में", ["भाषा", "में", "हिन्दी"]),
+        ("cafe\u0301 caf\u00e9 fox", ["caf\u00e9", "fox"]),
         ("good🦊🦊 ❤️ 👨‍👩‍👧 👍🏽 🇩🇪🇫🇷 %", ["good", "❤️", "🇩🇪", "🇫🇷", "👍🏽", "👨‍👩‍👧", "🦊"]),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +16,12 @@ from chartae.core.errors import DataError
 __all__ = ["Corpus", "blocks", "near", "numbered", "vocabulary"]
 
 BLOCK = 1 << 20  # words of which pairs are made in one go
-#: Letters, numbers and pictures, with what joins and changes pictures; the t of "don't" is no word.
+#: Pictures, with what joins and changes them.
 PICTURE = (
     "[\U0001f000-\U0001f1e5\U0001f200-\U0001faff\u2600-\u27bf\u2b00-\u2bff][\ufe0f\U0001f3fb-\U0001f3ff]*"
 )
 FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
-WORD = rf"\b\w\w+\b|(?<!\w['’.])\b\w\b|{FLAG}|{PICTURE}(?:\u200d{PICTURE})*"
+UNMARKED = range(0xFE00, 0xFE10)  # they choose how a picture looks, and stand after no letter
 
 
 class Corpus(NamedTuple):
@@ -43,10 +45,29 @@ class Corpus(NamedTuple):
     text: NDArray[np.int64]
 
 
+@cache
+def _word() -> str:
+    """Letters with their marks, numbers, and pictures; the t of "don't" is no word.
+
+    Vowels of many scripts are marks, which Python does not count among what words are made of.
+    """
+    marks = (chr(i) for i in range(0x300, 0x10000) if i not in UNMARKED)
+    marked = rf"[{''.join(mark for mark in marks if unicodedata.category(mark) in ('Mn', 'Mc'))}]\w*"
+    letters = rf"\w\w+(?:{marked})*|\w(?:{marked})+|(?<!\w['’.])\w"
+    return rf"{letters}|{FLAG}|{PICTURE}(?:\u200d{PICTURE})*"
+
+
+def _plain(text: str) -> str:
+    """In lower case, and a letter and its mark as one, where there is one, as texts may have either."""
+    return unicodedata.normalize("NFC", text).lower()
+
+
 def _analyzer() -> Callable[[str], list[str]]:
     from sklearn.feature_extraction.text import CountVectorizer
 
-    found: Callable[[str], list[str]] = CountVectorizer(token_pattern=WORD).build_analyzer()
+    found: Callable[[str], list[str]] = CountVectorizer(
+        preprocessor=_plain, token_pattern=_word()
+    ).build_analyzer()
     return found
 
 
