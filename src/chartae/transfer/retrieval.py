@@ -326,10 +326,14 @@ def recall_at(similarity: ArrayLike, labels: ArrayLike, other_labels: ArrayLike,
     chosen, near, alike = _nearest(pairs[queries][:, items], k)
     wanted, named = asked[queries][:, None], there[items]
     found = ((named[near] == wanted) & (alike > -np.inf)).any(1).astype(float)
+    drawn = []
     for row, sure, tied, places in _orders(chosen, alike):
         right = named == wanted[row]
-        miss = hypergeom(tied.sum(), (right & tied).sum(), places).pmf(0)
-        found[row] = 1.0 if (right & sure).any() else 1.0 - miss
+        if not (right & sure).any():
+            drawn.append((row, tied.sum(), (right & tied).sum(), places))
+    if drawn:
+        rows, among, those, places = np.transpose(drawn)
+        found[rows] = 1.0 - hypergeom.pmf(0, among, those, places)
     return float(found.mean())
 
 
