@@ -72,7 +72,10 @@ def test_principal_axes_of_the_metric():
         ([math.nan, 1.0], {}),
         (0, {"steps": 0}),
         (0, {"extent": -1}),
+        (0, {"steps": 2.5}),
+        (0, {"extent": math.inf}),
         (0, {"codes": np.zeros((5, 3))}),
+        (0, {"codes": np.full((5, 2), math.nan)}),
     ],
 )
 def test_what_is_no_walk_is_refused(direction, change):
@@ -207,6 +210,7 @@ def test_a_perfect_separation_has_an_interval():
         (np.eye(50), np.ones(50), "the same in all rows"),
         (np.eye(50), np.arange(49.0), "do not fit"),
         (np.eye(50)[:, :2], np.r_[1, np.zeros(49, dtype=int)], "too few rows"),
+        (np.eye(50)[:, :2], np.arange(50), "label 0 has too few rows: .* numbers and no labels, floats"),
         (np.full((50, 2), np.nan), np.arange(50.0), "not finite"),
         (
             np.eye(50),
@@ -221,6 +225,13 @@ def test_a_perfect_separation_has_an_interval():
 def test_what_has_no_direction_is_refused(Z, a, message):
     with pytest.raises(DataError, match=message):
         directions(same, Z, a)
+
+
+@pytest.mark.parametrize("given", [{"max_rows": 0}, {"n_neighbors": 20.5}, {"max_rows": None}])
+def test_numbers_of_rows_are_whole(given):
+    (name, value), *_ = given.items()
+    with pytest.raises(PlanError, match=f"{name}={value}: give a whole number from 1"):
+        directions(same, np.random.default_rng(0).normal(size=(50, 2)), np.arange(50.0), **given)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -449,6 +449,24 @@ def test_a_memorized_text_is_said(memorized):
     assert (path[0], path[-1]) == (TEXTS[0], TEXTS[3])
 
 
+def test_draws_of_a_text_are_texts(memorized):
+    draws = memorized.reconstruct(TEXTS[:4], n_draws=2, random_state=0)
+    assert [len(draw) for draw in draws] == [4, 4]
+    assert all(isinstance(text, str) for draw in draws for text in draw)
+
+
+def test_what_texts_have_no_place_for_is_refused(memorized):
+    with pytest.raises(PlanError, match=r"tokens are names: use \('masking', 0.3\)"):
+        ct.TextVAE(corruption=0.3, max_epochs=1, **SMALL).fit(TEXTS)
+    said = ct.Autoencoder(recipe="cvae", likelihood="sequence", latent_dim=1, max_epochs=1, **SMALL)
+    said.fit(np.tile([[1, 2, 3], [2, 1, 3]], (10, 1)), np.arange(20) % 2)
+    with pytest.raises(PlanError, match="texts are said token after token: leave it out"):
+        said.sample(2, 1, guidance=2.0)
+    texts = ct.ProbabilisticEmbedding(memorized, method="reconstruction").fit(TEXTS)
+    with pytest.raises(PlanError, match="of numbers, and these are texts: use by='distance'"):
+        texts.similarity(TEXTS[:1], TEXTS[1:2], by="decoded")
+
+
 def test_a_decoder_that_does_without_the_code_is_told_of():
     """Of 27 texts; with no free bits the code is not used, and with the default it is."""
     rng = np.random.default_rng(0)
@@ -814,6 +832,10 @@ def test_the_command_line_refuses_in_one_line(tmp_path, captioner):
         (
             ["caption", str(run), str(data), "--texts", str(gap)],
             f"line 13 of {gap} is empty: write one",
+        ),
+        (
+            ["caption", str(run), str(data), "--texts", str(gap), "--out", str(run), "--overwrite"],
+            "holds the model, and would be replaced",
         ),
     ):
         done = CliRunner().invoke(app, words)

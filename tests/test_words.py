@@ -13,7 +13,7 @@ from sklearn.base import clone
 from torch.nn import functional as F
 
 import chartae as ct
-from chartae.core.errors import DataError, PlanError, RunFolderError
+from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError
 from chartae.core.noise import Noise
 from chartae.parts.distributions import DiagonalNormal, kl
 from chartae.parts.words import SkipGram
@@ -372,6 +372,12 @@ def test_bad_texts_are_refused_in_a_line(texts, said):
     with pytest.raises(DataError, match=said) as error:
         ct.WordEmbedding(latent_dim=2, random_state=0).fit(texts)
     assert "\n" not in str(error.value)
+
+
+def test_words_that_grow_without_bounds_are_told_of():
+    texts = ["the red fox runs", "the gray car stops"] * 60
+    with pytest.raises(TrainingError, match=r"not finite in epoch 1: use a learning_rate below 100$"):
+        ct.WordEmbedding(latent_dim=4, max_epochs=3, learning_rate=100.0, random_state=0).fit(texts)
 
 
 def test_unknown_words_are_refused_in_a_line(fitted):
