@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -282,7 +283,8 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         -------
         ndarray
             ``(n,)``: of a bottleneck, the entropy of the labels (nats); of a hedged embedding, how likely
-            two draws of the item do not match; otherwise the root of the code's whole variance.
+            two draws of the item do not match; otherwise the entropy of the code (nats), as of independent
+            normals, of which points have -86 a dimension: no dimension outweighs others for being wide.
         """
         check_is_fitted(self)
         if self.method == "bottleneck":
@@ -290,7 +292,8 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             return entropy
         if self.method == "reconstruction":
             _, std = self.transform(X, return_std=True)
-            spread: np.ndarray = np.sqrt(np.square(std).sum(1))
+            each = np.log(np.maximum(np.asarray(std, dtype=np.float64), np.finfo(np.float32).tiny))
+            spread: np.ndarray = (each + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
             return spread
         z, other = (torch.from_numpy(self._draws(X, i)).float() for i in (0, 1))
         head = self.head_
