@@ -231,8 +231,8 @@ def _grid(
         raise PlanError(f"recipe {recipe!r} has no beta: leave betas out, or use beta-vae")
     weights = (BETAS if betas is None else _several("betas", betas)) if weighted else [None]
     noises = _several("noises", noises)
-    if not all(isinstance(n, str) or _is_weight(n) for n in noises):
-        raise PlanError(f"noises={noises}: give 'global', 'feature' or numbers above 0")
+    if not all(isinstance(n, str | int | float) and not isinstance(n, bool) for n in noises):
+        raise PlanError(f"noises={noises}: give 'global', 'feature', 'item' or numbers above 0")
     if weighted and not all(_is_weight(b) for b in weights):
         raise PlanError(f"betas={list(weights)}: give numbers from 0")
     kinds = [n if isinstance(n, str) else float(n) for n in noises]
