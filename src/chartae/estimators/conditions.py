@@ -81,7 +81,7 @@ class ConditionSchema:
         Raises
         ------
         DataError
-            If it is none of these, or if no row has a label.
+            If it is none of these, or if no row has a label, a vector or a sequence.
         """
         parts = _named(y)
         names = _columns_of(y if is_frame(y) else parts.get("vector")) if "vector" in parts else None
