@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from chartae.core.counts import is_count
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of, rows_of, units_of
 from chartae.geometry.geodesics import SMALL
@@ -116,7 +117,7 @@ def traverse(
     chart = chart_of(model)
     start = codes_of(np.atleast_2d(np.asarray(z)), chart.latent_dim)
     n, d = start.shape
-    if not _is_count(steps) or not 0 <= extent < np.inf:
+    if not is_count(steps) or not 0 <= extent < np.inf:
         raise PlanError(f"steps={steps}, extent={extent}: use at least one step, and an extent of 0 or more")
     c = chart.condition(condition, n)
     v = _vectors(direction, d, which, lambda: _principal(chart, start, c))
@@ -327,7 +328,7 @@ def directions(
     chart = chart_of(model)
     Z, values, names = _attributes(Z, attribute)
     for value, name in ((max_rows, "max_rows"), (n_neighbors, "n_neighbors")):
-        if not _is_count(value):
+        if not is_count(value):
             raise PlanError(f"{name}={value!r}: give a whole number from 1")
     n, d = Z.shape
     order = np.random.default_rng(random_state).permutation(n)
@@ -398,10 +399,6 @@ def _attributes(Z: Any, attribute: Any) -> tuple[np.ndarray, list[np.ndarray], l
         )
     shown = labels[1:] if len(labels) == 2 else labels
     return Z, [(a == label).astype(np.float64) for label in shown], [label.item() for label in shown]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and bool(value >= 1)
 
 
 def _whitening(Z: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from chartae.core.contracts import Objective, Plan
+from chartae.core.counts import is_count
 from chartae.core.errors import PlanError
 from chartae.core.registry import Registry, suggest
 from chartae.core.spaces import Space
@@ -341,10 +342,6 @@ def _is_of(value: Any, kind: Any) -> bool:
     return kind is not Real or math.isfinite(value)
 
 
-def _counts(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) > 0
-
-
 #: A part's name, and options of its own.
 Choice = tuple[str, Mapping[str, Any]]
 
@@ -432,10 +429,10 @@ def assemble(
     2
     """
     space = space_of(shape)
-    if not _counts(latent_dim):
+    if not is_count(latent_dim):
         raise PlanError(f"latent_dim={latent_dim}: a code has one dimension or more")
     widths: Any = () if hidden is None else tuple(hidden)
-    if not all(_counts(width) for width in widths):
+    if not all(is_count(width) for width in widths):
         raise PlanError(f"hidden={widths}: a layer has a whole number of units, one or more")
     likelihood_class = likelihoods[space.likelihood]
     if noise not in (None, "global") and not likelihood_class.has_noise:

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from chartae.audits.evidence import ACTIVE
 from chartae.core.arrays import checksum, is_streamed
 from chartae.core.columns import is_streamed_table
+from chartae.core.counts import is_count
 from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError, one_line
 from chartae.core.files import atomic
 from chartae.core.noise import Noise
@@ -134,7 +135,7 @@ def sweep(
     own = dict(recipe_params or {})
     X = read(X) if brings_items(X) else X
     _refuse_parameters(recipe, own, parameters)
-    if not _is_whole(random_state, 0):
+    if not is_count(random_state, 0):
         raise PlanError(f"random_state={random_state!r}: all cells share one seed, a whole number")
     shared = {**parameters, "random_state": int(random_state), "verbose": 0}
     before = _record(home)
@@ -220,7 +221,7 @@ def _grid(
     sizes = (
         (math.ceil(d / 2), d, 2 * d, 4 * d) if latent_dims is None else _several("latent_dims", latent_dims)
     )
-    if not all(_is_whole(d, 1) for d in sizes):
+    if not all(is_count(d, 1) for d in sizes):
         raise PlanError(f"latent_dims={list(sizes)}: give whole numbers from 1")
     if latent_dims is None:
         sizes = [entry.size(min(d, features), own) for d in sizes]
@@ -256,10 +257,6 @@ def _several(name: str, values: Any) -> list[Any]:
     if not found:
         raise PlanError(f"{name} is empty: leave it out, or give values")
     return found
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 def _is_weight(value: Any) -> bool:

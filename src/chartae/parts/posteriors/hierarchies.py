@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chartae.core.contracts import Distribution
+from chartae.core.counts import is_count
 from chartae.core.errors import PlanError
 from chartae.parts.distributions import Chain, DiagonalNormal
 from chartae.parts.distributions.base import CAN
@@ -111,9 +111,7 @@ def inner_widths(inner: Sequence[int] | None, above: int) -> tuple[int, ...]:
 
 
 def _are_counts(given: Any) -> bool:
-    return isinstance(given, list | tuple) and all(
-        not isinstance(n, bool) and isinstance(n, Integral) and int(n) > 0 for n in given
-    )
+    return isinstance(given, list | tuple) and all(is_count(n) for n in given)
 
 
 class ConditionalNormal(nn.Module):
