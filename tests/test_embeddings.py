@@ -460,6 +460,37 @@ def test_codes_on_a_sphere(method):
     assert np.isfinite(m.uncertainty(X)).all()
 
 
+@pytest.mark.parametrize(
+    "recipe", [{}, {"recipe": "vae-iaf"}, {"recipe": "svae", "latent_dim": 3}, {"recipe": "mixture-vae"}]
+)
+def test_a_code_says_less_of_what_is_hidden(recipe):
+    """Also where KL has no closed form; as much in any order of rows, and alone."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 2))
+    X = z @ rng.normal(size=(2, 8)) + 0.1 * rng.normal(size=(400, 8))
+    hidden = np.where(np.arange(8) < 7, np.nan, X)
+    given = np.where(rng.random(X.shape) < 0.5, np.nan, X)
+    given[np.isnan(given).all(1), 0] = 0.0
+    parameters = {"latent_dim": 2, "missing": "mask"} | QUICK | {"max_epochs": 40} | recipe
+    encoder = ct.Autoencoder(**{"recipe": "vae"} | parameters)
+    m = ct.ProbabilisticEmbedding(encoder, method="reconstruction", random_state=0).fit(given)
+    whole, part = m.uncertainty(X), m.uncertainty(hidden)
+    assert roc_auc_score(np.repeat([0, 1], 400), np.concatenate([whole, part])) > 0.9
+    assert whole.mean() < part.mean() - 0.5
+    np.testing.assert_allclose(m.uncertainty(X[::-1][:7]), whole[::-1][:7], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(m.encoder_.information(X), -whole, rtol=1e-6)
+
+
+def test_information_of_an_item_is_that_of_its_posterior():
+    X, _, _ = blurred(300)
+    vae = ct.VAE(latent_dim=2, **QUICK).fit(X)
+    mean, std = vae.transform(X, return_std=True)
+    by_hand = 0.5 * (mean**2 + std**2 - 1).sum(1) - np.log(std).sum(1)
+    np.testing.assert_allclose(vae.information(X), by_hand, rtol=1e-4, atol=1e-4)
+    with pytest.raises(PlanError, match="are points"):
+        ct.AE(latent_dim=2, **QUICK).fit(X).information(X)
+
+
 def test_reconstruction_needs_no_labels():
     X, _, _ = blurred(300)
     m = ct.ProbabilisticEmbedding(ct.VAE(latent_dim=2, **QUICK), method="reconstruction").fit(X)

@@ -164,7 +164,7 @@ def zero_shot(
 def by_posteriors(data: dict[str, np.ndarray], seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """The same without labels, of queries that are whole, that are not, and of both together."""
     X, _, T, labels = digits(data)
-    embedding = made("posteriors", 16, args, seed).fit(in_part(X, 0.5, seed))
+    embedding = made("posteriors", 32, args, seed).fit(in_part(X, 0.5, seed))
     asked = {"zero-shot": T, "zero-shot, hidden": in_part(T, 1.0, 1000 + seed)}
     found: dict[str, Any] = {test: {} for test in (*asked, "zero-shot, both")}
     for kind, way in WAYS.items():
@@ -287,7 +287,7 @@ def write(out: Path, kept: dict[str, Any], threads: int) -> None:
         rows=rows,
         notes=[
             f"{len(runs)} seeds of data and training, ± is the standard error over them; two digits in "
-            f"{kept['settings']['latent_dim']} dimensions, one digit in 8. Posteriors, of a VAE, are of 16; "
+            f"{kept['settings']['latent_dim']} dimensions, one digit in 8. Posteriors, of a VAE, are of 32; "
             "there the best match is a whole digit, by expected likelihood or by the distance of means.",
             f"{kept['settings']['rows']:,} images of two digits; posteriors of all covariance, "
             f"β = {kept['settings']['beta']:g}, {kept['settings']['epochs']} epochs.",

@@ -1,6 +1,6 @@
 """Densities: of codes, fitted after training, and bounds and estimates of log p(x)."""
 
-from chartae.density.bounds import annealed_log_likelihood, log_likelihood, log_likelihood_bound
+from chartae.density.bounds import annealed_log_likelihood, information, log_likelihood, log_likelihood_bound
 from chartae.density.codes import AutoregressiveDensity, CodeDensity, IndependentDensity
 from chartae.density.completion import complete
 from chartae.density.fitted import (
@@ -26,6 +26,7 @@ __all__ = [
     "complete",
     "densities",
     "fit_density",
+    "information",
     "log_likelihood",
     "log_likelihood_bound",
 ]

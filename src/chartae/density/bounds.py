@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from chartae.core.contracts import Batch, Model
+from chartae.core.contracts import Batch, Level, Model
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.density.refining import refined_posterior
+from chartae.parts.distributions import kl
 from chartae.parts.objectives import importance_bound
 
-__all__ = ["annealed_log_likelihood", "log_likelihood", "log_likelihood_bound"]
+__all__ = ["annealed_log_likelihood", "information", "log_likelihood", "log_likelihood_bound"]
 
 FEWEST = 5.0  # effective samples of which a mean says something
 TAILED = 500  # samples of which the tail says something
@@ -62,6 +63,58 @@ def log_likelihood_bound(model: Model, batch: Batch, *, k: int, noise: Noise) ->
     explicit = _explicit(model)
     trace = model.trace(batch, k=k if explicit else 1, noise=noise)
     return importance_bound(trace.log_joint_ratio) if explicit else trace.log_lik[0]
+
+
+@torch.no_grad()
+def information(model: Any, batch: Batch, *, k: int, noise: Noise) -> Tensor:
+    """KL(q(z | x) || p(z)): how many nats a code says of its item.
+
+    Parameters
+    ----------
+    model : Model
+        In evaluation mode.
+    batch : Batch
+        ``n`` rows.
+    k : int
+        Samples, where there is no closed form.
+    noise : Noise
+        Where the randomness comes from.
+
+    Returns
+    -------
+    Tensor
+        ``(n,)`` nats.
+
+    Raises
+    ------
+    PlanError
+        If codes are points, or there is no p(z).
+
+    References
+    ----------
+    Alemi et al. 2018, arXiv:1711.00464, equation 4 (its mean over items is the rate).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.core.contracts import Batch
+    >>> from chartae.core.noise import Noise
+    >>> from chartae.density.bounds import information
+    >>> from chartae.models.recipes import build
+    >>> model = build("vae", (4,), latent_dim=2).model.eval()
+    >>> information(model, Batch(torch.zeros(3, 4)), k=8, noise=Noise(0)).shape
+    torch.Size([3])
+    """
+    if not _explicit(model):
+        raise PlanError("codes of this model are points, or have no p(z) to say more than: fit a VAE")
+    c = model.conditioned(batch.c, len(batch))
+    q, p = model.q(batch.x, c), model.prior(c, posterior=model.posterior.plain)
+    closed = kl(q, p)
+    if closed is not None:
+        return closed.sum(1)
+    level = Level(q, p, q.draw(k, noise))
+    found: Tensor = (level.log_posterior - level.log_prior).mean(0)
+    return found
 
 
 def _explicit(model: Model) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -283,18 +282,18 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         -------
         ndarray
             ``(n,)``: of a bottleneck, the entropy of the labels (nats); of a hedged embedding, how likely
-            two draws of the item do not match; otherwise the entropy of the code (nats), as of independent
-            normals, of which points have -86 a dimension: no dimension outweighs others for being wide.
+            two draws of the item do not match; otherwise minus the nats that the code says of the item
+            (:meth:`chartae.VAE.information`), and 0 of points.
         """
         check_is_fitted(self)
         if self.method == "bottleneck":
             entropy: np.ndarray = entr(self.predict_proba(X)).sum(1)
             return entropy
         if self.method == "reconstruction":
-            _, std = self.transform(X, return_std=True)
-            each = np.log(np.maximum(np.asarray(std, dtype=np.float64), np.finfo(np.float32).tiny))
-            spread: np.ndarray = (each + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
-            return spread
+            if gives_points(self.encoder_):
+                return np.zeros(len(self.transform(X)))
+            told: np.ndarray = self.encoder_.information(X)
+            return -told
         z, other = (torch.from_numpy(self._draws(X, i)).float() for i in (0, 1))
         head = self.head_
         assert isinstance(head, Match)

@@ -15,7 +15,7 @@ from chartae.core.columns import as_pandas, is_frame
 from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise, RowNoise, SharedNoise
-from chartae.density.bounds import log_likelihood_bound
+from chartae.density.bounds import information, log_likelihood_bound
 from chartae.density.completion import complete
 from chartae.density.refining import DRAWS, refined_posterior
 from chartae.estimators.charts import chart_of_estimator
@@ -522,14 +522,60 @@ class Encoding(Checking):
         X = self._check(X, reset=False)
         return self._scores(X, self._raw(condition, len(X)), count(n_importance, "n_importance"))
 
+    def information(self, X: Any, condition: Any = None, *, n_samples: int = 16) -> np.ndarray:
+        """Tell how much the code of each row says of it: KL(q(z | x) || p(z)).
+
+        A row of which the encoder can tell little, for being blurred or hidden in part, has a code that is
+        not far from what p(z) would say of any row. Unlike the spread of the code alone, it does not change
+        with the units of the codes.
+
+        Parameters
+        ----------
+        X : array_like
+            ``(n, *shape)``.
+        condition : object, optional
+            As in :meth:`transform`.
+        n_samples : int
+            Draws of each row, where there is no closed form.
+
+        Returns
+        -------
+        ndarray
+            ``(n,)`` nats.
+
+        Raises
+        ------
+        PlanError
+            If codes are points, or there is no p(z).
+
+        References
+        ----------
+        Alemi et al. 2018, arXiv:1711.00464, equation 4 (its mean over rows is the rate).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from chartae import VAE
+        >>> vae = VAE(latent_dim=2, max_epochs=1, random_state=0).fit(np.eye(20))
+        >>> vae.information(np.eye(20)).shape
+        (20,)
+        """
+        self._ready()
+        X = self._check(X, reset=False)
+        return self._each_row(information, X, self._raw(condition, len(X)), count(n_samples, "n_samples"))
+
     def _scores(self, X: np.ndarray, raw: Any, k: int) -> np.ndarray:
+        return self._each_row(log_likelihood_bound, X, raw, k)
+
+    def _each_row(self, said: Callable[..., Tensor], X: np.ndarray, raw: Any, k: int) -> np.ndarray:
+        """Nats that the model says of each row, by draws whose noise follows from the row itself."""
         if not len(X):
             return np.empty(0)
         rows = self._rows_at_once(k)
         model, dtype = self._model_for(X)
         source = Source(X, model.space, raw, device=self._device, dtype=dtype)
         parts = [
-            log_likelihood_bound(model, batch, k=k, noise=RowNoise(batch.x.cpu().numpy())).cpu().numpy()
+            said(model, batch, k=k, noise=RowNoise(batch.x.cpu().numpy())).cpu().numpy()
             for batch in source.batches(rows)
         ]
         return np.concatenate(parts).astype(np.float64)
