@@ -7,11 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Read when torch is imported, which is later than this.
 # The models of tests are too small for two threads to gain anything, and on a busy machine threads that wait
 # for each other take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile(
+    "same",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("same")
 
 # A shell's background job ignores Ctrl-C, and what tests say of it is of programs that do not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chartae as ct
@@ -80,26 +80,23 @@ def check(X, estimator, given_options):
 
 
 cases = [arrays(NUMBERS), st.sampled_from([ct.AE, ct.VAE]), options]
-usual = settings(
-    deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
 
 
 @given(*cases)
-@settings(usual, max_examples=100)
+@settings(max_examples=100)
 def test_any_array_of_numbers(X, estimator, given_options):
     check(X, estimator, given_options)
 
 
 @pytest.mark.slow
 @given(*cases)
-@settings(usual, max_examples=2000)
+@settings(max_examples=2000)
 def test_very_many_arrays_of_numbers(X, estimator, given_options):
     check(X, estimator, given_options)
 
 
 @given(arrays(OTHERS), st.sampled_from([ct.AE, ct.VAE]), options)
-@settings(usual, max_examples=20)
+@settings(max_examples=20)
 def test_arrays_of_anything_else(X, estimator, given_options):
     said = check(X, estimator, given_options)
     assert said or X.dtype == object

@@ -96,7 +96,7 @@ def test_a_fitted_estimator_with_a_condition():
 # --- attributes
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(2, 12), st.integers(0, 1000), st.booleans())
 def test_a_planted_direction_is_found(d, seed, labels):
     rng = np.random.default_rng(seed)

@@ -148,7 +148,7 @@ def test_per_dim_of_a_full_normal_is_its_conditionals():
     kind=st.sampled_from([DiagonalNormal, Bernoulli, Categorical]),
     scalar=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_shapes(k, batch, event, kind, scalar):
     shape, dims = (*batch, *event), len(event)
     log_var = torch.zeros(() if scalar else shape)
@@ -290,7 +290,6 @@ def test_categorical_draws_stay_in_range():
 
 
 @given(st.floats(-1e30, 1e30))
-@settings(deadline=None, derandomize=True)
 def test_log_variances_are_bounded_smoothly(value):
     t = torch.tensor(value, dtype=torch.float64, requires_grad=True)
     out = bounded(t)
@@ -509,7 +508,7 @@ def test_float32_has_the_digits():
     batch=st.lists(st.integers(1, 3), max_size=2),
     event=st.lists(st.integers(1, 3), min_size=1, max_size=3),
 )
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 def test_shapes_of_the_others(k, batch, event):
     shape, dims = (*batch, *event), len(event)
     zero, step = torch.zeros(shape), torch.full(tuple(event), 0.25)
@@ -624,7 +623,6 @@ def test_kl_of_a_distribution_with_itself_is_zero():
 
 
 @given(st.floats(-5, 5), st.floats(-8, 8), st.floats(-5, 5), st.floats(-8, 8))
-@settings(deadline=None, derandomize=True)
 def test_kl_is_not_negative(m1, v1, m2, v2):
     pair = torch.tensor([[m1, v1], [m2, v2]], dtype=torch.float64)
     q, p = (DiagonalNormal(m.reshape(1, 1), v.reshape(1, 1)) for m, v in pair)

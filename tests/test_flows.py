@@ -100,7 +100,7 @@ def test_the_inverse_undoes_the_transform(kind, d):
     torch.testing.assert_close(back.expand(5, 4), -there.expand(5, 4), rtol=1e-8, atol=1e-8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.floats(-60, 60), spread=st.floats(0, 60), seed=st.integers(0, 1000))
 def test_space_is_never_folded_whatever_an_encoder_says(size, spread, seed):
     d, x = 3, random(50, 3, seed=seed).float()

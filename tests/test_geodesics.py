@@ -76,7 +76,7 @@ def test_a_quarter_of_a_parallel():
     assert path.codes[0, 8, 1] > north  # toward the pole
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6))
 def test_great_circles(seed):
     rng = np.random.default_rng(seed)
@@ -92,7 +92,7 @@ def test_great_circles(seed):
     assert off.max() < 0.02
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.floats(0.2, 1.3), st.floats(-1.0, 1.0))
 def test_geodesics_of_a_torus(heading, start):
     """Shoot a geodesic by its differential equation (Clairaut), and find it again from its ends."""
@@ -109,7 +109,7 @@ def test_geodesics_of_a_torus(heading, start):
     assert found.length == pytest.approx(1.5, rel=0.01)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 6), st.integers(3, 30), st.integers(0, 10**6))
 def test_planes_have_straight_geodesics(d, knots, seed):
     a, b = np.random.default_rng(seed).normal(size=(2, 4, d)).astype(np.float32).astype(float)
@@ -135,7 +135,7 @@ def test_a_stretched_line_is_walked_at_constant_speed():
 # --- what holds for any decoder
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 5), st.integers(0, 10**6))
 def test_energy_is_never_above_the_straight_line_s(d, seed):
     a, b = np.random.default_rng(seed).normal(size=(2, 6, d)).astype(np.float32).astype(float)
@@ -149,7 +149,7 @@ def test_energy_is_never_above_the_straight_line_s(d, seed):
     assert path.converged.all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 4), st.integers(0, 10**6))
 def test_the_way_back_is_the_same_way(d, seed):
     a, b = np.random.default_rng(seed).normal(size=(2, 5, d))
@@ -159,7 +159,7 @@ def test_the_way_back_is_the_same_way(d, seed):
     np.testing.assert_array_equal(there.length, back.length)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6))
 def test_rotating_the_data_changes_nothing(seed):
     rng = np.random.default_rng(seed)
@@ -304,7 +304,7 @@ def test_the_graph_finds_the_way_that_a_straight_line_does_not():
     assert led.codes[0, :, 1].max() > 1  # past the end of the wall
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 4), st.integers(0, 10**6), st.sampled_from([0.0, 3.0]))
 def test_the_gradient_is_the_energy_s_slope(d, seed, weight):
     rng = np.random.default_rng(seed)
@@ -323,7 +323,7 @@ def test_the_gradient_is_the_energy_s_slope(d, seed, weight):
     torch.testing.assert_close(slope, (gradient * move).sum((1, 2)), rtol=2e-2, atol=0.2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(3, 9), st.integers(0, 10**6))
 def test_the_gauss_newton_matrix_is_that_of_the_segments(d, knots, seed):
     """On a plane it is the Hessian, but for the ridge: of all differences of neighbors, block tridiagonal."""

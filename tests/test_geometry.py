@@ -51,7 +51,7 @@ ANGLES = st.tuples(st.floats(-1.4, 1.4), st.floats(-3, 3))
 
 
 @given(ANGLES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_metric_of_a_sphere_and_a_torus(angles):
     a, _ = angles
     assert metric(pair(sphere), [angles])[0] == pytest.approx(np.diag([1, np.cos(a) ** 2]), abs=1e-5)
@@ -114,7 +114,7 @@ def test_the_area_of_a_sphere_is_the_integral_of_its_volume():
 
 
 @given(st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_rotating_the_data_changes_no_length(seed):
     g = torch.Generator().manual_seed(seed)
     turn = torch.linalg.qr(torch.randn(7, 7, generator=g))[0][:, :3].T

@@ -41,7 +41,7 @@ def embedded(ambient: int, d: int = 3):
 # --- angles
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**31))
 def test_angles_are_those_of_scipy(ambient, a, b, seed):
     rng = np.random.default_rng(seed)

@@ -33,7 +33,7 @@ identity = (lambda x: x, lambda z: z)
 # --- project
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 12), st.integers(1, 5), st.integers(0, 1000))
 def test_an_orthogonal_projection_rests_at_once(ambient, d, seed):
     pair, _ = plane(ambient, min(d, ambient - 1), seed)

@@ -62,7 +62,7 @@ def items(n: int = 7, d: int = 6, seed: int = 1) -> torch.Tensor:
 # ------------------------------------------------------------------- codebooks
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     slots=st.integers(1, 4), codes=st.integers(2, 7), width=st.integers(1, 3), depth=st.integers(1, 4),
     seed=st.integers(0, 9),

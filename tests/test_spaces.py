@@ -92,7 +92,7 @@ def test_a_layout_that_is_asked_for(layout, shape, model_shape):
     shape=st.lists(st.integers(1, 12), min_size=1, max_size=4).map(tuple),
     layout=st.sampled_from(["auto", *LAYOUTS]),
 )
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 def test_a_layout_is_taken_or_refused_in_one_line(shape, layout):
     axes = {"auto": len(shape), **LAYOUTS}[layout]
     if axes in (None, len(shape)):
@@ -115,7 +115,7 @@ def test_an_unknown_layout_is_refused():
     any_layout=st.booleans(),
     data=st.data(),
 )
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 def test_there_and_back(shape, center, scale, any_layout, data):
     layout = "any" if any_layout else "auto"
     space = Space(shape, center=center, scale=scale, dtype="float64", layout=layout)
@@ -128,7 +128,7 @@ def test_there_and_back(shape, center, scale, any_layout, data):
 @given(
     data=st.data(), dtype=st.sampled_from([np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64])
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 def test_there_and_back_of_inferred_spaces(data, dtype):
     shape = data.draw(st.sampled_from([(3,), (2, 3), (2, 2, 3)]))
     low, high = (0, 255) if dtype == np.uint8 else (-1000, 1000)
@@ -149,7 +149,7 @@ def test_there_and_back_of_inferred_spaces(data, dtype):
     ),
     st.floats(-1e6, 1e6),
 )
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 def test_moments_are_numpy_s(X, offset):
     X = X + offset
     space = infer_space(X, likelihood="normal", scale="feature")
@@ -328,7 +328,7 @@ def test_gray_values_of_a_bernoulli_likelihood_lie_between_0_and_1(X, scale):
 
 
 @given(st.floats(1e-6, 1e6), st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 def test_two_values_come_back_as_they_were(high, dtype):
     X = np.array([[0, high], [high, 0]], dtype=dtype)
     space = infer_space(X)
@@ -449,7 +449,7 @@ def test_what_it_says_of_the_scaling(shape, options, said):
     st.none() | st.integers(1, 9),
     st.booleans(),
 )
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 def test_support(X, low, high, whole):
     slack = 0.0 if low is None or high is None else 1e-6 * (high - low)
     bottom, top = -np.inf if low is None else low - slack, np.inf if high is None else high + slack

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from chartae.core.arrays import as_tensor
 from chartae.core.columns import is_frame
+from chartae.core.counts import is_count
 from chartae.core.errors import DataError, PlanError
 from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import VAE
@@ -391,9 +392,9 @@ class ProbabilisticEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         (see, alike), same = self._comparison(by), gallery is None
         asked, there = see(X, 0), see(X if same else gallery, 1)
         n, m = len(asked[0]), len(there[0])
-        if not 1 <= k <= m - same or k != int(k):
+        if not is_count(k) or k > m - same:
             raise PlanError(f"k={k}: there are {m - same} items to find, so use 1 to {m - same}")
-        found, items = np.empty((n, int(k))), np.empty((n, int(k)), dtype=np.intp)
+        found, items = np.empty((n, k)), np.empty((n, k), dtype=np.intp)
         for rows in np.array_split(np.arange(n), max(1, min(n, n * m // AT_ONCE))):
             pairs = alike(*(v[rows] for v in asked), *there)
             if same:

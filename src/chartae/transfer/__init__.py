@@ -1,7 +1,22 @@
-"""Reuse of encoders: heads on codes, and whether their probabilities can be trusted."""
+"""Reuse of encoders: heads on codes, items found by codes, and whether either is as sure as it says."""
 
 from chartae.training.labels import UNLABELED, labeled
-from chartae.transfer.calibration import base_rates, calibration_error, fit_temperature, tempered
+from chartae.transfer.calibration import (
+    RiskCoverage,
+    base_rates,
+    calibration_error,
+    fit_temperature,
+    risk_coverage,
+    tempered,
+)
+from chartae.transfer.comparisons import (
+    COMPARISONS,
+    bhattacharyya,
+    compare,
+    containment,
+    expected_likelihood,
+    vendi_score,
+)
 from chartae.transfer.encoders import coded, copied, drawn, fitted, gives_points, is_fitted, refuse_points
 from chartae.transfer.heads import (
     HEADS,
@@ -14,20 +29,7 @@ from chartae.transfer.heads import (
     takes_unlabeled,
     weighed,
 )
-from chartae.transfer.retrieval import (
-    COMPARISONS,
-    RiskCoverage,
-    bhattacharyya,
-    compare,
-    containment,
-    expected_likelihood,
-    most_alike,
-    recall_at,
-    risk_coverage,
-    vendi_score,
-    votes,
-    votes_of_draws,
-)
+from chartae.transfer.retrieval import most_alike, recall_at, votes, votes_of_draws
 from chartae.transfer.spreading import Spreading
 from chartae.transfer.tuning import Read, in_units, target_space, tune
 

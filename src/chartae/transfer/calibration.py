@@ -1,14 +1,25 @@
-"""Whether probabilities can be taken at their word, and how they are made so."""
+"""Whether what is said of being sure can be taken at its word, and how probabilities are made so."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import gammaln, log_softmax, softmax
 
 from chartae.core.errors import DataError, PlanError
+from chartae.training.items import array_of
 
-__all__ = ["base_rates", "calibration_error", "fit_temperature", "tempered"]
+__all__ = [
+    "RiskCoverage",
+    "base_rates",
+    "calibration_error",
+    "fit_temperature",
+    "risk_coverage",
+    "tempered",
+]
 
 SPREAD = 0.5  # of the logarithm of a temperature, before any row is seen
 SLACK = 1e-6  # by which rounding may have taken a probability beyond one
@@ -200,3 +211,84 @@ def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 1
     of = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = np.bincount(of, right - sure, minlength=bins)
     return float(np.abs(gaps).sum() / len(y))
+
+
+class RiskCoverage(NamedTuple):
+    """How often one is wrong if one answers for the surest items alone.
+
+    Attributes
+    ----------
+    coverage : ndarray
+        ``(n,)``, from 1/n to 1: the share of items that is answered for.
+    risk : ndarray
+        ``(n,)``, the share of wrong ones among them.
+    area : float
+        Mean risk over all coverages.
+    excess : float
+        By how much the area is above that of knowing which are wrong.
+
+    Examples
+    --------
+    >>> from chartae.transfer import risk_coverage
+    >>> risk_coverage([0.1, 0.9], [False, True]).risk.tolist()
+    [0.0, 0.5]
+    """
+
+    coverage: np.ndarray
+    risk: np.ndarray
+    area: float
+    excess: float
+
+    def __repr__(self) -> str:
+        n = len(self.risk)
+        return f"RiskCoverage(area={self.area:.4g}, excess={self.excess:.4g}, {n:,} item{'s' * (n != 1)})"
+
+
+def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
+    """Trade answers for mistakes: leave the least certain items out, one after the other.
+
+    Parameters
+    ----------
+    uncertainty : array_like
+        ``(n,)``; equal ones are left out together, in the mean over their orders.
+    wrong : array_like
+        ``(n,)``, whether the answer for an item is wrong, or how wrong it is.
+
+    Returns
+    -------
+    RiskCoverage
+        The curve and its area.
+
+    Raises
+    ------
+    DataError
+        If there is no item, there are not as many of the one as of the other, or one is not a number.
+
+    References
+    ----------
+    Geifman and El-Yaniv 2017, arXiv:1705.08500; the excess: Geifman, Uziel and El-Yaniv 2019,
+    arXiv:1805.08206.
+
+    Examples
+    --------
+    >>> from chartae.transfer import risk_coverage
+    >>> found = risk_coverage([3, 1, 2], [True, False, False])
+    >>> round(found.area, 3), found.excess
+    (0.111, 0.0)
+    """
+    u, lost = (np.asarray(array_of(v), dtype=np.float64) for v in (uncertainty, wrong))
+    if u.ndim != 1 or u.shape != lost.shape or not len(u):
+        raise DataError(f"uncertainty has shape {u.shape}, wrong has {lost.shape}: give (n,) of both")
+    if np.isnan(u).any() or np.isnan(lost).any():
+        raise DataError("what is uncertain, or wrong, is not a number in places: leave such items out")
+    _, group = np.unique(u, return_inverse=True)
+    mean = np.bincount(group, lost) / np.bincount(group)
+    n = np.arange(1, len(u) + 1)
+
+    def curve(order: np.ndarray, values: np.ndarray) -> np.ndarray:
+        out: np.ndarray = values[order].cumsum() / n
+        return out
+
+    risk = curve(np.argsort(group, kind="stable"), mean[group])
+    best = curve(np.argsort(lost, kind="stable"), lost)
+    return RiskCoverage(n / len(u), risk, float(risk.mean()), float(risk.mean() - best.mean()))
