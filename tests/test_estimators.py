@@ -19,7 +19,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import chartae as ct
 from chartae.core.contracts import Prior
 from chartae.core.errors import DataError, PlanError
-from chartae.models.assembly import _RECIPES, assemble, recipe
+from chartae.models.assembly import assemble
+from chartae.models.registry import _RECIPES, recipe
 from chartae.parts.distributions import DiagonalNormal
 from chartae.parts.objectives import KL, NegLogLik
 from chartae.parts.priors import priors

@@ -14,8 +14,9 @@ from chartae.core.contracts import Batch, Plan, RawCondition
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
-from chartae.models.assembly import _RECIPES, SHARED, find, recipe
+from chartae.models.assembly import SHARED
 from chartae.models.recipes import build
+from chartae.models.registry import _RECIPES, find, recipe
 from chartae.parts.networks import Film
 
 RECIPES = ct.recipes()

@@ -79,92 +79,136 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
     >>> chart.decode(chart.encode(chart.items(np.eye(20)))).shape
     torch.Size([20, 20])
     """
-    model: Any = estimator.model_
-    if guidance is not None:
-        model.can_guide(guidance)
     refuse_tokens(estimator)
-    space, inputs = model.space, Inputs(model.space).to(model.space.scale.device).eval()
-    posterior = model.posterior.plain
-    # What is prepared for an encoder, the chart has as its items.
-    inner = posterior.posterior if isinstance(posterior, Prepared) else posterior
-    features = inputs.shape[0] - (space.model_shape[0] if space.gaps else 0)
-    unit = float(space.scale) if space.scale.numel() == 1 and not inputs.tabular else None
-
-    def outward(x: Tensor) -> Tensor:
-        """From the model's units and layout to the chart's."""
-        if unit is None:
-            return x
-        x = x * unit
-        return x.squeeze(-3) if space.layout == "hw" else x.movedim(-3, -1) if space.layout == "hwc" else x
-
-    def inward(x: Tensor) -> Tensor:
-        if unit is None:
-            return x
-        x = x.unsqueeze(1) if space.layout == "hw" else x.movedim(-1, 1) if space.layout == "hwc" else x
-        return x / unit
-
-    def items(X: Any, condition: Any = None) -> Tensor:
-        array = torch.as_tensor(estimator._check(X, reset=False)[:])
-        if space.gaps and array.isnan().any():
-            return items(estimator.reconstruct(X, condition, n_draws=1, random_state=0)[0])
-        return seen(space.to_model(array.to(space.scale.device)))
-
-    def q(x: Tensor, *c: Tensor) -> Distribution:
-        item = h = inward(x.to(space.scale.device))
-        if space.gaps:  # flags: nothing is missing
-            h = torch.cat([h, h.new_ones(len(h), *space.model_shape)], 1)
-        return model.completed(inner(h, *c), None if inputs.tabular else item, c[0] if c else None)
-
-    def draws(x: Tensor, noise: Noise, *c: Tensor) -> Tensor:
-        return q(x, *c).draw(1, noise).z[0]
-
-    def made(z: Tensor, *c: Tensor) -> Any:
-        """p(x | z), wherever codes come from: geometry keeps them on the CPU."""
-        given = guidance if c else None
-        return model.px(model.onto(z)[None].to(space.scale.device), *c, guidance=given)
-
-    def decode(z: Tensor, *c: Tensor) -> Tensor:
-        return outward(inputs.expected(made(z, *c))[0])
-
-    def conditioned(condition: Any, n: int) -> Tensor | None:
-        return model.conditioned(estimator._raw(condition, n), n)
-
-    with torch.no_grad():
-        z = space.scale.new_zeros((1, 1, model.latent_dim), dtype=torch.float32)
-        normal = hasattr(model.likelihood(z, *rows_of(model.conditioned(None, 1), slice(1))), "std")
-
-    def prior(part: Any) -> Any:
-        return None if part is None else lambda c=None: part(c, posterior=posterior)
-
-    def likelihood(x: Tensor, z: Tensor, *c: Tensor) -> Tensor:
-        return model.log_likelihood(made(z, *c), inward(x))[0]
-
-    def spread(z: Tensor, *c: Tensor) -> Tensor:
-        return outward(made(z, *c).std()[0])
-
-    def observe(z: Tensor, noise: Noise, *c: Tensor) -> Tensor:
-        return seen(made(z, *c).draw(1, noise).z[0, 0])
-
-    def seen(x: Tensor) -> Tensor:
-        """From the model's item to the chart's."""
-        return outward(inputs(x)[:, :features] if inputs.tabular else x)
-
+    if guidance is not None:
+        estimator.model_.can_guide(guidance)
+    maps = _Maps(estimator, guidance)
+    model, posterior, tabular = maps.model, maps.posterior, maps.inputs.tabular
     return Chart(
-        encode=lambda x, *c: q(x, *c).point(),
-        decode=decode,
-        posterior=q if "log_prob" in posterior.offers else None,
-        draws=draws if posterior.offers & {"log_prob", "density"} == {"density"} else None,
-        likelihood=None if inputs.tabular else likelihood,
-        spread=spread if normal and not inputs.tabular else None,
-        observe=observe,
-        prior=prior(model.prior),
-        sampler=prior(model.fitted_prior),
-        items=items,
-        conditioned=conditioned,
+        encode=maps.encode,
+        decode=maps.decode,
+        posterior=maps.q if "log_prob" in posterior.offers else None,
+        draws=maps.draws if posterior.offers & {"log_prob", "density"} == {"density"} else None,
+        likelihood=None if tabular else maps.likelihood,
+        spread=maps.spread if maps.normal() and not tabular else None,
+        observe=maps.observe,
+        prior=maps.density(model.prior),
+        sampler=maps.density(model.fitted_prior),
+        items=maps.items,
+        conditioned=maps.conditioned,
         width=model.width,
         given=estimator,
         smooth=posterior.codebook is None,
         latent_dim=model.latent_dim,
-        onto=(lambda z: model.onto(z.to(space.scale.device)).cpu()) if model.support else None,
-        origin=None if unit is None else space.from_model(space.scale.new_zeros(1, *space.model_shape))[0],
+        onto=maps.onto if model.support else None,
+        origin=maps.origin(),
     )
+
+
+class _Maps:
+    """The maps of an estimator's model, between what the chart has as items and codes.
+
+    The model has units and a layout of its own. Geometry keeps codes on the CPU, wherever the model is.
+    """
+
+    def __init__(self, estimator: Any, guidance: float | None) -> None:
+        self.estimator, self.guidance = estimator, guidance
+        self.model = model = estimator.model_
+        self.space = space = model.space
+        self.device = space.scale.device
+        self.inputs = Inputs(space).to(self.device).eval()
+        self.posterior = model.posterior.plain
+        # What is prepared for an encoder, the chart has as its items.
+        prepared = isinstance(self.posterior, Prepared)
+        self.encoder = self.posterior.posterior if prepared else self.posterior
+        self.unit = float(space.scale) if space.scale.numel() == 1 and not self.inputs.tabular else None
+
+    # ------------------------------------------------------------ items
+
+    def outward(self, x: Tensor) -> Tensor:
+        """From the model's units and layout to the chart's."""
+        if self.unit is None:
+            return x
+        x, layout = x * self.unit, self.space.layout
+        return x.squeeze(-3) if layout == "hw" else x.movedim(-3, -1) if layout == "hwc" else x
+
+    def inward(self, x: Tensor) -> Tensor:
+        if self.unit is None:
+            return x
+        layout = self.space.layout
+        x = x.unsqueeze(1) if layout == "hw" else x.movedim(-1, 1) if layout == "hwc" else x
+        return x / self.unit
+
+    def seen(self, x: Tensor) -> Tensor:
+        """From the model's item to the chart's."""
+        if not self.inputs.tabular:
+            return self.outward(x)
+        flags = self.space.model_shape[0] if self.space.gaps else 0
+        return self.inputs(x)[:, : self.inputs.shape[0] - flags]
+
+    def items(self, X: Any, condition: Any = None) -> Tensor:
+        array = torch.as_tensor(self.estimator._check(X, reset=False)[:])
+        if self.space.gaps and array.isnan().any():
+            return self.items(self.estimator.reconstruct(X, condition, n_draws=1, random_state=0)[0])
+        return self.seen(self.space.to_model(array.to(self.device)))
+
+    def origin(self) -> Tensor | None:
+        if self.unit is None:
+            return None
+        zero = self.space.scale.new_zeros(1, *self.space.model_shape)
+        found: Tensor = self.space.from_model(zero)[0]
+        return found
+
+    def conditioned(self, condition: Any, n: int) -> Tensor | None:
+        found: Tensor | None = self.model.conditioned(self.estimator._raw(condition, n), n)
+        return found
+
+    # ------------------------------------------------------------ to codes
+
+    def q(self, x: Tensor, *c: Tensor) -> Distribution:
+        item = h = self.inward(x.to(self.device))
+        if self.space.gaps:  # flags: nothing is missing
+            h = torch.cat([h, h.new_ones(len(h), *self.space.model_shape)], 1)
+        q = self.encoder(h, *c)
+        found: Distribution = self.model.completed(
+            q, None if self.inputs.tabular else item, c[0] if c else None
+        )
+        return found
+
+    def encode(self, x: Tensor, *c: Tensor) -> Tensor:
+        return self.q(x, *c).point()
+
+    def draws(self, x: Tensor, noise: Noise, *c: Tensor) -> Tensor:
+        return self.q(x, *c).draw(1, noise).z[0]
+
+    def onto(self, z: Tensor) -> Tensor:
+        found: Tensor = self.model.onto(z.to(self.device)).cpu()
+        return found
+
+    def density(self, part: Any) -> Any:
+        return None if part is None else lambda c=None: part(c, posterior=self.posterior)
+
+    # ------------------------------------------------------------ from codes
+
+    def px(self, z: Tensor, *c: Tensor) -> Any:
+        at = self.model.onto(z)[None].to(self.device)
+        return self.model.px(at, *c, guidance=self.guidance if c else None)
+
+    def decode(self, z: Tensor, *c: Tensor) -> Tensor:
+        return self.outward(self.inputs.expected(self.px(z, *c))[0])
+
+    def likelihood(self, x: Tensor, z: Tensor, *c: Tensor) -> Tensor:
+        found: Tensor = self.model.log_likelihood(self.px(z, *c), self.inward(x))[0]
+        return found
+
+    def spread(self, z: Tensor, *c: Tensor) -> Tensor:
+        return self.outward(self.px(z, *c).std()[0])
+
+    def observe(self, z: Tensor, noise: Noise, *c: Tensor) -> Tensor:
+        return self.seen(self.px(z, *c).draw(1, noise).z[0, 0])
+
+    @torch.no_grad()
+    def normal(self) -> bool:
+        """Whether p(x | z) has standard deviations."""
+        z = self.space.scale.new_zeros((1, 1, self.model.latent_dim), dtype=torch.float32)
+        return hasattr(self.model.likelihood(z, *rows_of(self.model.conditioned(None, 1), slice(1))), "std")

@@ -28,7 +28,8 @@ from chartae.estimators.heads.targets import targets, vary
 from chartae.estimators.joint import fit_jointly
 from chartae.estimators.parameters import told, widths
 from chartae.estimators.whole import stopped_by
-from chartae.models.assembly import features_of, find
+from chartae.models.assembly import features_of
+from chartae.models.registry import find
 from chartae.parts.objectives import Labels
 from chartae.parts.readouts import readout
 from chartae.training.splits import by_label

@@ -5,7 +5,8 @@ A module is a family; recipes are listed in the order of the families.
 
 from importlib import import_module
 
-from chartae.models.assembly import Recipe, assemble, build, build_from, find, recipe, recipes
+from chartae.models.assembly import assemble
+from chartae.models.registry import Recipe, build, build_from, find, recipe, recipes
 
 __all__ = ["Recipe", "assemble", "build", "build_from", "find", "recipe", "recipes"]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from chartae.core.contracts import Objective, Plan
 from chartae.core.errors import PlanError
-from chartae.models.assembly import assemble, features_of, recipe
+from chartae.models.assembly import assemble, features_of
+from chartae.models.registry import recipe
 from chartae.parts.objectives import KL, GanCritic, TotalCorrelationCritic, elbo
 
 __all__: list[str] = []

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from chartae.core.contracts import Objective, Plan
-from chartae.models.assembly import assemble, recipe
+from chartae.models.assembly import assemble
+from chartae.models.registry import recipe
 from chartae.parts.objectives import Auxiliary, NegLogLik
 
 __all__: list[str] = []

@@ -6,8 +6,9 @@ from typing import Any
 
 from chartae.core.contracts import Plan
 from chartae.core.errors import PlanError
-from chartae.models.assembly import assemble, recipe
+from chartae.models.assembly import assemble
 from chartae.models.recipes.variational import _normal
+from chartae.models.registry import recipe
 from chartae.parts.objectives import DIP, GECO, KL, Capacity, NegLogLik, TotalCorrelation, elbo
 
 __all__: list[str] = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from chartae.core.contracts import Plan
-from chartae.models.assembly import assemble, recipe
+from chartae.models.assembly import assemble
+from chartae.models.registry import recipe
 from chartae.parts.objectives import elbo
 
 __all__: list[str] = []

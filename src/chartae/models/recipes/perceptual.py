@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from chartae.core.contracts import Plan
-from chartae.models.assembly import assemble, recipe
+from chartae.models.assembly import assemble
 from chartae.models.recipes.variational import _normal
+from chartae.models.registry import recipe
 from chartae.parts.objectives import KL, MSSSIM, NegLogLik
 
 __all__: list[str] = []

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from chartae.core.contracts import Plan
-from chartae.models.assembly import assemble, recipe, space_of
+from chartae.models.assembly import assemble, space_of
+from chartae.models.registry import recipe
 from chartae.parts.objectives import (
     CodeNorm,
     Contractive,

@@ -7,7 +7,8 @@ from typing import Any
 
 from chartae.core.contracts import Plan
 from chartae.core.errors import PlanError
-from chartae.models.assembly import assemble, recipe, space_of
+from chartae.models.assembly import assemble, space_of
+from chartae.models.registry import recipe
 from chartae.parts.objectives import elbo
 
 __all__: list[str] = []

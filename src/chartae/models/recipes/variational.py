@@ -7,7 +7,8 @@ from typing import Any
 from chartae.core.contracts import Plan
 from chartae.core.errors import PlanError
 from chartae.core.registry import suggest
-from chartae.models.assembly import assemble, recipe
+from chartae.models.assembly import assemble
+from chartae.models.registry import recipe
 from chartae.parts.objectives import IWAE, KL, NegLogLik, elbo
 
 __all__: list[str] = []
