@@ -79,18 +79,25 @@ class Checking(
             raise DataError("the model was fitted on a table: pass a DataFrame with its columns")
         elif self.space_.schema is not None and any(c.logged or c.clock for c in self.space_.schema.columns):
             return self._check_table(self._tabled(X, named=named), reset=False, named=False)
-        gaps = self.gaps_ if reset else self.space_.gaps
-        # One pass, for the ends, is enough to see what is not finite and what the likelihood does not know.
-        wanted: dict[str, Any] = {
-            "allow_nd": True,
-            "dtype": "numeric",
-            "ensure_all_finite": False,
-        }
-        given = X
         # scikit-learn would call the second axis features, which it is of rows alone.
         shape = () if reset or hasattr(X, "toarray") else getattr(X, "shape", ())
         if len(shape) > 1 and (len(shape) > 2 or len(self.space_.shape) > 1 or self.medium_ is not None):
             self._refuse_shape(tuple(shape))
+        X, low, high = self._numbers(X, reset=reset, named=named)
+        if reset:
+            _refuse_one(len(X), getattr(self.medium_, "noun", "sample"))
+        else:
+            self._refuse_shape(X.shape)
+            self.space_.check(X, None if np.isnan(low) else (low, high))
+            if self.space_.schema is None:
+                warn_of_other_units(low, high, self.space_.value_range)
+        return X
+
+    def _numbers(self, X: Any, *, reset: bool, named: bool) -> tuple[np.ndarray, float, float]:
+        """Make it one of numbers, finite where none may be missing, and give their ends."""
+        given, gaps = X, self.gaps_ if reset else self.space_.gaps
+        # One pass, for the ends, is enough to see what is not finite and what the likelihood does not know.
+        wanted: dict[str, Any] = {"allow_nd": True, "dtype": "numeric", "ensure_all_finite": False}
         try:
             # A stream's first rows stand for all of them where types and shapes are looked at.
             seen = X[:2] if is_streamed(X) else X
@@ -116,14 +123,7 @@ class Checking(
                     f"{first.rstrip(':')}: pass real numbers, (n, features) or (n, ...)"
                 ) from None
             raise
-        if reset:
-            _refuse_one(len(X), getattr(self.medium_, "noun", "sample"))
-        else:
-            self._refuse_shape(X.shape)
-            self.space_.check(X, None if np.isnan(low) else (low, high))
-            if self.space_.schema is None:
-                warn_of_other_units(low, high, self.space_.value_range)
-        return X
+        return X, low, high
 
     def _refuse_shape(self, whole: tuple[int, ...]) -> None:
         shape = whole[1:]

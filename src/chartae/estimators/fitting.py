@@ -16,6 +16,7 @@ from sklearn.impute import KNNImputer
 from torch import Tensor
 
 from chartae.core.arrays import as_tensor, checksum, is_streamed
+from chartae.core.columns import Schema
 from chartae.core.contracts import Plan, RawCondition
 from chartae.core.errors import DataError, PlanError, TrainingError
 from chartae.core.interrupts import interruptible
@@ -220,17 +221,23 @@ class Fitting(Densities, Geometry):
         # What cannot be scored in the end had better fail before hours of training.
         model.eval()
         self._scores(X[:2], None if raw is None else raw.take(slice(0, 2)), 1)
-        rows = "row" if model.likelihood.sequential else None  # tokens at one place are no column
-        warn_of_constant(X, schema, getattr(self.medium_, "noun", rows))
-        if not model.likelihood.sequential:
-            if schema is not None:
-                warn_of_row_names(schema)
-            if schema is not None or (self.space_.likelihood == "normal" and self.scale != "none"):
-                warn_of_outliers(X, schema, shared=self.scale != "feature")
+        self._suspect(X, schema)
         source = Source(X, self.space_.to(device), raw, device=device)
         held = source.subset(held_out) if len(held_out) else None
         training = source.subset(kept)
         return _Task(plan, X, raw, training, training, held, seed, precision)
+
+    def _suspect(self, X: Any, schema: Schema | None) -> None:
+        """Warn of what training would not tell."""
+        texts = self.model_.likelihood.sequential
+        rows = "row" if texts else None  # tokens at one place are no column
+        warn_of_constant(X, schema, getattr(self.medium_, "noun", rows))
+        if texts:
+            return
+        if schema is not None:
+            warn_of_row_names(schema)
+        if schema is not None or (self.space_.likelihood == "normal" and self.scale != "none"):
+            warn_of_outliers(X, schema, shared=self.scale != "feature")
 
     def _planned(self, seed: int) -> Plan:
         """Write down what is to be trained, for the run folder as well, and make it."""
@@ -307,10 +314,19 @@ class Fitting(Densities, Geometry):
             finish(plan, training, keeping.begun["state"], seed=seed)
         elif drawn is not training:  # of which some rows were seen more often than others
             settle(plan, training, seed)
+        self._keep_codes(training, memory, seed)
+        self._set_offsets(X, raw, seed)
+        alone = raw is None and model.head is None  # a head uses codes whatever the decoder does
+        if alone and self.n_iter_ >= JUDGED and "kl" in self.history_[-1]:
+            self._warn_of_silence(training.sample(ROWS_JUDGED, seed), seed)
+
+    def _keep_codes(self, training: Source, memory: int | None, seed: int) -> None:
+        """Keep codes of training rows, and fit a density to them where there is no other to sample from."""
+        model: Any = self.model_
         size = min(ENCODED, self._rows_at_once())
         if model.prior is None:
             # Codes of a stream may be too many for its memory, of which a fit to all of them takes a third.
-            each = 1 + 64 * self.latent_dim_ * len(training) // X.memory if is_streamed(X) else 1
+            each = 1 + 64 * self.latent_dim_ * len(training) // memory if memory else 1
             codes = torch.cat([self._codes(b)[::each] for b in training.batches(size)])
             q = model.posterior
             p = fit_density(q.fitted_density, codes.cpu(), seed, codebook=q.codebook, device=training.device)
@@ -318,10 +334,6 @@ class Fitting(Densities, Geometry):
         noise = Noise(seed + 4)
         draws = [self._draws(b, noise).cpu() for b in training.sample(KEPT, seed + 4).batches(size)]
         self.codes_ = torch.cat(draws).float().numpy()
-        self._set_offsets(X, raw, seed)
-        alone = raw is None and model.head is None  # a head uses codes whatever the decoder does
-        if alone and self.n_iter_ >= JUDGED and "kl" in self.history_[-1]:
-            self._warn_of_silence(training.sample(ROWS_JUDGED, seed), seed)
 
     def _warn_of_silence(self, rows: Source, seed: int) -> None:
         """Tell that a decoder has learned to do without the code."""

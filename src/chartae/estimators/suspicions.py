@@ -56,17 +56,17 @@ def warn_of_constant(X: np.ndarray, schema: Schema | None, noun: str | None = No
         if unseen:
             listed = enumerated([str(i) for i in unseen])
             of = f"column{'s' * (len(unseen) > 1)} {listed}"
-            warnings.warn(f"no value was observed in {of} (from 0): leave it out", stacklevel=5)
+            warnings.warn(f"no value was observed in {of} (from 0): leave it out", stacklevel=6)
         names = [str(i) for i in same]
         where, but = " (from 0)", ", unless it is a pixel" if len(names) == 1 else ", unless they are pixels"
     if len(names) == 1:
-        warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=5)
+        warnings.warn(f"column {names[0]}{where} is constant and tells nothing: drop it{but}", stacklevel=6)
     elif (X.ndim > 2 or noun) and len(X) > 1 and all((block == X[:1]).all() for block in blocks(X)):
         alike = f"all {noun or 'item'}s are the same"
-        warnings.warn(f"{alike}, and there is nothing to learn: look at the data", stacklevel=5)
+        warnings.warn(f"{alike}, and there is nothing to learn: look at the data", stacklevel=6)
     elif names:
         listed = f"columns {enumerated(names)}{where}"
-        warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=5)
+        warnings.warn(f"{listed} are constant and tell nothing: drop them{but}", stacklevel=6)
 
 
 def _constant(X: np.ndarray) -> tuple[list[int], list[int]]:
@@ -107,12 +107,12 @@ def warn_of_row_names(schema: Schema) -> None:
     "column 'id' numbers the rows: drop it (columns={'id': 'drop'}), unless it is a time"
     """
     for column in (c for c in schema.columns if c.spelled is not None):
-        warnings.warn(f"the texts of column {column.name!r} {spells(str(column.spelled))}", stacklevel=5)
+        warnings.warn(f"the texts of column {column.name!r} {spells(str(column.spelled))}", stacklevel=6)
     for column in (c for c in schema.columns if c.names_rows and c.spelled is None):
         texts = column.categories is not None
         how = "holds another text in each row" if texts else "numbers the rows"
         but = "" if texts else ", unless it is a time"
-        warnings.warn(f"column {column.name!r} {how}: drop it ({leave_out(column.name)}){but}", stacklevel=5)
+        warnings.warn(f"column {column.name!r} {how}: drop it ({leave_out(column.name)}){but}", stacklevel=6)
 
 
 def warn_of_outliers(X: Any, schema: Schema | None, *, shared: bool = True) -> None:
@@ -170,7 +170,7 @@ def warn_of_outliers(X: Any, schema: Schema | None, *, shared: bool = True) -> N
             f"column {name} holds {value} in row {found.row} (from 0){others}, which is {found.share:.0%} of "
             f"{variance} and leaves little to the rest: correct it, or {empty} if it stands for a missing "
             "value",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -65,58 +65,31 @@ class Seen:
         seen = values.to_numpy() if plain else values.dropna().to_numpy()
         seen = seen[~np.isnan(seen)] if plain and seen.dtype.kind == "f" else seen
         first_row, self.rows = self.rows, self.rows + len(values)
-        if len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "date":
+        kind = "" if plain or not len(seen) else pd.api.types.infer_dtype(seen, skipna=True)
+        if kind == "date":
             values, dtype = pd.to_datetime(values), "date" if dtype == "object" else dtype  # Python's own
             seen = values.dropna().to_numpy()
-        elif len(seen) and not plain and pd.api.types.infer_dtype(seen, skipna=True) == "decimal":
+        elif kind == "decimal":
             # Money, as a rule. It comes back as float64, which holds sixteen digits.
             values, dtype = values.astype("float64"), "Float64" if dtype.startswith("Decimal") else "float64"
-            seen = values.dropna().to_numpy()
+            seen, kind = values.dropna().to_numpy(), "floating"
         self.dtypes += [dtype] if dtype not in self.dtypes else []
         if not len(seen):
             return
+        holds = "floating" if plain else kind
         if isinstance(values.dtype, pd.CategoricalDtype):
             holds, self.ordered = "categorical", self.ordered or bool(values.dtype.ordered)
             self._take(values.dtype.categories)
         elif pd.api.types.is_datetime64_any_dtype(values.dtype):
             holds = "stamps"
-            there = values.dropna()
-            self.days = self.days and bool((there == there.dt.normalize()).all())
-            ticks = pd.to_datetime(there, utc=True).astype("datetime64[us, UTC]").astype("int64")
-            while self.grains and (ticks % (self.grains[0] * 1_000_000)).any():
-                self.grains = self.grains[1:]
-        else:
-            holds = "floating" if plain else pd.api.types.infer_dtype(seen, skipna=True)
-        if holds in NUMBERS:
+            self._date(values.dropna())
+        elif holds in NUMBERS:
             holds = "number"
-            values = values if pd.api.types.is_numeric_dtype(values.dtype) else pd.to_numeric(values)
-            self.integers = self.integers and pd.api.types.is_integer_dtype(values.dtype)
-            if self.integers and max(abs(int(seen.min())), abs(int(seen.max()))) > EXACT:
-                raise DataError(
-                    f"column {self.name!r} holds whole numbers beyond 2^53, which float64 cannot tell apart: "
-                    f"subtract a constant, or leave it out ({leave_out(self.name)})"
-                )
-            numbers = np.asarray(seen, dtype=np.float64)
-            if not np.isfinite(numbers).all():
-                row = first_row + int(np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)).argmax())
-                raise DataError(
-                    f"column {self.name!r} is infinite in row {row} (from 0): correct it, or leave it empty"
-                )
-            self._number(numbers)
-            if not self.integers:
-                self._write(seen if plain else numbers)
+            self._number(values, seen, first_row)
         elif holds == "string":
             self._take(pd.unique(seen))
-        elif holds not in ("categorical", "stamps", "boolean"):
-            if any(isinstance(v, str) for v in seen) and any(
-                isinstance(v, int | float | np.number) for v in seen
-            ):
-                self._mixed()
-            what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
-            how = CONVERTED.get(holds, "convert it")
-            raise DataError(
-                f"{what}, neither number nor text nor date: {how}, or leave it out ({leave_out(self.name)})"
-            )
+        elif holds != "boolean":
+            self._refuse(holds, seen)
         if self.asked is not None and kind_of(self.asked) in ("categorical", "binary"):
             self._take(pd.unique(seen))
         self.holds.add(holds)
@@ -126,7 +99,36 @@ class Seen:
         self.constant = self.constant and bool((seen == self.first).all())
         self.there += len(seen)
 
-    def _number(self, numbers: np.ndarray) -> None:
+    def _date(self, there: Any) -> None:
+        import pandas as pd
+
+        self.days = self.days and bool((there == there.dt.normalize()).all())
+        ticks = pd.to_datetime(there, utc=True).astype("datetime64[us, UTC]").astype("int64")
+        while self.grains and (ticks % (self.grains[0] * 1_000_000)).any():
+            self.grains = self.grains[1:]
+
+    def _number(self, values: Any, seen: np.ndarray, first_row: int) -> None:
+        """See numbers, of which ``seen`` are those that are there."""
+        import pandas as pd
+
+        values = values if pd.api.types.is_numeric_dtype(values.dtype) else pd.to_numeric(values)
+        self.integers = self.integers and pd.api.types.is_integer_dtype(values.dtype)
+        if self.integers and max(abs(int(seen.min())), abs(int(seen.max()))) > EXACT:
+            raise DataError(
+                f"column {self.name!r} holds whole numbers beyond 2^53, which float64 cannot tell apart: "
+                f"subtract a constant, or leave it out ({leave_out(self.name)})"
+            )
+        numbers = np.asarray(seen, dtype=np.float64)
+        if not np.isfinite(numbers).all():
+            row = first_row + int(np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)).argmax())
+            raise DataError(
+                f"column {self.name!r} is infinite in row {row} (from 0): correct it, or leave it empty"
+            )
+        self._sum(numbers)
+        if not self.integers:
+            self._write(seen if seen.dtype.kind in "iuf" else numbers)
+
+    def _sum(self, numbers: np.ndarray) -> None:
         if len(self.few) < 3:
             start = np.unique(numbers[:1000])
             self.few.update((start if len(start) > 2 else np.unique(numbers)).tolist()[:3])
@@ -152,6 +154,18 @@ class Seen:
         self.categories.update(dict.fromkeys(_plain(value, self.name) for value in categories))
         # Now, and not in the end: the names of a large table's rows would fill the memory.
         _refuse_names(self.name, self.categories)
+
+    def _refuse(self, holds: str, seen: np.ndarray) -> NoReturn:
+        """Refuse values of another kind, as pandas names it."""
+        if any(isinstance(v, str) for v in seen) and any(
+            isinstance(v, int | float | np.number) for v in seen
+        ):
+            self._mixed()
+        what = f"column {self.name!r} holds {str(seen[0])!r:.40}"
+        how = CONVERTED.get(holds, "convert it")
+        raise DataError(
+            f"{what}, neither number nor text nor date: {how}, or leave it out ({leave_out(self.name)})"
+        )
 
     def _mixed(self) -> NoReturn:
         raise DataError(f"column {self.name!r} mixes numbers and text: make all its values text, or numbers")
