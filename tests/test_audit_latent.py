@@ -1,6 +1,7 @@
 """The checks of the shape of a latent space: cases with a known answer, and what must not alarm them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,62 @@ def test_islands_that_data_have_are_no_fault():
 
 
 # ------------------------------------------------------------------------------------------ planted
+
+
+def conditional(kinds: int, noise: float, n: int, *, vectors: bool = False) -> tuple[Chart, Tensor, Tensor]:
+    """Probabilistic PCA about a place of the condition's own, with its true posterior."""
+    D, d = 20, 2
+    W = torch.linalg.qr(normal(D, d, 1))[0] * torch.linspace(3, 1.5, d)
+    B = normal(D, kinds, 2)
+    M = W.T @ W + noise**2 * torch.eye(d)
+    A, std = torch.linalg.solve(M, W.T).T, noise * M.diagonal().rsqrt()
+    labels = torch.randint(0, kinds, (n,), generator=generator(3))
+    c = normal(n, kinds, 4) if vectors else torch.nn.functional.one_hot(labels, kinds).float()
+    chart = Chart.of_pair(
+        lambda x, c: (x - c @ B.T) @ A,
+        lambda z, c: z @ W.T + c @ B.T,
+        std=lambda x, c: std.expand(len(x), d),
+        prior="normal",
+        latent_dim=d,
+    )
+    return chart, normal(n, d, 5) @ W.T + c @ B.T + noise * normal(n, D, 6), c
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+@pytest.mark.parametrize("n", [200, 600])
+def test_an_exact_conditional_model_is_not_alarmed_at(n, vectors):
+    """Classes that lie apart are no neighbors, nor are directions of a condition those of codes."""
+    chart, x, c = conditional(2 if vectors else 10, 0.3, n, vectors=vectors)
+    names = ["tears", "folds", "decoder-tangent", "encoder-leakage", "idempotence"]
+    for finding in found((chart, x), names, condition=c).values():
+        assert finding.verdict in ("ok", "cannot tell"), finding
+
+
+@pytest.mark.parametrize("n", [500, 2000])
+def test_a_tear_within_classes_is_found(n):
+    chart, x, c = conditional(3, 0.1, n)
+
+    def torn(x: Tensor, c: Tensor) -> Tensor:
+        z = chart.encode(x, c)
+        return z + torch.tensor([4.0, 0.0]) * z[:, :1].sign()
+
+    well, torn = (
+        found((one, x), ["tears"], condition=c)["tears"] for one in (chart, replace(chart, encode=torn))
+    )
+    assert (well.verdict, torn.verdict) == ("ok", "fail")
+    assert torn.statistic > 0.05
+
+
+@pytest.mark.parametrize(("d", "D"), [(2, 3), (4, 8)])
+def test_what_the_prior_pulls_twice_is_no_disagreement(d, D):
+    """P(P(x)) of the optimum differs from P(x) by a third of the residual, all of it the prior's."""
+    chart, x = ppca(d, D, noise=0.8)
+    again = chart.projected(chart.projected(x))
+    residual = (x - chart.projected(x)).norm(dim=1).mean()
+    assert (again - chart.projected(x)).norm(dim=1).mean() > 0.1 * residual
+    assert found((chart, x), ["idempotence"])["idempotence"].statistic < 1e-3
+    drift = replace(chart, decode=lambda z: 1.3 * chart.decode(z))
+    assert found((drift, x), ["idempotence"])["idempotence"].statistic > 0.05
 
 
 def test_codes_of_a_conditional_model_need_not_hold_what_it_is_told():

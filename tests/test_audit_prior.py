@@ -102,6 +102,27 @@ def test_kl_and_active_units_are_those_of_the_closed_form(beta):
     assert finding.verdict in (("ok",) if beta == 1 else ("warn", "fail"))
 
 
+def test_codes_that_follow_their_condition_alone_are_not_used():
+    g = torch.Generator().manual_seed(0)
+    c, mean = torch.randn(500, 2, generator=g), torch.tensor([[2.0, 0.0], [0.0, -3.0]])
+    x = torch.cat([c, torch.randn(500, 4, generator=g)], 1)
+    chart = Chart.of_pair(
+        lambda x, c: c @ mean,
+        lambda z, c: torch.nn.functional.pad(z @ torch.linalg.inv(mean), (0, 4)),
+        std=lambda x, c: torch.ones(len(x), 2),
+        latent_dim=2,
+    )
+    chart = replace(chart, prior=lambda c: DiagonalNormal(c @ mean, torch.zeros(len(c), 2)))
+    finding = found("active-dimensions", chart, x, condition=c)
+    assert finding.also["active"] == 0
+    np.testing.assert_allclose(finding.also["kl"], 0, atol=1e-6)
+    moving = replace(chart, encode=lambda x, c: c @ mean + x[:, 2:4])
+    moving = replace(
+        moving, posterior=lambda x, c: DiagonalNormal(c @ mean + x[:, 2:4], torch.full((len(x), 2), -4.0))
+    )
+    assert found("active-dimensions", moving, x, condition=c).also["active"] == 2
+
+
 def test_points_are_counted_by_what_they_decode_to():
     values = torch.tensor([1.0, 1.0, 1.0, 1e-4])
     chart = Chart.of_pair(lambda x: x[:, :4], lambda z: torch.cat([z * values, torch.zeros(len(z), 8)], 1))

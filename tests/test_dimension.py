@@ -117,6 +117,14 @@ def test_a_sphere_reads_its_dimension_at_every_scale():
         assert _sphere(20, wanted) == pytest.approx(np.interp(wanted, share, growth), rel=1e-3)
 
 
+@pytest.mark.parametrize("n", [120, 129, 150, 200, 260])
+def test_the_number_of_rows_does_not_change_what_is_read(n):
+    """The farthest neighbor that is looked at is not the farthest row."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 8)) @ np.linalg.qr(rng.normal(size=(30, 8)))[0].T
+    assert 5.5 < intrinsic_dimension(X).dimension < 9
+
+
 def test_a_few_near_duplicates_do_not_matter():
     X = sphere(1000, 2)
     copies = X[:100] + 1e-7 * np.random.default_rng(0).normal(size=(100, 3))
@@ -218,7 +226,7 @@ def test_a_changing_dimension_is_not_called_ok():
 
 def test_scales_fit_the_number_of_rows():
     assert [s for s, _, _ in intrinsic_dimension(cube(1000, 2, 3)).scales] == list(SCALES)
-    assert [s for s, _, _ in intrinsic_dimension(cube(20, 2, 3)).scales] == [1, 2, 4, 8]
+    assert [s for s, _, _ in intrinsic_dimension(cube(20, 2, 3)).scales] == [1, 2, 4]
     assert isinstance(intrinsic_dimension(cube(5, 1, 2)), Dimension)
 
 

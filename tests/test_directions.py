@@ -189,6 +189,24 @@ def test_axes_of_the_code_that_collapsed_do_not_matter():
     assert np.isfinite(found.agreement)
 
 
+def test_neighborhoods_may_be_taken_a_few_at_a_time(monkeypatch):
+    Z = np.random.default_rng(0).normal(size=(300, 3))
+    same = (lambda x: x, lambda z: z)
+    (whole,) = directions(same, Z, Z[:, 0] ** 2)
+    monkeypatch.setattr("chartae.geometry.steering.VALUES", 1000)
+    (few,) = directions(same, Z, Z[:, 0] ** 2)
+    np.testing.assert_allclose(few.slope, whole.slope, rtol=1e-9)
+
+
+def test_steps_are_decoded_to_numbers_as_large_as_the_data():
+    """A day of 1.7e9 seconds takes all digits of float32."""
+    X = 1.7e9 + np.random.default_rng(0).normal(size=(200, 3))
+    vae = ct.AE(latent_dim=1, max_epochs=20, random_state=0).fit(X)
+    walk = vae.traverse(vae.transform(X[:1])[0], 0, steps=3)
+    assert np.ptp(walk.items) > 0.1
+    np.testing.assert_allclose(walk.items[0], vae.inverse_transform(walk.codes[0]), rtol=0, atol=1e-5)
+
+
 def test_speed_is_that_of_the_decoder():
     rng = np.random.default_rng(0)
     Z = rng.normal(size=(200, 2))
@@ -230,7 +248,7 @@ def test_what_has_no_direction_is_refused(Z, a, message):
 @pytest.mark.parametrize("given", [{"max_rows": 0}, {"n_neighbors": 20.5}, {"max_rows": None}])
 def test_numbers_of_rows_are_whole(given):
     (name, value), *_ = given.items()
-    with pytest.raises(PlanError, match=f"{name}={value}: give a whole number from 1"):
+    with pytest.raises(PlanError, match=f"{name}={value}: give a positive whole number"):
         directions(same, np.random.default_rng(0).normal(size=(50, 2)), np.arange(50.0), **given)
 
 

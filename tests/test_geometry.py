@@ -37,6 +37,24 @@ def sphere(z):
     return torch.stack([a.cos() * b.cos(), a.cos() * b.sin(), a.sin()], 1)
 
 
+def test_codes_that_are_not_finite_are_refused():
+    same = (lambda x: x, lambda z: z)
+    for asked in (metric, volume, validity_radius):
+        with pytest.raises(DataError, match=r"the code in row 1 \(from 0\) is not finite"):
+            asked(same, [[0.0, 0.0], [np.nan, 0.0]])
+    with pytest.raises(DataError, match="is not finite"):
+        interpolate(same, [0.0, 0.0], [np.inf, 0.0])
+    with pytest.raises(PlanError, match=r"steps=5\.0: a path has a whole number of points"):
+        interpolate(same, [0.0, 0.0], [1.0, 0.0], steps=5.0)
+
+
+def test_points_of_a_codebook_have_no_density():
+    X = np.random.default_rng(0).normal(size=(200, 4))
+    model = ct.Autoencoder(recipe="fsq-vae", latent_dim=3, max_epochs=1, random_state=0).fit(X)
+    with pytest.raises(PlanError, match="has no density"):
+        manifold_log_density(model, X)
+
+
 def torus(z):
     """Of revolution, radii 2 and 1: the angle around the tube first."""
     a, b = z[:, 0], z[:, 1]

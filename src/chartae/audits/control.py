@@ -457,7 +457,9 @@ def _variety(asked: Asked) -> Reading:
     # Between a sample and the same with noise lies the noise once, and between two with noise twice.
     extra = 2 * np.square(noisy - made).sum(1).mean()
     noise = float((samples.mean() + extra) / items.mean()) if items.mean() > 0 else float("nan")
-    return of_pairs(samples, items, left, right, also=vendi | {"with_noise": noise})
+    told = "; some tens of them are as different as {vendi:.1f} kinds, items as {vendi_items:.1f}"
+    kinds = told.format(**vendi) if groups else ""
+    return of_pairs(samples, items, left, right, also=vendi | {"with_noise": noise, "kinds": kinds})
 
 
 CONTROL = (
@@ -504,8 +506,7 @@ CONTROL = (
         says=dict.fromkeys(
             ("ok", "warn", "fail"),
             "Samples of a condition have {value:.0%} of the variance of items of a condition, and with the "
-            "noise of p(x | z) {with_noise:.0%}; some tens of them are as different as {vendi:.1f} kinds, "
-            "items as {vendi_items:.1f}.",
+            "noise of p(x | z) {with_noise:.0%}{kinds}.",
         ),
         remedies=("draw-noise", "lower-beta"),
         reference="Friedman and Dieng 2023, arXiv:2210.02410",

@@ -244,6 +244,21 @@ class Evidence:
         """
         return rows_of(self.c, rows)
 
+    def flat_condition(self, m: int) -> Tensor | None:
+        """Give conditions of the first items as rows of numbers.
+
+        Parameters
+        ----------
+        m : int
+            How many.
+
+        Returns
+        -------
+        Tensor or None
+            ``(m, c)``.
+        """
+        return None if self.c is None else self.c[:m].detach().flatten(1).cpu()
+
     @property
     def corruption(self) -> tuple[str, float] | None:
         """Kind and amount of corruption that the encoder saw in training."""
@@ -338,13 +353,29 @@ class Evidence:
         return drawn.flatten(0, -2).cpu().double().std(0).numpy()
 
     @cached_property
+    def center_of_prior(self) -> np.ndarray:
+        """Means of the prior, ``(spread_rows, d)`` or ``(d,)``; zero where there is no prior."""
+        if self.chart.prior is None:
+            return np.zeros(self.d)
+        return self.assumed(self.spread_rows).center().detach().cpu().double().numpy()
+
+    @cached_property
+    def normal(self) -> bool:
+        """Whether codes have normal distributions, given their items and before."""
+        if self.chart.posterior is None:
+            return False
+        with torch.no_grad():
+            q = self.chart.q(self.x[:1], *self.conditions(slice(1)))
+        return isinstance(q, NORMALS) and (self.chart.prior is None or isinstance(self.assumed(1), NORMALS))
+
+    @cached_property
     def active(self) -> np.ndarray:
         """Which dimensions of the posterior's mean move with the item, ``(d,)`` of bool."""
         m = self.spread_rows
         # A code on a sphere moves however little is known of it; the mean of what may be it does not.
         known = self.chart.posterior is not None
         mean = self.moments(m)[0] if known else self.z[:m].double().numpy()
-        return np.asarray((mean / self.scale_of_prior).var(0) > ACTIVE)
+        return np.asarray(((mean - self.center_of_prior) / self.scale_of_prior).var(0) > ACTIVE)
 
     @cached_property
     def support(self) -> Tensor:
@@ -415,7 +446,7 @@ class Evidence:
     @cached_property
     def told_dimension(self) -> float:
         """Dimensions along which conditions vary, so that codes need not; 0 for labels, which are few."""
-        c = None if self.c is None else self.c.detach().flatten(1).cpu()
+        c = self.flat_condition(len(self))
         if c is None or 2 * len(c.unique(dim=0)) <= len(c):
             return 0.0
         most = self.budget.neighbors
@@ -509,9 +540,10 @@ class Evidence:
         Tensor
             ``(m, k + c)``; as they were where there is no condition.
         """
-        if self.c is None:
+        c = self.flat_condition(len(rows))
+        if c is None:
             return rows
-        c = self.c[: len(rows)].detach().flatten(1).to(rows)
+        c = c.to(rows)
         sizes = [v.var(0).sum().sqrt() for v in (rows, c)]
         return torch.cat([rows, c * (sizes[0] / sizes[1].clamp_min(1e-12))], 1)
 

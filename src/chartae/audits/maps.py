@@ -73,6 +73,8 @@ class Plane:
         mean = Z.mean(0)
         _, s, axes = np.linalg.svd(Z - mean, full_matrices=False)
         share = s**2 / max(float((s**2).sum()), np.finfo(float).tiny)
+        if len(s) < 2:  # a single code, which any other axis shows as well
+            s, axes = np.zeros(2), np.eye(2, d)
         axes = axes[:2] * np.sign(axes[:2].sum(1, keepdims=True) + 1e-12)  # the same on every machine
         return cls(
             mean, axes.T, tuple(f"principal axis {i + 1} ({share[i]:.0%})".replace("%", " %") for i in (0, 1))

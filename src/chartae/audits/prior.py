@@ -262,17 +262,14 @@ def _active_dimensions(evidence: Evidence) -> Reading:
         also["strength"] = strength
     else:
         mean, std = evidence.moments(m)
+        # About what is known without the item: a code that follows its condition alone tells nothing of it.
         scale = evidence.scale_of_prior
-        center = (
-            0.0
-            if evidence.chart.prior is None
-            else evidence.assumed(m).center().detach().cpu().double().numpy()
-        )
-        square = np.square(std / scale)
-        also["kl"] = 0.5 * (np.square((mean - center) / scale) + square - 1 - np.log(square)).mean(0)
-        also["variance"] = (mean / scale).var(0)
+        mean, square = (mean - evidence.center_of_prior) / scale, np.square(std / scale)
+        if evidence.normal:
+            also["kl"] = 0.5 * (np.square(mean) + square - 1 - np.log(square)).mean(0)
+        also["variance"] = mean.var(0)
         # Of the covariance, not of the axes: a full posterior may turn them, so that all move a little.
-        covariance = np.cov((mean / scale).T).reshape(d, d)
+        covariance = np.cov(mean.T).reshape(d, d)
         used = int((np.linalg.eigvalsh(covariance) > ACTIVE).sum())
     try:
         dimension = evidence.dimension

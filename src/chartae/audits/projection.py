@@ -147,14 +147,26 @@ def _tail(norms: np.ndarray) -> float:
     reference="Alain and Bengio 2014, arXiv:1211.4246",
 )
 def _idempotence(evidence: Evidence) -> Reading:
-    """Compare |P(P(x)) − P(x)| with |x − P(x)|."""
+    """Compare |P(P(x)) − D(z')| with |x − P(x)|, where z' is the code itself, as far as it is a point.
+
+    The mean of a posterior is pulled from what the item says to the prior, by the share that the variance of
+    the posterior has in the prior's: the code of a reconstruction is pulled once more.
+    """
     if _still(evidence):
         return Reading(None, because="all reconstructions are the same")
-    m = min(len(evidence), evidence.budget.neighbors)
+    m, aim = min(len(evidence), evidence.budget.neighbors), evidence.p
+    if evidence.chart.posterior is not None:
+        m = min(m, evidence.spread_rows)
+        mean, std = evidence.moments(m)
+        assumed = evidence.center_of_prior, evidence.scale_of_prior
+        center, scale = (v[:m] if v.ndim > 1 else v for v in assumed)
+        pulled = mean - np.square(std / scale).clip(max=1) * (mean - center)
+        z = torch.from_numpy(evidence.chart.placed(pulled.astype(np.float32))).to(evidence.x.device)
+        aim = evidence.chart.decoded(z, _c(evidence, m)).flatten(1).cpu()
     again = evidence.chart.projected(
         evidence.p[:m].reshape(evidence.x[:m].shape).to(evidence.x), _c(evidence, m)
     )
-    moved = (again.flatten(1).cpu() - evidence.p[:m]).norm(dim=1)
+    moved = (again.flatten(1).cpu() - aim[:m]).norm(dim=1)
     away = evidence.residuals[:m].norm(dim=1)
     if not float(away.median()) > 1e-6 * float(evidence.flat.std()):
         return Reading(None, because="reconstructions are exact, so that anything is idempotent")

@@ -347,6 +347,11 @@ def _evidence(
     seed: int,
 ) -> Evidence:
     """Take what a user has given, of held-out and of training items, and refuse what cannot be judged."""
+    if conditions[0] is None and getattr(getattr(chart.given, "model_", None), "condition", None) is not None:
+        warnings.warn(
+            "the model follows a condition, and is judged as if it was told none: give condition=",
+            stacklevel=4,
+        )
     x, c = chart.take(X_test, conditions[0])
     if len(x) < JUDGED:
         raise DataError(f"{len(x)} items are too few to judge a model by: give {JUDGED} or more")

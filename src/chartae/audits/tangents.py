@@ -67,7 +67,7 @@ def _retention(evidence: Evidence) -> Reading:
     },
     remedies=("denoising", "contractive"),
     reference=RIFAI,
-    needs=("smooth",),
+    needs=("smooth", "alone"),
 )
 def _encoder_leakage(evidence: Evidence) -> Reading:
     """Measure ν = (‖J_P‖² − ‖J_P T‖²) / d_I."""
@@ -91,6 +91,7 @@ def _encoder_leakage(evidence: Evidence) -> Reading:
     },
     remedies=("longer-training", "more-capacity", "more-data"),
     reference=RIFAI,
+    needs=("alone",),
 )
 def _decoder_tangent(evidence: Evidence) -> Reading:
     """Measure the angles of the data's tangent space to col(J_D), by the mean of their squared sines."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
-__all__ = ["is_count"]
+from chartae.core.errors import PlanError
+
+__all__ = ["count", "is_count"]
 
 
 def is_count(value: Any, least: int = 1) -> bool:
@@ -30,3 +32,34 @@ def is_count(value: Any, least: int = 1) -> bool:
     (True, False, True, False, False)
     """
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def count(value: Any, name: str) -> int:
+    """Check that a number says how many.
+
+    Parameters
+    ----------
+    value : int
+        From 1.
+    name : str
+        What it is called, for the message.
+
+    Returns
+    -------
+    int
+        The same.
+
+    Raises
+    ------
+    PlanError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> from chartae.core.counts import count
+    >>> count(3, "n_samples")
+    3
+    """
+    if not is_count(value):
+        raise PlanError(f"{name}={value!r}: give a positive whole number")
+    return int(value)

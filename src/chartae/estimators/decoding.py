@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chartae.core.contracts import Distribution, RawCondition
+from chartae.core.counts import count
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
@@ -247,37 +248,6 @@ def _held(p: Distribution, hold: Mapping[int, Any], n: int, noise: Noise) -> Ten
     for rows in torch.arange(n, device="cpu").split(HELD):
         z[rows[:, None], rest] = _drawn(p.given(dims, z[rows][:, dims]), len(rows), noise)
     return z
-
-
-def count(value: Any, name: str) -> int:
-    """Check that a number says how many.
-
-    Parameters
-    ----------
-    value : int
-        From 1.
-    name : str
-        What it is called, for the message.
-
-    Returns
-    -------
-    int
-        The same.
-
-    Raises
-    ------
-    PlanError
-        If it is anything else.
-
-    Examples
-    --------
-    >>> from chartae.estimators.decoding import count
-    >>> count(3, "n_samples")
-    3
-    """
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise PlanError(f"{name}={value!r}: give a positive whole number")
-    return int(value)
 
 
 def seed_of(random_state: Any) -> int:

@@ -9,11 +9,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from chartae.core.counts import count
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.density.bounds import REFINING, annealed_estimate, importance_estimate
 from chartae.density.fitted import fit_density
-from chartae.estimators.decoding import count, seed_of
+from chartae.estimators.decoding import seed_of
 from chartae.estimators.encoding import Encoding
 from chartae.training.sources import Source
 

@@ -13,9 +13,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import column_or_1d
 
+from chartae.core.counts import count
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.checking import in_memory
-from chartae.estimators.decoding import count, seed_of
+from chartae.estimators.decoding import seed_of
 from chartae.estimators.heads import classes_of, targets
 from chartae.training.labels import as_labels, typed
 from chartae.training.splits import by_label

@@ -13,6 +13,7 @@ from torch import Tensor
 from chartae.core.arrays import blocks
 from chartae.core.columns import as_pandas, is_frame
 from chartae.core.contracts import Batch
+from chartae.core.counts import count
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise, RowNoise, SharedNoise
 from chartae.density.bounds import information, log_likelihood_bound
@@ -20,7 +21,7 @@ from chartae.density.completion import complete
 from chartae.density.refining import DRAWS, refined_posterior
 from chartae.estimators.charts import chart_of_estimator
 from chartae.estimators.checking import Checking
-from chartae.estimators.decoding import count, seed_of
+from chartae.estimators.decoding import seed_of
 from chartae.geometry.charts import Chart
 from chartae.geometry.interpolation import interpolate
 from chartae.parts.distributions import carried

@@ -17,8 +17,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from chartae.core.counts import count
 from chartae.core.errors import DataError, TrainingError
-from chartae.estimators.decoding import begun_from, count
+from chartae.estimators.decoding import begun_from
 from chartae.estimators.parameters import constructor
 from chartae.estimators.runs import keep, kept
 from chartae.estimators.whole import whole

@@ -238,7 +238,8 @@ class Chart:
         ndarray
             ``(..., *shape)``.
         """
-        return (items if self.origin is None else items + self.origin.to(items)).cpu().numpy()
+        # In float64 where the data are: their offset may take all digits of float32.
+        return (items if self.origin is None else items + self.origin.to(items.device)).cpu().numpy()
 
     def take(self, X: Any, condition: Any = None) -> tuple[Tensor, Tensor | None]:
         """Make tensors of items and of their condition, which tells what is missing in them, too.
@@ -536,7 +537,7 @@ def codes_of(Z: Any, d: int | None = None) -> Tensor:
     Raises
     ------
     DataError
-        If they are no rows, none at all, or of another size.
+        If they are no rows, none at all, of another size, or not finite.
 
     Examples
     --------
@@ -549,6 +550,9 @@ def codes_of(Z: Any, d: int | None = None) -> Tensor:
         raise DataError(f"codes have shape {tuple(z.shape)}, and (n, {d or 'd'}) is needed")
     if not len(z):
         raise DataError("there are no codes: give one or more")
+    lost = ~z.isfinite().all(1)
+    if bool(lost.any()):
+        raise DataError(f"the code in row {int(lost.nonzero()[0])} (from 0) is not finite: leave it out")
     return z
 
 

@@ -128,7 +128,8 @@ def intrinsic_dimension(X: Any, *, max_rows: int = 5000, random_state: int | Non
     # Centered and scaled: distances of large numbers would lose their small differences.
     X = X - X.mean(0)
     X /= np.abs(X).max() or 1.0
-    wanted = [n for n in SCALES if 2 * n < len(X)]
+    # The 2n-th neighbor lies within half of the data: beyond, a neighborhood is the whole of them.
+    wanted = [n for n in SCALES if 4 * n <= len(X)]
     distances, neighbors = NearestNeighbors(n_neighbors=2 * wanted[-1]).fit(X).kneighbors()
     cells = _cells(X)
     scales, plain = [], []

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chartae.core.counts import is_count
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import Chart, chart_of, codes_of
 from chartae.geometry.neighbors import distinct, nearest
@@ -140,8 +141,8 @@ def geodesic(
     >>> path.length.round(2), path.ratio.round(2), path.converged
     (array([0.72]), array([1.09]), array([ True]))
     """
-    if knots < 3:
-        raise PlanError(f"knots={knots}: a path needs 3 or more, with its ends")
+    if not is_count(knots, 3):
+        raise PlanError(f"knots={knots!r}: a path needs a whole number, 3 or more, with its ends")
     if density_weight < 0 or tolerance <= 0 or max_iterations < 1:
         raise PlanError(
             f"density_weight={density_weight}, tolerance={tolerance}, max_iterations={max_iterations}: use a "
@@ -391,6 +392,8 @@ def _some(codes: Any, d: int, random_state: int) -> np.ndarray | None:
     near = np.asarray(codes.detach().cpu() if isinstance(codes, Tensor) else codes, dtype=np.float64)
     if near.ndim != 2 or near.shape[1] != d or len(near) < 2:
         raise DataError(f"codes of shape {near.shape}: two rows or more of (n, {d}) are needed")
+    if not np.isfinite(near).all():
+        raise DataError("codes are not finite in places: leave such rows out")
     near = distinct(near)
     if len(near) < 2:  # a single place says nothing of the way between two
         return None

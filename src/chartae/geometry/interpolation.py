@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from chartae.core.counts import count, is_count
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of
 from chartae.geometry.geodesics import SMALL, equal_arcs, geodesic, half_circle, lines, opposite
@@ -78,11 +79,12 @@ def interpolate(
     """
     if path not in PATHS:
         raise PlanError(f"path={path!r}: use 'straight' or 'spherical' or 'geodesic'")
-    if steps < 2:
-        raise PlanError(f"steps={steps}: a path has two points or more")
+    if not is_count(steps, 2):
+        raise PlanError(f"steps={steps!r}: a path has a whole number of points, two or more")
     a, b = (np.asarray(z.detach().cpu() if isinstance(z, Tensor) else z, dtype=np.float64) for z in (z0, z1))
     if a.ndim != 1 or a.shape != b.shape:
         raise DataError(f"z0 of shape {a.shape} and z1 of shape {b.shape}: give one code (d,) of each")
+    codes_of(np.stack([a, b]), None if model is None else chart_of(model).latent_dim)
     if path == "geodesic":
         weight = float(codes is not None) if density_weight is None else density_weight
         chart = chart_of(model)
@@ -141,6 +143,8 @@ def off_support(
     ------
     DataError
         If there are too few codes, or of another size.
+    PlanError
+        If there is no such neighbor.
 
     References
     ----------
@@ -166,6 +170,9 @@ def off_support(
         near, other = near[order[: len(near) // 2]], near[order[len(near) // 2 :]]
     else:
         other = np.asarray(held_out, dtype=np.float64)
+        if other.ndim != 2 or other.shape[1] != near.shape[1] or not np.isfinite(other).all():
+            raise DataError(f"held_out has shape {other.shape}: give (n, {near.shape[1]}) finite numbers")
+    n_neighbors = count(n_neighbors, "n_neighbors")
     if len(near) <= n_neighbors or not len(other):
         raise DataError(
             f"{len(near)} different codes are too few for {n_neighbors} neighbors: give more codes"
@@ -208,4 +215,4 @@ def round_trip(model: Any, codes: Any, condition: Any = None) -> np.ndarray:
     chart = chart_of(model)
     z = codes_of(codes, chart.latent_dim)
     c = chart.condition(condition, len(z))
-    return (chart.codes(chart.decoded(z, c), c) - z).double().norm(dim=1).cpu().numpy()
+    return (chart.codes(chart.decoded(z, c), c).cpu() - z).double().norm(dim=1).numpy()

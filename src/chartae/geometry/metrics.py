@@ -194,8 +194,10 @@ def manifold_log_density(model: Any, X: Any, condition: Any = None) -> np.ndarra
     z = chart.codes(x, c)
     with torch.no_grad():
         p = chart.source(c)
-        if "log_prob" not in p.offers:
-            raise PlanError("what codes are drawn from has no density: use fit_prior")
+        if "log_prob" not in p.offers or "mass" in p.offers:
+            raise PlanError(
+                "what codes are drawn from has no density: use fit_prior, but not of codes on a codebook"
+            )
         return p.log_prob(z).double().cpu().numpy() - _log_volume(chart, z, condition)
 
 
@@ -429,8 +431,8 @@ def _radii(chart: Chart, z: Tensor, v: Tensor, c: tuple[Tensor, ...], tolerance:
     """The first radius at which decoding leaves the plane, ``(n, m)``: on a grid, then by bisection."""
     n, m, d = v.shape
     point, linear = pushforward(lambda h: chart.decode(h, *c), z, v.movedim(1, 0))
-    point = point.flatten(1).repeat_interleave(m, 0)
-    linear = linear.flatten(2).movedim(0, 1).reshape(n * m, -1)
+    point = point.flatten(1).repeat_interleave(m, 0).to(z.device)  # where codes are, wherever the decoder is
+    linear = linear.flatten(2).movedim(0, 1).reshape(n * m, -1).to(z.device)
     z, v = z.repeat_interleave(m, 0), v.reshape(n * m, d)
     c = tuple(each.repeat_interleave(m, 0) for each in c)
     # In a direction to which the decoder does not react, rounding is all that there is.
@@ -440,7 +442,7 @@ def _radii(chart: Chart, z: Tensor, v: Tensor, c: tuple[Tensor, ...], tolerance:
         """Whether the approximation is off at radii ``(rows,)``."""
         with torch.no_grad():
             moved = chart.decode(z[rows] + r[:, None] * v[rows], *(each[rows] for each in c)).flatten(1)
-        gap = moved - point[rows] - r[:, None] * linear[rows]
+        gap = moved.to(z.device) - point[rows] - r[:, None] * linear[rows]
         return gap.norm(dim=1) > tolerance * r * linear[rows].norm(dim=1) + rounding[rows]
 
     low, high = z.new_zeros(n * m), z.new_full((n * m,), torch.inf)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chartae.core.counts import count
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.geometry.charts import chart_of, rows_of
@@ -222,7 +223,7 @@ def off_manifold_score(
     >>> off_manifold_score(line, [[7.0, 0.0], [7.0, 3.0]], reference=held_out).p_value
     array([1.  , 0.01])
     """
-    chart = chart_of(model)
+    chart, n_neighbors = chart_of(model), count(n_neighbors, "n_neighbors")
 
     def measured(rows: Any, given: Any) -> tuple[np.ndarray, np.ndarray]:
         x, c = chart.take(rows, given)
@@ -344,9 +345,10 @@ def noise_gain(
     >>> noise_gain(first_of_four, torch.randn(500, 4), [0.1], draws=20).gain.round(2)  # 1 / 4
     array([0.25])
     """
-    chart = chart_of(model)
+    chart, draws = chart_of(model), count(draws, "draws")
     x, c = chart.take(X, condition)
-    rows = torch.as_tensor(chosen_rows(len(x), max_rows, random_state), device=x.device)
+    some = chosen_rows(len(x), count(max_rows, "max_rows"), random_state)
+    rows = torch.as_tensor(some, device=x.device)
     s = _levels(levels, x)
     x, c = x[rows], None if c is None else c[rows]
     clean, noise = chart.projected(x, c), Noise(random_state)

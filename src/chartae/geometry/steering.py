@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chartae.core.counts import is_count
+from chartae.core.counts import count, is_count
 from chartae.core.errors import DataError, PlanError
 from chartae.geometry.charts import chart_of, codes_of, rows_of, units_of
 from chartae.geometry.geodesics import SMALL
@@ -19,6 +19,7 @@ from chartae.training.labels import as_labels, typed
 __all__ = ["Direction", "Traversal", "directions", "traverse"]
 
 FLAT = 1e-6  # share of the largest variance below which codes do not vary along an axis
+VALUES = 1 << 22  # of neighborhoods at once
 FEWEST = 6  # rows of a label, of which half are in either half
 RIDGE = 0.1  # penalty of a local slope, in units of the local variance
 
@@ -327,9 +328,7 @@ def directions(
     """
     chart = chart_of(model)
     Z, values, names = _attributes(Z, attribute)
-    for value, name in ((max_rows, "max_rows"), (n_neighbors, "n_neighbors")):
-        if not is_count(value):
-            raise PlanError(f"{name}={value!r}: give a whole number from 1")
+    max_rows, n_neighbors = count(max_rows, "max_rows"), count(n_neighbors, "n_neighbors")
     n, d = Z.shape
     order = np.random.default_rng(random_state).permutation(n)
     if names[0] is None:
@@ -340,6 +339,8 @@ def directions(
     rest = np.setdiff1d(order, fit)
     measured = rest[np.linspace(0, len(rest) - 1, min(max_rows, len(rest))).astype(int)]
     near = _neighborhoods(Z, rest, measured, max(n_neighbors, 4 * d))
+    size = max(1, VALUES // (near.shape[1] * d))
+    some = np.split(near, range(size, len(near), size))
     c = chart.condition(condition, n)
     found = []
     for name, a in zip(names, values, strict=True):
@@ -362,7 +363,7 @@ def directions(
                 effect,
                 interval,
                 measured,
-                _slopes(Z[near], a[near], v),
+                np.concatenate([_slopes(Z[b], a[b], v) for b in some]),
                 np.concatenate(speed),
             )
         )
@@ -394,8 +395,8 @@ def _attributes(Z: Any, attribute: Any) -> tuple[np.ndarray, list[np.ndarray], l
         return Z, [a.astype(np.float64)], [None]
     if counts.min() < FEWEST:
         raise DataError(
-            f"label {labels[counts.argmin()].item()!r} has too few rows: give at least 10 of each, or, if "
-            "these are numbers and no labels, floats"
+            f"label {labels[counts.argmin()].item()!r} has too few rows: give {FEWEST} or more of each, "
+            "or, if these are numbers and no labels, floats"
         )
     shown = labels[1:] if len(labels) == 2 else labels
     return Z, [(a == label).astype(np.float64) for label in shown], [label.item() for label in shown]

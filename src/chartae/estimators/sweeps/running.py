@@ -21,14 +21,13 @@ from threadpoolctl import threadpool_limits
 from chartae.audits.evidence import ACTIVE
 from chartae.core.arrays import checksum, is_streamed
 from chartae.core.columns import is_streamed_table
-from chartae.core.counts import is_count
+from chartae.core.counts import count, is_count
 from chartae.core.errors import DataError, PlanError, RunFolderError, TrainingError, one_line
 from chartae.core.files import atomic
 from chartae.core.noise import Noise
 from chartae.core.registry import suggest
 from chartae.estimators.autoencoders import Autoencoder
 from chartae.estimators.checking import brings_items
-from chartae.estimators.decoding import count
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import COMMON, kept_as_json
 from chartae.estimators.runs import load

@@ -97,7 +97,8 @@ def draw_traversals(view: View) -> Figure:
     k = min(6 if view.pictured else 4, int((std > 0.01 * std[0]).sum()))
     axes = axes * torch.where(axes.sum(1, keepdim=True) < 0, -1.0, 1.0)
     t = torch.linspace(-2.5, 2.5, STEPS, dtype=torch.float64)[:, None]
-    paths = [(mean + t * std[i] * axes[i]).float() for i in range(k)]
+    lines = [(mean + t * std[i] * axes[i]).float().numpy() for i in range(k)]
+    paths = [torch.from_numpy(view.chart.placed(line)) for line in lines]
     panels = []
     if view.pictured:
         panels = _walks(view, paths, "One axis a row", "Steps along principal axes of the codes", [0] * k)
