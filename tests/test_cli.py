@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -1030,3 +1031,42 @@ def test_texts_that_are_known_by_their_words_are_not_written(tmp_path, monkeypat
     Path("t.txt").write_text("\n".join(f"the {c} {a} sat" for c in ("red", "blue") for a in ("cat", "dog")))
     done("fit", "t.txt", "--out", "run", "--epochs", 1, "--latent-dim", 2, "--hidden", 8, "--quiet")
     assert "or fit with --encoder bytes" in refused("sample", "run", "--out", "n.txt")
+
+
+def test_a_head_is_told_of_no_copies(tmp_path):
+    """Labels by chance cannot be read off other items, however often an item comes."""
+    rng = np.random.default_rng(0)
+    X, y = np.repeat(rng.normal(size=(40, 3)), 10, axis=0), np.repeat(rng.integers(0, 2, 40), 10)
+    order = rng.permutation(400)
+    pd.DataFrame(X[order], columns=list("abc")).assign(y=y[order]).to_csv(tmp_path / "t.csv", index=False)
+    done("fit", tmp_path / "t.csv", "--labels", "y", "--out", tmp_path / "run", *SMALL, "--quiet")
+    said = done("head", tmp_path / "run", tmp_path / "t.csv", "--labels", "y", "--head", "knn")
+    assert float(re.search(r"accuracy  ([.\d]+)", said)[1]) < 0.8
+
+
+def test_a_folder_that_is_called_digits_is_no_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done("fit", "digits", "--out", "digits", *SMALL, "--quiet")
+    assert json.loads((tmp_path / "digits" / "source.json").read_text())["data"] == "digits"
+    done("reconstruct", "digits", "digits")
+
+
+def test_a_report_is_written_where_the_terminal_cannot_show_it(runs, tmp_path):
+    words = ["audit", str(runs / "digits"), "--out", str(tmp_path / "r.json"), "--only", "sigma"]
+    env = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    result = subprocess.run([sys.executable, "-m", "chartae", *words], env=env, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "r.json").is_file()
+    assert "images of 8 × 8" in result.stdout.decode("cp1252")
+
+
+def test_a_stream_goes_on_with_the_memory_that_it_was_begun_with(tmp_path, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(2000, 4))
+    pd.DataFrame(X, columns=list("abcd")).to_parquet(tmp_path / "t.parquet")
+    line = ["fit", tmp_path / "t.parquet", "--out", tmp_path / "run", "--epochs", 3, "--no-audit"]
+    done(*line, "--max-time", "0.01", "--memory", "20KB")
+    assert "goes on" not in done(*line, "--resume")
+    again = tmp_path / "again"
+    line[3] = again
+    done(*line, "--max-time", "0.01", "--memory", "20KB")
+    assert "memory=" in refused(*line, "--resume", "--memory", "40KB")

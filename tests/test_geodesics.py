@@ -473,7 +473,7 @@ def test_refusals_of_paths():
     pair = (nowhere, sphere)
     with pytest.raises(PlanError, match="'straight' or 'spherical' or 'geodesic'"):
         interpolate(pair, [0, 0], [1, 1], path="curly")
-    with pytest.raises(PlanError, match="two points or more"):
+    with pytest.raises(PlanError, match="two or more"):
         interpolate(pair, [0, 0], [1, 1], 1)
     with pytest.raises(DataError, match="one code"):
         interpolate(pair, [0, 0], [1, 1, 1])

@@ -6,10 +6,13 @@ import pickle
 import struct
 import zipfile
 import zlib
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given
@@ -828,3 +831,80 @@ def test_a_line_of_excel_s_own_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("sep=,\na,b\n1,2\n3,4\n")
     with pytest.raises(DataError, match=r"is 'sep=', which is Excel's own: delete it"):
         read(tmp_path / "a.csv")
+
+
+# ------------------------------------------------------------------- names that are numbers, labels that lack
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        range(400, 600, 10),
+        [2000, 2005, 2010, 2015],
+        [800, 400, 200, 100],
+        [0, 5, 10, 20],
+        range(1, 9),
+        [400.0, 402.5, 405.0],
+    ],
+)
+def test_numbers_in_order_that_are_not_as_large_as_those_below_are_names(tmp_path, names):
+    pd.DataFrame(RNG.uniform(size=(50, len(names))), columns=names).to_csv(tmp_path / "t.csv", index=False)
+    data = read(tmp_path / "t.csv")
+    assert (data.X.shape, data.note) == ((50, len(names)), "")
+    assert list(data.X.columns) == [str(name) for name in names]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_rows_of_numbers_are_no_names_in_whatever_order(tmp_path, ordered):
+    X = RNG.normal(size=(50, 4))
+    np.savetxt(tmp_path / "t.csv", np.sort(X, 1) if ordered else X, delimiter=",")
+    assert read(tmp_path / "t.csv").X.shape == (50, 4)
+
+
+def test_semicolons_are_refused_whatever_stands_between_them(tmp_path):
+    (tmp_path / "t.csv").write_text("-0,13;0,64;1,2\n" * 50)
+    refused(tmp_path / "t.csv", "has semicolons between its columns", "put commas there")
+    table = pd.DataFrame({"a": RNG.normal(size=60), "b": ["one; two", "three"] * 30})
+    table.to_csv(tmp_path / "text.csv", index=False)
+    assert read(tmp_path / "text.csv").X.shape == (60, 2)
+
+
+def test_labels_of_a_csv_may_be_an_array(tmp_path):
+    pd.DataFrame({"a": RNG.normal(size=6)}).to_csv(tmp_path / "t.csv", index=False)
+    for labels in (np.arange(6) % 3, pd.Series(["x", "y"] * 3), [0, 1] * 3):
+        assert read(tmp_path / "t.csv", labels=labels).y.tolist() == list(labels)
+
+
+class Told(torch.utils.data.Dataset):
+    """Of every third item no label is known."""
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, i):
+        if i >= 9:
+            raise IndexError
+        return torch.full((2,), float(i)), None if i % 3 == 0 else i % 2
+
+
+def test_the_first_item_need_not_have_a_label():
+    expected = [None if i % 3 == 0 else i % 2 for i in range(9)]
+    assert ct.read(Told()).y.tolist() == expected
+
+    class Passing(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return (Told()[i] for i in range(9))
+
+    assert ct.read(Passing()).y.tolist() == expected
+
+
+def test_decimals_are_numbers_to_condition_on(tmp_path):
+    prices = [Decimal("1.5") * i for i in range(9)]
+    pd.DataFrame({"a": RNG.normal(size=9), "price": prices}).to_parquet(tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", labels="price").y.tolist() == [1.5 * i for i in range(9)]
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    twice = pyarrow.Table.from_arrays([pyarrow.array([1.0, 2.0])] * 2, names=["a", "a"])
+    pyarrow.parquet.write_table(twice, tmp_path / "t.parquet")
+    refused(tmp_path / "t.parquet", "column 'a' is there twice", "rename one")

@@ -1112,3 +1112,46 @@ def test_numbers_of_another_order_and_longer_ones_are_float64(dtype):
     X = np.random.default_rng(0).normal(size=(40, 3))
     m = ct.VAE(**SMALL).fit(X)
     np.testing.assert_array_equal(m.transform(X.astype(dtype)), m.transform(X), strict=True)
+
+
+# ------------------------------------------------------------------- values that are nearly something else
+
+
+@pytest.mark.parametrize(("n", "stray"), [(15, "?"), (15, "n.d."), (150, "-"), (150, "Total")])
+def test_a_cell_that_is_no_number_is_named(n, stray):
+    table = pd.DataFrame({"a": np.arange(n + 1) % 7, "b": [str(i) for i in range(n)] + [stray]})
+    (line,) = [one for one in heard(lambda: ct.VAE(**SMALL).fit(table)) if "spell" in one]
+    assert f"but for {stray!r}: leave such cells empty" in line
+
+
+def test_categories_that_are_mostly_numbers_are_categories():
+    table = pd.DataFrame({"a": np.arange(80) % 7, "b": ["1", "2", "3", "4+"] * 20})
+    assert not [one for one in heard(lambda: ct.VAE(**SMALL).fit(table)) if "spell" in one]
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"), [(["True", "False", "maybe"], [True, False]), (["1.5", "2.5", "x"], [1.5, 2.5])]
+)
+def test_texts_are_known_again_where_all_of_them_look_like_something_else(texts, values):
+    m = ct.VAE(**SMALL).fit(pd.DataFrame({"a": np.arange(60) % 7, "c": texts * 20}))
+    given = [pd.DataFrame({"a": [1, 2], "c": those}) for those in (values, [str(v) for v in values])]
+    np.testing.assert_array_equal(*(m.transform(table) for table in given))
+
+
+def test_whole_numbers_of_any_size_are_told_apart_or_refused():
+    table = pd.DataFrame({"a": np.arange(60) % 7, "b": [10**21 + i for i in range(60)]})
+    with pytest.raises(DataError, match=r"whole numbers beyond 2\^53"):
+        ct.VAE(**SMALL).fit(table)
+
+
+def test_dates_with_times_may_be_objects():
+    hours = [dt.datetime(2020, 1, 1) + dt.timedelta(hours=i) for i in range(60)]
+    table = pd.DataFrame({"a": np.arange(60) % 7, "b": pd.Series(hours, dtype=object)})
+    made = ct.VAE(**SMALL).fit(table).sample(3, random_state=0)
+    assert made["b"].between("2019", "2021").all()
+
+
+def test_a_time_zone_that_has_no_name_is_refused():
+    stamps = pd.date_range("2020", periods=60, tz="dateutil/Europe/Berlin")
+    with pytest.raises(DataError, match=r"cannot make again by its name: .*tz_convert\('UTC'\)"):
+        ct.VAE(**SMALL).fit(pd.DataFrame({"a": np.arange(60) % 7, "b": stamps}))

@@ -109,7 +109,7 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Train on DATA, save the run to a folder, and check its health."""
-    from chartae.models.persistence import is_unfinished, refuse_occupied
+    from chartae.models.persistence import is_unfinished, read_checkpoint, refuse_occupied
 
     refuse_occupied(out, overwrite=overwrite, resume=resume, how=("--overwrite", "--resume"))
     from chartae.estimators.parameters import COMMON
@@ -149,6 +149,10 @@ def fit(
     if words["data"] is None:
         raise DataError("DATA is missing: name a file or a folder, digits, or a run with --from RUN")
     words["encoder"] = shortened(words["encoder"], max_length)
+    if resume and words["memory"] is None and is_unfinished(out):
+        # A stream shuffles by it, and what is free at the moment is another number.
+        begun = read_checkpoint(out)[1].get("memory")
+        words["memory"] = None if begun is None else f"{begun}"
     items = to_fit(entry, words, quiet=quiet)
     trained = before.trained if before is not None and before.is_trained else None
     estimator = trained or chartae.Autoencoder(

@@ -76,7 +76,7 @@ def head(
     rows, names = _to_read(y, items.name, numbers)
     if names is None and curve is not None:
         raise DataError("a curve counts labels, and these are numbers: leave out --curve")
-    train, test = _apart(rows, y, names, held_out, seed)
+    train, test = _apart(X, rows, y, names, held_out, seed)
     kind: Any = HeadRegressor if names is None else HeadClassifier
     model = kind(estimator, head=head, training=training, stochastic=stochastic, random_state=seed)
     known, told = ((_safe_indexing(X, part), y[part]) for part in (train, test))
@@ -143,19 +143,29 @@ def _to_read(y: np.ndarray, name: str, numbers: bool) -> tuple[np.ndarray, np.nd
 
 
 def _apart(
-    rows: np.ndarray, y: np.ndarray, names: np.ndarray | None, share: float, seed: int
+    X: Any, rows: np.ndarray, y: np.ndarray, names: np.ndarray | None, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from, and rows to tell."""
+    """Rows to learn from, and rows to tell: of equal items all on one side, where that leaves enough."""
+    import numpy as np
     from sklearn.model_selection import train_test_split
 
-    from chartae.training.splits import by_label
+    from chartae.training.splits import by_label, kinds_of
 
-    if names is None:
-        train, test = train_test_split(rows, test_size=share, random_state=seed)
-        return train, test
-    held = math.ceil(share * len(rows))
-    train, test = by_label(rows, y[rows], held, seed)
-    if not len(test):
+    kind = kinds_of(X)[0][rows]
+    one_of_each = rows[np.unique(kind, return_index=True)[1]]
+    for among in (one_of_each, rows):
+        held = math.ceil(share * len(among))
+        if names is None and len(among) > 1:
+            told = train_test_split(among, test_size=share, random_state=seed)[1]
+        else:
+            told = among[:0] if names is None else by_label(among, y[among], held, seed)[1]
+        if len(told):
+            break
+    held_out = np.isin(kind, kind[np.isin(rows, told)]) if among is one_of_each else np.isin(rows, told)
+    train, test = rows[~held_out], rows[held_out]
+    if names is None and not len(test):
+        raise DataError("one row is too few to learn from and to tell: give more rows with a number")
+    if names is not None and not len(test):
         lacks, other = ("tell", "larger") if held < len(names) else ("learn from", "smaller")
         raise DataError(f"no row of some label is left to {lacks}: give a {other} --test")
     return train, test

@@ -17,7 +17,7 @@ from chartae.audits.report import Report, audit
 from chartae.core.arrays import checksum, is_streamed
 from chartae.core.columns import is_frame, is_streamed_table
 from chartae.core.errors import DataError, PlanError, RunFolderError
-from chartae.core.files import atomic, within
+from chartae.core.files import BUNDLED, atomic, within
 from chartae.core.registry import suggest
 from chartae.density.fitted import densities
 from chartae.estimators.charts import refuse_tokens
@@ -190,7 +190,7 @@ def write_source(run: Path, items: Dataset, **words: Any) -> None:
     for name in ("data", "labels"):  # of labels, what is no file is the name of a column
         word = words.get(name) or ""
         path, _ = within(word)
-        if Path(path).exists() and (name == "data" or path.endswith(".npy")):
+        if word != BUNDLED and Path(path).exists() and (name == "data" or path.endswith(".npy")):
             words[name] = str(Path(word).absolute())
     with atomic(run / SOURCE) as file:
         file.write(json.dumps(words | _identity(items)).encode())

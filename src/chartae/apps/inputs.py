@@ -97,6 +97,11 @@ def features_of(items: Dataset, estimator: Any) -> Any:
     if is_frame(items.X) or is_streamed_table(items.X):
         # By their names, wherever they stand, and without what else is there, such as labels.
         absent = next((name for name in columns if name not in items.X.columns), None)
+        if absent is not None and columns == [str(i) for i in range(len(items.X.columns))]:
+            raise DataError(
+                f"the first line of {items.name} was taken for names of columns, and the run was fitted to "
+                f"data without any: put {','.join(columns[:3])}{',…' * (len(columns) > 3)} before it"
+            )
         if absent is not None:
             raise DataError(f"{items.name} has no column {absent!r}: {suggest(absent, items.X.columns)}")
         return items.X[columns] if is_frame(items.X) else items.X.select(columns)

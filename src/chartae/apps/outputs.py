@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from chartae.core.errors import DataError
-from chartae.core.files import within
+from chartae.core.files import BUNDLED, within
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +43,8 @@ def kept_apart(words: Mapping[str, Any]) -> Iterator[None]:
 
 def refuse_own(target: Path, *others: str | None) -> None:
     """Keep a result from replacing what the command line names, or other files that are read."""
-    if target.is_file() and any(_holds(word, target) for word in (*_READ.get(), *others) if word):
+    named = {word for word in (*_READ.get(), *others) if word} - {BUNDLED}
+    if target.is_file() and any(_holds(word, target) for word in named):
         raise DataError(f"{target} is what is read, and would be replaced: choose another place")
 
 

@@ -82,18 +82,21 @@ def audit(
     items = read_for(estimator, words["data"], words["labels"], words["size"], words["memory"])
     if data is None and labels is None and size is None:
         refuse_changed(kept, items)
+    conditional = estimator.condition_.parameters is not None
     report = audited(
         estimator,
         features_of(items, estimator),
-        items.y,
+        condition_of(estimator, items) if conditional else items.y,
         held_out=estimator.validation_rows_ if data is None else None,
         budget=budget,
         only=only or None,
         seed=seed,
     )
+    targets = [out] if out else [run / name for name in REPORT] if not only else []
+    written = [report.save(target) for target in targets]
     typer.echo(str(report))
-    for target in [out] if out else [run / name for name in REPORT] if not only else []:
-        typer.echo(f"written   {report.save(target)}")
+    for target in written:
+        typer.echo(f"written   {target}")
     bad = VERDICTS[: 1 + VERDICTS.index(fail_on)] if fail_on else ()
     if report.verdict in bad:
         raise typer.Exit(1)

@@ -11,8 +11,18 @@ from typing import BinaryIO
 
 from chartae.core.errors import ChartaeError, DataError, enumerated
 
-__all__ = ["SOUNDS", "atomic", "atomic_folder", "folder_labels", "unwritable", "visible_files", "within"]
+__all__ = [
+    "BUNDLED",
+    "SOUNDS",
+    "atomic",
+    "atomic_folder",
+    "folder_labels",
+    "unwritable",
+    "visible_files",
+    "within",
+]
 
+BUNDLED = "digits"  # the word for data that come with this library, whatever folder has that name
 SOUNDS = (".wav", ".flac")  # what is read as sound
 HIDDEN = (".", "__")
 WRITTEN = ({"config.json", "history.jsonl"}, {"sweep.json"})  # names by which a run and a sweep are known

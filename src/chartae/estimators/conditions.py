@@ -14,7 +14,7 @@ from chartae.core.columns import is_frame
 from chartae.core.contracts import RawCondition
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
-from chartae.training.labels import as_condition, missing, of_values, typed
+from chartae.training.labels import as_condition, missing, of_values, refuse_mixed, typed
 
 __all__ = ["ConditionSchema"]
 
@@ -359,15 +359,7 @@ def _names(label: np.ndarray) -> np.ndarray:
         where = f"labels hold {rows[row]} in row {row} (from 0), which" if label.ndim else str(label)
         raise DataError(f"{where} cannot be a label: drop such rows, or write NaN for no label")
     rows = typed(rows[~missing(rows)])
-    if rows.dtype == object:
-        text = [isinstance(v, str) for v in rows]
-        # Of numbers alone, one is an integer that NumPy has no type for.
-        known = str | int | float | np.number | np.bool_
-        strange = next((v for v in rows if not isinstance(v, known)), None if any(text) else rows[0])
-        if strange is None:
-            pair = f"{rows[text.index(True)]!r} and {rows[text.index(False)]!r}"
-            raise DataError(f"labels mix types, as in {pair}: make them all strings")
-        raise DataError(f"{strange!r} cannot be a label: use integers, booleans or strings")
+    refuse_mixed(rows)
     if rows.dtype.kind not in "biufU":
         raise DataError(f"{rows.dtype} cannot be a label: use integers, booleans or strings")
     return label

@@ -154,6 +154,8 @@ class Keeping:
         if self.run is not None:
             facts |= {"data": data(), "modules": _modules(estimator.network)}
         if self.config is not None:
+            # By which a stream shuffles, and holds rows out.
+            self._refuse_other("memory", self.begun.get("memory"), facts["memory"])
             config, tensors = described(estimator)
             try:
                 self._compare(json.loads(json.dumps(config)), tensors)
@@ -161,8 +163,6 @@ class Keeping:
                 raise
             except DAMAGE as error:
                 raise damaged(self.path, error) from None
-            # By which a stream shuffles.
-            self._refuse_other("memory", self.begun.get("memory"), facts["memory"])
             for name in ("modules", "data"):
                 if facts[name] != self.begun.get(name):
                     self._refuse(name)

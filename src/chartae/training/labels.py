@@ -13,7 +13,17 @@ from chartae.core.columns import is_frame
 from chartae.core.errors import DataError
 from chartae.training.items import array_of
 
-__all__ = ["UNLABELED", "as_condition", "as_labels", "labeled", "marked", "missing", "of_values", "typed"]
+__all__ = [
+    "UNLABELED",
+    "as_condition",
+    "as_labels",
+    "labeled",
+    "marked",
+    "missing",
+    "of_values",
+    "refuse_mixed",
+    "typed",
+]
 
 UNLABELED = -1
 
@@ -153,6 +163,40 @@ def typed(labels: NDArray[Any]) -> NDArray[Any]:
         raise _shapeless(error) from None
     mixed = found.dtype.kind == "U" and not all(isinstance(label, str) for label in labels.flat)
     return labels if mixed or found.dtype.kind not in "biufU" else found
+
+
+def refuse_mixed(labels: np.ndarray) -> None:
+    """Refuse labels of which some are text and some are not, or that are neither text nor number.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``(n,)``, as :func:`typed` gives them, without those that are missing.
+
+    Raises
+    ------
+    DataError
+        If they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.labels import refuse_mixed
+    >>> refuse_mixed(np.array(["a", 1], object))
+    Traceback (most recent call last):
+    ...
+    chartae.core.errors.DataError: labels mix types, as in 'a' and 1: make them all strings
+    """
+    if labels.dtype != object:
+        return
+    text = [isinstance(v, str) for v in labels]
+    # Of numbers alone, one is an integer that NumPy has no type for.
+    known = str | int | float | np.number | np.bool_
+    strange = next((v for v in labels if not isinstance(v, known)), None if any(text) else labels[0])
+    if strange is None:
+        pair = f"{labels[text.index(True)]!r} and {labels[text.index(False)]!r}"
+        raise DataError(f"labels mix types, as in {pair}: make them all strings")
+    raise DataError(f"{strange!r} cannot be a label: use integers, booleans or strings")
 
 
 def _is_extended(values: Any) -> bool:

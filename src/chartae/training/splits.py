@@ -11,7 +11,7 @@ import torch
 from chartae.core.arrays import AllBut, is_streamed
 from chartae.core.columns import as_pandas, is_frame
 
-__all__ = ["FEWEST", "JUDGED", "apart", "by_label", "split"]
+__all__ = ["FEWEST", "JUDGED", "apart", "by_label", "kinds_of", "split"]
 
 FEWEST = 10  # fewer held-out rows than this say nothing about when to stop
 JUDGED = 50  # or about how good a model is
@@ -126,7 +126,7 @@ def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     >>> kept.shape, np.intersect1d(kept % 50, held_out % 50)
     ((75,), array([], dtype=int64))
     """
-    own, kinds = _kinds(X)
+    own, kinds = kinds_of(X)
     order = np.random.default_rng(seed).permutation(len(kinds))
     wanted = min(max(1, round(share * len(own))), len(own) - 1)  # neither side is empty
     sizes, taken, left = np.bincount(own), np.zeros(len(kinds), bool), wanted
@@ -139,8 +139,26 @@ def apart(X: Any, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _kinds(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Number rows so that equal ones have the same: ``(n,)``, and one sum for each number."""
+def kinds_of(X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Number rows so that equal ones have the same number.
+
+    Parameters
+    ----------
+    X : array_like, sparse matrix or DataFrame
+        ``(n, *shape)``.
+
+    Returns
+    -------
+    own, kinds : ndarray
+        ``(n,)`` numbers, and ``(kinds,)``, one sum for each number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from chartae.training.splits import kinds_of
+    >>> kinds_of(np.array([[1.0], [2.0], [1.0]]))[0]
+    array([0, 1, 0])
+    """
     import pandas as pd  # it is slow to import
 
     if hasattr(X, "tocsr"):

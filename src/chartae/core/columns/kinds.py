@@ -135,7 +135,7 @@ class Column:
         """
         import pandas as pd
 
-        if self.clock is None and self.dtype != "category":
+        if (self.clock is None or self.dtype.startswith("datetime64[")) and self.dtype != "category":
             if self.dtype.startswith("Sparse["):
                 raise DataError(
                     f"column {self.name!r} is sparse, and chartae reads dense ones: pass "
@@ -146,5 +146,6 @@ class Column:
             except TypeError:
                 raise DataError(
                     f"column {self.name!r} has the type {self.dtype}, which pandas cannot make again by its "
-                    "name: convert it, as by .astype('category') or .astype(str)"
+                    "name: convert it, as by "
+                    + (".dt.tz_convert('UTC')" if self.clock else ".astype('category') or .astype(str)")
                 ) from None

@@ -34,6 +34,8 @@ NUMBER = re.compile(
 )
 DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d\d))([T ]+\d.*)?")
 SPELLED = 0.9  # share of different texts
+#: What is written among numbers where there is none.
+STRAY = re.compile(r"\W+|n\.?\s?d\.?|missing|unknown|total|sum", re.IGNORECASE)
 MANY = 20  # rows, of which no two texts alike are no chance
 MOST_CATEGORIES = 1000  # more are names of rows rather than categories of them
 NUMBERS = {"integer", "floating", "mixed-integer-float"}  # what pandas calls them
@@ -69,6 +71,9 @@ class Seen:
         if kind == "date":
             values, dtype = pd.to_datetime(values), "date" if dtype == "object" else dtype  # Python's own
             seen = values.dropna().to_numpy()
+        elif kind == "datetime" and values.dtype == object:  # Python's own, or pandas's, one by one
+            values = _stamped(values)
+            dtype, seen = str(values.dtype), values.dropna().to_numpy()
         elif kind == "decimal":
             # Money, as a rule. It comes back as float64, which holds sixteen digits.
             values, dtype = values.astype("float64"), "Float64" if dtype.startswith("Decimal") else "float64"
@@ -113,7 +118,9 @@ class Seen:
 
         values = values if pd.api.types.is_numeric_dtype(values.dtype) else pd.to_numeric(values)
         self.integers = self.integers and pd.api.types.is_integer_dtype(values.dtype)
-        if self.integers and max(abs(int(seen.min())), abs(int(seen.max()))) > EXACT:
+        # Python's own may be larger than any type of NumPy's.
+        whole = self.integers or (seen.dtype == object and all(isinstance(v, int) for v in seen))
+        if whole and max(abs(int(seen.min())), abs(int(seen.max()))) > EXACT:
             raise DataError(
                 f"column {self.name!r} holds whole numbers beyond 2^53, which float64 cannot tell apart: "
                 f"subtract a constant, or leave it out ({leave_out(self.name)})"
@@ -249,6 +256,16 @@ class Seen:
         return str(np.result_type(*self.dtypes)) if self.holds == {"number"} else "object"
 
 
+def _stamped(values: Any) -> Any:
+    """Make dates with times of objects; of several time zones, all in one."""
+    import pandas as pd
+
+    try:
+        return pd.to_datetime(values)
+    except ValueError:
+        return pd.to_datetime(values, utc=True)
+
+
 def _refuse_names(name: str, categories: Collection[Any]) -> None:
     if len(categories) > MOST_CATEGORIES:
         what = f"column {name!r} holds {len(categories):,} different texts"
@@ -260,22 +277,31 @@ def _refuse_names(name: str, categories: Collection[Any]) -> None:
 
 
 def _spelled(texts: Collection[Any]) -> str | None:
-    """One of the texts, if there are many and almost all of them spell numbers or dates."""
-    if len(texts) <= MANY or not all(isinstance(text, str) for text in texts):
+    """One of the texts, if almost all of them spell numbers or dates: of others the first, if there are any.
+
+    Few texts may well be categories, unless the other stands for none.
+    """
+    if not all(isinstance(text, str) for text in texts):
         return None
     if any(re.fullmatch(r"0\d+", text) for text in texts):
         return None
+    if len(texts) <= MANY:
+        others = [text for text in texts if not NUMBER.fullmatch(text.strip())]
+        alone = len(others) == 1 and len(texts) > 3 and STRAY.fullmatch(others[0].strip())
+        return str(others[0]) if alone else None
     if all(re.fullmatch(r"([A-Z]{3}\s)?\d+", text) for text in texts):
         return None  # codes, which are texts on purpose
     for pattern in (DATE, NUMBER):
-        found = [text for text in texts if pattern.fullmatch(text.strip())]
-        if len(found) > SPELLED * len(texts):
-            return str(found[0])
+        others = [text for text in texts if not pattern.fullmatch(text.strip())]
+        if len(others) < (1 - SPELLED) * len(texts):
+            return str(others[0] if others else next(iter(texts)))
     return None
 
 
 def spells(text: str) -> str:
     """Say of texts what they spell, and the cure."""
+    if not (DATE.fullmatch(text.strip()) or NUMBER.fullmatch(text.strip())):
+        return f"spell numbers or dates, but for {text!r:.40}: leave such cells empty"
     what = "dates" if DATE.fullmatch(text.strip()) else "numbers"
     return f"spell {what}, such as {text!r:.40}: make {what} of them first"
 

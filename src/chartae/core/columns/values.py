@@ -23,9 +23,10 @@ def numbers_of(column: Column, values: Any) -> np.ndarray:
 
     gaps = values.isna().to_numpy()
     if column.categories is not None:
-        kinds = (pd.api.types.is_datetime64_any_dtype, pd.api.types.is_integer_dtype)
+        types = pd.api.types
+        kinds = (types.is_datetime64_any_dtype, types.is_numeric_dtype, types.is_bool_dtype)
         if isinstance(column.categories[0], str) and any(kind(values.dtype) for kind in kinds):
-            values = values.astype(str)  # texts that all look like dates, or numbers, in this table
+            values = values.astype(str)  # texts that all look like dates, numbers or truths, in this table
         known = pd.Index(column.categories)
         if isinstance(values.dtype, pd.CategoricalDtype):  # each category looked up once
             codes = np.append(known.get_indexer(values.dtype.categories.astype(object)), -1)[values.cat.codes]
@@ -35,6 +36,7 @@ def numbers_of(column: Column, values: Any) -> np.ndarray:
         if unknown.any():
             listed = ", ".join(map(repr, column.categories[:20])) + ", ..." * (len(column.categories) > 20)
             value = values.iloc[int(unknown.argmax())]
+            value = value.item() if isinstance(value, np.generic) else value
             raise DataError(f"column {column.name!r} holds {value!r}, which is not known: it knows {listed}")
         return np.where(gaps, np.nan, codes.astype(np.float64))
     if column.clock:

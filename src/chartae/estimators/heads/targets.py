@@ -13,7 +13,7 @@ from sklearn.utils.validation import (
 )
 
 from chartae.core.errors import DataError
-from chartae.training.labels import UNLABELED, as_labels, typed
+from chartae.training.labels import UNLABELED, as_labels, refuse_mixed, typed
 
 __all__ = ["classes_of", "targets"]
 
@@ -79,7 +79,7 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     Raises
     ------
     DataError
-        If there are fewer than two.
+        If there are fewer than two, or some are text and others are not.
     ValueError
         If they are no classes, as scikit-learn has them.
 
@@ -91,6 +91,7 @@ def classes_of(y: np.ndarray) -> np.ndarray:
     array([1, 2])
     """
     y = typed(y)
+    refuse_mixed(y)
     check_classification_targets(y)
     found: np.ndarray = np.unique(y)
     if len(found) < 2:

@@ -14,6 +14,7 @@ from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 
 from chartae.core.errors import DataError, one_line
+from chartae.core.files import BUNDLED
 
 __all__ = ["read_array"]
 
@@ -80,7 +81,7 @@ def refuse_missing(path: Path) -> NoReturn:
     if not parent.is_dir():
         raise DataError(f"there is no {path}: its folder {parent} does not exist either")
     names = [p.name for p in parent.iterdir() if not p.name.startswith(".")]
-    names += ["digits"] * (len(path.parts) == 1)
+    names += [BUNDLED] * (len(path.parts) == 1)
     close = difflib.get_close_matches(path.name, names, n=2)
     cure = f"did you mean {' or '.join(close)}?" if close else "pass a file, a folder of images, or digits"
     raise DataError(f"there is no {path}: {cure}")

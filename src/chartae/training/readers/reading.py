@@ -11,7 +11,7 @@ import numpy as np
 
 from chartae.core.columns import as_pandas, is_frame, is_streamed_table
 from chartae.core.errors import DataError
-from chartae.core.files import SOUNDS, folder_labels, visible_files, within
+from chartae.core.files import BUNDLED, SOUNDS, folder_labels, visible_files, within
 from chartae.training.items import array_of, as_array
 from chartae.training.pictures import IMAGES, load_images
 from chartae.training.readers.archives import npz
@@ -93,9 +93,9 @@ def read(
         return source
     if size is not None and not (isinstance(source, str | Path) and Path(source).is_dir()):
         raise DataError("a size resizes the images of a folder, and the data are none: leave it out")
-    if encoder is not None and (not isinstance(source, str | Path) or source == "digits"):
+    if encoder is not None and (not isinstance(source, str | Path) or source == BUNDLED):
         raise DataError(_NOTHING_TO_ENCODE)
-    if isinstance(source, str) and source == "digits":  # and not Path("digits"), which is a folder
+    if isinstance(source, str) and source == BUNDLED:  # and not Path("digits"), which is a folder
         return _digits(labels)
     if isinstance(source, str | Path):
         return _read_path(str(source), labels, size, encoder, memory)
@@ -120,7 +120,7 @@ def _digits(labels: Any) -> Dataset:
     if labels is not None:
         raise DataError("the bundled digits bring their labels: leave the labels out")
     bunch = load_digits()
-    return dataset(bunch.images.astype(np.uint8), bunch.target, name="digits")
+    return dataset(bunch.images.astype(np.uint8), bunch.target, name=BUNDLED)
 
 
 def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: Any, memory: Any) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
+import itertools
 import mmap
 import re
 from collections import Counter
@@ -46,6 +47,8 @@ def csv_table(path: Path, labels: Any) -> Dataset:
     if str(head.iloc[0]).lower().startswith("sep="):
         raise DataError(f"the first line of {path} is {head.iloc[0]!r}, which is Excel's own: delete it")
     first = frame.columns[0]
+    if any(";" in str(cell) for cell in head) and _parted(path, b";"):
+        raise DataError(f"{path} has semicolons between its columns: put commas there, and points in numbers")
     if len(frame.columns) == 1 and any(mark in str(first) for mark in ";\t|"):
         raise DataError(f"{path} has one column, {str(first)!r:.40}: put commas between its columns")
     if not np.array_equal(
@@ -64,6 +67,13 @@ def csv_table(path: Path, labels: Any) -> Dataset:
         frame = frame.drop(columns=first)
         notes.append("without its index column")
     return table(_with_dates(frame, but=labels), labels, path.name, ", ".join(notes))
+
+
+def _parted(path: Path, mark: bytes) -> bool:
+    """Whether a mark comes equally often in each of the first lines."""
+    with path.open("rb") as file:
+        times = {line.count(mark) for line in itertools.islice(file, ENOUGH) if line.strip()}
+    return len(times) == 1 and times != {0}
 
 
 def _blank_lines(path: Path) -> int:
@@ -124,7 +134,7 @@ def _with_dates(frame: Any, *, but: Any) -> Any:
 
     for name in frame.columns:
         texts = frame[name].dropna()
-        if str(name) == but or pd.api.types.infer_dtype(texts) != "string":
+        if (isinstance(but, str) and str(name) == but) or pd.api.types.infer_dtype(texts) != "string":
             continue
         if _are_dates(texts):
             with contextlib.suppress(ValueError):  # no such day, or several time zones: they stay texts
@@ -176,6 +186,7 @@ def _is_row(line: Any, rest: Any, *, unnamed: bool) -> bool:
     A text above numbers or dates is a name. Of others one that comes again below, or is a date among dates,
     is a value; and one that is alone is a name where values mostly come again. Where texts do not tell,
     numbers are values if they are as large as those below, fractional, and do not rise from left to right.
+    Where there are no texts, numbers that rise or fall are names if most are not as large as those below.
     """
     columns = [rest.iloc[:, i] for i in range(min(len(line), rest.shape[1]))]
     if unnamed and columns and _is_index(columns[0]):
@@ -190,8 +201,8 @@ def _is_row(line: Any, rest: Any, *, unnamed: bool) -> bool:
     if not texts:
         if [cell for cell, _ in cells] == [str(i) for i in range(len(cells))]:  # as pandas writes them
             return False
-        counting = len(cells) > 2 and all(steps == 1)
-        return any(like) or not counting or len(rest) < 2
+        in_order = len(cells) > 2 and (all(steps > 0) or all(steps < 0))
+        return sum(like) > len(like) / 2 or not in_order or len(rest) < 2
     dates = [re.fullmatch(_ISO_DATE, cell) for cell, column in texts if _are_dates(column)]
     if dates:
         return all(dates)
@@ -262,6 +273,10 @@ def _names_column(labels: Any, names: Sequence[str]) -> bool:
 
 def _label_column(column: Any) -> NDArray[Any]:
     """Labels, None where a cell is empty, or numbers to condition on, NaN there."""
+    import pandas as pd
+
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) == "decimal":
+        column = column.astype(float)
     array = as_condition(column)
     none = missing(array)
     if array.dtype.kind == "f" and none.any() and not (array[~none] % 1).any():

@@ -18,7 +18,8 @@ def of_dataset(items: Any, memory: int) -> Streamed:
     n, name = len(items), type(items).__name__
     if not n:
         raise DataError(f"{name} is empty: give at least one item")
-    first, label = _split(items[0])
+    first, _ = _split(items[0])
+    told = _is_told(items[0])
     refuse_others(first, "item 0 (from 0)")
 
     def read(start: int, stop: int, out: np.ndarray) -> None:
@@ -26,29 +27,45 @@ def of_dataset(items: Any, memory: int) -> Streamed:
             out[i - start] = _alike(_split(items[i])[0], first, i)
 
     def labels() -> np.ndarray | None:
-        return None if label is None else np.array([_split(items[i])[1] for i in range(n)])
+        return _together([_split(items[i])[1] for i in range(n)]) if told else None
 
     return Streamed(read, (n, *first.shape), first.dtype, memory=memory, name=name, labels=labels)
 
 
 def of_iterable(items: Iterable[Any], memory: int) -> Streamed:
     """Keep items that come once."""
-    labels: list[np.ndarray] = []
+    labels: list[np.ndarray | None] = []
 
     def blocks() -> Iterator[np.ndarray]:
         first = None
         for i, item in enumerate(items):
             x, label = _split(item)
             first = np.array(x) if first is None else first
-            labels.extend([] if label is None else [label])
+            labels.extend([label] if _is_told(item) else [])
             yield _alike(x, first, i)[None]
 
     return kept(
         blocks(),
         memory=memory,
         name=type(items).__name__,
-        labels=lambda: np.array(labels) if labels else None,
+        labels=lambda: _together(labels),
     )
+
+
+def _is_told(item: Any) -> bool:
+    """Whether an item comes with a label, be it None, which is one that is not known."""
+    return isinstance(item, tuple) and len(item) > 1
+
+
+def _together(labels: list[np.ndarray | None]) -> np.ndarray | None:
+    """One array of labels, None where one is not known; no array where none is."""
+    if all(label is None for label in labels):
+        return None
+    if all(label is not None for label in labels):
+        return np.array(labels)
+    found = np.empty(len(labels), dtype=object)
+    found[:] = [None if label is None else label.item() if label.ndim == 0 else label for label in labels]
+    return found
 
 
 def _split(item: Any) -> tuple[np.ndarray, Any]:

@@ -78,6 +78,9 @@ class StreamedTable:
         # The row names of a pandas table are stored as columns, and say nothing.
         pandas = self._guarded(self._files[0], lambda: schemas[0].pandas_metadata) or {}
         names = pandas.get("index_columns", [])
+        twice = [name for name, times in Counter(schemas[0].names).items() if times > 1]
+        if twice:
+            raise DataError(f"column {twice[0]!r} is there twice in {self.name}: rename one of them")
         self.columns = tuple(columns or (c for c in schemas[0].names if c not in names))
         self._index = [c for c in names if c not in self.columns and all(c in s.names for s in schemas)]
         for file, schema in zip(self._files, schemas, strict=True):
