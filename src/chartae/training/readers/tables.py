@@ -47,10 +47,10 @@ def csv_table(path: Path, labels: Any) -> Dataset:
     if str(head.iloc[0]).lower().startswith("sep="):
         raise DataError(f"the first line of {path} is {head.iloc[0]!r}, which is Excel's own: delete it")
     first = frame.columns[0]
-    if any(";" in str(cell) for cell in head) and _parted(path, b";"):
-        raise DataError(f"{path} has semicolons between its columns: put commas there, and points in numbers")
     if len(frame.columns) == 1 and any(mark in str(first) for mark in ";\t|"):
         raise DataError(f"{path} has one column, {str(first)!r:.40}: put commas between its columns")
+    if any(";" in str(cell) for cell in head) and _parted(path, b";"):
+        raise DataError(f"{path} has semicolons between its columns: put commas there, and points in numbers")
     if not np.array_equal(
         frame.index, np.arange(len(frame))
     ):  # pandas takes the surplus for row names, silently
