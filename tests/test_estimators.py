@@ -479,7 +479,7 @@ def test_a_path_s_refusals(vae):
     X = plane(2)
     with pytest.raises(PlanError, match="'straight' or 'spherical'"):
         vae.interpolate(X[0], X[1], path="geodesc")
-    with pytest.raises(PlanError, match="two points or more"):
+    with pytest.raises(PlanError, match="number of points, two or more"):
         vae.interpolate(X[0], X[1], steps=1)
     with pytest.raises(DataError, match="two items of one shape"):
         vae.interpolate(X[0], X)
