@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+import chartae as ct
 from chartae.audits import audit
 from chartae.audits.evidence import Budget, Evidence
 from chartae.audits.findings import checks
@@ -650,3 +651,13 @@ def test_every_sentence_about_embeddings_can_be_written():
         finding = found(name, linear(), x, labels=(x[:, 0] > 0).numpy())
         for text in checks[name].says.values():
             assert text.format(value=0.1, **finding.also)
+
+
+def test_a_model_that_is_judged_without_its_condition_says_so():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    X = rng.normal(size=(400, 3)) + 5.0 * y[:, None]
+    cvae = ct.CVAE(latent_dim=1, max_epochs=2, random_state=0).fit(X, y)
+    with pytest.warns(UserWarning, match="judged as if it was told none: give condition="):
+        audit(cvae, X, only=["reconstruction"])
+    audit(cvae, X, condition=y, only=["reconstruction"])  # a warning would be an error
