@@ -547,6 +547,23 @@ class Evidence:
         sizes = [v.var(0).sum().sqrt() for v in (rows, c)]
         return torch.cat([rows, c * (sizes[0] / sizes[1].clamp_min(1e-12))], 1)
 
+    @cached_property
+    def others(self) -> Tensor:
+        """Another row at random for each that is compared, ``(n,)``: of the same condition, if there are any.
+
+        Of conditions that are all different, the nearest is taken for the same.
+        """
+        m, c = self.compared, self.flat_condition(self.compared)
+        others = torch.arange(m).roll(1)
+        if c is None:
+            return others
+        kinds, kind = c.unique(dim=0, return_inverse=True)
+        if 2 * len(kinds) > m:
+            return torch.from_numpy(nearest(c, c, 1, exclude_self=True)[1][:, 0])
+        order = kind.argsort(stable=True)  # in which the row before is mostly of the same condition
+        others[order] = order.roll(1)
+        return others
+
     def _near(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
         return nearest(rows, rows, min(NEAR, self.compared - 1), exclude_self=True)
 

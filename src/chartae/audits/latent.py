@@ -6,13 +6,11 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from chartae.audits.evidence import Evidence
 from chartae.audits.findings import WIDER, Reading, check, of_mean, of_share
 from chartae.geometry.dimension import Dimension
-from chartae.geometry.neighbors import nearest
 
 __all__: list[str] = []  # the checks are in the registry
 
@@ -23,15 +21,15 @@ TWICE = math.sqrt(2)  # a pair of neighbors counts for both: intervals of shares
 SHOWN = 20  # worst pairs
 
 
-def typical(rows: Tensor, c: Tensor | None = None) -> float:
-    """Measure how far two random rows are apart, of one condition where there are conditions.
+def typical(rows: Tensor, others: Tensor | None = None) -> float:
+    """Measure how far two random rows are apart.
 
     Parameters
     ----------
     rows : Tensor
         ``(n, d)``, in random order.
-    c : Tensor or None
-        ``(n, m)`` conditions. Of those that are all different, the nearest is taken for the same.
+    others : Tensor or None
+        ``(n,)``, which other row each is compared with; None: the one before it.
 
     Returns
     -------
@@ -39,15 +37,8 @@ def typical(rows: Tensor, c: Tensor | None = None) -> float:
         The median distance.
     """
     rows = rows.double()
-    other = torch.arange(len(rows)).roll(1)
-    if c is not None:
-        kinds, kind = c.unique(dim=0, return_inverse=True)
-        if 2 * len(kinds) <= len(rows):  # labels: in their order, the next row is mostly of the same
-            order = kind.argsort(stable=True)
-            other[order] = order.roll(1)
-        else:
-            other = torch.from_numpy(nearest(c, c, 1, exclude_self=True)[1][:, 0])
-    return float((rows - rows[other]).norm(dim=1).median())
+    other = rows.roll(1, 0) if others is None else rows[others]
+    return float((rows - other).norm(dim=1).median())
 
 
 def scale_dimension(dimension: Dimension) -> float:
@@ -110,7 +101,7 @@ def _folds(evidence: Evidence) -> Reading:
     """
     m = evidence.compared
     x, z = evidence.told(evidence.flat[:m]), evidence.told(evidence.z[:m])
-    far, wide = (typical(rows, evidence.flat_condition(m)) for rows in (x, z))
+    far, wide = (typical(rows, evidence.others) for rows in (x, z))
     k = min(NEIGHBORS, m - 1)
     if far == 0 or wide == 0:
         return Reading(None, because="most items, or most codes, are the same")
@@ -184,7 +175,7 @@ def _tears(evidence: Evidence) -> Reading:
     """Count items with a close neighbor in data, among .5 % of all, whose code is nearly as far as any."""
     m = evidence.compared
     x, z = evidence.told(evidence.flat[:m]), evidence.told(evidence.z[:m])
-    far, wide = (typical(rows, evidence.flat_condition(m)) for rows in (x, z))
+    far, wide = (typical(rows, evidence.others) for rows in (x, z))
     # A tear has one dimension less than the data: only a fixed share of neighbors gives a share that stays.
     k = min(max(NEIGHBORS, m // 200), m - 1, evidence.near_told_x[0].shape[1])
     if far == 0 or wide == 0:

@@ -23,8 +23,7 @@ def numbers_of(column: Column, values: Any) -> np.ndarray:
 
     gaps = values.isna().to_numpy()
     if column.categories is not None:
-        types = pd.api.types
-        kinds = (types.is_datetime64_any_dtype, types.is_numeric_dtype, types.is_bool_dtype)
+        kinds = (pd.api.types.is_datetime64_any_dtype, pd.api.types.is_numeric_dtype)  # truths are numbers
         if isinstance(column.categories[0], str) and any(kind(values.dtype) for kind in kinds):
             values = values.astype(str)  # texts that all look like dates, numbers or truths, in this table
         known = pd.Index(column.categories)
