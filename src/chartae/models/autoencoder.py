@@ -269,16 +269,21 @@ class Autoencoder(Model):
         return None if self.prior is None else self.prior(c, posterior=self.posterior.plain)
 
     def trace(
-        self, batch: Batch, *, k: int, noise: Noise, pick: Callable[[Trace], Tensor] | None = None
+        self,
+        batch: Batch,
+        *,
+        k: int,
+        noise: Noise,
+        pick: Callable[[Trace], tuple[Tensor, Tensor]] | None = None,
     ) -> Trace:
         c = self.conditioned(batch.c, len(batch))
         p = self._p(c)
         q = self.completed(self.posterior(batch.x, c), batch.x, c, p)
 
-        def passed(drawn: Draw, screened: Trace | None = None) -> Trace:
+        def passed(drawn: Draw, **more: Any) -> Trace:
             px = self.likelihood(drawn.z, c)
             log_lik = self.log_likelihood(px, batch.x)
-            return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c, noise=noise, screened=screened)
+            return Trace(batch, (Level(q, p, drawn),), px, log_lik, self, c, noise=noise, **more)
 
         drawn = q.draw(k, noise)
         if pick is None:
@@ -286,10 +291,10 @@ class Autoencoder(Model):
         else:
             with torch.no_grad():
                 screened = passed(drawn)
-                index = pick(screened)
-            trace = passed(drawn.at(index), screened)
+                index, weight = pick(screened)
+            trace = passed(drawn.at(index), log_weight=weight.log(), screened=screened)
         if self.training:
-            self.likelihood.observe(trace.px, batch.x)
+            self.likelihood.observe((trace.screened or trace).px, batch.x)
         return trace
 
     @property

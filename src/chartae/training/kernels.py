@@ -284,6 +284,8 @@ class LayerGradients(Gradients):
     def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(plan, torch.float32)
         self.networks = list(filter(None, _networks(plan)))
+        #: Whether autograd, too, has a gradient by the layers' weights, to which they add theirs.
+        self.adds = plan.objective.weighs_networks
         linears = [m for net in self.networks for m in net.layers if isinstance(m, nn.Linear)]
         low = [m for m in linears if dtype == torch.bfloat16 and gains_from_bf16(m.weight)]
         mine = [p for m in linears for p in (m.weight, m.bias)]
@@ -336,16 +338,21 @@ class LayerGradients(Gradients):
 
     def clear(self) -> None:
         # Layers overwrite their gradients; autograd adds to the rest.
-        if self.mine < len(self.gradient):
-            self.gradient[self.mine :].zero_()
+        kept = 0 if self.adds else self.mine
+        if kept < len(self.gradient):
+            self.gradient[kept:].zero_()
+        if self.adds:
+            self.low_gradient.zero_()
         for kernel in self.kernels:
-            kernel.fresh, kernel.inputs = True, []
+            kernel.fresh, kernel.inputs = not self.adds, []
 
     def _gather(self) -> None:
         """Bring all gradients of a step into the one vector."""
         for kernel in self.kernels:
             kernel.finish()
-        if self.wide:
+        if self.wide and self.adds:
+            self.gradient[: self.wide].add_(self.low_gradient)
+        elif self.wide:
             self.gradient[: self.wide].copy_(self.low_gradient)
 
     def moved(self) -> None:

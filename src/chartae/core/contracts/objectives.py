@@ -213,10 +213,10 @@ class Objective(nn.Module, ABC):
 
     ``needs`` names what the parts must offer ("posterior.density"); ``samples`` how many posterior
     samples a training pass draws now; ``differentiates_networks`` whether its value holds derivatives of a
-    network, so that its gradient differentiates the network twice, or its weights themselves: gradients that
-    hand-written layers do not know of; ``picks`` whether its gradient needs some of the samples only, which
-    :meth:`pick` tells; ``alone`` why no other term of the pass's samples can stand beside it, if none can;
-    ``apart`` whether it looks at none of these samples.
+    network, so that its gradient differentiates the network twice, which hand-written layers know nothing
+    of; ``weighs_networks`` whether it holds their weights themselves; ``picks`` whether its gradient needs
+    some of the samples only, which :meth:`pick` tells; ``alone`` why no other term of the pass's samples can
+    stand beside it, if none can; ``apart`` whether it looks at none of these samples.
 
     Examples
     --------
@@ -228,6 +228,7 @@ class Objective(nn.Module, ABC):
     needs: frozenset[str] = frozenset()
     samples: int = 1
     differentiates_networks: bool = False
+    weighs_networks: bool = False
     picks: bool = False
     alone: str = ""
     apart: bool = False
@@ -247,7 +248,7 @@ class Objective(nn.Module, ABC):
             Its terms by name.
         """
 
-    def pick(self, trace: Trace) -> Tensor:
+    def pick(self, trace: Trace) -> tuple[Tensor, Tensor]:
         """Tell which samples a training pass goes back through, where it ``picks``.
 
         Parameters
@@ -257,8 +258,10 @@ class Objective(nn.Module, ABC):
 
         Returns
         -------
-        Tensor
-            ``(m, n)``, indices from 0 to ``k - 1``.
+        index : Tensor
+            ``(m, n)``, from 0 to ``k - 1``.
+        weight : Tensor
+            ``(m, n)``, by what each counts in :meth:`Trace.expect`.
 
         Raises
         ------
@@ -337,6 +340,7 @@ class Sum(Objective):
         self.factors = tuple(scales)
         self.needs = frozenset().union(*(part.needs for part in flat))
         self.differentiates_networks = any(part.differentiates_networks for part in flat)
+        self.weighs_networks = any(part.weighs_networks for part in flat)
 
     @property
     def samples(self) -> int:  # type: ignore[override]
@@ -380,7 +384,7 @@ class Sum(Objective):
                 out[name] = term.scaled(factor)
         return out
 
-    def pick(self, trace: Trace) -> Tensor:
+    def pick(self, trace: Trace) -> tuple[Tensor, Tensor]:
         (part,) = (part for part in self.parts if part.picks)  # others are apart
         return part.pick(trace)  # type: ignore[operator]
 

@@ -107,7 +107,12 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def trace(
-        self, batch: Batch, *, k: int, noise: Noise, pick: Callable[[Trace], Tensor] | None = None
+        self,
+        batch: Batch,
+        *,
+        k: int,
+        noise: Noise,
+        pick: Callable[[Trace], tuple[Tensor, Tensor]] | None = None,
     ) -> Trace:
         """Pass a batch through.
 
@@ -121,7 +126,7 @@ class Model(nn.Module, ABC):
             Where the randomness comes from.
         pick : callable or None
             Given a pass of all samples, which is made without a graph, tells which of them are to be passed
-            through again with one, ``(m, n)``. None: all are, at once.
+            through again with one, and by what each counts, both ``(m, n)``. None: all are, at once.
 
         Returns
         -------

@@ -24,6 +24,7 @@ def miwae(
     m: int = 3,
     k: int = 5,
     gradient: str = "plain",
+    kept: int | None = None,
     covariance: str = "diagonal",
     warmup: float = 0.0,
     **common: Any,
@@ -34,7 +35,7 @@ def miwae(
     ----------
     Rainforth et al. 2018, arXiv:1802.04537; gradient="dreg": Tucker et al. 2019, arXiv:1810.04152.
     """
-    objective = MIWAE(m, k, gradient=gradient, warmup=warmup)
+    objective = MIWAE(m, k, gradient=gradient, kept=kept, warmup=warmup)
     return assemble(shape, posterior=_normal(covariance), objective=objective, **common)
 
 

@@ -186,8 +186,8 @@ class _Weighted(Warmed):
     The bound is the mean over ``m`` groups of the log of the mean weight of ``k`` samples, mixed by ``beta``
     with the mean of the logs of all. In a warm-up, weights are ``p(x | z) (p(z) / q(z | x))^share``.
 
-    Its gradient is a mean of the gradients of log weights, each by its share in the bound. With ``kept``, it
-    is estimated by that many samples which are drawn by their shares, so that only these need a graph. With
+    Its gradient is a mean of the gradients of log weights, each by its share in the bound. Most shares are
+    next to nothing: with ``kept`` it is estimated by that many samples, and only these need a graph. With
     ``growth``, ``k`` doubles from 1 up to what it is for good.
     """
 
@@ -221,13 +221,10 @@ class _Weighted(Warmed):
         self.weighs = self.split or gradient == "dreg"
         self.kept, self.growth = kept, float(growth)
         self._draw(k)
-        if kept is not None:
-            if not 1 <= kept <= self.samples:
-                raise PlanError(f"kept={kept}: keep 1 to {self.samples} of the samples")
-            if self.weighs:
-                raise PlanError(
-                    f"kept={kept} is for gradient='plain', which goes by each sample's share alone"
-                )
+        if kept is not None and not 1 <= kept <= self.samples:
+            raise PlanError(f"kept={kept}: keep 1 to {self.samples} of the samples")
+        if kept is not None and self.weighs:
+            raise PlanError(f"kept={kept} is for gradient='plain', which goes by each sample's share alone")
         if self.weighs:
             self.alone = "weighs what flows back to the codes, and would weigh that of other terms, too"
         elif kept is not None:
@@ -270,13 +267,18 @@ class _Weighted(Warmed):
         log_weights = trace.log_joint_ratio
         return torch.lerp(trace.log_lik, log_weights, self.share) if self._warmup else log_weights
 
-    def pick(self, trace: Trace) -> Tensor:
-        # By systematic draws: of a share s of m, one is picked floor(s m) times or once more.
+    def pick(self, trace: Trace) -> tuple[Tensor, Tensor]:
+        # By systematic draws: a sample is kept once at most, with a probability in proportion to its share.
         assert self.kept is not None
-        ends = self._shares(self._log_weights(trace)).float().cumsum(0).T.contiguous()
+        shares = self._shares(self._log_weights(trace)).float()
+        least = _threshold(shares, self.kept)
+        ends = (shares / least).clamp_max(1.0).cumsum(0).T.contiguous()
         first = trace.noise.uniform((len(ends), 1), ends)
-        at = (first + torch.arange(self.kept, device=ends.device)) / self.kept * ends[:, -1:]
-        return torch.searchsorted(ends, at, right=True).T.clamp_max(len(ends.T) - 1)
+        at = first + torch.arange(self.kept, device=ends.device)
+        index = torch.searchsorted(ends, at, right=True).T
+        beyond, index = index == len(shares), index.clamp_max(len(shares) - 1)
+        # Beyond all where fewer have any share at all: those that are left count for nothing.
+        return index, shares.gather(0, index).maximum(least).masked_fill(beyond, 0.0)
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         # First: levels keep what they have once been asked for, with or without its graph.
@@ -287,7 +289,7 @@ class _Weighted(Warmed):
             nll = Term(-whole.expect(whole.log_lik), 0.0)
         kl_term = Term(values.sum(1), 0.0, per_dim=values.mean(0))
         if whole is not trace:
-            rows = log_weights.mean(0)
+            rows = trace.expect(log_weights)
             bound = self._bound(self._log_weights(whole)) + (rows - rows.detach())
         else:
             bound = self._bound(log_weights)
@@ -350,7 +352,7 @@ class IWAE(_Weighted):
         doubly reparameterized one, of the same mean and less noise. With the latter no other term of
         the samples can be added.
     kept : int or None
-        How many of the samples, drawn by their weights, a step goes back through: for large ``k``, a gradient
+        How many of the samples a step goes back through, the heaviest and some others by chance: a gradient
         of the same mean in less time and memory, and with more noise. None: all, by their weights. With
         some, no other term of the samples can be added.
     growth : float
@@ -368,7 +370,8 @@ class IWAE(_Weighted):
 
     References
     ----------
-    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8, and ``kept`` in section 3; "dreg":
+    Burda, Grosse and Salakhutdinov 2016, arXiv:1509.00519, equation 8, and section 3 (a gradient by some of
+    the samples; which, by Fearnhead and Clifford 2003, doi:10.1111/1467-9868.00421, section 3.2); "dreg":
     Tucker et al. 2019, arXiv:1810.04152.
 
     Examples
@@ -410,6 +413,8 @@ class MIWAE(_Weighted):
         Importance samples of each: more of them tighten the bound.
     gradient : {"plain", "dreg"}
         As in :class:`IWAE`.
+    kept : int or None
+        As in :class:`IWAE`, of all ``m k``.
     warmup : float
         Epochs over which the prior's and the posterior's share of the weights rises from 0 to 1, half of a
         training at most.
@@ -417,7 +422,7 @@ class MIWAE(_Weighted):
     Raises
     ------
     PlanError
-        If ``m`` or ``k`` is below one, or there is no such gradient.
+        If ``m`` or ``k`` is below one, there is no such gradient, or more samples are kept than drawn.
 
     References
     ----------
@@ -432,8 +437,16 @@ class MIWAE(_Weighted):
 
     name, shown = "miwae", ("m", "gradient")
 
-    def __init__(self, m: int = 3, k: int = 5, *, gradient: str = "plain", warmup: float = 0.0) -> None:
-        super().__init__(k, m=m, gradient=gradient, warmup=warmup)
+    def __init__(
+        self,
+        m: int = 3,
+        k: int = 5,
+        *,
+        gradient: str = "plain",
+        kept: int | None = None,
+        warmup: float = 0.0,
+    ) -> None:
+        super().__init__(k, m=m, gradient=gradient, kept=kept, warmup=warmup)
 
 
 class CIWAE(_Weighted):
@@ -520,6 +533,17 @@ class PIWAE(_Weighted):
 
     def _decoder_shares(self, log_weights: Tensor) -> Tensor:
         return log_weights.softmax(0)
+
+
+def _threshold(shares: Tensor, kept: int) -> Tensor:
+    """Share from which on a sample is kept for sure, others in proportion: ``kept`` in all, ``(n,)``.
+
+    Fearnhead and Clifford 2003, doi:10.1111/1467-9868.00421, section 3.2: no unbiased way varies less.
+    """
+    # Of the smallest first: what is left beside large ones would be lost in rounding.
+    left = shares.sort(0).values.cumsum(0)[-kept:]
+    least = left / torch.arange(1, kept + 1, device=shares.device).unsqueeze(1)
+    return least.amin(0).clamp_min(torch.finfo(shares.dtype).tiny)
 
 
 def elbo(

@@ -105,6 +105,7 @@ class SummedLabels(Objective):
         self.register_buffer("log_shares", shares.log())
         self.needs = bound.needs | {"head.log_prob"}
         self.differentiates_networks = bound.differentiates_networks
+        self.weighs_networks = bound.weighs_networks
 
     def forward(self, trace: Trace) -> dict[str, Term]:
         model, label = cast(Any, trace.model), _condition(trace)

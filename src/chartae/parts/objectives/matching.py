@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,9 +110,13 @@ def draws_of(p: Distribution, n: int, noise: Noise) -> Tensor:
 
 
 class _Kernel(NamedTuple):
-    """A kernel of squared distance over ``c``, and the normal kernels exp(-t r² / c) it is a mixture of."""
+    """A kernel of squared distance over ``c``, and the normal kernels exp(-t r² / c) it is a mixture of.
+
+    ``falls`` gives the derivative, with its sign turned, from what the kernel is.
+    """
 
     of: Callable[[Tensor], Tensor]
+    falls: Callable[[Tensor], Tensor]
     nodes: Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
@@ -127,9 +131,34 @@ def _exponential() -> tuple[np.ndarray, np.ndarray]:
 #: By the square of a distance in units of the bandwidth: both are one at zero. The inverse multiquadric is
 #: a mixture of normal kernels: 1 / (1 + s) is the integral of exp(-t) exp(-t s).
 KERNELS = {
-    "rbf": _Kernel(lambda s: (-s).exp(), lambda: (np.ones(1), np.ones(1))),
-    "imq": _Kernel(lambda s: 1 / (1 + s), _exponential),
+    "rbf": _Kernel(lambda s: (-s).exp_(), lambda k: k, lambda: (np.ones(1), np.ones(1))),
+    "imq": _Kernel(lambda s: (1 + s).reciprocal_(), torch.square, _exponential),
 }
+
+
+class _KernelMean(torch.autograd.Function):
+    """Mean of a kernel over pairs and widths; its gradient by squared distances is found on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, apart: Tensor, kernel: _Kernel, bandwidths: Sequence[float], weight: Tensor | None
+    ) -> Tensor:
+        rates = constant(bandwidths, apart).reciprocal()
+        each = kernel.of(torch.outer(rates, apart.flatten()))
+        if weight is None:
+            share: Tensor | float = 1 / each.numel()
+            out = each.mean()
+        else:
+            share = weight.flatten() / (weight.sum() * len(bandwidths))
+            out = each.sum(0) @ share
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward((rates @ kernel.falls(each)).mul_(-share).view(apart.shape))
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * g, None, None, None
 
 
 class MMD(Matching):
@@ -201,10 +230,7 @@ class MMD(Matching):
 
     def _mean(self, apart: Tensor, bandwidths: Sequence[float], weight: Tensor | None = None) -> Tensor:
         """Of all widths and all pairs, by weights of pairs if there are any."""
-        each = (self.kernel.of(apart / c) for c in bandwidths)
-        if weight is None:
-            return sum(kernel.mean() for kernel in each) / len(bandwidths)  # type: ignore[return-value]
-        return sum((weight * kernel).sum() for kernel in each) / weight.sum() / len(bandwidths)
+        return _KernelMean.apply(apart, self.kernel, bandwidths, weight)
 
     def _with_normal(self, z: Tensor, bandwidths: Sequence[float]) -> Tensor:
         """E k(z, y) for y from N(0, I)."""
@@ -226,10 +252,7 @@ class MMD(Matching):
 
 def _pairs(z: Tensor) -> Tensor:
     """Squared distances of all pairs of different codes, ``(n (n - 1) / 2,)``."""
-    if len(z) < 3:
-        return torch.pdist(z).square()
-    i, j = torch.triu_indices(len(z), len(z), 1, device=z.device)
-    return squares(z, z).flatten().index_select(0, i * len(z) + j)
+    return torch.pdist(z).square()
 
 
 def _directions(z: Tensor, slices: int, noise: Noise) -> Tensor:

@@ -94,10 +94,11 @@ class DecoderWeights(Objective):
     """
 
     needs = frozenset({"likelihood.point"})
-    differentiates_networks = True  # as far as hand-written layers can tell: their weights are used elsewhere
+    weighs_networks = True
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        norm = torch.stack([w.square().sum() for w in trace.model.likelihood.network.parameters()]).sum()  # type: ignore[union-attr]
+        weights = [w.flatten() for w in trace.model.likelihood.network.parameters()]  # type: ignore[union-attr]
+        norm = torch.stack([torch.dot(w, w) for w in weights]).sum()
         return {"decoder_weights": Term(norm, unit="squared weights")}
 
     def __repr__(self) -> str:
