@@ -273,6 +273,20 @@ def test_bernoulli_is_finite_where_a_sigmoid_saturates():
     assert Bernoulli(torch.tensor([200.0])).log_prob(torch.ones(1)) == 0
 
 
+@given(
+    scale=st.floats(0.1, 300), seed=st.integers(0, 99), dtype=st.sampled_from([torch.float32, torch.float64])
+)
+def test_bernoulli_is_the_same_without_a_graph(scale, seed, dtype):
+    logits = (scale * random(3, 50, seed=seed)).to(dtype)
+    v = random(2, 3, 50, seed=seed + 1).to(dtype).sigmoid()
+    v[0] = v[0].round()
+    p = Bernoulli(logits.requires_grad_())
+    whole = p.log_prob(v, per_dim=True)
+    with torch.no_grad():
+        torch.testing.assert_close(p.log_prob(v, per_dim=True), whole.detach(), rtol=3e-6, atol=2e-6)
+        torch.testing.assert_close(p.log_prob(v), whole.detach().sum(-1), rtol=3e-6, atol=1e-4)
+
+
 def test_bernoulli_of_a_gray_value_is_the_cross_entropy():
     logits, v = random(5), torch.linspace(0, 1, 5, dtype=torch.float64)
     p = torch.sigmoid(logits)

@@ -69,9 +69,14 @@ class Bernoulli(_Independent):
         logits = self.logits
         if v.shape != logits.shape:
             v, logits = torch.broadcast_tensors(v, logits)
-        # From logits: finite where a sigmoid would saturate, and seven times faster than through one.
-        rows = F.binary_cross_entropy_with_logits(logits, v, reduction="none")
-        return -_sum_event(rows, self.event_dims, per_dim)
+        # From logits: finite where a sigmoid would saturate.
+        if torch.is_grad_enabled():
+            rows = -F.binary_cross_entropy_with_logits(logits, v, reduction="none")
+        else:  # faster, and of use where no graph is to hold what is on the way
+            less = -logits
+            log_none = less.sigmoid().clamp_min_(torch.finfo(less.dtype).tiny).log_()
+            rows = torch.addcmul(torch.minimum(log_none, less), v, logits)
+        return _sum_event(rows, self.event_dims, per_dim)
 
     def score(self, v: Tensor) -> Tensor:
         """Differentiate the log mass by the logits.
