@@ -742,6 +742,8 @@ def test_the_command_line_learns_captions_and_says_them(tmp_path, captioner, cap
     assert main(["caption", str(tmp_path / "said"), str(data), "--out", str(tmp_path / "new.txt")]) == 0
     lines = (tmp_path / "new.txt").read_text(encoding="utf-8").splitlines()
     assert lines == ct.Captioner.load(tmp_path / "said").caption(X)
+    assert main(["caption", str(tmp_path / "said"), str(data), "--epochs", "9", "--seed", "0"]) == 2
+    assert "said has learned to say texts: leave out --epochs and --seed" in capsys.readouterr().err
 
 
 def test_the_command_line_fits_texts_and_says_them(tmp_path, capsys):

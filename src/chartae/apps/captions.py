@@ -10,7 +10,7 @@ import typer
 from chartae.apps.inputs import features_of, open_run, read_for, streamed
 from chartae.apps.options import Data, MaxLength, Run, Size
 from chartae.apps.outputs import write
-from chartae.core.errors import DataError
+from chartae.core.errors import DataError, enumerated
 
 if TYPE_CHECKING:
     from chartae.estimators.captions import Captioner
@@ -30,9 +30,11 @@ def caption(
         typer.Option(metavar="PLACE", help="A folder for what was learned, or a .txt for what is said."),
     ] = None,
     held_out: Annotated[
-        float,
-        typer.Option("--test", min=0.01, max=0.99, metavar="SHARE", help="Of texts, to tell how well."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            "--test", min=0.01, max=0.99, metavar="SHARE", help="Of texts, to tell how well; 0.1 by default."
+        ),
+    ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(metavar="KIND", help="What texts are cut into: bytes, bpe, or a number of pieces."),
@@ -44,9 +46,11 @@ def caption(
         ),
     ] = None,
     max_length: MaxLength = None,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="At most.")] = 20,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most; 20 by default.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights and of what is held out.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Of weights and of what is held out; 0 by default.")
+    ] = None,
     size: Size = None,
 ) -> None:
     """Learn to say texts of the items that a run encodes, or, of a captioner's folder, say them."""
@@ -58,9 +62,17 @@ def caption(
         raise DataError(f"{run} holds a captioner already: leave out --texts, or name the model's run")
     if not learned and texts is None:
         raise DataError(f"{run} has learned no texts: pass --texts")
-    if learned and (tokens or language_model or max_length):
-        options = "--tokens, --language-model and --max-length"
-        raise DataError(f"{run} has learned to say texts: leave out {options}")
+    learns = {
+        "--tokens": tokens,
+        "--language-model": language_model,
+        "--max-length": max_length,
+        "--epochs": epochs,
+        "--test": held_out,
+        "--seed": seed,
+    }
+    if learned and any(value is not None for value in learns.values()):
+        given = enumerated([option for option, value in learns.items() if value is not None])
+        raise DataError(f"{run} has learned to say texts: leave out {given}")
     if tokens and language_model:
         raise DataError("a language model has tokens of its own: leave out --tokens")
     if learned and out is not None and out.suffix != ".txt":
@@ -83,8 +95,9 @@ def caption(
         return
     lines = _one_a_row(texts, len(X), items.name)
     spoken = _language(tokens, language_model, lines, max_length)
-    captioner = Captioner(estimator, **spoken, max_epochs=epochs, random_state=seed, verbose=1)
-    _learn(captioner, X, lines, held_out, seed)
+    seed = seed or 0
+    captioner = Captioner(estimator, **spoken, max_epochs=epochs or 20, random_state=seed, verbose=1)
+    _learn(captioner, X, lines, held_out or 0.1, seed)
     if out is not None:
         captioner.save(out, overwrite=overwrite)
         typer.echo(f"wrote     {out}")
