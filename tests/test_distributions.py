@@ -506,6 +506,16 @@ def test_float32_has_the_digits():
             Poisson(t, 0).log_prob(torch.tensor(count)) for t in (log_mean[:1], log_mean[:1].double())
         )
         torch.testing.assert_close(single.double(), double, rtol=3e-6, atol=1e-2)
+    spread = log_r[log_r < 0]  # more than a mean says: count and mean are beyond it, and near each other
+    for count in (1e5, 1e6, 1e8):
+        for gap in (-0.9, -0.01, 0.0, 0.3, 0.9):
+            log_mean = torch.full_like(spread, math.log(count) + gap, requires_grad=True)
+            fine = log_mean.detach().double().requires_grad_()
+            single = NegativeBinomial(log_mean, spread, 0).log_prob(torch.tensor(count))
+            double = NegativeBinomial(fine, spread.double(), 0).log_prob(scalar(count))
+            torch.testing.assert_close(single.double(), double, rtol=3e-6, atol=1e-5)
+            slopes = (torch.autograd.grad(v.sum(), at)[0] for v, at in ((single, log_mean), (double, fine)))
+            torch.testing.assert_close(next(slopes).double(), next(slopes), rtol=1e-4, atol=1e-5)
     for v in (0.0, 0.3, 30.0, 3e4):
         single = StudentT(torch.zeros(60), torch.zeros(60), log_r, 0).log_prob(torch.tensor(v))
         double = StudentT(torch.zeros(60).double(), scalar(0), log_r.double(), 0).log_prob(scalar(v))

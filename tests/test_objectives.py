@@ -228,6 +228,13 @@ def test_free_bits_cost_nothing_and_push_nothing():
     assert not gradient[:, 1:].any()
 
 
+@pytest.mark.parametrize(("name", "numbers"), [("vae", 3), ("svae", 1), ("vae-iaf", 1)])
+def test_free_bits_are_of_each_dimension_whether_or_not_they_are_apart(name, numbers):
+    t = trace(plan(name))
+    assert KL()(t)["kl"].per_dim.shape == (numbers,)
+    assert KL(free_bits=100.0)(t)["kl"].value().item() == pytest.approx(300.0)
+
+
 def test_free_bits_of_zero_change_nothing():
     t = trace(plan())
     torch.testing.assert_close(KL(free_bits=0.0)(t)["kl"].value(), KL(free_bits=1e-9)(t)["kl"].value())

@@ -242,6 +242,18 @@ def test_running_means_are_those_of_the_rows():
     assert list(q(x).auxiliary) == ["commitment"]
 
 
+def test_an_entry_that_nothing_is_near_stays_where_it_is():
+    q, x = vq(ema=0.5, restart=0.0), items(60)
+    q.begin(x, None)
+    far = torch.full((2,), 50.0, dtype=torch.float64)
+    q.book.entries[0, 0, 3] = far
+    q.total[0, 3] = far * q.share[0, 3]
+    q.train()
+    for _ in range(60):
+        q(x)
+    torch.testing.assert_close(q.book.entries[0, 0, 3], far)
+
+
 @pytest.mark.parametrize("name", ["vq-vae", "rq-vae"])
 def test_entries_as_running_means_train(name, tmp_path):
     X = rows(200)
@@ -518,6 +530,10 @@ def test_few_codes_are_enough(n):
     p = fit_density("autoregressive", some(book, n), codebook=book)
     assert (p.held_out is None) == (n < 20)
     assert bool(p().log_prob(some(book, 50, seed=1)).isfinite().all())
+    if n < 20:  # nothing to choose by: smoothed as much as can be, and nothing trained
+        counts = fit_density("independent", some(book, n), codebook=book)
+        assert p.smoothing == counts.smoothing == 0.5
+        torch.testing.assert_close(p().log_prob(some(book, 50)), counts().log_prob(some(book, 50)))
 
 
 def test_codes_beside_the_codebook_are_refused():

@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import nn
 
 import chartae as ct
 from chartae.apps.options import as_column_options
@@ -27,6 +28,7 @@ from chartae.core.contracts import Batch
 from chartae.core.errors import DataError, PlanError
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
+from chartae.density.completion import complete
 from chartae.estimators.suspicions import warn_of_outliers
 from chartae.models.recipes import build
 from chartae.parts.tables import Inputs
@@ -834,6 +836,35 @@ def test_reconstruct_fills_gaps_and_keeps_the_rest():
     # Draws scatter about as much as they are wrong.
     assert 0.5 < draws.std(0)[known].mean() / error < 2.0
     np.testing.assert_array_equal(draws, m.reconstruct(X, n_draws=20, random_state=0))
+
+
+class Sided(nn.Module):
+    """Six in ten codes of N(0, 1) say the first of two categories with .62, the others the second, surely."""
+
+    def forward(self, z):
+        logits = torch.where(z > 0.2533, 6.0, -0.5)
+        return torch.cat([-logits / 2, logits / 2], -1)
+
+
+def test_the_likeliest_category_is_that_of_all_codes_together():
+    """Not what most codes find likeliest."""
+    space = Space((1,), "categorical", 2, gaps=True)
+    model = build("vae", space, latent_dim=1, hidden=(8,)).model.eval()
+    model.likelihood.network = Sided()
+    missing = Batch(torch.tensor([[torch.nan]]))
+    draws = complete(model, space, missing, k=4000, noise=Noise(0), draws=4000)
+    assert float(draws.mean()) == pytest.approx(0.4 * 0.9975 + 0.6 * 0.3775, abs=0.05)
+    assert complete(model, space, missing, k=4000, noise=Noise(0)).item() == 1
+
+
+def test_many_draws_decode_as_many_items_at_once_as_there_are_codes():
+    model = build("vae", Space((3,), gaps=True), latent_dim=2, hidden=(8,)).model.eval()
+    sizes = []
+    model.likelihood.register_forward_hook(lambda module, args, out: sizes.append(len(args[0])))
+    batch = Batch(torch.tensor([[1.0, torch.nan, 2.0], [0.0, 0.0, torch.nan]]))
+    made = complete(model, model.space, batch, k=8, noise=Noise(0), draws=50)
+    assert made.shape == (50, 2, 3)
+    assert max(sizes) == 8
 
 
 @pytest.mark.filterwarnings("ignore:with the code of another")  # columns are independent

@@ -69,6 +69,8 @@ def log_likelihood_bound(model: Model, batch: Batch, *, k: int, noise: Noise) ->
 def information(model: Any, batch: Batch, *, k: int, noise: Noise) -> Tensor:
     """KL(q(z | x) || p(z)): how many nats a code says of its item.
 
+    Of draws that leap, their momentum counts as a part of the code: the value is an upper bound.
+
     Parameters
     ----------
     model : Model

@@ -63,7 +63,8 @@ class CodeDensity(Density):
         return torch.full((len(z),), -sum(map(math.log, self.book.sizes)), dtype=torch.float64)
 
     def _learn(self, train: Tensor, choose: Tensor, seed: int) -> None:
-        self._learn_tokens(self._tokens(train), self._tokens(choose), seed)
+        tokens = self._tokens(train)
+        self._learn_tokens(tokens, tokens if choose is train else self._tokens(choose), seed)
 
     def _tokens(self, z: Tensor) -> Tensor:
         """Indices (n, tokens) of codes (n, d)."""

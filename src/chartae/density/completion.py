@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from chartae.core.contracts import Batch, Model, Trace
+from chartae.core.contracts import Batch, Distribution, Model, Trace
 from chartae.core.noise import Noise
 from chartae.core.spaces import Space
+from chartae.parts.distributions import Categorical
+from chartae.parts.tables import Joint
 
 __all__ = ["complete"]
 
@@ -63,11 +63,14 @@ def complete(
     trace = model.trace(batch, k=k, noise=noise)
     weight = _weights(trace)
     if draws is None:
-        return _expected(space.from_model(trace.px.point()), weight, _categories(space))[None]
+        return space.from_model(_expected(trace.px, weight))[None]
     # On the CPU, where the generator is.
     chosen = torch.multinomial(weight.T.cpu(), draws, replacement=True, generator=noise.generator).T
-    values = space.from_model(trace.px.draw(draws, noise).z)
-    return values.gather(1, _along(chosen[:, None].to(values.device), values))[:, 0]
+    z, made = trace.levels[0].z, []
+    for some in chosen.to(z.device).split(k):  # as many items at once as there were codes
+        picked = z.gather(0, _along(some, z))
+        made.append(space.from_model(model.likelihood(picked, trace.c).draw(1, noise).z[0]))
+    return torch.cat(made)
 
 
 def _weights(trace: Trace) -> Tensor:
@@ -77,24 +80,15 @@ def _weights(trace: Trace) -> Tensor:
     return torch.full_like(trace.log_lik, 1 / len(trace.log_lik), dtype=torch.float64)
 
 
-def _categories(space: Space) -> Sequence[int]:
-    """Places of an item, flat, that hold categories: they have no mean."""
-    if space.levels is not None:
-        return range(torch.Size(space.shape).numel())
-    if space.likelihood == "columns" and space.schema is not None:
-        return [i for i, column in enumerate(space.schema.columns) if column.kind == "categorical"]
-    return ()
-
-
-def _expected(points: Tensor, weight: Tensor, categories: Sequence[int]) -> Tensor:
-    """Average ``(k, n, *shape)`` by weights ``(k, n)``; categories are put to the vote."""
-    flat = points.flatten(2) if points.dim() > 2 else points[..., None]
-    mean = (weight[..., None] * flat).sum(0).to(points.dtype)
-    for place in categories:
-        codes = flat[..., place].round().long()
-        votes = weight.new_zeros(len(mean), int(codes.max()) + 1).scatter_add_(1, codes.T, weight.T)
-        mean[:, place] = votes.argmax(1).to(mean.dtype)
-    return mean.reshape(points.shape[1:])
+def _expected(px: Distribution, weight: Tensor) -> Tensor:
+    """Average by weights ``(k, n)``; of categories, which have no mean, give the likeliest."""
+    if isinstance(px, Joint):
+        return torch.cat([_expected(part, weight) for part in px.parts], -1)[..., px.back]
+    if isinstance(px, Categorical):
+        shares = px.logits.softmax(-1)
+        return px.step * (_along(weight, shares) * shares).sum(0).argmax(-1).to(shares)
+    point = px.point()
+    return (_along(weight, point) * point).sum(0).to(point)
 
 
 def _along(t: Tensor, like: Tensor) -> Tensor:

@@ -47,7 +47,8 @@ class Density(Prior):
     """A density fitted to codes, whatever the condition of each.
 
     Codes are split in three: 70 % are fitted to, 15 % choose (how many components, how wide, when to stop)
-    and 15 % tell what was gained. Then all of them are fitted to, in the way that was chosen.
+    and 15 % tell what was gained. Then all of them are fitted to, in the way that was chosen; networks stay
+    as the 70 % have taught them.
 
     Parameters
     ----------

@@ -327,8 +327,10 @@ class Encoding(Checking):
         """Complete items whose values are missing; the values that are there stay as they are.
 
         Codes are drawn from q(z | observed values) and weighted by their importance, so that what is filled
-        in follows p(missing | observed): its mean, or the likeliest category, or draws. A model that knows no
-        missing values gives all items as :meth:`project` does, unless draws are asked for.
+        in follows p(missing | observed): its mean, or the likeliest category, or draws. Of columns whose
+        logarithms are modeled ("positive") it is the geometric mean, which is about their median: draws have
+        the mean. A model that knows no missing values gives all items as :meth:`project` does, unless draws
+        are asked for.
 
         Parameters
         ----------
@@ -528,7 +530,7 @@ class Encoding(Checking):
 
         A row of which the encoder can tell little, for being blurred or hidden in part, has a code that is
         not far from what p(z) would say of any row. Unlike the spread of the code alone, it does not change
-        with the units of the codes.
+        with the units of the codes. Of Hamiltonian posteriors it is an upper bound: the momentum counts, too.
 
         Parameters
         ----------

@@ -340,13 +340,17 @@ class NegativeBinomial(_Independent):
         k = count.clamp_min(1)
         gap = self.log_mean - k.log()
         # log((r + mean) / (r + k)): the first has the digits where mean and k are near, the second a range.
-        near = torch.log1p(k / (r + k) * torch.expm1(gap.clamp(-1.0, 1.0)))
+        small = gap.clamp(-1.0, 1.0)
+        near = torch.log1p(k / (r + k) * torch.expm1(small))
         far = torch.logaddexp(F.logsigmoid(log_r - k.log()), F.logsigmoid(k.log() - log_r) + gap)
         change = torch.where(gap.abs() < 1, near, far)
-        # The same twice: where count and mean are apart and both beyond r, terms of the first would cancel.
-        beyond = k * (F.softplus(log_r - k.log()) - F.softplus(log_r - self.log_mean)) - r * change
-        within = k * gap - (r + k) * change
-        some = torch.where((gap.abs() >= 1) & (log_r < torch.minimum(k.log(), self.log_mean)), beyond, within)
+        # The same three times: where the count, or count and mean, are beyond r, terms of the last cancel.
+        apart = k * (F.softplus(log_r - k.log()) - F.softplus(log_r - self.log_mean)) - r * change
+        close = -k * torch.log1p(r / (r + k) * torch.expm1(-small)) - r * change
+        beyond, within = log_r < torch.minimum(k.log(), self.log_mean), k * gap - (r + k) * change
+        some = torch.where(
+            gap.abs() < 1, torch.where(r < k, close, within), torch.where(beyond, apart, within)
+        )
         some = some - 0.5 * (LOG_2PI + k.log() + torch.log1p(k / r))
         some = some + _stirling(r + k) - _stirling(r) - _stirling(k)
         rows = torch.where(count > 0, some, -r * F.softplus(self.log_mean - log_r))

@@ -106,7 +106,8 @@ class KL(Warmed):
     Parameters
     ----------
     free_bits : float
-        Nats of each latent dimension, averaged over the batch, that cost nothing.
+        Nats of each latent dimension, averaged over the batch, that cost nothing; where the KL of a code
+        cannot be split, those of all dimensions together.
     warmup : float
         Epochs over which the weight rises linearly from 0 to 1, half of a training at most.
     cycles : int
@@ -143,9 +144,14 @@ class KL(Warmed):
         self.free_bits, self.closed = free_bits, closed
 
     def forward(self, trace: Trace) -> dict[str, Term]:
-        values = _kl_values(trace, self.closed)
-        per_dim = values.mean(0)
-        loss = per_dim.clamp_min(self.free_bits).sum() if self.free_bits else None
+        each = _kl_levels(trace, self.closed)
+        values = torch.cat(each, 1)
+        per_dim, loss = values.mean(0), None
+        if self.free_bits:
+            # Where a KL cannot be split, its one number has what is free of all dimensions.
+            dims = [level.z.shape[-1] / v.shape[1] for level, v in zip(trace.levels, each, strict=True)]
+            free = [v.new_full((v.shape[1],), self.free_bits * d) for v, d in zip(each, dims, strict=True)]
+            loss = torch.maximum(per_dim, torch.cat(free)).sum()
         weight = self.share if self._warmup else 1.0
         return {"kl": Term(values.sum(1), weight, per_dim=per_dim.detach(), loss=loss)}
 
@@ -159,7 +165,7 @@ class KL(Warmed):
         return f"kl({', '.join(options)})" if options else "kl"
 
 
-def _kl_values(trace: Trace, closed: bool = True) -> Tensor:
+def _kl_levels(trace: Trace, closed: bool = True) -> list[Tensor]:
     """KL(q || p) of each row and latent dimension, ``(n, d)``; ``(n, 1)`` where it cannot be split."""
     values = []
     for level in trace.levels:
@@ -171,7 +177,11 @@ def _kl_values(trace: Trace, closed: bool = True) -> Tensor:
         elif value is None:  # a density of all dimensions together
             value = trace.expect(level.log_posterior - level.log_prior).unsqueeze(1)
         values.append(value)
-    return values[0] if len(values) == 1 else torch.cat(values, 1)
+    return values
+
+
+def _kl_values(trace: Trace) -> Tensor:
+    return torch.cat(_kl_levels(trace), 1)
 
 
 #: How an importance-weighted bound is differentiated.

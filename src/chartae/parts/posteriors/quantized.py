@@ -244,7 +244,8 @@ class VectorPosterior(CodebookPosterior):
                 share, total = self.share[level], self.total[level]
                 share.lerp_(count, 1 - self.ema)
                 total.lerp_(torch.zeros_like(total).index_add_(0, i, v.to(total)), 1 - self.ema)
-                e.copy_(total / share.clamp_min(1e-5).unsqueeze(-1))
+                # What nothing was near for long has no mean any more, and stays where it was.
+                e.copy_(torch.where(share.unsqueeze(-1) > 1e-5, total / share.unsqueeze(-1), e))
                 followed = [total]
             if self.restart:
                 # Whether there are any is not asked: a GPU would have to be waited for.
