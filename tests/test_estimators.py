@@ -695,6 +695,7 @@ def test_outliers_are_judged_like_the_rows_that_set_the_threshold():
     m = ct.CVAE(latent_dim=1, hidden=(16,), max_epochs=15, contamination=0.05, random_state=0)
     assert (m.fit_predict(X, y) == -1).mean() == pytest.approx(0.05, abs=0.01)
     assert (m.predict(X, y) == -1).mean() == pytest.approx(0.05, abs=0.01)
+    assert np.array_equal(m.fit_predict(ct.read((X, y))), m.predict(X, y))  # which bring their labels
     assert (m.predict(X) == -1).mean() == pytest.approx(0.05, abs=0.01)
     assert m.condition_.classes.tolist() == [0, 1, 2, 3]
 

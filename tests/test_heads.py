@@ -465,7 +465,6 @@ def test_numbers_of_a_run(run, tmp_path, capsys):
         (["--out", "a.txt"], [0, 1] * 150, "a.txt does not end in .csv"),
         (["--curve", "a.jpg"], [0, 1] * 150, "a.jpg does not end in .png"),
         (["--curve", "a.png", "--training", "joint"], [0, 1] * 150, "--training joint moves them"),
-        (["--curve", "a.png", "--stochastic"], [0, 1] * 150, "leave out --stochastic"),
         ([], [0] * 300, "holds the label 0 alone"),
         ([], [0] * 299 + [7], "7 once: a head needs two rows"),
         (["--test", "0.01"], [*range(5)] * 60, "no row of some label is left to tell: give a larger --test"),

@@ -32,7 +32,9 @@ from chartae.parts.likelihoods import NegativeBinomialLikelihood, StudentTLikeli
 from chartae.parts.networks import MLP
 from chartae.parts.objectives import IWAE, KL, Asleep, CodeNorm, Contractive, NegLogLik, importance_bound
 from chartae.parts.posteriors import Corrupted, DeltaPosterior
+from chartae.training.evaluation import settle
 from chartae.training.kernels import total
+from chartae.training.sources import Source
 
 N = 12
 
@@ -575,6 +577,24 @@ def test_noise_has_a_floor():
     px = DiagonalNormal(batch().x[None], torch.zeros(()))
     p.model.likelihood.observe(px, batch().x)
     assert float(p.model.likelihood.log_spread) == pytest.approx(math.log(1e-6))
+
+
+@pytest.mark.parametrize("noise", ["global", "feature"])
+def test_the_final_noise_does_not_depend_on_the_order_of_rows(noise):
+    """Each value that was observed counts once, also where a batch has few of them, or none of a feature."""
+    X = np.random.default_rng(0).normal(size=(3000, 5)).astype(np.float32) * [3.0, 1.0, 1.0, 1.0, 1.0]
+    X[:2300, 1:] = np.nan  # more than two batches
+    found = []
+    for rows in (np.arange(3000), np.random.default_rng(1).permutation(3000)):
+        p = plan("ae", Space((5,), gaps=True), noise=noise)
+        settle(p, Source(X[rows], p.model.space), seed=0)
+        found.append(p.model.likelihood.log_spread.exp())
+        with torch.no_grad():
+            t = trace(p.__class__(p.model.eval(), p.objective), Batch(torch.from_numpy(X[rows]).float()))
+        squares = (t.batch.x - t.px.point()[0]).square()
+        expected = squares.nanmean() if noise == "global" else squares.nanmean(0)
+        torch.testing.assert_close(found[-1], expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=0)
 
 
 def settled_spread(likelihood, location, x, steps=40):

@@ -16,6 +16,7 @@ from chartae.core.trees import pack, unpack
 from chartae.models.recipes import build
 from chartae.parts.units import infer_space
 from chartae.training.engine import Epoch, best_weights, finish, train
+from chartae.training.kernels import Gradients, gradients_for
 from chartae.training.sources import Source
 
 RNG = np.random.default_rng(0)
@@ -302,3 +303,24 @@ def test_batches_can_be_left_out():
         rest = [b.index for b in source.batches(16, generators[1], skip=skip)]
         assert same(rest, whole[skip:])
         assert torch.equal(generators[0].get_state(), generators[1].get_state())
+
+
+def test_a_training_goes_on_where_gradients_lie_otherwise(monkeypatch):
+    """As on a device of another kind: weights and all else go on, averages of the optimizer begin anew."""
+
+    def general(plan, dtype, *, compile=False):
+        return Gradients(plan, dtype)
+
+    def epochs(p: Plan, count: int, state: object = None) -> list[tuple[dict, dict]]:
+        source = Source(X, infer_space(X))
+        passed = train(p, source, epochs=count, batch_size=32, seed=3, state=state)
+        return [(dict(epoch.log), through_a_file(epoch.checkpoint())) for epoch in passed]
+
+    for first, then in ((general, gradients_for), (gradients_for, general)):
+        monkeypatch.setattr("chartae.training.engine.gradients_for", first)
+        begun = epochs(plan_of("vae"), 3)
+        monkeypatch.setattr("chartae.training.engine.gradients_for", then)
+        with pytest.warns(UserWarning, match="begun on another device: the optimizer's averages begin anew"):
+            further = epochs(plan_of("vae"), 6, begun[1][1])
+        assert [log["epoch"] for log, _ in further] == [3, 4, 5, 6]
+        assert further[0][0]["loss"] == pytest.approx(begun[2][0]["loss"], rel=0.1)

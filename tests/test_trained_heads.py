@@ -228,6 +228,25 @@ def test_tuning_a_quantizer_moves_its_encoder():
     assert not torch.equal(*weights)
 
 
+@pytest.mark.parametrize("recipe", ["vae-iaf", "spline-vae", "hierarchical-vae", "svae"])
+def test_posteriors_that_run_networks_are_tuned(recipe):
+    X, y = turned(100)
+    model = ct.Autoencoder(recipe=recipe, latent_dim=2, **{**QUICK, "max_epochs": 2}).fit(X)
+    m = ct.HeadClassifier(model, training="fine-tuned", max_epochs=3, random_state=0).fit(X, y)
+    weights = (next(of.model_.posterior.parameters()) for of in (model, m.encoder_))
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    "more", [{"head": "knn", "calibrate": False}, {"training": "fine-tuned", "max_epochs": 1}, {}]
+)
+def test_points_have_no_draws_to_average_over(more):
+    X, y = turned(60)
+    points = ct.AE(latent_dim=2, hidden=(8,), max_epochs=1, random_state=0).fit(X)
+    with pytest.raises(PlanError, match="this encoder gives points"):
+        ct.HeadClassifier(points, stochastic=True, random_state=0, **more).fit(X, y)
+
+
 def test_codes_that_depend_on_the_decoder_are_not_tuned():
     X, y = turned(100)
     hvae = ct.Autoencoder(recipe="hvae", latent_dim=2, hidden=(8,), max_epochs=1, random_state=0).fit(X)

@@ -70,8 +70,6 @@ def head(
             raise DataError(f"{path} does not end in {suffix}: name it so")
     if curve is not None and training != "frozen":
         raise DataError(f"--curve is of codes that stay, and --training {training} moves them: leave one out")
-    if curve is not None and stochastic:
-        raise DataError("--curve is of codes as they are, not of draws: leave out --stochastic")
     estimator = open_run(run, encoder=True)
     items = read_for(estimator, data, labels, size, None)
     X, y = _with_labels(items, estimator)

@@ -383,7 +383,10 @@ class Fitting(Densities, Geometry):
         ndarray
             ``(n,)`` of -1 and 1.
         """
+        X = read(X) if brings_items(X) else X
         self.fit(X, y)
+        if y is None:  # what comes with the items
+            y = X.y if isinstance(X, Dataset) else getattr(X, "labels", None)
         return self.predict(X, None if self.condition_.parameters is None else y)
 
     def _set_offsets(self, X: Any, raw: Any, seed: int) -> None:

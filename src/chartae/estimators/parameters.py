@@ -133,7 +133,8 @@ compile : bool
     Compile the networks; worth it for long runs only. On a GPU record whole steps instead, which is done of
     torch's and chartae's modules in any case: your own must then do the same thing in every step of training.
 random_state : int, RandomState or None
-    The same seed gives the same result on one machine; None differs each time.
+    The same seed gives the same result on one machine; None differs each time. Fits in several threads of one
+    process share torch's generator, and differ: run them in processes.
 verbose : int
     0 is silent; 1 shows what was inferred, and progress.
 """

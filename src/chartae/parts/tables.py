@@ -189,11 +189,23 @@ class ColumnsLikelihood(NetworkLikelihood):
         parts = [part.distribution(own) for part, own in zip(self.parts, split, strict=True)]  # type: ignore
         return Joint(parts, self.order, self.back)
 
-    def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
+    def observe(self, px: Distribution, x: Tensor) -> None:
+        for part, of, own in self._estimated(px, x):
+            part.observe(of, own)
+
+    def measured(self, px: Distribution, x: Tensor) -> Tensor:
+        return torch.cat([part.measured(of, own).flatten(1) for part, of, own in self._estimated(px, x)], 1)
+
+    def settle(self, sums: Tensor) -> None:
+        parts: list[Any] = [part for part in self.parts if part.estimated]
+        for part, own in zip(parts, sums.split([part.log_spread.numel() for part in parts], 1), strict=True):
+            part.settle(own.reshape(2, *part.log_spread.shape))
+
+    def _estimated(self, px: Distribution, x: Tensor) -> list[tuple[Any, Distribution, Tensor]]:
+        """Parts that keep an estimate, each with what was said and what was there of it."""
         assert isinstance(px, Joint)
-        for part, of, own in zip(self.parts, px.parts, px.apart(x), strict=True):
-            if part.estimated:
-                part.observe(of, own, share=share)  # type: ignore[operator]
+        each = zip(self.parts, px.parts, px.apart(x), strict=True)
+        return [(part, of, own) for part, of, own in each if part.estimated]
 
 
 def _each(noise: Any) -> Any:

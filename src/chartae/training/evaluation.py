@@ -135,8 +135,8 @@ def settle(plan: Plan, source: Source, seed: int) -> None:
     model = plan.model.eval()
     if not model.likelihood.estimated:
         return
-    noise, seen = Noise(seed), 0
+    noise, sums = Noise(seed), torch.zeros((), dtype=torch.float64)
     for batch in source.sample(SETTLED, seed).batches(_rows(plan, source, EVALUATED)):
         trace = model.trace(batch, k=plan.objective.samples, noise=noise)
-        seen += len(batch)
-        model.likelihood.observe(trace.px, batch.x, share=len(batch) / seen)
+        sums = sums + model.likelihood.measured(trace.px, batch.x).cpu()
+    model.likelihood.settle(sums.to(trace.log_lik))

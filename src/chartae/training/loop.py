@@ -171,11 +171,24 @@ class Loop:
             setattr(self, name, then)
         for stream in (state["dropout"] or ())[:1]:  # others are of GPUs, which may not be here
             torch.Generator().set_state(stream)  # which refuses what is no such state
-        set_back([state[name] for name in ("model", "objective", "optimizer", "average")], *self._moving())
+        optimizer = state["optimizer"]
+        # Where gradients lie otherwise, as on a device of another kind, averages of theirs are of no use.
+        elsewhere = isinstance(self.optimizer, Adam) and not self.optimizer.fits(optimizer)
+        if elsewhere:
+            (optimizer,) = snapshot(self.optimizer)
+        set_back([state["model"], state["objective"], optimizer, state["average"]], *self._moving())
         for name in ("good", "begun"):
             kept = getattr(self, name)
             if kept is not None and len(kept) == 3:  # of a time when the objective was no part of it
-                setattr(self, name, [kept[0], *snapshot(self.plan.objective), *kept[1:]])
+                kept = [kept[0], *snapshot(self.plan.objective), *kept[1:]]
+            if kept is not None and elsewhere:
+                kept = [*kept[:2], optimizer, kept[3]]
+            setattr(self, name, kept)
+        if elsewhere:
+            warnings.warn(
+                "this training was begun on another device: the optimizer's averages begin anew",
+                stacklevel=4,
+            )
         self.gradients.moved()
         self.shuffle = state["order"]
         self.order.set_state(self.shuffle)

@@ -103,6 +103,21 @@ class Adam:
             "lr": self.param_groups[0]["lr"],
         }
 
+    def fits(self, state: Mapping[str, Any]) -> bool:
+        """Tell whether a state is of tensors such as these.
+
+        Parameters
+        ----------
+        state : Mapping
+            As :meth:`state_dict` gives it.
+
+        Returns
+        -------
+        bool
+            Whether :meth:`load_state_dict` takes it.
+        """
+        return [t.shape for t in state["means"]] == [t.shape for t in self.means]
+
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.

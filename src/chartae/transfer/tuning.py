@@ -253,12 +253,12 @@ def tune(
             posterior(batch.x, None if condition is None else condition(None, len(batch)))
             for batch in source.batches(AT_ONCE)
         ]
-    if type(each[0]).within is not Distribution.within:
-        raise PlanError(
-            f"codes of {type(posterior.plain).__name__} depend on the decoder, which a tuned encoder leaves "
-            "behind: use training='frozen' or 'joint'"
-        )
-    codes = torch.cat([q.point() for q in each]).float()
+        if type(each[0]).within is not Distribution.within:
+            raise PlanError(
+                f"codes of {type(posterior.plain).__name__} depend on the decoder, which a tuned encoder "
+                "leaves behind: use training='frozen' or 'joint'"
+            )
+        codes = torch.cat([q.point() for q in each]).float()
     d = codes.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

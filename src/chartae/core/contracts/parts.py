@@ -227,8 +227,8 @@ class Likelihood(Part):
         log_scale = space.scale.log().expand(space.model_shape)
         return log_scale if self.continuous else torch.zeros_like(log_scale)
 
-    def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
-        """Update estimates from a batch of training rows; most likelihoods have none.
+    def observe(self, px: Distribution, x: Tensor) -> None:
+        """Update running estimates from a batch of training rows; most likelihoods have none.
 
         Parameters
         ----------
@@ -236,6 +236,41 @@ class Likelihood(Part):
             What the decoder said, batch shape ``(k, n)``.
         x : Tensor
             What was there, ``(n, *x)``.
-        share : float or None
-            Weight of this batch against all before it; None: of a running estimate.
         """
+
+    def measured(self, px: Distribution, x: Tensor) -> Tensor:
+        """Give what a batch says of the estimates, as sums that add up over batches.
+
+        Parameters
+        ----------
+        px : Distribution
+            What the decoder said, batch shape ``(k, n)``.
+        x : Tensor
+            What was there, ``(n, *x)``.
+
+        Returns
+        -------
+        Tensor
+            ``(...)``, as :meth:`settle` takes them.
+
+        Raises
+        ------
+        NotImplementedError
+            If there are no estimates.
+        """
+        raise NotImplementedError(f"{type(self).__name__} estimates nothing")
+
+    def settle(self, sums: Tensor) -> None:
+        """Estimate from all batches together.
+
+        Parameters
+        ----------
+        sums : Tensor
+            ``(...)``, of :meth:`measured`.
+
+        Raises
+        ------
+        NotImplementedError
+            If there are no estimates.
+        """
+        raise NotImplementedError(f"{type(self).__name__} estimates nothing")

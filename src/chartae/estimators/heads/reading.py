@@ -43,6 +43,7 @@ from chartae.transfer import (
     drawn,
     fit_to_draws,
     fitted,
+    gives_points,
     head,
     in_units,
     is_fitted,
@@ -241,6 +242,8 @@ class Head(OnCodes):
             )
         if self.training not in JOINT:
             self._ready(X)
+            if self.stochastic and is_fitted(self.encoder_) and gives_points(self.encoder_):
+                refuse_points()
         return X, y
 
     def _ready(self, X: Any) -> None:

@@ -122,20 +122,26 @@ class SpreadLikelihood(NetworkLikelihood):
         return out, self.log_spread.clone()
 
     @torch.no_grad()
-    def observe(self, px: Distribution, x: Tensor, *, share: float | None = None) -> None:
-        if not self.estimated:
-            return
-        each = torch.nanmean if self.gaps else torch.mean
+    def observe(self, px: Distribution, x: Tensor) -> None:
+        if self.estimated:  # the first batch replaces the starting value; later ones are averaged in
+            self._move(self.measured(px, x), 1.0 - (1.0 - self.momentum) * (self.seen > 0))
+            self.seen += 1
 
-        def mean(sizes: Tensor) -> Tensor:
-            return each(sizes) if self.noise == "global" else each(sizes, (0, 1))
+    @torch.no_grad()
+    def measured(self, px: Distribution, x: Tensor) -> Tensor:
+        def total(sizes: Tensor) -> Tensor:
+            sizes = sizes.nan_to_num(0.0) if self.gaps else sizes
+            return sizes.sum() if self.noise == "global" else sizes.sum((0, 1))
 
         over, under = self._sizes(px, x)
-        now = mean(over) if under is None else mean(over) / mean(under)
-        if self.gaps:  # a value that no row of the batch has says nothing
-            now = torch.where(now.isnan(), self.log_spread.exp(), now)
-        # The first batch replaces the starting value; later ones are averaged in.
-        weight = 1.0 - (1.0 - self.momentum) * (self.seen > 0) if share is None else now.new_tensor(share)
+        return torch.stack([total(over), total((~over.isnan()).to(over) if under is None else under)])
+
+    @torch.no_grad()
+    def settle(self, sums: Tensor) -> None:
+        self._move(sums, torch.ones_like(self.log_spread))
+
+    def _move(self, sums: Tensor, weight: Tensor) -> None:
+        """Go a share of the way to what was measured; a value that no row has says nothing."""
+        now = torch.where(sums[1] > 0, sums[0] / sums[1], self.log_spread.exp()).to(self.log_spread)
         spread = torch.lerp(self.log_spread.exp(), now, weight)
         self.log_spread.copy_(spread.clamp_min(self.floor).log())
-        self.seen += 1
