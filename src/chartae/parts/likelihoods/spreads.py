@@ -129,12 +129,19 @@ class SpreadLikelihood(NetworkLikelihood):
 
     @torch.no_grad()
     def measured(self, px: Distribution, x: Tensor) -> Tensor:
+        each = torch.nansum if self.gaps else torch.sum
+
         def total(sizes: Tensor) -> Tensor:
-            sizes = sizes.nan_to_num(0.0) if self.gaps else sizes
-            return sizes.sum() if self.noise == "global" else sizes.sum((0, 1))
+            return each(sizes) if self.noise == "global" else each(sizes, (0, 1))
 
         over, under = self._sizes(px, x)
-        return torch.stack([total(over), total((~over.isnan()).to(over) if under is None else under)])
+        if under is not None:
+            count = total(under)
+        elif self.gaps:
+            count = total((~over.isnan()).to(over))
+        else:
+            count = over.new_full(self.log_spread.shape, over.numel() / self.log_spread.numel())
+        return torch.stack([total(over), count])
 
     @torch.no_grad()
     def settle(self, sums: Tensor) -> None:
