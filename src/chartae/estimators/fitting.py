@@ -385,8 +385,10 @@ class Fitting(Densities, Geometry):
         """
         X = read(X) if brings_items(X) else X
         self.fit(X, y)
-        if y is None:  # what comes with the items
-            y = X.y if isinstance(X, Dataset) else getattr(X, "labels", None)
+        if y is None and isinstance(X, Dataset):  # what comes with the items
+            y = X.y
+        if y is None and is_streamed(X):
+            y = X.labels
         return self.predict(X, None if self.condition_.parameters is None else y)
 
     def _set_offsets(self, X: Any, raw: Any, seed: int) -> None:
