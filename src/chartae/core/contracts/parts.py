@@ -251,7 +251,7 @@ class Likelihood(Part):
         Returns
         -------
         Tensor
-            ``(...)``, as :meth:`settle` takes them.
+            ``(2, *s)``: of what is to be averaged, and of how much that is.
 
         Raises
         ------
@@ -266,7 +266,7 @@ class Likelihood(Part):
         Parameters
         ----------
         sums : Tensor
-            ``(...)``, of :meth:`measured`.
+            ``(2, *s)``, of :meth:`measured`.
 
         Raises
         ------
