@@ -62,17 +62,18 @@ def caption(
         raise DataError(f"{run} holds a captioner already: leave out --texts, or name the model's run")
     if not learned and texts is None:
         raise DataError(f"{run} has learned no texts: pass --texts")
-    learns = {
-        "--tokens": tokens,
-        "--language-model": language_model,
-        "--max-length": max_length,
-        "--epochs": epochs,
-        "--test": held_out,
-        "--seed": seed,
-    }
-    if learned and any(value is not None for value in learns.values()):
-        given = enumerated([option for option, value in learns.items() if value is not None])
-        raise DataError(f"{run} has learned to say texts: leave out {given}")
+    if learned:
+        _refuse_learning(
+            run,
+            {
+                "--tokens": tokens,
+                "--language-model": language_model,
+                "--max-length": max_length,
+                "--epochs": epochs,
+                "--test": held_out,
+                "--seed": seed,
+            },
+        )
     if tokens and language_model:
         raise DataError("a language model has tokens of its own: leave out --tokens")
     if learned and out is not None and out.suffix != ".txt":
@@ -101,6 +102,13 @@ def caption(
     if out is not None:
         captioner.save(out, overwrite=overwrite)
         typer.echo(f"wrote     {out}")
+
+
+def _refuse_learning(run: Path, options: dict[str, Any]) -> None:
+    """Name the options that a captioner has no use for which has learned."""
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise DataError(f"{run} has learned to say texts: leave out {enumerated(given)}")
 
 
 def _say(captioner: Captioner, X: Any, out: Path | None) -> None:

@@ -54,6 +54,13 @@ JUDGED, ROWS_JUDGED = 10, 256  # epochs from which it is told that codes say lit
 SCORED_FOR_OFFSET = 1000  # rows whose scores set the threshold of `predict`
 
 
+def _told(X: Any, y: Any) -> Any:
+    """Labels as they were passed, or those that come with the items."""
+    if y is None and isinstance(X, Dataset):
+        X, y = X.X, X.y
+    return X.labels if y is None and is_streamed(X) else y
+
+
 class _Task(NamedTuple):
     """What is to be trained, and on what."""
 
@@ -176,10 +183,9 @@ class Fitting(Densities, Geometry):
         X = read(X) if brings_items(X) else X
         self.medium_ = X.medium if isinstance(X, Dataset) else None
         suited = getattr(self.medium_, "likelihood", "auto")
-        X, y = (X.X, X.y if y is None else y) if isinstance(X, Dataset) else (X, y)
         conditional = find(name).conditional
-        if conditional and y is None and is_streamed(X):
-            y = X.labels
+        y = _told(X, y) if conditional else None
+        X = X.X if isinstance(X, Dataset) else X
         X = self._check(X, reset=True)
         schema = self.schema_
         self.random_state_ = keeping.begun.get("random_state", begun_from(self.random_state))
@@ -196,7 +202,6 @@ class Fitting(Densities, Geometry):
             schema=schema,
             gaps=self.gaps_,
         )
-        y = y if conditional else None
         self.condition_ = ConditionSchema.learn(y)
         raw = self.condition_.encode(y, len(X), single=False)
         self.latent_dim_, reason = self._choose_latent_dim(X, seed)
@@ -385,11 +390,7 @@ class Fitting(Densities, Geometry):
         """
         X = read(X) if brings_items(X) else X
         self.fit(X, y)
-        if y is None and isinstance(X, Dataset):  # what comes with the items
-            y = X.y
-        if y is None and is_streamed(X):
-            y = X.labels
-        return self.predict(X, None if self.condition_.parameters is None else y)
+        return self.predict(X, None if self.condition_.parameters is None else _told(X, y))
 
     def _set_offsets(self, X: Any, raw: Any, seed: int) -> None:
         """Set the thresholds of :meth:`predict`: with the rows' conditions, and without."""

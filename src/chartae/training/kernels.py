@@ -300,7 +300,7 @@ class LayerGradients(Gradients):
             for p, value, grad in zip(ordered, values, grads, strict=True):
                 value.copy_(p)
                 p.data, p.grad = value, grad
-        self.mine = sum(sizes[: len(mine)])
+        self.mine = 0 if self.adds else sum(sizes[: len(mine)])  # what layers overwrite in each step
         self.wide = sum(sizes[: len(wide)])
         self.flat = nn.Parameter(flat)
         self.flat.grad = self.gradient
@@ -338,9 +338,8 @@ class LayerGradients(Gradients):
 
     def clear(self) -> None:
         # Layers overwrite their gradients; autograd adds to the rest.
-        kept = 0 if self.adds else self.mine
-        if kept < len(self.gradient):
-            self.gradient[kept:].zero_()
+        if self.mine < len(self.gradient):
+            self.gradient[self.mine :].zero_()
         if self.adds:
             self.low_gradient.zero_()
         for kernel in self.kernels:

@@ -145,9 +145,9 @@ class SpreadLikelihood(NetworkLikelihood):
 
     @torch.no_grad()
     def settle(self, sums: Tensor) -> None:
-        self._move(sums, torch.ones_like(self.log_spread))
+        self._move(sums, 1.0)
 
-    def _move(self, sums: Tensor, weight: Tensor) -> None:
+    def _move(self, sums: Tensor, weight: Tensor | float) -> None:
         """Go a share of the way to what was measured; a value that no row has says nothing."""
         now = torch.where(sums[1] > 0, sums[0] / sums[1], self.log_spread.exp()).to(self.log_spread)
         spread = torch.lerp(self.log_spread.exp(), now, weight)
