@@ -2,18 +2,9 @@
 
 from chartae.parts.objectives.adversarial import Adversary, GanCritic, TotalCorrelationCritic
 from chartae.parts.objectives.auxiliary import Auxiliary
-from chartae.parts.objectives.bounds import (
-    CIWAE,
-    IWAE,
-    KL,
-    MIWAE,
-    PIWAE,
-    NegLogLik,
-    Warmed,
-    elbo,
-    importance_bound,
-)
+from chartae.parts.objectives.bounds import KL, NegLogLik, Warmed
 from chartae.parts.objectives.disentangling import DIP, GECO, Capacity, TotalCorrelation
+from chartae.parts.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE, elbo, importance_bound
 from chartae.parts.objectives.labels import Labels, SummedLabels
 from chartae.parts.objectives.matches import Match, Matches, fit_match
 from chartae.parts.objectives.matching import MMD, CramerWold, EppsPulley, Matching, SlicedWasserstein
