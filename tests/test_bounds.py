@@ -235,7 +235,12 @@ def test_one_pass_gives_both_gradients(objective, way, posterior):
 
 @each_split
 def test_the_fast_layers_are_taken(objective):
-    assert type(gradients_for(plan(objective), torch.float32)) is LayerGradients
+    gradients = gradients_for(plan(objective), torch.float32)
+    assert type(gradients) is LayerGradients
+    assert gradients.thrifty
+    assert objective.rounds
+    gradients.close()
+    assert not objective.rounds
 
 
 @each_split
@@ -400,6 +405,50 @@ def gradient(p: Plan, noise: Noise) -> tuple[Tensor, Tensor]:
     calculated = Gradients(p)
     loss, _ = calculated(rows(), noise)
     return loss, torch.cat([q.grad.flatten() for q in calculated.parameters])
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda: IWAE(6),
+        lambda: MIWAE(2, 6),
+        lambda: CIWAE(6, 0.05),  # all shares but the largest are rounded
+        lambda: IWAE(6, gradient="dreg"),
+        lambda: PIWAE(2, 6),
+        lambda: IWAE(6) + CodeNorm(),
+    ],
+)
+def test_layers_that_skip_samples_give_the_same_gradient_in_the_mean(of):
+    found, steps = [], 400
+    for thrifty in (False, True):
+        p = plan(of(), noise=0.1)  # log weights lie tens of nats apart
+        calculated = LayerGradients(p, thrifty=thrifty)
+        p.model.train()
+        for i in range(steps if thrifty else 1):
+            loss, _ = calculated(rows(), At(0, (i + 0.5) / steps))
+            found.append((loss, calculated.gradient.clone()))
+        calculated.close()
+    (bound, exact), each = found[0], torch.stack([g for _, g in found[1:]])
+    assert all(torch.allclose(loss, bound) for loss, _ in found)  # what is logged is the bound of all
+    # A sample stays where its number says so; a grid of numbers leaves 1 / steps of one.
+    assert float((each.mean(0) - exact).norm()) < 0.01 * float(exact.norm())
+    assert 0 < float((each[0] - exact).norm()) < 0.1 * float(exact.norm())
+
+
+@given(log_weights=st.lists(st.floats(-40, 40, width=32), min_size=2, max_size=60))
+def test_small_shares_are_rounded_without_bias_and_add_next_to_no_noise(log_weights):
+    k = len(log_weights)
+    shares = torch.tensor(log_weights).softmax(0)[:, None]
+    u = (torch.arange(2000) + 0.5) / 2000
+    factors = torch.stack([IWAE(k)._rounding(shares, At(0, float(v))) for v in u])[:, :, 0]
+    shares = shares[:, 0]
+    large = shares >= 0.1 / k
+    assert bool((factors[:, large] == 1).all())
+    counted = factors[:, ~large] * shares[~large]
+    assert bool(((counted - 0.1 / k).abs() < 1e-6).logical_or(counted == 0).all())
+    torch.testing.assert_close(counted.mean(0), shares[~large], rtol=0.01, atol=0.1 / k / 2000)
+    noise = float((counted - counted.mean(0)).square().mean(0).sum())
+    assert noise <= 1 / (400 * k) + 1e-6 <= float(shares.square().sum())
 
 
 @pytest.mark.parametrize("recipe", ["iwae", "hierarchical-vae"])

@@ -18,6 +18,7 @@ from chartae.parts.networks import MLP
 from chartae.parts.objectives import IWAE, KL, PIWAE, NegLogLik
 from chartae.parts.posteriors import NormalPosterior
 from chartae.training.engine import train
+from chartae.training.handwritten import HandwrittenLayers
 from chartae.training.kernels import BoundGradients, Gradients, LayerGradients, _is_bound, gradients_for
 from chartae.training.sources import Source
 
@@ -331,6 +332,28 @@ def test_a_closed_model_is_as_it_was():
     assert plan.model.posterior.network.kernel is None
     # Away from training, derivatives of derivatives work as ever.
     torch.autograd.functional.hessian(lambda x: plan.model.posterior(x[None]).point().sum(), batch.x[0])
+
+
+@pytest.mark.parametrize("used", [0, 1, 3, 20])
+def test_rows_that_nothing_flows_back_to_are_skipped(used):
+    net = MLP((6,), (4,), hidden=(8, 8))
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    g = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+    g[torch.randperm(20, generator=torch.Generator().manual_seed(2))[used:]] = 0.0
+    found = {}
+    for skips in (False, True):
+        weights = [(m.weight.detach(), m.bias.detach()) for m in net.layers[::2]]
+        tensors = [(w, b, torch.ones_like(w), torch.ones_like(b)) for w, b in weights]
+        layers = HandwrittenLayers(net, tensors)
+        layers.skips = skips
+        by_x = layers.backward(g.clone(), layers.forward(x)[1], True)
+        found[skips] = [by_x, *(t for of in tensors for t in of[2:])]
+    for one, other in zip(*found.values(), strict=True):
+        torch.testing.assert_close(one, other)
+    rows = HandwrittenLayers._used(g)
+    assert rows is None if used == 20 else len(rows) == used
+    g[0, 0] = torch.nan  # a fault is not lost
+    assert used == 20 or 0 in HandwrittenLayers._used(g)
 
 
 def test_it_is_chosen_where_it_fits_and_only_there():

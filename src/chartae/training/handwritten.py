@@ -12,6 +12,7 @@ from chartae.parts.networks import MLP
 
 __all__ = ["HandwrittenLayers", "is_hooked", "is_known"]
 
+FEW = 0.8  # of all rows: to gather them takes a part of what the products of the others would
 HOOKS = ("forward", "forward_pre", "backward", "backward_pre")  # of a module
 
 
@@ -121,6 +122,8 @@ class HandwrittenLayers:
         self.fresh = True
         #: Whether a gradient that passes by is the loss's; an objective may ask for others on the way to it.
         self.writing = False
+        #: Whether rows that nothing flows back to are worth looking for.
+        self.skips = False
         #: Of the last pass, where there was no graph to keep them.
         self.inputs: list[Tensor] = []
         # Autograd sees no parameters: without an input that needs a gradient it would skip the backward pass.
@@ -178,6 +181,9 @@ class HandwrittenLayers:
         Tensor or None
             ``(n, l)``, that gradient.
         """
+        n, rows = len(g), self._used(g) if self.skips else None
+        if rows is not None:
+            g, inputs = g.index_select(0, rows), [h.index_select(0, rows) for h in inputs]
         for i in range(len(self.tensors) - 1, -1, -1):
             weight, whole = self.tensors[i][0], g
             g = g if g.dtype == weight.dtype else g.to(weight.dtype)
@@ -186,7 +192,16 @@ class HandwrittenLayers:
             if i:
                 g = self.passes[i - 1].backward(torch.mm(g, weight), inputs[i])
         self.fresh = self.fresh and not write
-        return torch.mm(g, weight).float() if needs_input else None
+        if not needs_input:
+            return None
+        g = torch.mm(g, weight).float()
+        return g if rows is None else g.new_zeros(n, g.shape[1]).index_copy_(0, rows, g)
+
+    @staticmethod
+    def _used(g: Tensor) -> Tensor | None:
+        """Indices of the rows that something flows back to, where they are worth a copy."""
+        rows = g.abs().amax(1).nonzero().squeeze(1)
+        return rows if len(rows) < FEW * len(g) else None
 
     def _write(self, i: int, g: Tensor, low: Tensor, h: Tensor) -> None:
         """Gradients of layer ``i``, into which h went, and by whose output g is, in the weights' type low."""

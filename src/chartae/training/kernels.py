@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from chartae.core.contracts import Batch, Plan, Sum, Term
+from chartae.core.contracts import Batch, Objective, Plan, Sum, Term
 from chartae.core.errors import PlanError
 from chartae.core.noise import Noise
 from chartae.models.autoencoder import Autoencoder
@@ -263,6 +263,9 @@ class LayerGradients(Gradients):
         What is trained.
     dtype : torch.dtype
         float32, or bfloat16 for wide layers.
+    thrifty : bool
+        Of samples that hardly count let most go, by chance, and others count for them (``rounds`` of
+        objectives), and go back through none that count for nothing: the same gradient in the mean.
 
     Examples
     --------
@@ -281,8 +284,9 @@ class LayerGradients(Gradients):
     True
     """
 
-    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, plan: Plan, dtype: torch.dtype = torch.float32, *, thrifty: bool = False) -> None:
         super().__init__(plan, torch.float32)
+        self.thrifty = thrifty
         self.networks = list(filter(None, _networks(plan)))
         #: Whether autograd, too, has a gradient by the layers' weights, to which they add theirs.
         self.adds = plan.objective.weighs_networks
@@ -321,6 +325,12 @@ class LayerGradients(Gradients):
         ]
         for net, kernel in zip(self.networks, self.kernels, strict=True):
             net.kernel = kernel
+        self._round(thrifty)
+
+    def _round(self, yes: bool) -> None:
+        for part in self.objective.modules():
+            if isinstance(part, Objective):
+                part.rounds = yes
 
     def __call__(self, batch: Batch, noise: Noise) -> tuple[Tensor, dict[str, Term]]:
         result = super().__call__(batch, noise)
@@ -344,6 +354,7 @@ class LayerGradients(Gradients):
             self.low_gradient.zero_()
         for kernel in self.kernels:
             kernel.fresh, kernel.inputs = not self.adds, []
+            kernel.skips = self.thrifty and self.objective.samples > 1
 
     def _gather(self) -> None:
         """Bring all gradients of a step into the one vector."""
@@ -359,6 +370,7 @@ class LayerGradients(Gradients):
             self.replica.copy_(self.flat.detach()[: self.wide])
 
     def close(self) -> None:
+        self._round(False)
         for net in self.networks:
             net.kernel = None
         for p in nn.ModuleList([self.model, self.objective]).parameters():
@@ -474,7 +486,7 @@ def gradients_for(plan: Plan, dtype: torch.dtype, *, compile: bool = False) -> G
     plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in plan.model.parameters())
     if compile or devices != {"cpu"} or not (fits and plain):
         return Gradients(plan, dtype, compile=compile)
-    return BoundGradients(plan, dtype) if _is_bound(plan) else LayerGradients(plan, dtype)
+    return BoundGradients(plan, dtype) if _is_bound(plan) else LayerGradients(plan, dtype, thrifty=True)
 
 
 def _is_known_to_repeat(plan: Plan) -> bool:

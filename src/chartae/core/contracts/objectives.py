@@ -215,8 +215,10 @@ class Objective(nn.Module, ABC):
     samples a training pass draws now; ``differentiates_networks`` whether its value holds derivatives of a
     network, so that its gradient differentiates the network twice, which hand-written layers know nothing
     of; ``weighs_networks`` whether it holds their weights themselves; ``picks`` whether its gradient needs
-    some of the samples only, which :meth:`pick` tells; ``alone`` why no other term of the pass's samples can
-    stand beside it, if none can; ``apart`` whether it looks at none of these samples.
+    some of the samples only, which :meth:`pick` tells; ``rounds`` whether of samples that hardly count it may
+    let most go, by chance, and others count for them, which is set where layers skip what has no gradient;
+    ``alone`` why no other term of the pass's samples can stand beside it, if none can; ``apart`` whether it
+    looks at none of these samples.
 
     Examples
     --------
@@ -230,6 +232,7 @@ class Objective(nn.Module, ABC):
     differentiates_networks: bool = False
     weighs_networks: bool = False
     picks: bool = False
+    rounds: bool = False
     alone: str = ""
     apart: bool = False
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from chartae.core.contracts import Objective, Term, Trace
 from chartae.core.errors import PlanError
+from chartae.core.noise import Noise
 from chartae.core.registry import suggest
 from chartae.parts.objectives.bounds import KL, NegLogLik, Warmed, _kl_values
 
@@ -18,6 +19,7 @@ __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE", "elbo", "importance_bound"]
 GRADIENTS = ("plain", "dreg")
 
 LEAST = 1e-16  # of a sample's share: less would move no digit of a sum
+SMALL = 0.1  # of an even share: what is less goes back in proportion to its chance, or not at all
 
 
 class _Weighted(Warmed):
@@ -27,7 +29,8 @@ class _Weighted(Warmed):
     with the mean of the logs of all. In a warm-up, weights are ``p(x | z) (p(z) / q(z | x))^share``.
 
     Its gradient is a mean of the gradients of log weights, each by its share in the bound. Most shares are
-    next to nothing: with ``kept`` it is estimated by that many samples, and only these need a graph. With
+    next to nothing: where it ``rounds``, those below a tenth of an even one become that or zero, by chance.
+    With ``kept`` the gradient is estimated by that many samples, and only these need a graph. With
     ``growth``, ``k`` doubles from 1 up to what it is for good.
     """
 
@@ -103,6 +106,15 @@ class _Weighted(Warmed):
         each = torch.full_like(within, 1 / within.shape[1])
         return (torch.lerp(within, each, self.beta) / self.m).flatten(0, 1)
 
+    def _rounding(self, shares: Tensor, noise: Noise) -> Tensor:
+        """Factors of samples' gradients, ``(m k, n)``: 1, but for small shares, of which most have 0.
+
+        Their mean is 1. To the sum of squared shares, which is 1/k or more, they add 1/(400 k) at most.
+        """
+        small = SMALL / len(shares)
+        stays = noise.uniform(shares.shape, shares) < shares / small
+        return (small / shares).clamp_min_(1.0).masked_fill_(~stays, 0.0)
+
     def _log_weights(self, trace: Trace) -> Tensor:
         log_weights = trace.log_joint_ratio
         return torch.lerp(trace.log_lik, log_weights, self.share) if self._warmup else log_weights
@@ -135,6 +147,9 @@ class _Weighted(Warmed):
             bound = self._bound(log_weights)
             if self.weighs and torch.is_grad_enabled():
                 bound = bound.detach() + self._slopes(trace, log_weights.detach())
+            elif self.rounds and log_weights.requires_grad:
+                factor = self._rounding(self._shares(log_weights.detach()), trace.noise)
+                log_weights.register_hook(lambda g: g * factor)
         return {self.name: Term(-bound), "nll": nll, "kl": kl_term}
 
     def _slopes(self, trace: Trace, log_weights: Tensor) -> Tensor:
@@ -156,6 +171,8 @@ class _Weighted(Warmed):
         (slope,) = torch.autograd.grad(log_q.sum(), at, retain_graph=True)
         through_z = (slope * level.z).flatten(2).sum(2)
         rows = made_x * (trace.log_lik + self.share * (level.log_prior - through_z))
+        if self.rounds:
+            rows = rows * self._rounding(torch.maximum(made_x, made_z), trace.noise)
         if self.gradient == "plain":  # of which DReG says the mean by way of z
             rows = rows - self.share * made_z * log_q
         if level.z.requires_grad:
