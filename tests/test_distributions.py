@@ -803,3 +803,35 @@ def test_a_fresh_full_normal_posterior_is_nearly_diagonal(d):
     share = 1 - (q.scale_tril.diagonal(dim1=-2, dim2=-1) / q.std()).square()
     assert share.max() < 0.5
     assert share.mean() < 0.1
+
+
+@pytest.mark.parametrize("per_dim", [False, True])
+def test_the_log_mass_of_binary_values_has_all_its_derivatives(per_dim):
+    """By logits and by values, of first and second order, where some rows' weights are zero, too."""
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 2, 3, generator=g, dtype=torch.float64).mul_(3).requires_grad_()
+    v = torch.rand(4, 2, 3, generator=g, dtype=torch.float64).requires_grad_()
+    weight = torch.zeros(3, 4, *((2, 3) if per_dim else ())).double()
+    weight[0], weight[1, 2] = 1.0, -0.5
+
+    def mass(logits, v):
+        return (weight * Bernoulli(logits, 2).log_prob(v, per_dim=per_dim)).sum()
+
+    assert torch.autograd.gradcheck(mass, (logits, v))
+    assert torch.autograd.gradgradcheck(mass, (logits, v))
+    expected = -torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, v.expand_as(logits), reduction="none"
+    )
+    got = Bernoulli(logits, 2).log_prob(v, per_dim=per_dim)
+    torch.testing.assert_close(got, expected if per_dim else expected.sum((2, 3)))
+    with torch.no_grad():
+        assert torch.equal(Bernoulli(logits, 2).log_prob(v, per_dim=per_dim), got)
+
+
+def test_the_log_mass_of_binary_values_is_finite_where_a_sigmoid_saturates():
+    logits = torch.tensor([-800.0, -90.0, 0.0, 90.0, 800.0], requires_grad=True)
+    for value in (0.0, 0.3, 1.0):
+        rows = Bernoulli(logits[:, None]).log_prob(torch.full((5, 1), value))
+        torch.testing.assert_close(rows, value * logits - torch.nn.functional.softplus(logits))
+        (slope,) = torch.autograd.grad(rows.sum(), logits)
+        torch.testing.assert_close(slope, value - logits.detach().sigmoid())

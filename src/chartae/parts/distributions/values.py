@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,39 @@ def _stirling(x: Tensor) -> Tensor:
     return torch.where(x > 8.0, series, torch.lgamma(y) - ((y - 0.5) * y.log() - y + 0.5 * LOG_2PI))
 
 
+def _log_mass(logits: Tensor, v: Tensor, dims: int) -> Tensor:
+    """Log mass of binary values, summed over trailing dimensions; both of one shape."""
+    # From logits: finite where a sigmoid would saturate.
+    less = -logits
+    rows = less.sigmoid().clamp_min_(torch.finfo(less.dtype).tiny).log_()
+    return _sum_event(rows.clamp_(max=less).addcmul_(v, logits), dims, False)
+
+
+class _LogMass(torch.autograd.Function):
+    """The same with its derivatives, in fewer passes over memory than autograd takes."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, v: Tensor, dims: int) -> Tensor:
+        ctx.save_for_backward(logits, v)
+        ctx.dims = dims
+        return _log_mass(logits, v, dims)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        logits, v = ctx.saved_tensors
+        each = g.reshape(*g.shape, *(1,) * ctx.dims)
+        by_logits, by_v = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # a derivative of the derivative is to be taken
+            slope = (v - logits.sigmoid()) * each if by_logits else None
+        elif by_logits and logits.device.type == "cpu" and (used := g != 0).sum() < 0.5 * g.numel():
+            slope = torch.zeros_like(logits)  # of bounds of several samples most count for nothing
+            slope[used] = (v[used] - logits[used].sigmoid_()).mul_(each[used])
+        elif by_logits:
+            slope = logits.sigmoid()
+            torch.sub(v, slope, out=slope).mul_(each)
+        return slope, logits * each if by_v else None, None
+
+
 class Bernoulli(_Independent):
     """Independent binary values from logits; a value between 0 and 1 gives the cross-entropy.
 
@@ -69,14 +103,11 @@ class Bernoulli(_Independent):
         logits = self.logits
         if v.shape != logits.shape:
             v, logits = torch.broadcast_tensors(v, logits)
-        # From logits: finite where a sigmoid would saturate.
-        if torch.is_grad_enabled():
-            rows = -F.binary_cross_entropy_with_logits(logits, v, reduction="none")
-        else:  # faster, and of use where no graph is to hold what is on the way
-            less = -logits
-            log_none = less.sigmoid().clamp_min_(torch.finfo(less.dtype).tiny).log_()
-            rows = torch.addcmul(torch.minimum(log_none, less), v, logits)
-        return _sum_event(rows, self.event_dims, per_dim)
+        dims = 0 if per_dim else self.event_dims
+        if torch.is_grad_enabled() and (logits.requires_grad or v.requires_grad):
+            rows: Tensor = _LogMass.apply(logits, v, dims)
+            return rows
+        return _log_mass(logits, v, dims)
 
     def score(self, v: Tensor) -> Tensor:
         """Differentiate the log mass by the logits.
