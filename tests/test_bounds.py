@@ -451,12 +451,18 @@ def test_small_shares_are_rounded_without_bias_and_add_next_to_no_noise(log_weig
     assert noise <= 1 / (400 * k) + 1e-6 <= float(shares.square().sum())
 
 
-@pytest.mark.parametrize("recipe", ["iwae", "hierarchical-vae"])
+@pytest.mark.parametrize("posterior", ["normal", "bottom-up", "hamiltonian", "poincare"])
 @pytest.mark.parametrize("kept", [1, 3])
-def test_the_mean_gradient_of_kept_samples_is_that_of_all(recipe, kept):
-    def of(**given):
-        torch.manual_seed(0)
-        return build(recipe, (5,), latent_dim=3, hidden=(8,), noise=0.7, k=8, warmup=0.0, **given)
+def test_the_mean_gradient_of_kept_samples_is_that_of_all(posterior, kept):
+    """Also of draws that bring their density, and its graph, with them."""
+
+    def of(kept):
+        if posterior == "bottom-up":
+            torch.manual_seed(0)
+            given = {"latent_dim": 3, "hidden": (8,), "noise": 0.7, "warmup": 0.0}
+            return build("hierarchical-vae", (5,), k=8, kept=kept, **given)
+        prior = {"prior": "wrapped-normal"} if posterior == "poincare" else {}
+        return plan(IWAE(8, kept=kept), posterior=posterior, **prior)
 
     loss, exact = gradient(of(kept=8), Noise(0))
     p, steps = of(kept=kept), 400
@@ -549,7 +555,7 @@ def test_a_bound_whose_gradient_keeps_samples_is_judged_by_all():
     assert repr(2.0 * p.objective) == "2 * iwae(k=6, kept=2)"
 
 
-@given(k=st.integers(1, 70), growth=st.floats(0.1, 50))
+@given(k=st.integers(2, 70), growth=st.floats(0.1, 50))
 def test_samples_double_up_to_all_and_stay(k, growth):
     bound = 0.5 * IWAE(k, growth=growth)
     assert bound.samples == k
@@ -611,6 +617,7 @@ def test_fewer_samples_than_are_kept_are_all_gone_back_through():
         (lambda: CIWAE(5, -0.1), "from 0 to 1"),
         (lambda: IWAE(5, gradient="drag"), "did you mean 'dreg'"),
         (lambda: build("iwae", (5,), gradient="none"), "unknown gradient 'none': known: plain, dreg"),
+        (lambda: IWAE(1, growth=5.0), "growth=5 is of the number of samples, and there is k=1"),
         (lambda: IWAE(5, kept=6), "kept=6: keep 1 to 5 of the samples"),
         (lambda: IWAE(5, kept=0), "keep 1 to 5"),
         (lambda: elbo(kept=2), "keep 1 to 1"),

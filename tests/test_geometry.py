@@ -156,6 +156,13 @@ def test_the_validity_radius_of_a_circle():
     assert validity_radius(scaled, [[3.0]], [[[1.0]]], codes=10 * codes) == pytest.approx(here, rel=1e-2)
 
 
+@pytest.mark.parametrize("at", [0.0, 1.0, -30.0])
+def test_a_linear_map_holds_everywhere_also_along_what_it_does_not_see(at):
+    W = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    narrow = (lambda x: x @ W.T, lambda z: z @ W)
+    assert np.isinf(linearize(narrow, np.full(5, at)).radius).all()
+
+
 def test_a_plane_is_linear_for_as_long_as_one_looks():
     plane = (lambda x: x[:, :2], lambda z: torch.cat([z, z], 1))
     assert np.isinf(validity_radius(plane, [[0.0, 1.0]])).all()

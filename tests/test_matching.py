@@ -72,6 +72,18 @@ def test_the_inverse_multiquadric_is_its_mixture_of_normal_kernels(d):
         assert MMD(closed=True)._of_normal(d, [c]).item() == pytest.approx(among, rel=2e-5)
 
 
+@pytest.mark.parametrize("far", [10.0, 100.0, 1000.0, 3e4])
+@pytest.mark.parametrize("d", [1, 16])
+def test_the_inverse_multiquadric_reaches_far_codes(d, far):
+    """There E k(z, y) is 1 / (1 + |z|² / c), but for terms of d / |z|²."""
+    z = torch.zeros(1, d, dtype=torch.float64)
+    z[0, 0] = far
+    c = 2.0 * d
+    inside = scipy.stats.norm(far, 1).expect(lambda x: c / (c + x**2 + d - 1))
+    found = MMD(scales=(1.0,), closed=True)._with_normal(z, [c]).item()
+    assert found == pytest.approx(inside, rel=1e-6 if d == 1 else 30 * d / (far**2 + c))
+
+
 @pytest.mark.parametrize("name", UNBIASED)
 @pytest.mark.parametrize("n", [2, 7, 50])
 def test_codes_of_the_prior_have_no_distance_on_average(name, n):

@@ -161,6 +161,45 @@ def test_a_model_of_another_library_cannot_be_fitted_again(pair, bare):
     assert "chartae fit" not in made
 
 
+@pytest.mark.parametrize(
+    ("model", "remedy", "argument"),
+    [
+        (ct.VAE(), {"recipe_params": {"covariance": "full", "free_bits": 0.0}}, "covariance=&#39;full&#39;"),
+        (
+            ct.Autoencoder(recipe="beta-vae", recipe_params={"beta": 4.0}),
+            {"recipe_params": {"beta": 1.0, "covariance": "diagonal"}},
+            "recipe_params={&#39;beta&#39;: 1.0}",
+        ),
+        (
+            ct.VAE(),
+            {"recipe": "contractive-ae", "recipe_params": {}},
+            "ct.Autoencoder(recipe=&#39;contractive-ae&#39;)",
+        ),
+    ],
+    ids=["own", "of any recipe", "another recipe"],
+)
+def test_what_to_try_is_an_argument_of_the_estimator(model, remedy, argument):
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    fitted = model.set_params(latent_dim=2, max_epochs=1, random_state=0).fit(X)
+    report = planted(
+        ct.audit(fitted, X, only=["reconstruction"]),
+        found("a", "fail", remedies=(Remedy("something", "try it", remedy),)),
+    )
+    assert f"<code>{argument}</code>" in render(report)
+
+
+def test_without_enough_codes_no_place_is_called_a_hole():
+    """Codes are N(0, I), and so are samples; a hundredth of 60 codes is nothing."""
+    W = torch.linalg.qr(torch.randn(20, 4, generator=torch.Generator().manual_seed(0)))[0]
+    for seed in range(3):
+        X = torch.randn(60, 4, generator=torch.Generator().manual_seed(seed)) @ W.T
+        chart = ct.geometry.Chart.of_pair(lambda x: x @ W, lambda z: z @ W.T, prior="normal", latent_dim=4)
+        report = ct.audit(chart, X, only=["prior-holes"])
+        assert report.findings[0].verdict == "cannot tell"
+        assert not any("holes" in label for label in labels(report))
+        assert "It takes 100 held-out codes" in drawn(report, "interpolation").shows
+
+
 def test_details_of_a_finding(images, bare):
     given = {"interval": (0.25, 0.75), "p_value": 0.004, "rows": (7, 3), "codes": ((0.5, 1.0, 2.0),)}
     made = render(planted(images, found("a", reference="Someone 2020", **given)))
@@ -229,6 +268,17 @@ def test_up_to_twenty_whole_numbers_are_classes():
     assert Coloring.of([0.5, 1.0]).names == ()
     assert Coloring.of([True, False]).names == ("False", "True")
     np.testing.assert_array_equal(Coloring.of([1.0, np.nan, 3.0]).values, [0, -1, 1])
+
+
+def test_what_is_missing_is_no_class():
+    assert Coloring.of(["a", None, "b", "a"]).names == ("a", "b")
+    assert Coloring.of([0, 1, -1, 2]).names == ("-1", "0", "1", "2")
+    marked = Coloring.of([0, 1, -1, 2], labels=True)
+    assert marked.names == ("0", "1", "2")
+    np.testing.assert_array_equal(marked.values, [0, 1, -1, 2])
+    whole = Coloring.of(np.arange(52.0) % 26, labels=True)  # labels, and no quantity
+    assert len(whole.names) == CLASSES
+    assert Coloring.of([0.5, np.nan, 1.25], labels=True).names == ()
 
 
 def test_of_many_classes_the_largest_are_named():

@@ -9,6 +9,7 @@ import numpy as np
 
 from chartae.core.errors import DataError
 from chartae.geometry.charts import chart_of
+from chartae.training.labels import labeled, missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Coloring", "Plane", "dots", "draw_map", "plot"]
 
 CLASSES = 20  # that colors can tell apart
+MOST = 200  # whole numbers that are labels, and no quantity
+NAMED = 12  # of them, where names stand on the map
 COLORS = (
     "#3b76c4", "#d95f02", "#2e9e6b", "#c43b5b", "#8465b8", "#8a5a2b", "#d36fb0",
     "#c9c400", "#5fd3e0", "#5e7d1e", "#8fb3e6", "#f2b277", "#92d1b0", "#e69aac",
@@ -106,13 +109,15 @@ class Coloring:
     values: np.ndarray
 
     @classmethod
-    def of(cls, y: Any) -> Coloring:
+    def of(cls, y: Any, *, labels: bool = False) -> Coloring:
         """Tell classes from numbers: up to 20 different whole numbers are classes, and so is all text.
 
         Parameters
         ----------
         y : array_like
-            ``(n,)``.
+            ``(n,)``; None and NaN are of no class.
+        labels : bool
+            Whether up to 200 different whole numbers are classes, and -1 beside two or more others is none.
 
         Returns
         -------
@@ -127,18 +132,23 @@ class Coloring:
         y = np.asarray(y)
         if y.ndim != 1:
             raise DataError(f"colors are of one value an item, and y has shape {y.shape}")
+        there = labeled(y) if labels else ~missing(y)
+        known: Any = y[there]
         if y.dtype.kind in "iuf":
-            known = y[np.isfinite(y)]
-            different = np.unique(known)
-            if len(different) > CLASSES or (different != np.round(different)).any():
+            known = known[np.isfinite(known)]
+            there = np.isin(y, known)
+            if (known != np.round(known)).any() or len(np.unique(known)) > (MOST if labels else CLASSES):
                 return cls((), y.astype(np.float64))
-            names = [f"{v:g}" for v in different]
-            return cls(tuple(names), np.where(np.isfinite(y), np.searchsorted(different, y), -1))
-        text, of, count = np.unique(y.astype(str), return_inverse=True, return_counts=True)
+            known = known.astype(np.int64)
+        else:
+            known = known.astype(str)
+        different, of, count = np.unique(known, return_inverse=True, return_counts=True)
         kept = np.sort(np.argsort(-count, kind="stable")[:CLASSES])
-        place = np.full(len(text), -1)
+        place = np.full(len(different), -1)
         place[kept] = np.arange(len(kept))
-        return cls(tuple(text[kept].tolist()), place[of])
+        values = np.full(len(y), -1)
+        values[there] = place[of]
+        return cls(tuple(str(v) for v in different[kept].tolist()), values)
 
 
 def dots(ax: Axes, points: np.ndarray, **look: Any) -> Any:
@@ -243,11 +253,14 @@ def draw_map(
         return
     palette = np.array([*COLORS, OTHER])
     dots(ax, points, c=palette[values], **look)
-    middles = [(name, points[values == i]) for i, name in enumerate(coloring.names)]
     if on_map:
         from matplotlib.patheffects import withStroke
 
-        for name, mine in middles:
+        largest = np.argsort(-np.bincount(values[values >= 0], minlength=len(coloring.names)), kind="stable")
+        for i in largest[:NAMED].tolist():
+            name, mine = coloring.names[i], points[values == i]
+            if not len(mine):
+                continue
             text = _literal(name if len(name) <= 12 else f"{name[:11]}…")
             x, y = np.median(mine, 0)
             halo = withStroke(linewidth=2.5, foreground="white")

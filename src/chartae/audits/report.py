@@ -306,7 +306,7 @@ def audit(
             kind = checks[name]
             lacking = next((need for need in kind.needs if not evidence.has(need)), None)
             if lacking is not None:
-                skipped[name] = LACKING[lacking]
+                skipped[name] = _lacking(lacking, evidence)
             elif not named and kind.budget == "full" and budget != "full":
                 skipped[name] = "only with budget='full'"
             else:
@@ -538,6 +538,14 @@ def _warning(finding: Finding) -> Finding:
     """Make a fail a warning, which says no more than that."""
     reading = Reading(finding.statistic, finding.interval, also=finding.also)
     return replace(finding, verdict="warn", says=_says(checks[finding.name], "warn", reading))
+
+
+def _lacking(need: str, evidence: Evidence) -> str:
+    """Say why a check does not apply."""
+    space = getattr(evidence.chart.given, "space_", None)
+    if need == "likelihood" and getattr(space, "likelihood", "") == "columns":
+        return "columns of several kinds are judged as numbers, of which p(x | z) says nothing"
+    return LACKING[need]
 
 
 def _setting(evidence: Evidence) -> Setting:

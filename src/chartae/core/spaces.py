@@ -263,6 +263,14 @@ class Space(nn.Module):
         return self.layout in ("hw", "hwc", "chw")
 
     @property
+    def limits(self) -> tuple[float, float] | None:
+        """The smallest and the largest number that the input's type holds, where it is a short integer's."""
+        kind = np.dtype(self.dtype)
+        if kind.kind not in "iu" or kind.itemsize > 2:
+            return None
+        return float(np.iinfo(kind).min), float(np.iinfo(kind).max)
+
+    @property
     def offers(self) -> frozenset[str]:
         """What an objective may need: "images", "distances", or to be "differentiable", as tokens are not."""
         offers = {
@@ -359,9 +367,8 @@ class Space(nn.Module):
             x = _finite(x * self.scale.float())
         if self.levels is not None:
             x = x.round()  # categories are whole numbers, and their steps in model units are not
-        kind = np.dtype(self.dtype)
-        if kind.kind in "iu" and kind.itemsize <= 2:
-            x = x.clamp(np.iinfo(kind).min, np.iinfo(kind).max)
+        if self.limits is not None:
+            x = x.clamp(*self.limits)
         if self.layout == "hw":
             return x.squeeze(-3)
         return x.movedim(-3, -1) if self.layout == "hwc" else x

@@ -102,6 +102,7 @@ def chart_of_estimator(estimator: Any, *, guidance: float | None = None) -> Char
         latent_dim=model.latent_dim,
         onto=maps.onto if model.support else None,
         origin=maps.origin(),
+        limits=maps.space.limits if maps.unit is not None else None,
     )
 
 

@@ -95,6 +95,8 @@ class Chart:
         From codes ``(..., d)`` to the nearest where codes can lie, on a sphere for instance; None: anywhere.
     origin : Tensor or None
         ``(*shape)``: what is to be added to items to have them as the user has them; None: nothing.
+    limits : (float, float) or None
+        The smallest and the largest number of the user's type, within which items are shown; None: any.
 
     Examples
     --------
@@ -122,6 +124,7 @@ class Chart:
     latent_dim: int | None = None
     onto: Callable[[Tensor], Tensor] | None = None
     origin: Tensor | None = None
+    limits: tuple[float, float] | None = None
 
     @staticmethod
     def of_pair(
@@ -239,7 +242,8 @@ class Chart:
             ``(..., *shape)``.
         """
         # In float64 where the data are: their offset may take all digits of float32.
-        return (items if self.origin is None else items + self.origin.to(items.device)).cpu().numpy()
+        items = items if self.origin is None else items + self.origin.to(items.device)
+        return (items if self.limits is None else items.clamp(*self.limits)).cpu().numpy()
 
     def take(self, X: Any, condition: Any = None) -> tuple[Tensor, Tensor | None]:
         """Make tensors of items and of their condition, which tells what is missing in them, too.

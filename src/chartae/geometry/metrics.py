@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 SHORTEST, LONGEST, STEPS = 1e-3, 10.0, 17  # radii that are tried, in standard deviations of the codes
-BISECTIONS = 9  # to within a thousandth of a step of the grid
+BISECTIONS = 12  # to within a four-thousandth of a step of the grid
 ROUNDING = 8  # units in the last place of a decoded item that say nothing
 
 
@@ -435,15 +435,20 @@ def _radii(chart: Chart, z: Tensor, v: Tensor, c: tuple[Tensor, ...], tolerance:
     linear = linear.flatten(2).movedim(0, 1).reshape(n * m, -1).to(z.device)
     z, v = z.repeat_interleave(m, 0), v.reshape(n * m, d)
     c = tuple(each.repeat_interleave(m, 0) for each in c)
-    # In a direction to which the decoder does not react, rounding is all that there is.
-    rounding = ROUNDING * torch.finfo(point.dtype).eps * point.norm(dim=1)
+    # In a direction to which the decoder does not react, rounding is all that there is: of the point itself,
+    # and of what is added up to it, which goes by the direction to which the decoder reacts most.
+    length = v.norm(dim=1)
+    most = (linear.norm(dim=1) / length).view(-1, m).amax(1).repeat_interleave(m)
+    eps = ROUNDING * torch.finfo(point.dtype).eps
+    rounding, growing = eps * (point.norm(dim=1) + most * z.norm(dim=1)), eps * most * length
 
     def leaves(rows: Tensor, r: Tensor) -> Tensor:
         """Whether the approximation is off at radii ``(rows,)``."""
         with torch.no_grad():
             moved = chart.decode(z[rows] + r[:, None] * v[rows], *(each[rows] for each in c)).flatten(1)
         gap = moved.to(z.device) - point[rows] - r[:, None] * linear[rows]
-        return gap.norm(dim=1) > tolerance * r * linear[rows].norm(dim=1) + rounding[rows]
+        small = rounding[rows] + r * growing[rows]
+        return gap.norm(dim=1) > tolerance * r * linear[rows].norm(dim=1) + small
 
     low, high = z.new_zeros(n * m), z.new_full((n * m,), torch.inf)
     open_ = torch.arange(n * m, device=z.device)

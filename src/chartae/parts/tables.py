@@ -296,6 +296,9 @@ class Inputs(nn.Module):
         self.register_buffer("rest", torch.tensor(rest, dtype=torch.int64), persistent=False)
         counts = torch.tensor([columns[i].kind == "count" for i in rest], dtype=torch.bool)
         self.register_buffer("counts", counts, persistent=False)
+        #: Of the values of a table, as they come: of a category ``column=category``.
+        self.names = [columns[i].name for i in rest]
+        self.names += [f"{columns[i].name}={v}" for i in self.one_hot for v in columns[i].categories or ()]
         first, *others = space.model_shape
         width = len(rest) + sum(self.one_hot.values()) if columns else first
         self.shape = (width + (first if self.gaps else 0), *others)

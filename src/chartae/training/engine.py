@@ -205,23 +205,23 @@ def train(
 
     # Of a training that is short for its warm-up, half still is of the whole objective.
     pace = float(max(1.0, 2 * plan.objective.warmup / max(epochs, 1)))
-    loop = Loop(
-        plan,
-        source,
-        gradients,
-        learning_rate,
-        shrink,
-        pace,
-        validation=validation,
-        batch_size=batch_size,
-        clip=clip,
-        averaging=averaging,
-        seed=seed,
-    )
-    if state is not None:
-        loop.restore(state)
     pause = pause or _never
     try:
+        loop = Loop(
+            plan,
+            source,
+            gradients,
+            learning_rate,
+            shrink,
+            pace,
+            validation=validation,
+            batch_size=batch_size,
+            clip=clip,
+            averaging=averaging,
+            seed=seed,
+        )
+        if state is not None:
+            loop.restore(state)
         while loop.epoch < epochs and not loop.waited(patience):
             paused, fault = loop.steps(pause)
             if paused:

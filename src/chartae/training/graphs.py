@@ -289,9 +289,9 @@ def _without_waiting() -> Iterator[None]:
 
 def _mapped(batch: Batch, f: Callable[[Tensor], Tensor]) -> Batch:
     c = None if batch.c is None else batch.c.map(f)
-    return Batch(f(batch.x), c, *(None if t is None else f(t) for t in (batch.index, batch.y, batch.weight)))
+    return Batch(f(batch.x), c, *(None if t is None else f(t) for t in (batch.index, batch.y)))
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    parts = [batch.x, *(batch.c or ()), batch.index, batch.y, batch.weight]
+    parts = [batch.x, *(batch.c or ()), batch.index, batch.y]
     return [t for t in parts if t is not None]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from chartae.core.errors import DataError
 
-__all__ = ["Corpus", "blocks", "near", "numbered", "vocabulary"]
+__all__ = ["Corpus", "analyzer", "blocks", "near", "numbered", "vocabulary"]
 
 BLOCK = 1 << 20  # words of which pairs are made in one go
 #: Pictures, with what joins and changes them.
@@ -62,12 +62,25 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower()
 
 
-def _analyzer() -> Callable[[str], list[str]]:
+def analyzer() -> Callable[[str], list[str]]:
+    """Give what tells the words of a text, in lower case: of letters with their marks, of digits, or an emoji.
+
+    Returns
+    -------
+    callable
+        From a text to its words.
+
+    Examples
+    --------
+    >>> from chartae.training.pairs import analyzer
+    >>> analyzer()("The fox. 🦊 यह")
+    ['the', 'fox', '🦊', 'यह']
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
     found: Callable[[str], list[str]] = CountVectorizer(
         preprocessor=_plain, token_pattern=_word()
-    ).build_analyzer()
+    ).buildanalyzer()
     return found
 
 
@@ -99,7 +112,7 @@ def vocabulary(texts: Sequence[str], min_count: int) -> tuple[tuple[str, ...], N
     >>> vocabulary(["the red fox", "The fox. 🦊"], 2)
     (('fox', 'the'), array([2, 2]))
     """
-    split = _analyzer()
+    split = analyzer()
     counts = Counter(word for text in texts for word in split(text))
     found = sorted((-n, word) for word, n in counts.items() if n >= min_count)
     if len(found) < 2:
@@ -132,7 +145,7 @@ def numbered(texts: Sequence[str], words: Sequence[str]) -> Corpus:
     >>> numbered(["red fox", "fox"], ("fox", "red")).text.tolist()
     [0, 0, 1]
     """
-    split, number = _analyzer(), {word: i for i, word in enumerate(words)}
+    split, number = analyzer(), {word: i for i, word in enumerate(words)}
     rows = [[number[word] for word in split(text) if word in number] for text in texts]
     lengths = [len(row) for row in rows]
     flat = np.fromiter((word for row in rows for word in row), np.int64, sum(lengths))

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError, one_line
+from chartae.training.pairs import analyzer
 from chartae.training.tokens import BytePairs, Bytes, tokenized
 
 __all__ = ["SentenceEncoder", "TextEncoder", "encoded", "lines_of", "texts_in"]
@@ -97,16 +98,18 @@ class TextEncoder:
         Raises
         ------
         DataError
-            If no text holds a word of two letters or more.
+            If no text holds a word.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.utils.extmath import randomized_svd
 
-        vectorizer = TfidfVectorizer(max_features=_WORDS, sublinear_tf=True, dtype=np.float32)
+        vectorizer = TfidfVectorizer(
+            analyzer=analyzer(), max_features=_WORDS, sublinear_tf=True, dtype=np.float32
+        )
         try:
             counts = vectorizer.fit_transform(texts)
         except ValueError:  # an empty vocabulary
-            raise DataError("no text holds a word of two letters or more: pass another encoder") from None
+            raise DataError("no text holds a word: pass another encoder") from None
         _, _, components = randomized_svd(counts, min(dim, *counts.shape), random_state=0)
         words = tuple(str(word) for word in vectorizer.get_feature_names_out())
         return cls(words, vectorizer.idf_.astype(np.float32), components.astype(np.float32))
@@ -127,7 +130,9 @@ class TextEncoder:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.preprocessing import normalize
 
-        vectorizer = TfidfVectorizer(vocabulary=self.vocabulary, sublinear_tf=True, dtype=np.float32)
+        vectorizer = TfidfVectorizer(
+            analyzer=analyzer(), vocabulary=self.vocabulary, sublinear_tf=True, dtype=np.float32
+        )
         vectorizer.idf_ = self.idf
         return normalize(np.asarray(vectorizer.transform(texts) @ self.components.T), copy=False)
 

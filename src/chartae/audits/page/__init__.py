@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from chartae.audits.findings import VERDICTS, Finding
 from chartae.audits.remedies import Remedy
+from chartae.models.recipes import find
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -100,7 +101,7 @@ def _environment() -> Environment:
 
 def _told(report: Report) -> dict[str, Any]:
     """Say what the templates need of a report."""
-    fitted = hasattr(report.evidence.chart.given, "blueprint_")
+    given = report.evidence.chart.given
     model, _, more = str(report.facts["model"]).partition("; ")
     facts = {FACTS.get(k, k): _plain(v) for k, v in report.facts.items() if k != "model"}
     return {
@@ -110,13 +111,13 @@ def _told(report: Report) -> dict[str, Any]:
         "model": more or model,
         "data": model if more else "",
         "facts": facts,
-        "rows": [_row(f, fitted) for f in sorted(report.findings, key=lambda f: VERDICTS.index(f.verdict))],
+        "rows": [_row(f, given) for f in sorted(report.findings, key=lambda f: VERDICTS.index(f.verdict))],
         "skipped": dict(report.skipped),
         "symbols": SYMBOLS,
     }
 
 
-def _row(finding: Finding, fitted: bool) -> dict[str, Any]:
+def _row(finding: Finding, given: Any) -> dict[str, Any]:
     """Say what a row of the table shows."""
     details: dict[str, str] = {"check": finding.name}
     if finding.statistic is not None:
@@ -127,7 +128,8 @@ def _row(finding: Finding, fitted: bool) -> dict[str, Any]:
     ok, fail = finding.thresholds
     if abs(ok) != float("inf"):
         side = "up to" if ok <= fail else "down to"
-        details["thresholds"] = f"ok {side} {_plain(ok)}, fails from {_plain(fail)}"
+        fails = "" if abs(fail) == float("inf") else f", fails from {_plain(fail)}"
+        details["thresholds"] = f"ok {side} {_plain(ok)}{fails}, where the interval is beyond it"
     if finding.p_value is not None:
         details["p"] = f"{finding.p_value:.2g}"
     if finding.rows:
@@ -147,19 +149,34 @@ def _row(finding: Finding, fitted: bool) -> dict[str, Any]:
         "title": finding.title,
         "says": finding.says,
         "details": details,
-        "remedies": [_cure(r, fitted) for r in finding.remedies],
+        "remedies": [_cure(r, given) for r in finding.remedies],
     }
 
 
-def _cure(remedy: Remedy, fitted: bool) -> dict[str, str]:
-    """Say what to try, in words, as an argument, and on the command line."""
+def _cure(remedy: Remedy, given: Any) -> dict[str, str]:
+    """Say what to try, in words, as an argument of the estimator that was fitted, and on the command line."""
+    fitted = hasattr(given, "blueprint_")
+    if not (fitted and remedy.changes):
+        return {"says": remedy.says, "arguments": "", "command": ""}
+    changes = dict(remedy.changes)
+    now = find(given.blueprint_["recipe"]).parameters | given.blueprint_["parameters"]
+    of_recipe = {k: v for k, v in changes.pop("recipe_params", {}).items() if now.get(k) != v}
+    flat = changes | of_recipe
+    said = all(f"{k}={f'{v:g}' if isinstance(v, float) else repr(v)}" in remedy.says for k, v in flat.items())
+    # Estimators of one recipe have its parameters as their own.
+    nested = changes | ({"recipe_params": of_recipe} if of_recipe else {})
+    if "prior" in changes:
+        arguments = f"model.fit_prior({changes['prior']!r})"
+    elif hasattr(given, "recipe_params"):
+        arguments = _called(nested)
+    else:
+        arguments = f"ct.Autoencoder({_called(nested)})" if "recipe" in changes else _called(flat)
     command = f"chartae fit --from RUN --remedy {remedy.name} --out NEW"
-    arguments = ", ".join(f"{k}={v!r}" for k, v in remedy.changes.items() if v != {})
-    if "prior" in remedy.changes:
-        arguments = f"model.fit_prior({remedy.changes['prior']!r})"
-    known = fitted and bool(remedy.changes)
-    said = not known or arguments in remedy.says
-    return {"says": remedy.says, "arguments": "" if said else arguments, "command": command if known else ""}
+    return {"says": remedy.says, "arguments": "" if said else arguments, "command": command}
+
+
+def _called(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v!r}" for k, v in arguments.items())
 
 
 def _plain(value: Any) -> str:

@@ -96,8 +96,6 @@ class Batch:
         ``(n,)`` row numbers in the source.
     y : Tensor or None
         ``(n,)`` or ``(n, m)``, what a head is to predict, in its own units; NaN where it is not known.
-    weight : Tensor or None
-        ``(n,)`` row weights.
 
     Examples
     --------
@@ -111,7 +109,6 @@ class Batch:
     c: RawCondition | None = None
     index: Tensor | None = None
     y: Tensor | None = None
-    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)

@@ -195,7 +195,7 @@ class GanCritic(Objective):
         assert level.p is not None
         z = level.z.detach()
         k, n = z.shape[:2]
-        drawn = draws_of(level.p, k * n, trace.noise).detach().reshape(z.shape)
+        drawn = draws_of(level.p, k * n, trace.noise).reshape(z.shape)
         again = _expected(trace.model.likelihood(torch.cat([z, drawn]), trace.c)).flatten(0, 1)
         seen = _constant(self.features, _expected(trace.px).flatten(0, 1))
         target = self.features(x)

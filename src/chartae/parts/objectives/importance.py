@@ -51,6 +51,8 @@ class _Weighted(Warmed):
         warmup: float = 0.0,
     ) -> None:
         super().__init__(warmup)
+        if growth and max(k, m) == 1:
+            raise PlanError(f"growth={growth:g} is of the number of samples, and there is k=1: use k=5, say")
         if growth < 0:
             raise PlanError(f"growth={growth:g} is negative: use 0 for all samples from the start")
         if min(k, m) < 1:
@@ -142,7 +144,9 @@ class _Weighted(Warmed):
         kl_term = Term(values.sum(1), 0.0, per_dim=values.mean(0))
         if whole is not trace:
             rows = trace.expect(log_weights)
-            bound = self._bound(self._log_weights(whole)) + (rows - rows.detach())
+            with torch.no_grad():  # draws that bring their density have its graph in either pass
+                bound = self._bound(self._log_weights(whole))
+            bound = bound + (rows - rows.detach())
         else:
             bound = self._bound(log_weights)
             if self.weighs and torch.is_grad_enabled():
@@ -440,11 +444,9 @@ def elbo(
     >>> elbo(), elbo(5, warmup=2.0)
     (nll + kl, iwae(k=5, warmup=2))
     """
-    if k == 1 and kept in (None, 1):
-        if growth:
-            raise PlanError(f"growth={growth:g} is of the number of samples, and there is k=1: use k=5, say")
+    if k == 1 and kept in (None, 1) and not growth:
         return NegLogLik() + KL(free_bits=free_bits, warmup=warmup)
-    if free_bits:
+    if free_bits and k > 1:
         raise PlanError(f"free_bits act on the kl term, and the bound of k={k} samples has none: use k=1")
     return IWAE(k, kept=kept, growth=growth, warmup=warmup)
 

@@ -9,6 +9,7 @@ import numpy as np
 from chartae.audits.maps import COLORS, OTHER, Coloring, Plane, dots, draw_map
 from chartae.audits.page.figures.view import POINTS, STREAM, View, finite_numbers
 from chartae.audits.page.panels import INK, SECOND, Figure, Panel, chart
+from chartae.training.labels import labeled
 
 __all__: list[str] = []
 
@@ -30,7 +31,11 @@ def draw_codes(view: View) -> Figure:
 
     labels = view.evidence.labels
     if labels is not None and labels.ndim == 1:
-        panel("Labels", "Map of the codes, colored by label", Coloring.of(labels[:n]))
+        coloring = Coloring.of(labels[:n], labels=True)
+        there = labels[:n][labeled(labels[:n])].tolist()
+        of = f" (the {len(coloring.names)} most frequent of {len(set(there))})"
+        of = of if len(set(there)) > len(coloring.names) else ""
+        panel(f"Labels{of}", f"Map of the codes, colored by label{of}", coloring)
     else:
         panel("Codes", "Map of the codes", None)
     known = view.per_row("density", "log_density")
@@ -134,11 +139,9 @@ def _marks(view: View, points: np.ndarray) -> Panel | None:
 def _holes(view: View) -> np.ndarray:
     """Give sampled codes that are far from those of items, ``(m, d)``."""
     found = view.finding("prior-holes")
-    if found is not None and found.verdict == "ok":
-        return np.empty((0, view.z.shape[1]))
-    if found is not None and len(found.codes):
+    if found is not None and found.verdict in ("warn", "fail") and len(found.codes):
         return np.asarray(found.codes, dtype=float)
-    if view.chart.source is None:
+    if found is not None or view.chart.source is None:
         return np.empty((0, view.z.shape[1]))
     z = view.evidence.sampled(500, prior=view.chart.prior is not None, stream=STREAM + 2).double().numpy()
     far = view.away(z) > view.radius

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chartae.audits.holes import FEWEST
 from chartae.audits.page.figures.view import View
 from chartae.audits.page.panels import Figure, Panel, chart, sheet
 from chartae.geometry.interpolation import interpolate
@@ -32,14 +33,21 @@ def draw_interpolation(view: View) -> Figure | None:
     return Figure(
         "interpolation",
         "Ways between two items",
-        "Each row goes from the code of one held-out item to that of another. "
-        + _FRAMED.format(what="framed" if view.pictured else "dashed"),
+        f"Each row goes from the code of one held-out item to that of another{_under(view)}.{_framed(view)}",
         "each step could be an item, changes are even, and no step leaves the codes of items.",
         tuple(panels),
     )
 
 
-_FRAMED = "Steps that are farther from the codes of items than 99 % of held-out codes are {what}."
+def _framed(view: View) -> str:
+    if not math.isfinite(view.radius):
+        return f" It takes {FEWEST} held-out codes to say which steps leave those of items."
+    what = "framed" if view.pictured else "dashed"
+    return f" Steps that are farther from the codes of items than 99 % of held-out codes are {what}."
+
+
+def _under(view: View) -> str:
+    return "" if view.evidence.c is None else ", decoded under the condition of the first item"
 
 
 def _paths(view: View, rows: list[tuple[int, int]], kind: str) -> list[Tensor]:
@@ -67,8 +75,9 @@ def _walks(view: View, paths: Sequence[Tensor], label: str, alt: str, rows: Sequ
     far = (view.away(z) > view.radius).reshape(len(paths), -1)
     if view.pictured:
         strips = view.pictures(x).reshape(len(paths), len(paths[0]), *view.pictures(x[:1]).shape[1:])
-        leaving = f"{far.mean():.0%} of the steps are off the codes of items".replace("%", " %")
-        return [sheet(list(strips), f"{alt}; {leaving}", f"{label}: {leaving}", list(far))]
+        leaving = f": {far.mean():.0%} of the steps are off the codes of items".replace("%", " %")
+        leaving = leaving if math.isfinite(view.radius) else ""
+        return [sheet(list(strips), f"{alt}{leaving}", f"{label}{leaving}", list(far))]
     panels = []
     for i, items in enumerate(x.reshape(len(paths), -1, *x.shape[1:])[:2]):
         name = f"{label}, {i + 1}"
@@ -111,7 +120,7 @@ def draw_traversals(view: View) -> Figure:
         "traversals",
         "What the axes do",
         "From the mean code along the principal axes of the codes, widest first, from −2.5 to 2.5 standard "
-        "deviations. " + _FRAMED.format(what="framed" if view.pictured else "dashed"),
+        f"deviations{_under(view)}.{_framed(view)}",
         "each axis changes something that can be named, and its ends still look like items.",
         tuple(panels),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from chartae.audits.findings import Finding
+from chartae.audits.holes import FEWEST
 from chartae.audits.maps import Plane
 from chartae.audits.page.panels import chart
 from chartae.core.images import is_picture, look_of, tiles
 from chartae.core.spaces import Space
 from chartae.geometry.neighbors import nearest
+from chartae.parts.tables import Inputs
 
 if TYPE_CHECKING:
     from chartae.audits.report import Report
@@ -23,6 +26,7 @@ __all__ = ["View"]
 
 POINTS = 2_000  # of a map
 NEIGHBORS = 5
+NAMED = 24  # values of an item, where they have names
 LARGEST = 96  # pixels of a picture's longer side
 STREAM = 900  # of random numbers: those of the checks are below
 SIGNIFICANT = 0.01  # nats, and the share of held-out codes that lie farther out
@@ -181,11 +185,15 @@ class View:
         """
         item = item.detach().cpu()
         series = item if item.dim() == 2 and item.shape[1] <= 3 else item.flatten()[:, None]
-        if len(series) <= 12:
+        if len(series) <= 12 or self.names:
             look = {"marker": "o", "markersize": 3, **look}
         ax.plot(series.numpy(), **look)
         if self.names:
-            ax.set_xticks(range(len(self.names)), labels=self.names, rotation=30, ha="right")
+            many = len(self.names) > 8
+            turned: dict[str, Any] = (
+                {"rotation": 90, "fontsize": 6} if many else {"rotation": 30, "ha": "right"}
+            )
+            ax.set_xticks(range(len(self.names)), labels=self.names, **turned)
         elif len(series) <= 12:
             ax.set_xticks(range(len(series)))
 
@@ -210,17 +218,18 @@ class View:
     def names(self) -> list[str]:
         """Of the values of an item, where there are few."""
         names, n = getattr(self.space, "columns", None), self.evidence.features
-        return (
-            []
-            if names is None or len(names) != n or n > 8
-            else [str(name)[:12].replace("$", r"\$") for name in names]
-        )
+        if names is not None and len(names) != n and self.space is not None:
+            names = Inputs(self.space).names  # of columns that differ in kind
+        if names is None or len(names) != n or n > NAMED:
+            return []
+        return [str(name)[:14].replace("$", r"\$") for name in names]
 
     @property
     def unit(self) -> str:
         """Of the items' values."""
-        tabular = self.space is not None and self.space.scale.numel() > 1
-        return "standard deviations" if tabular else "units of the data"
+        if self.space is None or self.space.scale.numel() == 1:
+            return "units of the data"
+        return "standard deviations" + ", or chances" * bool(Inputs(self.space).one_hot)
 
     # ---------------------------------------------------------------- codes
 
@@ -236,8 +245,10 @@ class View:
 
     @cached_property
     def radius(self) -> float:
-        """How far from others a held-out code may be: 99 % are nearer."""
+        """How far from others a held-out code may be: 99 % are nearer; infinite where too few can say."""
         queries = self.evidence.queries[:POINTS].double().numpy()
+        if len(queries) < FEWEST:
+            return math.inf
         return float(np.quantile(self.away(queries), 1 - SIGNIFICANT))
 
     def away(self, Z: Any) -> np.ndarray:
@@ -263,13 +274,16 @@ class View:
 
     @cached_property
     def pairs(self) -> list[tuple[int, int]]:
-        """Rows to walk between: of different classes where there are any, and typically far apart."""
+        """Rows to walk between: of one condition, or else of different classes, and typically far apart."""
         n = min(len(self.z), POINTS)
         random = self.evidence.random(STREAM)
         a, b = random.permutation(n)[: n // 2], random.permutation(n)[: n // 2]
         apart = (self.z[a] - self.z[b]).norm(dim=1).numpy()
-        labels = self.evidence.labels
-        if labels is not None and labels.ndim == 1:
+        labels, c = self.evidence.labels, self.evidence.c
+        if c is not None:
+            alike = (c[a] == c[b]).flatten(1).all(1).cpu().numpy()
+            apart = np.where(alike, apart, 0) if alike.any() else apart
+        elif labels is not None and labels.ndim == 1:
             apart = np.where(labels[a] != labels[b], apart, 0)
         order = np.argsort(-apart)
         order = order[len(order) // 8 :]  # the farthest are exceptions
