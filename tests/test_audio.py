@@ -76,6 +76,27 @@ def test_channels_are_averaged():
     np.testing.assert_allclose(MEL.encode(both), MEL.encode(wave / 2), atol=1e-5)
 
 
+@pytest.mark.parametrize("seconds", [1, 10, 60])
+def test_of_a_long_sound_every_part_counts(seconds):
+    """A beep of 50 ms is seen wherever it stands, and what is shorter than the frames is as ever."""
+    silence = np.zeros(seconds * 8000)
+    for onset in np.linspace(0, len(silence) - 400, 41).astype(int):
+        beep = silence.copy()
+        beep[onset : onset + 400] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(400) / 8000)
+        assert (MEL.encode(beep) - MEL.encode(silence)).max() > 0.05
+
+
+def test_channels_before_samples_are_refused():
+    for wave in (np.zeros((1, 4000)), np.zeros((2, 4000))):
+        with pytest.raises(
+            DataError, match=r"more channels than samples: pass \(samples, channels\), wave.T"
+        ):
+            MEL.encode(wave)
+    for rate in (0, -8000, 16_000.0):
+        with pytest.raises(PlanError, match="rate="):
+            MEL.encode(np.zeros(4000), rate=rate)
+
+
 def test_another_rate_is_resampled():
     middle = slice(8, -8)  # at the ends, the filter sees silence
     here, there = MEL.encode(tone(440)), MEL.encode(tone(440, rate=22_050), rate=22_050)

@@ -165,6 +165,22 @@ def test_a_frozen_model_stays_as_it_is_and_says_what_was_learned(kind, tmp_path)
     assert again.caption(np.eye(2)) == captioner.caption(np.eye(2))
     assert not any("language_model" in name for name in again.model_.state_dict())
     again.set_params(max_epochs=1).fit(CODES, TEXTS)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0, 0] += 1.0
+    with pytest.raises(RunFolderError, match="a language model whose weights were others: pass that one as"):
+        ct.Captioner.load(path, language_model=model)
+
+
+def test_a_folder_of_a_language_model_is_found_from_elsewhere(tmp_path, monkeypatch):
+    language_model("gpt2").save_pretrained(tmp_path / "gpt")
+    tokenizer().save_pretrained(tmp_path / "gpt")
+    monkeypatch.chdir(tmp_path)
+    captioner = ct.Captioner(language_model="gpt", **{**FEW, "max_epochs": 1}).fit(CODES, TEXTS)
+    captioner.save(tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    again = ct.Captioner.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.score_samples(CODES, TEXTS), captioner.score_samples(CODES, TEXTS))
 
 
 def test_all_can_be_learned_and_a_caption_is_said(tmp_path):

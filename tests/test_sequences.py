@@ -449,10 +449,23 @@ def test_a_memorized_text_is_said(memorized):
     assert (path[0], path[-1]) == (TEXTS[0], TEXTS[3])
 
 
-def test_draws_of_a_text_are_texts(memorized):
-    draws = memorized.reconstruct(TEXTS[:4], n_draws=2, random_state=0)
-    assert [len(draw) for draw in draws] == [4, 4]
-    assert all(isinstance(text, str) for draw in draws for text in draw)
+def test_draws_of_what_is_not_missing_are_refused(memorized):
+    with pytest.raises(DataError, match="n_draws=2 are of what is missing"):
+        memorized.reconstruct(TEXTS[:4], n_draws=2, random_state=0)
+
+
+def test_texts_may_come_one_after_the_other():
+    model = ct.TextVAE(**{**SMALL, "max_epochs": 1, "latent_dim": 2})
+    assert len(model.fit(text for text in TEXTS).transform(TEXTS)) == len(TEXTS)
+
+
+def test_a_text_is_not_cut_within_a_character():
+    texts = ["Привет мир", "日本語テキスト", "naïve 🦊", "abcdefgh", "é"]
+    with pytest.warns(UserWarning, match="cut to 5"):
+        rows = Bytes(5).encode(texts)
+    assert Bytes(5).decode(rows) == ["Пр", "日", "naïv", "abcde", "é"]
+    with pytest.warns(UserWarning, match="cut to 2"):  # of less than a character nothing whole is left
+        assert Bytes(2).decode(Bytes(2).encode(["日本"])) == ["�"]
 
 
 def test_what_texts_have_no_place_for_is_refused(memorized):

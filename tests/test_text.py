@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_directions_are_the_best_of_their_number():
 
 
 def test_dimensions_are_no_more_than_texts_or_words():
-    assert TextEncoder.fit(["a red fox", "one blue car"]).components.shape == (2, 5)
+    assert TextEncoder.fit(["a red fox", "one blue car"]).components.shape == (2, 6)
     assert TextEncoder.fit(["red fox"]).encode(["red fox"]).shape == (1, 1)
 
 
@@ -79,9 +80,18 @@ def test_a_text_without_a_known_word_is_zero():
     assert not TextEncoder.fit(["red fox", "blue car"]).encode(["ß", "", "unseen"]).any()
 
 
+def test_words_are_whole_in_all_scripts_and_in_either_form():
+    texts = ["यह किताब बहुत अच्छी है", "दिल्ली भारत की राजधानी है", "हिन्दी भाषा"]
+    assert {"किताब", "दिल्ली", "हिन्दी"} <= set(TextEncoder.fit(texts).vocabulary)
+    german = ["größere Übung für Köln", "schöne Grüße", "ein Käse aus Bayern"]
+    encoder = TextEncoder.fit(german)
+    apart = [unicodedata.normalize("NFD", text) for text in german]
+    np.testing.assert_array_equal(encoder.encode(apart), encoder.encode(german))
+
+
 def test_texts_without_words_are_refused():
-    with pytest.raises(DataError, match="two letters"):
-        TextEncoder.fit(["a", "!"])
+    with pytest.raises(DataError, match="no text holds a word"):
+        TextEncoder.fit(["...", "!"])
 
 
 def test_it_survives_json_and_tensors(tmp_path):

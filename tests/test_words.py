@@ -380,6 +380,21 @@ def test_words_that_grow_without_bounds_are_told_of():
         ct.WordEmbedding(latent_dim=4, max_epochs=3, learning_rate=100.0, random_state=0).fit(texts)
 
 
+def test_words_are_looked_up_as_they_were_counted(fitted):
+    word = fitted.words_[0]
+    np.testing.assert_array_equal(fitted.transform([word.upper()]), fitted.transform([word]))
+    cafe = ct.WordEmbedding(latent_dim=2, min_count=1, max_epochs=1, random_state=0).fit(
+        ["le café noir", "un café"]
+    )
+    assert cafe.transform(["cafe\u0301"]).shape == (1, 2)
+
+
+def test_texts_of_frequent_words_alone_have_a_score(fitted):
+    one, other = fitted.words_[:2]
+    for text in (f"{one} {other}", f"{other} {one}"):
+        assert np.isfinite(fitted.score([text]))
+
+
 def test_unknown_words_are_refused_in_a_line(fitted):
     with pytest.raises(DataError, match=r"'genera' is not known.*did you mean 'general'\?"):
         fitted.transform(["general", "genera"])

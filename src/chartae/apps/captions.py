@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,7 +157,10 @@ def _learn(captioner: Captioner, X: Any, lines: list[str], share: float, seed: i
 
     known, told = apart(X, share, seed)
     captioner.fit(_safe_indexing(X, known), [lines[i] for i in known])
-    X, lines = _safe_indexing(X, told), [lines[i] for i in told]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that texts are cut, which has been said of all
+        lines = captioner.medium_.decode(captioner.medium_.encode([lines[i] for i in told]))
+    X = _safe_indexing(X, told)
     said, nats = captioner.caption(X), captioner.score_samples(X, lines)
     exact = np.mean([one == other for one, other in zip(said, lines, strict=True)])
     typer.echo(f"learned   {len(known):,} texts, and told {len(told):,} others")

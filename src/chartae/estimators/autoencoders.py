@@ -9,7 +9,7 @@ from chartae.estimators.fitting import Fitting, _Task
 from chartae.estimators.keeping import Keeping
 from chartae.estimators.parameters import constructor, documented, of_recipe
 from chartae.training.readers import Dataset
-from chartae.training.tokens import tokenized
+from chartae.training.tokens import texts_of, tokenized
 
 __all__ = ["AE", "CVAE", "VAE", "Autoencoder", "TextVAE"]
 
@@ -196,9 +196,9 @@ class TextVAE(Fitting):
             raise PlanError(f"likelihood={self.likelihood!r} is not of texts: leave it out")
         texts = X.texts if isinstance(X, Dataset) and not getattr(X.medium, "restores", False) else None
         if texts is not None or not isinstance(X, Dataset):
-            texts = X if texts is None else texts
-            medium = tokenized(texts, self.tokens, self.max_length)
-            X = Dataset(medium.encode(texts), medium=medium)
+            given = texts_of(X if texts is None else texts)
+            medium = tokenized(given, self.tokens, self.max_length)
+            X = Dataset(medium.encode(given), medium=medium)
         return super()._prepare(X, y, keeping)
 
     def interpolate(

@@ -292,7 +292,8 @@ class Captioner(OnCodes):
     def _name(self) -> str | None:
         """What the language model is opened by, empty where it has no name; None where there is none."""
         model = self.language_model
-        return model if model is None or isinstance(model, str) else str(getattr(model, "name_or_path", ""))
+        name = model if model is None or isinstance(model, str) else str(getattr(model, "name_or_path", ""))
+        return str(Path(name).resolve()) if name and Path(name).is_dir() else name
 
     # ---------------------------------------------------------------- use
 
@@ -432,6 +433,7 @@ class Captioner(OnCodes):
             "feature_names": list(map(str, getattr(self, "feature_names_in_", []))) or None,
             "encoder": "chartae" if own else None if self.encoder_ is None else "yours",
             "encoder_sum": _sum_of(self.encoder_) if own else None,  # what cannot be kept is refused here
+            "language_sum": _sum_of_held(self.model_),
         }
         tensors = {**self.model_.state_dict(), "validation_rows": torch.from_numpy(self.validation_rows_)}
         home = keep(self, path, "captioner", facts, tensors, yours=YOURS, overwrite=overwrite)
@@ -511,6 +513,11 @@ class Captioner(OnCodes):
             with torch.random.fork_rng(devices=[]):
                 plan = made._plan(given)
             plan.model.load_state_dict(tensors)
+            if config.get("language_sum") not in (None, _sum_of_held(plan.model)):
+                raise RunFolderError(
+                    f"{path} was fitted to a language model whose weights were others: pass that one as "
+                    "language_model="
+                )
         made.model_ = plan.model.eval().to(where)
         return cast(Captioner, made)
 
@@ -520,6 +527,13 @@ def _sum_of(encoder: Any) -> str:
     from safetensors.torch import save  # which only those who keep or open something need
 
     return checksum(np.frombuffer(save(described(encoder)[1]), np.uint8))
+
+
+def _sum_of_held(model: Any) -> str | None:
+    """Sum up a frozen language model, of which the folder holds the name alone; None where there is none."""
+    held = [each for m in model.modules() if isinstance(m, Prefixed) for each in m.held]
+    tensors = (t for each in held for t in each.state_dict().values())
+    return checksum(*(t.cpu().reshape(-1).view(torch.uint8) for t in tensors)) if held else None
 
 
 def _encoder_within(path: Path, known: str | None, device: str) -> Any:

@@ -329,8 +329,7 @@ class Encoding(Checking):
         Codes are drawn from q(z | observed values) and weighted by their importance, so that what is filled
         in follows p(missing | observed): its mean, or the likeliest category, or draws. Of columns whose
         logarithms are modeled ("positive") it is the geometric mean, which is about their median: draws have
-        the mean. A model that knows no missing values gives all items as :meth:`project` does, unless draws
-        are asked for.
+        the mean. A model that knows no missing values gives all items as :meth:`project` does.
 
         Parameters
         ----------
@@ -350,6 +349,11 @@ class Encoding(Checking):
         ndarray or DataFrame
             ``(n, *shape)``; with ``n_draws`` ``(n_draws, n, *shape)``, or a list of tables, or of texts.
 
+        Raises
+        ------
+        DataError
+            If draws are asked of a model that knows no missing values.
+
         References
         ----------
         Mattei and Frellsen 2019, arXiv:1812.02633, equations 11 and 12.
@@ -365,7 +369,12 @@ class Encoding(Checking):
         (True, (5, 100, 3))
         """
         model: Any = self._ready()
-        if not model.space.gaps and n_draws is None:
+        if not model.space.gaps:
+            if n_draws is not None:
+                raise DataError(
+                    f"n_draws={n_draws} are of what is missing, and this model knows nothing of that: decode "
+                    "what sample_posterior draws, or fit with missing='mask'"
+                )
             return self.project(X, condition)
         given, X = X, self._check(X, reset=False)
         k, draws = count(n_importance, "n_importance"), None if n_draws is None else count(n_draws, "n_draws")

@@ -24,7 +24,7 @@ from chartae.estimators.parameters import constructor
 from chartae.estimators.runs import keep, kept
 from chartae.estimators.whole import whole
 from chartae.parts.words import SkipGram
-from chartae.training.pairs import Corpus, blocks, near, numbered, vocabulary
+from chartae.training.pairs import Corpus, blocks, near, numbered, plain, vocabulary
 from chartae.training.precision import flushed_denormals
 from chartae.training.readers import Dataset
 from chartae.training.tokens import texts_of
@@ -203,15 +203,16 @@ class WordEmbedding(BaseEstimator):
                 self.history_.append({"epoch": epoch, "loss": lost / seen})
         return self
 
-    def _steps(self, corpus: Corpus, rng: np.random.Generator) -> Iterator[_Step]:
+    def _steps(self, corpus: Corpus, rng: np.random.Generator, *, thinned: bool = True) -> Iterator[_Step]:
         """Draw pairs and noise for a pass over texts."""
         frequency = self.counts_ / self.counts_.sum()
         # The form of equation 5 that word2vec has, which keeps a few more than the paper's.
         # Of a few words all are frequent: those no more so than the average stay.
         rare = np.sqrt(max(self.subsample, 1 / len(frequency)) / frequency)
+        stays = np.minimum(1.0, rare + rare**2) if thinned else np.ones_like(rare)
         chance = np.cumsum(frequency**RARER)
         parts = blocks(corpus)
-        for i, block in enumerate(near(corpus, np.minimum(1.0, rare + rare**2), self.window, rng)):
+        for i, block in enumerate(near(corpus, stays, self.window, rng)):
             if not len(block):
                 continue
             size = self.batch_size or min(BATCH, max(ROW, len(block) // STEPS))
@@ -351,11 +352,15 @@ class WordEmbedding(BaseEstimator):
         """
         check_is_fitted(self)
         corpus, rng = numbered(_texts(texts), self.words_), np.random.default_rng(self.random_state_)
-        with torch.no_grad():
-            told = [
+
+        def judged(thinned: bool) -> list[tuple[float, int]]:
+            return [
                 (float(self.model_.loss(step.pairs, step.noise, self.negatives)), step.pairs[..., 0].numel())
-                for step in self._steps(corpus, rng)
+                for step in self._steps(corpus, rng, thinned=thinned)
             ]
+
+        with torch.no_grad():
+            told = judged(True) or judged(False)  # of a few frequent words none may be left
         if not told:
             raise DataError(ALONE)
         loss, n = np.array(told).T
@@ -369,7 +374,7 @@ class WordEmbedding(BaseEstimator):
     def _rows(self, words: Any) -> NDArray[np.int64]:
         check_is_fitted(self)
         number = {word: i for i, word in enumerate(self.words_)}
-        found = texts_of(words, "word")
+        found = [word if word in number else plain(word) for word in texts_of(words, "word")]
         for word in found:
             if word not in number:
                 close = difflib.get_close_matches(word, self.words_, n=1)

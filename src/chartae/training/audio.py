@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from chartae.core.counts import count
 from chartae.core.errors import DataError, PlanError, one_line
 from chartae.core.files import SOUNDS, atomic, folder_labels, visible_files
 
@@ -163,8 +164,10 @@ class LogMel:
         ------
         DataError
             If the wave is empty, not finite, or not in [-1, 1].
+        PlanError
+            If the rate is no whole number above 0.
         """
-        samples = self._samples(wave, rate or self.rate)
+        samples = self._samples(wave, self.rate if rate is None else count(rate, "rate"))
         power = self._spectrum(torch.from_numpy(samples)).abs().square()
         return _stretch((self._bands @ power + self.floor).log(), self.frames)[None].numpy()
 
@@ -302,6 +305,10 @@ class LogMel:
                 f"a wave of shape {x.shape} and type {x.dtype} is no sound: pass numbers, (samples,) or"
                 " (samples, channels)"
             )
+        if x.ndim == 2 and x.shape[1] > x.shape[0]:
+            raise DataError(
+                f"a wave of shape {x.shape} has more channels than samples: pass (samples, channels), wave.T"
+            )
         if x.dtype.kind in "iu":
             if x.dtype.itemsize > 4:
                 raise DataError(f"the full scale of {x.dtype} is unknown: convert the wave to int16 or float")
@@ -332,9 +339,12 @@ class LogMel:
 
 
 def _stretch(x: Tensor, frames: int) -> Tensor:
-    """Resample the last axis of (..., n_mels, t) linearly; the first and the last frame stay."""
-    flat = x.reshape(-1, *x.shape[-2:])
-    return F.interpolate(flat, size=frames, mode="linear", align_corners=True).reshape(*x.shape[:-1], frames)
+    """Resample the last axis of (..., n_mels, t) linearly; of more frames than are kept each counts."""
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    size = (x.shape[-2], frames)
+    return F.interpolate(flat, size, mode="bilinear", align_corners=True, antialias=True).reshape(
+        *x.shape[:-1], frames
+    )
 
 
 def _griffin_lim(mel: LogMel, magnitude: Tensor, samples: int, iterations: int) -> Tensor:

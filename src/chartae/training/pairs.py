@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from chartae.core.errors import DataError
 
-__all__ = ["Corpus", "analyzer", "blocks", "near", "numbered", "vocabulary"]
+__all__ = ["Corpus", "analyzer", "blocks", "near", "numbered", "plain", "vocabulary"]
 
 BLOCK = 1 << 20  # words of which pairs are made in one go
 #: Pictures, with what joins and changes them.
@@ -57,13 +57,30 @@ def _word() -> str:
     return rf"{letters}|{FLAG}|{PICTURE}(?:\u200d{PICTURE})*"
 
 
-def _plain(text: str) -> str:
-    """In lower case, and a letter and its mark as one, where there is one, as texts may have either."""
+def plain(text: str) -> str:
+    """Write a text as its words are known: in lower case, a letter and its mark as one, where there is one.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    str
+        In normal form C.
+
+    Examples
+    --------
+    >>> from chartae.training.pairs import plain
+    >>> plain("CAFE\u0301") == "caf\u00e9"
+    True
+    """
     return unicodedata.normalize("NFC", text).lower()
 
 
 def analyzer() -> Callable[[str], list[str]]:
-    """Give what tells the words of a text, in lower case: of letters with their marks, of digits, or an emoji.
+    """Give what tells the words of a text, in lower case: letters with their marks, digits, or an emoji.
 
     Returns
     -------
@@ -79,8 +96,8 @@ def analyzer() -> Callable[[str], list[str]]:
     from sklearn.feature_extraction.text import CountVectorizer
 
     found: Callable[[str], list[str]] = CountVectorizer(
-        preprocessor=_plain, token_pattern=_word()
-    ).buildanalyzer()
+        preprocessor=plain, token_pattern=_word()
+    ).build_analyzer()
     return found
 
 

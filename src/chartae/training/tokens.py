@@ -20,6 +20,7 @@ from chartae.parts.networks import evaluating
 __all__ = ["Borrowed", "BytePairs", "Bytes", "language_model_of", "texts_of", "tokenized"]
 
 VOCABULARY = 2048  # byte pairs, unless a number says how many
+BYTES = 4  # of a character, at most
 LONGEST = 512  # tokens of a text, unless a number says how many: all rows are as long as the longest
 ROUNDING = 8  # digits in the last place, by which two rows of one batch may differ
 
@@ -77,7 +78,7 @@ class _Tokens(ABC):
             if not text:
                 raise DataError(f"text {i} (from 0) is empty: leave it out")
             found = self._numbers(text)
-            lengths[i], found = len(found), found[: self.max_length]
+            lengths[i], found = len(found), self._cut(found)
             row[: len(found)] = found + 1
             row[len(found)] = self.end
         if (cut := int((lengths > self.max_length).sum())) > 0:
@@ -88,6 +89,14 @@ class _Tokens(ABC):
                 stacklevel=5,
             )
         return out
+
+    def _cut(self, found: Any) -> Any:
+        """Keep the first numbers, and no part of a character, of which a token may hold a byte."""
+        kept = found[: self.max_length]
+        if len(kept) < len(found):
+            whole = (kept[: len(kept) - i] for i in range(min(BYTES, len(kept) - 1)))
+            return next((part for part in whole if not self._text(np.asarray(part)).endswith("�")), kept)
+        return kept
 
     def decode(self, items: Any) -> list[str]:
         """Read tokens as texts.
