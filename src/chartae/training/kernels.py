@@ -390,6 +390,8 @@ class BoundGradients(LayerGradients):
         What is trained.
     dtype : torch.dtype
         float32, or bfloat16 for wide layers.
+    thrifty : bool
+        No effect: there is one sample of a row.
 
     Raises
     ------
