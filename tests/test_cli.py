@@ -25,6 +25,7 @@ from chartae.apps.cli import app, main
 from chartae.apps.health import write_source
 from chartae.apps.options import value_of
 from chartae.apps.outputs import write
+from chartae.apps.using import _filled
 from chartae.core.errors import RunFolderError
 from chartae.models.persistence import FILES, OpenRun
 from chartae.training.audio import LogMel
@@ -1070,3 +1071,10 @@ def test_a_stream_goes_on_with_the_memory_that_it_was_begun_with(tmp_path, monke
     line[3] = again
     done(*line, "--max-time", "0.01", "--memory", "20KB")
     assert "memory=" in refused(*line, "--resume", "--memory", "40KB")
+
+
+def test_what_is_filled_in_is_counted():
+    frame = pd.DataFrame({"a": [1.0, np.nan], "b": ["x", None]})
+    assert _filled(frame) == "2 missing values filled in; what was there stays as it is"
+    assert _filled(np.array([[np.nan, 1.0]])).startswith("1 missing value filled in")
+    assert _filled(np.eye(2)).startswith("no value is missing, so that all stay as they are")

@@ -875,6 +875,16 @@ def test_a_row_without_a_score_is_an_outlier(vae):
             assert vae.predict(X)[1] == -1
 
 
+def test_items_in_a_smaller_unit_than_those_of_the_fit_are_named(vae):
+    X = plane()[:50]
+    with pytest.warns(UserWarning, match="are these in the same units"):
+        vae.transform(X / 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vae.transform(X)
+        vae.transform(X[:3] / 1000)  # a few may be alike
+
+
 def test_categories_are_whole_numbers():
     X = np.random.default_rng(0).integers(0, 50, (200, 4))
     m = ct.VAE(**SMALL, likelihood="categorical").fit(X)

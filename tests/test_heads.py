@@ -323,6 +323,19 @@ def test_more_labels_tell_more():
     assert "480" in str(found).splitlines()[0]
 
 
+@pytest.mark.parametrize("framed", [True, False])
+def test_columns_have_units_of_their_own(framed):
+    """What tells classes apart is lost beside a column of large numbers, unless both are scaled."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 300)
+    X = np.stack([y + 0.2 * rng.normal(size=300), 1e4 * rng.normal(size=300)], 1)
+    given = ct.VAE(latent_dim=1, hidden=(8,), scale="feature", max_epochs=1, random_state=0).fit(X)
+    given = PCA(1) if framed else given
+    X = pd.DataFrame(X, columns=["a", "b"]) if framed else X
+    found = ct.label_efficiency_curve(given, X, y, counts=(200,), repeats=2, random_state=0)
+    assert found.scores["raw input"].mean() > 0.95
+
+
 def test_every_class_is_among_few_labels():
     y = np.repeat([3, 5, 8], [400, 90, 10])
     for seed in range(5):

@@ -857,3 +857,13 @@ def test_the_command_line_refuses_in_one_line(tmp_path, captioner):
         assert done.exit_code == 2
         assert message in done.output
         assert len(done.output.strip().splitlines()) == 1
+
+
+def test_a_captioner_of_images_is_kept_with_its_encoder(tmp_path):
+    """Weights of convolutions lie in memory in another order than files have them."""
+    X = np.random.default_rng(0).normal(size=(40, 16, 16)).astype(np.float32)
+    encoder = ct.VAE(latent_dim=2, network="conv2d", max_epochs=1, random_state=0).fit(X)
+    texts = ["one", "two"] * 20
+    captioner = ct.Captioner(encoder, **{**SMALL, "max_epochs": 1}).fit(X, texts)
+    again = ct.Captioner.load(captioner.save(tmp_path / "captioner"))
+    np.testing.assert_allclose(again.score_samples(X, texts), captioner.score_samples(X, texts), rtol=1e-5)

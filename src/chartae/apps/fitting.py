@@ -172,7 +172,7 @@ def fit(
     if is_unfinished(out):
         typer.echo(_goes_on(out), err=True)
     write_source(out, items, **words)
-    judged = True
+    judged = len(estimator.validation_rows_) > 0
     if not no_audit and not is_unfinished(out) and not estimator.model_.likelihood.sequential:
         judged = _audit_fit(estimator, items, out, before, quiet=quiet)
     if not quiet:

@@ -92,14 +92,14 @@ def _named(out: Path | None, run: Path, name: str, estimator: Any) -> Path:
         raise DataError(f"the model was fitted on arrays, and {target} is a table: let its name end in .npy")
     if target.suffix == ".npy" and (words := _words(space)):
         raise DataError(
-            f"column {words!r} is no number, and {target} holds numbers alone: let its name end in .csv"
+            f"column {words!r} is no number, and {target} holds numbers alone: let its name end in {usual}"
         )
     if target.suffix not in (".npy", ".png", ".csv", ".parquet"):
         others = ".png (images), .csv and .parquet (tables), .txt (texts), .wav (a sound)"
         raise DataError(f"{target} ends in none of .npy (arrays), {others}")
     if target.suffix == ".png" and not is_picture(space):
         raise DataError(
-            f"items of shape {space.shape} are no images, and {target} is one: let its name end in .npy"
+            f"items of shape {space.shape} are no images, and {target} is one: let its name end in {usual}"
         )
     return target
 

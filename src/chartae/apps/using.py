@@ -181,7 +181,10 @@ def reconstruct(
     size: Size = None,
     memory: Memory = None,
 ) -> None:
-    """Encode and decode items. What is missing is filled in; a picture shows the originals above."""
+    """Encode and decode items. What is missing is filled in; a picture shows the originals above.
+
+    Of a run that knows missing values, those that are there stay as they are.
+    """
     from dataclasses import replace
 
     from chartae.core.images import pairs
@@ -198,12 +201,26 @@ def reconstruct(
         y = None if items.y is None else items.y[:SHOWN]
         items = replace(items, X=shown(items.X, target), y=y)
     refuse_several(target, len(items.X))
-    X = estimator.reconstruct(features_of(items, estimator), condition=condition_of(estimator, items))
+    features = features_of(items, estimator)
+    X = estimator.reconstruct(features, condition=condition_of(estimator, items))
+    if estimator.space_.gaps:
+        typer.echo(_filled(features))
     if target.suffix != ".png":
         write(target, X, estimator)
     else:
         columns = min(len(X), COLUMNS)
         write(target, pairs(items.X, X, columns), estimator, columns)
+
+
+def _filled(features: Any) -> str:
+    """Say what a run that knows missing values makes of items."""
+    import numpy as np
+    import pandas as pd
+
+    missing = int(np.asarray(pd.isna(features)).sum())
+    if missing:
+        return f"{missing:,} missing value{'s' * (missing > 1)} filled in; what was there stays as it is"
+    return "no value is missing, so that all stay as they are: encode, then decode, gives reconstructions"
 
 
 def recipes() -> None:

@@ -28,6 +28,7 @@ from chartae.estimators.parameters import widths
 from chartae.estimators.progress import show_progress
 from chartae.estimators.runs import described, keep, kept, load
 from chartae.estimators.whole import whole
+from chartae.models.persistence.files import separate
 from chartae.models.spoken import spoken
 from chartae.parts.networks import Prefixed
 from chartae.parts.units import infer_space
@@ -526,7 +527,7 @@ def _sum_of(encoder: Any) -> str:
     """Sum up all that an encoder has learned, by which it is known again."""
     from safetensors.torch import save  # which only those who keep or open something need
 
-    return checksum(np.frombuffer(save(described(encoder)[1]), np.uint8))
+    return checksum(np.frombuffer(save(separate(described(encoder)[1])), np.uint8))
 
 
 def _sum_of_held(model: Any) -> str | None:

@@ -90,7 +90,7 @@ class Checking(
             self._refuse_shape(X.shape)
             self.space_.check(X, None if np.isnan(low) else (low, high))
             if self.space_.schema is None:
-                warn_of_other_units(low, high, self.space_.value_range)
+                warn_of_other_units(low, high, self.space_.value_range, len(X))
         return X
 
     def _numbers(self, X: Any, *, reset: bool, named: bool) -> tuple[np.ndarray, float, float]:

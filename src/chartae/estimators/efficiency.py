@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import column_or_1d
 
+from chartae.core.columns import is_frame
 from chartae.core.counts import count
 from chartae.core.errors import DataError, PlanError
 from chartae.estimators.checking import in_memory
@@ -240,6 +242,10 @@ def _seen(encoder: Any, X: Any, told: Any, seed: int) -> dict[str, tuple[np.ndar
     if any(np.isnan(part).any() for part in flat):
         filler = SimpleImputer(keep_empty_features=True).fit(flat[0])
         flat = [filler.transform(part) for part in flat]
+    spaces = [getattr(each, "space_", None) for each in given.values()]
+    if is_frame(X) or any(space is not None and space.scale.numel() > 1 for space in spaces):
+        scaler = StandardScaler().fit(flat[0])  # columns have units of their own
+        flat = [scaler.transform(part) for part in flat]
     raw = coded(None, flat[0]), coded(None, flat[1])
     d = min(next(iter(out.values()))[0].shape[1], *raw[0].shape)
     pca = PCA(d, random_state=0).fit(raw[0])

@@ -18,6 +18,8 @@ __all__ = ["warn_of_constant", "warn_of_other_units", "warn_of_outliers", "warn_
 SAID = 5  # constant columns of which it is said how they are left out
 MOSTLY, OUTSIDE = 0.9, 0.1  # share of a variance that one value holds, in fewer than this share of the rows
 PIXELS = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))  # ranges of images, most of which may be empty
+LITTLE = 0.02  # of that range, in which no values of another sample lie all
+SEVERAL = 20  # items that are not all alike
 FAR = 10.0  # times the range of all values of a fit, beyond its ends
 FEW, LOOKED_AT = 20, 1 << 22  # rows of which that says something, and values from the start, of more
 
@@ -174,8 +176,8 @@ def warn_of_outliers(X: Any, schema: Schema | None, *, shared: bool = True) -> N
         )
 
 
-def warn_of_other_units(low: float, high: float, seen: tuple[float, float]) -> None:
-    """Name values so far beyond those of the fit that they may have another unit.
+def warn_of_other_units(low: float, high: float, seen: tuple[float, float], rows: int) -> None:
+    """Name values so far beyond those of the fit, or within so little of them, that the unit may be another.
 
     Parameters
     ----------
@@ -183,6 +185,8 @@ def warn_of_other_units(low: float, high: float, seen: tuple[float, float]) -> N
         The smallest and the largest.
     seen : tuple of float
         Those of the fit.
+    rows : int
+        Of how many items: a few may be alike.
 
     Examples
     --------
@@ -190,12 +194,13 @@ def warn_of_other_units(low: float, high: float, seen: tuple[float, float]) -> N
     >>> from chartae.estimators.suspicions import warn_of_other_units
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
-    ...     warn_of_other_units(0.0, 255.0, (0.0, 1.0))
+    ...     warn_of_other_units(0.0, 255.0, (0.0, 1.0), 5)
     >>> str(caught[0].message)
     'values are from 0 to 255, and those of the fit were from 0 to 1: are these in the same units?'
     """
-    away = FAR * (seen[1] - seen[0])
-    if away and (high > seen[1] + away or low < seen[0] - away):
+    span = seen[1] - seen[0]
+    away, narrow = FAR * span, rows >= SEVERAL and high - low < LITTLE * span
+    if away and (high > seen[1] + away or low < seen[0] - away or narrow):
         warnings.warn(
             f"values are from {low:g} to {high:g}, and those of the fit were from {seen[0]:g} to "
             f"{seen[1]:g}: are these in the same units?",

@@ -62,7 +62,7 @@ def save(
     """
     from safetensors.torch import save_file
 
-    apart = _apart(tensors)
+    apart = separate(tensors)
     save_file(apart, file, {**texts, "checksum": " ".join([_checksum(apart, texts), *beside])})
 
 
@@ -105,8 +105,26 @@ def _checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
     return f"{found:08x}"
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give each tensor a storage of its own, as safetensors wants it: tied weights are written twice."""
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor a storage of its own, as safetensors wants it: tied weights are written twice.
+
+    Parameters
+    ----------
+    tensors : Mapping of str to Tensor
+        Of any shapes, ``(...)``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same, on the CPU and contiguous.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from chartae.models.persistence.files import separate
+    >>> separate({"a": torch.zeros(2, 3).T})["a"].is_contiguous()
+    True
+    """
     apart: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():

@@ -163,7 +163,7 @@ def _read_path(source: str, labels: Any, size: tuple[int, int] | None, encoder: 
         raise DataError(f"{path} is one sound: pass the folder that holds the sounds")
     raise DataError(
         f"{path} has a format that is not read: pass .npy, .npz, .csv, .parquet, .txt, or a folder of "
-        "images or sounds"
+        "images or sounds; other tables can be written as .csv or .parquet"
     )
 
 
