@@ -819,6 +819,10 @@ def test_the_log_mass_of_binary_values_has_all_its_derivatives(per_dim):
 
     assert torch.autograd.gradcheck(mass, (logits, v))
     assert torch.autograd.gradgradcheck(mass, (logits, v))
+    for one, other in ((logits, v.detach()), (logits.detach(), v)):
+        (alone,) = torch.autograd.grad(mass(one, other), one if one.requires_grad else other)
+        both = torch.autograd.grad(mass(logits, v), logits if one.requires_grad else v)[0]
+        torch.testing.assert_close(alone, both)
     expected = -torch.nn.functional.binary_cross_entropy_with_logits(
         logits, v.expand_as(logits), reduction="none"
     )

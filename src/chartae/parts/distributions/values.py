@@ -61,8 +61,9 @@ class _LogMass(torch.autograd.Function):
         logits, v = ctx.saved_tensors
         each = g.reshape(*g.shape, *(1,) * ctx.dims)
         by_logits, by_v = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # a derivative of the derivative is to be taken
-            slope = (v - logits.sigmoid()) * each if by_logits else None
+        slope: Tensor | None = None
+        if by_logits and torch.is_grad_enabled():  # a derivative of the derivative is to be taken
+            slope = (v - logits.sigmoid()) * each
         elif by_logits and logits.device.type == "cpu" and (used := g != 0).sum() < 0.5 * g.numel():
             slope = torch.zeros_like(logits)  # of bounds of several samples most count for nothing
             slope[used] = (v[used] - logits[used].sigmoid_()).mul_(each[used])

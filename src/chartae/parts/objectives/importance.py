@@ -51,10 +51,10 @@ class _Weighted(Warmed):
         warmup: float = 0.0,
     ) -> None:
         super().__init__(warmup)
-        if growth and max(k, m) == 1:
-            raise PlanError(f"growth={growth:g} is of the number of samples, and there is k=1: use k=5, say")
         if growth < 0:
             raise PlanError(f"growth={growth:g} is negative: use 0 for all samples from the start")
+        if growth and k == 1:
+            raise PlanError(f"growth={growth:g} is of the number of samples, and there is k=1: use k=5, say")
         if min(k, m) < 1:
             which = f"k={k}" if m == 1 else f"k={k}, m={m}"
             raise PlanError(f"{which}: an importance-weighted bound needs one sample or more")
@@ -72,11 +72,10 @@ class _Weighted(Warmed):
             raise PlanError(f"kept={kept} is for gradient='plain', which goes by each sample's share alone")
         if self.weighs:
             self.alone = "weighs what flows back to the codes, and would weigh that of other terms, too"
+            self.needs = self.needs | {"posterior.log_prob"}
         elif kept is not None:
             self.needs = self.needs | {"likelihood.repeats"}
             self.alone = "goes back through some of its samples, which are not those of other terms"
-        if self.weighs:
-            self.needs = self.needs | {"posterior.log_prob"}
 
     def _draw(self, k: int) -> None:
         self.samples = k * self.m
