@@ -197,7 +197,7 @@ class LogMel:
         Raises
         ------
         DataError
-            If the items have another shape, or are not finite.
+            If the items have another shape, or are not finite, or the waves would have no duration.
         """
         X = torch.from_numpy(np.array(items, dtype=np.float32))
         shape = (1, self.n_mels, self.frames)
@@ -206,9 +206,11 @@ class LogMel:
         if not X.isfinite().all():
             raise DataError("the items hold values that are not finite: pass log power, in nats")
         seconds = self.seconds if seconds is None else seconds
+        if not (isfinite(seconds) and seconds > 0):
+            raise DataError(f"seconds={seconds:g}: a wave lasts longer than 0")
         samples = max(self._window, round(seconds * self.rate))
         waves: list[NDArray[np.float32]] = []
-        for some in X[:, 0].split(_TOGETHER):
+        for some in X[:, 0].split(_TOGETHER) if len(X) else ():
             bands = (_stretch(some, 1 + samples // self._hop).exp() - self.floor).clamp(min=0)
             spectrum = _griffin_lim(self, self._invert(bands).sqrt(), samples, iterations)
             waves += list(spectrum.clamp(-1, 1).numpy())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chartae.core.errors import DataError, PlanError, one_line
 from chartae.training.pairs import analyzer
-from chartae.training.tokens import BytePairs, Bytes, tokenized
+from chartae.training.tokens import BytePairs, Bytes, texts_of, tokenized
 
 __all__ = ["SentenceEncoder", "TextEncoder", "encoded", "lines_of", "texts_in"]
 
@@ -98,11 +98,12 @@ class TextEncoder:
         Raises
         ------
         DataError
-            If no text holds a word.
+            If they are no texts, or none holds a word.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.utils.extmath import randomized_svd
 
+        texts = texts_of(texts)
         vectorizer = TfidfVectorizer(
             analyzer=analyzer(), max_features=_WORDS, sublinear_tf=True, dtype=np.float32
         )
@@ -126,10 +127,16 @@ class TextEncoder:
         -------
         ndarray of shape (n, d)
             Float32, of length 1 each, or 0.
+
+        Raises
+        ------
+        DataError
+            If they are no texts.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.preprocessing import normalize
 
+        texts = texts_of(texts)
         vectorizer = TfidfVectorizer(
             analyzer=analyzer(), vocabulary=self.vocabulary, sublinear_tf=True, dtype=np.float32
         )

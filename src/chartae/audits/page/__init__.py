@@ -134,7 +134,7 @@ def _row(finding: Finding, given: Any) -> dict[str, Any]:
         details["p"] = f"{finding.p_value:.2g}"
     if finding.rows:
         more = ", …" if len(finding.rows) > 10 else ""
-        details["worst rows"] = ", ".join(str(row) for row in finding.rows[:10]) + more
+        details["worst rows, from 0"] = ", ".join(str(row) for row in finding.rows[:10]) + more
     if finding.codes:
         shown = "; ".join(
             "(" + ", ".join(f"{v:.2g}" for v in z[:8]) + ", …" * (len(z) > 8) + ")" for z in finding.codes[:3]
