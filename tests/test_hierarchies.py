@@ -399,14 +399,16 @@ def test_all_networks_take_the_fast_way_to_the_same_gradients(name, activation):
     plan = build(name, (6,), levels=3, k=4, **LAYERED | {"activation": activation})
     plan.model.train()
     batch, found = Batch(torch.randn(9, 6)), []
-    for way in (Gradients, gradients_for):
+    chosen = gradients_for(plan, torch.float32)
+    assert type(chosen) is LayerGradients
+    chosen.close()
+    for way in (Gradients, LayerGradients):
         gradients = way(plan, torch.float32)
         for _ in range(2):  # a second step must not see what the first one left
             gradients(batch, Noise(0))
         found.append([p.grad.clone() for p in plan.model.parameters()])
         fast = [m.kernel is not None for m in plan.model.modules() if isinstance(m, MLP)]
         gradients.close()
-    assert type(gradients) is LayerGradients
     assert fast == [True] * (1 + 2 + 2 + 1)
     for slow, quick in zip(*found, strict=True):
         torch.testing.assert_close(quick, slow, rtol=1e-5, atol=1e-6)

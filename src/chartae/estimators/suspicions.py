@@ -199,7 +199,7 @@ def warn_of_other_units(low: float, high: float, seen: tuple[float, float], rows
     'values are from 0 to 255, and those of the fit were from 0 to 1: are these in the same units?'
     """
     span = seen[1] - seen[0]
-    away, narrow = FAR * span, rows >= SEVERAL and high - low < LITTLE * span
+    away, narrow = FAR * span, rows >= SEVERAL and 0 < high - low < LITTLE * span
     if away and (high > seen[1] + away or low < seen[0] - away or narrow):
         warnings.warn(
             f"values are from {low:g} to {high:g}, and those of the fit were from {seen[0]:g} to "

@@ -370,7 +370,7 @@ def encoded(
     >>> from chartae.training.text import encoded
     >>> X, encoder, note = encoded(["a red fox", "a red car"])
     >>> X.shape, note
-    ((2, 2), 'tfidf of 3 words')
+    ((2, 2), 'tfidf of 4 words')
     """
     made, note = _encoder(encoder, texts)
     X = _vectors(made.encode(texts) if made else encoder(texts), len(texts))
