@@ -78,7 +78,7 @@ def test_channels_are_averaged():
 
 @pytest.mark.parametrize("seconds", [1, 10, 60])
 def test_of_a_long_sound_every_part_counts(seconds):
-    """A beep of 50 ms is seen wherever it stands, and what is shorter than the frames is as ever."""
+    """A beep of 50 ms is seen wherever it stands."""
     silence = np.zeros(seconds * 8000)
     for onset in np.linspace(0, len(silence) - 400, 41).astype(int):
         beep = silence.copy()
@@ -95,6 +95,13 @@ def test_channels_before_samples_are_refused():
     for rate in (0, -8000, 16_000.0):
         with pytest.raises(PlanError, match="rate="):
             MEL.encode(np.zeros(4000), rate=rate)
+
+
+def test_waves_without_duration_are_refused_and_no_items_are_no_waves():
+    assert MEL.decode(np.zeros((0, 1, 40, 64))) == []
+    for seconds in (0.0, -1.0, np.nan):
+        with pytest.raises(DataError, match="a wave lasts longer than 0"):
+            MEL.decode(np.zeros((1, 1, 40, 64)), seconds=seconds)
 
 
 def test_another_rate_is_resampled():

@@ -52,6 +52,15 @@ def state_of(plan: Plan) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in plan.model.state_dict().items()}
 
 
+def test_a_state_of_another_plan_leaves_the_model_as_it_was():
+    state = run(plan_of(hidden=(8,)), epochs=1)[-1].checkpoint()
+    plan = plan_of("iwae")
+    with pytest.raises(PlanError, match="state is not of this plan"):
+        run(plan, state=state)
+    assert not any(getattr(m, "kernel", None) for m in plan.model.modules())
+    assert not plan.objective.rounds
+
+
 @pytest.fixture(params=["waits for each step", "as on a GPU"])
 def either(request, monkeypatch):
     """The loop as on a CPU, and as on a GPU, whose weights move before the host has seen what a step gave."""
